@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Conntrack Monitor: who talks to whom through this machine, how much, and is the connection table healthy?
+
+The command line and its exit codes: 0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.
+What a run needs is imported when it needs it: --help must not wait for a terminal library.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from loop import Wishes
+
+VERSION = "0.1.0"
+PROGRAM = "conntrack-monitor"
+
+
+class Finite(click.FloatRange):
+    """A number within bounds that is a number: "nan" fits between all bounds."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+class SortColumn(click.ParamType[str]):
+    """A column's name, in any case, or one of the other words people use for it."""
+
+    name = "column"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from columns import ALIASES, SORTS
+
+        name = str(value).lower()
+        name = ALIASES.get(name, name)
+        if name not in SORTS:
+            self.fail(f"{value!r} is no column; there are: {', '.join(SORTS)}.", param, ctx)
+        return name
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"{PROGRAM} {VERSION}")
+        ctx.exit()
+
+
+@click.command(
+    context_settings={"auto_envvar_prefix": "CONNTRACK_MONITOR", "help_option_names": ["-h", "--help"]},
+    epilog="Filter: proto:tcp state:established src:10.0.0.0/8 host:192.0.2.1 port:443 dir:out nat:snat mark:0x10 "
+    "zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s; blanks mean and; or, not, ! and parentheses work; a bare "
+    "word searches everything shown. Exit status: 0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, "
+    "4 conntrack not found. Every option can be set as CONNTRACK_MONITOR_<OPTION> in the environment.",
+)
+@click.option(
+    "-p", "--protocol", multiple=True, metavar="NAME", help="Only this protocol (name or number); repeatable."
+)
+@click.option(
+    "-s", "--state", multiple=True, metavar="STATE", help="Only this state, or ASSURED, UNREPLIED; repeatable."
+)
+@click.option("-4", "--ipv4", is_flag=True, help="Only IPv4.")
+@click.option("-6", "--ipv6", is_flag=True, help="Only IPv6.")
+@click.option("-f", "--filter", "expression", metavar="EXPR", show_envvar=False, help="Filter expression, see below.")
+@click.option("--sort", type=SortColumn(), help="Sort by this column [rate; with --once: bytes].")
+@click.option("--reverse", is_flag=True, help="Sort the other way round.")
+@click.option("--view", type=click.Choice(["connections"]), default="connections", help="What to show.")
+@click.option("--interval", type=Finite(0.2, 3600), default=2.0, show_default=True, help="Seconds between listings.")
+@click.option(
+    "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds closed flows stay on show."
+)
+@click.option("--no-color", is_flag=True, help="No colours (NO_COLOR in the environment does the same).")
+@click.option("--once", is_flag=True, help="Print the table once, as text, and exit.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
+@click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="With --once: at most N rows.")
+@click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
+@click.option("--conntrack", default="conntrack", show_default=True, metavar="PATH", help="The conntrack program.")
+@click.option("--replay", metavar="FILE", help="Read FILE ('-': standard input) in place of running conntrack.")
+@click.option(
+    "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay so many times as fast; 0: at once."
+)
+@click.option("--record", metavar="FILE", help="Also write everything read to FILE, for --replay.")
+@click.option(
+    "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Print the version."
+)
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
+    import loop
+
+    ctx.exit(_guarded(lambda: loop.run(_wishes(ctx, options))))
+
+
+# --expression and the others whose variable is not their option's name.
+for _parameter in command.params:
+    for _long in (name[2:] for name in _parameter.opts if name.startswith("--")):
+        if isinstance(_parameter, click.Option) and _parameter.name != _long.replace("-", "_"):
+            _parameter.envvar = f"CONNTRACK_MONITOR_{_long.replace('-', '_').upper()}"
+
+
+def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
+    """The checked options, as the loop takes them."""
+    from filters import Context, FilterError, compile_filter, from_flags
+    from loop import Wishes
+
+    _check_combinations(ctx, options)
+    context = Context()
+    families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
+    try:
+        flags = from_flags(options["protocol"], (), families, context)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'-p'") from None
+    try:
+        states = from_flags((), options["state"], (), context)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'-s'") from None
+    expression = options["expression"] or ""
+    try:
+        compile_filter(expression, context)
+    except FilterError as error:
+        raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
+    return Wishes(
+        context=context,
+        flags=flags,
+        states=states,
+        expression=expression,
+        source=_source(options, families),
+        sort=options["sort"],
+        reverse=options["reverse"],
+        linger=options["linger"],
+        colour=not options["no_color"],
+        once=options["once"],
+        format="json" if options["as_json"] else "csv" if options["as_csv"] else "text",
+        limit=options["limit"],
+        record=options["record"],
+    )
+
+
+def _check_combinations(ctx: click.Context, options: dict[str, Any]) -> None:
+    if options["as_json"] and options["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other.")
+    if options["limit"] is not None and not options["once"]:
+        raise click.UsageError("--limit goes with --once.")
+    given = click.core.ParameterSource.COMMANDLINE
+    if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
+        raise click.UsageError("--replay reads a file and runs nothing: --via and --conntrack have no meaning with it.")
+    if not (options["once"] or options["as_json"] or options["as_csv"]) and not sys.stdout.isatty():
+        raise click.UsageError(
+            "standard output is no terminal, so there is no screen to draw on. "
+            "Use --once for a table, --json or --csv for a stream of events."
+        )
+
+
+def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], Any]:
+    """What makes the source when the loop is ready for it; wrong words are found now."""
+    from recording import Replay
+    from source import Command, Live, pushed_down
+
+    path = options["replay"]
+    screen = not (options["once"] or options["as_json"] or options["as_csv"])
+    if path is not None:
+        try:
+            replay = Replay(path, options["speed"] if screen else 0.0)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise click.BadParameter(
+                f"'{click.format_filename(path)}' can't be read: {why}", param_hint="'--replay'"
+            ) from None
+        return lambda: replay
+    try:
+        via = shlex.split(options["via"])
+    except ValueError as error:
+        raise click.BadParameter(f"{error}", param_hint="'--via'") from None
+    if options["via"] and not via:
+        raise click.BadParameter("the command is empty", param_hint="'--via'")
+    for name, word in (("--via", via[0] if via else ""), ("--conntrack", options["conntrack"])):
+        if word.startswith("-") or "\0" in word:
+            raise click.BadParameter(f"{word!r} is no program", param_hint=f"'{name}'")
+    filters = pushed_down(options["protocol"], families)
+    run = Command(via, options["conntrack"], filters)
+    return lambda: Live(run, options["interval"], events=not options["once"])
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """Run it; whatever goes wrong ends in a line for a person and an exit code."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing to say and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except click.ClickException:
+        raise
+    except OSError as error:
+        return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    except Exception as error:
+        if os.environ.get("CONNTRACK_MONITOR_DEBUG"):
+            raise
+        return _fail(f"internal error, {type(error).__name__}: {error}; CONNTRACK_MONITOR_DEBUG=1 shows where")
+
+
+def _fail(message: str) -> int:
+    from clean import clean
+
+    click.echo(f"{PROGRAM}: {clean(message, 400)}", err=True)
+    return 1
+
+
+def main() -> NoReturn:
+    command(prog_name=PROGRAM)
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

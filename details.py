@@ -1,0 +1,122 @@
+"""Everything about one flow, in lines of (label, value): what Enter shows."""
+
+from __future__ import annotations
+
+import ends
+from clean import clean
+from columns import nat_text, shown
+from export import endpoint, size_text, span_text
+from filters import Context
+from flows import Flow, FlowTable
+from names import service
+from parse import Record, Tuple
+
+Line = tuple[str, str]
+
+
+def details(flow: Flow, table: FlowTable, context: Context) -> list[Line]:
+    """All that conntrack said, what follows from it, and the flow's life as far as it was seen."""
+    record = flow.record()
+    lines: list[Line] = [("", _title(flow, record))]
+    lines += _state_lines(flow, record, context)
+    lines += [("", "")]
+    lines += [("original", _tuple_text(record.original, record.kind.protocol))]
+    lines += [("", text) for text in _count_texts(record.original, flow.rates[0] if flow.rates else None)]
+    lines += [("reply", _tuple_text(record.reply, record.kind.protocol))]
+    lines += [("", text) for text in _count_texts(record.reply, flow.rates[1] if flow.rates else None)]
+    lines += _end_lines(flow, context)
+    lines += _other_lines(record)
+    lines += [("", "")]
+    lines += _life_lines(flow, table, context.now)
+    return lines
+
+
+def _title(flow: Flow, record: Record) -> str:
+    kind = record.kind
+    name = f"{kind.protocol} ({kind.number})" if kind.protocol == "unknown" else kind.protocol
+    number = "" if record.id is None else f"  id {record.id}"
+    return f"{record.family} {clean(name)}{number}" + ("  closed" if flow.ended is not None else "")
+
+
+def _state_lines(flow: Flow, record: Record, context: Context) -> list[Line]:
+    lines: list[Line] = []
+    state = " ".join(part for part in (record.state or "", *record.flags) if part)
+    lines.append(("state", state or "none (this protocol has no states)"))
+    left = flow.remaining(context.now)
+    if left is not None:
+        lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
+    age = span_text(flow.age(context.now))
+    word = "lasted" if flow.ended is not None else "age"
+    lines.append((word, age if flow.knows_age() else f"at least {age}: it is older than this program's start"))
+    return lines
+
+
+def _tuple_text(side: Tuple, protocol: str) -> str:
+    text = f"{endpoint(side.src, side.sport)} -> {endpoint(side.dst, side.dport)}"
+    if name := service(protocol, side.dport):
+        text += f" ({name})"
+    for label, value in (("type", side.type), ("code", side.code), ("id", side.icmp_id)):
+        if value is not None:
+            text += f"  {label} {value}"
+    if side.srckey is not None:
+        text += f"  keys {side.srckey} {side.dstkey}"
+    if side.zone is not None:
+        text += f"  zone {side.zone}"
+    return text
+
+
+def _count_texts(side: Tuple, rate: float | None) -> list[str]:
+    if side.packets is None or side.bytes is None:
+        return ["not counted: accounting was off when it began"]
+    text = f"{side.packets} packets, {side.bytes} bytes"
+    if side.bytes >= 1000:
+        text += f" ({size_text(side.bytes)})"
+    return [text if rate is None else f"{text}, {size_text(rate)}/s"]
+
+
+def _end_lines(flow: Flow, context: Context) -> list[Line]:
+    e = flow.ends()
+    s = shown(flow, context, names=False)
+    lines: list[Line] = []
+    lines.append(("NAT", nat_text(s, ", ") or "none"))
+    way = ends.direction(e, context.own)
+    words = {"in": "in, to this host", "out": "out, from this host", "fwd": "forwarded", "local": "within this host"}
+    lines.append(("direction", words[way] if way else "unknown: this host's addresses are not known here"))
+    lines.append(("remote", f"{s.remote} ({ends.scope(s.remote) or 'no address'})"))
+    where = s.where
+    place = [clean(str(part)) for part in (where.country_name or where.country, where.city) if part]
+    if where.asn is not None or where.org:
+        place.append(" ".join(part for part in (f"AS{where.asn}" if where.asn else "", clean(where.org or "")) if part))
+    if place:
+        lines.append(("", ", ".join(place)))
+    return lines
+
+
+def _other_lines(record: Record) -> list[Line]:
+    lines: list[Line] = []
+    if record.mark:
+        lines.append(("mark", f"{record.mark} ({record.mark:#x})"))
+    for label, value in (("zone", record.zone), ("use", record.use), ("secmark", record.secmark)):
+        if value is not None:
+            lines.append((label, str(value)))
+    for label, text in (("helper", record.helper), ("secctx", record.secctx), ("began", record.start)):
+        if text is not None:
+            lines.append((label, clean(text)))
+    if record.labels is not None:
+        lines.append(("labels", clean(", ".join(record.labels)) or "set, but without names"))
+    if record.portid is not None or record.progname is not None:
+        who = clean(record.progname or "a program that is gone")
+        lines.append(("by", f"{who} (netlink port {record.portid})"))
+    return lines
+
+
+def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[Line]:
+    life = table.life(flow)
+    lines: list[Line] = []
+    for at, event, state in life[-12:]:
+        lines.append(("life" if not lines else "", f"{span_text(now - at):>5} ago  {event:<7}  {state or ''}".rstrip()))
+    if flow.inferred:
+        lines.append(("life" if not lines else "", "gone from the kernel's table; no event said so"))
+    if not lines:
+        lines.append(("life", "no event seen yet: known from the table's listing"))
+    return lines

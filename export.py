@@ -1,0 +1,202 @@
+"""Records and flows -> JSON lines, CSV rows, plain text.
+
+The JSON is the contract of the documentation's "JSON" chapter: one object a line, keys whose value conntrack did not
+give are left out, addresses as printed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import ends
+from clean import clean
+from filters import Context
+from flows import Flow
+from parse import Record, Tuple
+
+Item = dict[str, Any]
+
+
+def iso_time(seconds: str) -> str:
+    """Seconds since 1970 (as text: a float would lose the microseconds) -> "2026-11-22T22:24:11.601847Z".
+
+    >>> iso_time("1795386413.786793")
+    '2026-11-22T22:26:53.786793Z'
+    """
+    whole, _, fraction = seconds.partition(".")
+    try:
+        moment = datetime.fromtimestamp(int(whole), timezone.utc)
+    except (ValueError, OverflowError, OSError):  # year 10000 and later
+        return seconds
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction[:6]:0<6}Z"
+
+
+def tuple_item(side: Tuple, zone_key: str) -> Item:
+    """One direction, without what was not printed."""
+    item: Item = {"src": side.src, "dst": side.dst}
+    for key in ("sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey"):
+        if (value := getattr(side, key)) is not None:
+            item[key] = value
+    if side.zone is not None:
+        item[zone_key] = side.zone
+    if side.packets is not None:
+        item["packets"] = side.packets
+    if side.bytes is not None:
+        item["bytes"] = side.bytes
+    return item
+
+
+def item_of(record: Record, flow: Flow, context: Context, event: str, time: str | None) -> Item:
+    """The JSON object of a record. ``time``: seconds since 1970, used where the record has no stamp of its own."""
+    item: Item = {}
+    moment = record.stamp or time
+    if moment is not None:
+        item["time"] = iso_time(moment)
+    item["event"] = event
+    item["family"] = record.family
+    item["protocol"] = record.kind.protocol
+    item["protocol_number"] = record.kind.number
+    if record.state is not None:
+        item["state"] = record.state
+    if record.timeout is not None:
+        item["timeout"] = record.timeout
+    if record.flags:
+        item["flags"] = record.flags
+    item["original"] = tuple_item(record.original, "zone_orig")
+    item["reply"] = tuple_item(record.reply, "zone_reply")
+    for key in ("mark", "secmark", "zone", "secctx", "helper", "use", "id", "delta_time", "labels", "start", "stop"):
+        if (value := getattr(record, key)) is not None:
+            item[key] = value
+    if record.portid is not None or record.progname is not None:
+        user = {"portid": record.portid, "progname": record.progname}
+        item["userspace"] = {key: value for key, value in user.items() if value is not None}
+    item.update(derived(flow, context))
+    return item
+
+
+def derived(flow: Flow, context: Context) -> Item:
+    """What conntrack does not print but the two tuples, this host's addresses and the databases tell."""
+    e = flow.ends()
+    item: Item = {}
+    if e.nat:
+        item["nat"] = e.nat
+    if (way := ends.direction(e, context.own)) is not None:
+        item["direction"] = way
+    address = ends.remote(e, context.own)
+    where = context.where(address)
+    known = {key: value for key, value in where._asdict().items() if value is not None}
+    item["remote"] = {"ip": address, **known}
+    return item
+
+
+def json_line(item: Item) -> str:
+    """ASCII only, so that control characters of a program's name are escaped, C1 ones too."""
+    return json.dumps(item, separators=(",", ":")) + "\n"
+
+
+_TUPLE_COLUMNS = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
+CSV_COLUMNS = (
+    *("time", "event", "family", "protocol", "protocol_number", "state", "timeout", "flags"),
+    *(f"original.{name}" for name in (*_TUPLE_COLUMNS, "zone_orig", "packets", "bytes")),
+    *(f"reply.{name}" for name in (*_TUPLE_COLUMNS, "zone_reply", "packets", "bytes")),
+    *("mark", "secmark", "zone", "secctx", "helper", "use", "id", "delta_time", "labels", "start", "stop"),
+    *("userspace.portid", "userspace.progname", "nat", "direction"),
+    *(f"remote.{name}" for name in ("ip", "country", "country_name", "city", "asn", "org")),
+    "inferred",
+)
+
+
+def csv_header() -> str:
+    return csv_row(CSV_COLUMNS)
+
+
+def csv_line(item: Item) -> str:
+    return csv_row([_csv_cell(item, column) for column in CSV_COLUMNS])
+
+
+def csv_row(cells: Sequence[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(cells)
+    return out.getvalue()
+
+
+def _csv_cell(item: Item, column: str) -> str:
+    outer, _, inner = column.partition(".")
+    value = item.get(outer)
+    if inner:
+        value = value.get(inner) if isinstance(value, dict) else None
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return clean(",".join(map(str, value)), 4096)
+    return clean(value, 4096) if isinstance(value, str) else str(value)
+
+
+# --- numbers for people -----------------------------------------------------------------------------------------------
+
+
+def size_text(number: float | None) -> str:
+    """At most five characters: 0, 999, 1.2k, 34M, 1.8G; "-" for unknown.
+
+    >>> [size_text(n) for n in (None, 0, 999, 1000, 12_345, 999_500, 18446744073709551615)]
+    ['-', '0', '999', '1.0k', '12k', '1.0M', '18E']
+    """
+    if number is None:
+        return "-"
+    if number < 999.5:
+        return f"{number:.0f}"
+    for unit in "kMGTPE":
+        number /= 1000
+        if number < 9.95:
+            return f"{number:.1f}{unit}"
+        if number < 999.5:
+            return f"{number:.0f}{unit}"
+    return f"{number / 1000:.0f}Z"
+
+
+def span_text(seconds: float | None) -> str:
+    """A duration in at most five characters: 5s, 59s, 12m, 3h12m would be six, so 3.2h, 5.0d, 120d.
+
+    >>> [span_text(s) for s in (None, 0.4, 59.9, 60, 3599, 3600, 432000, 99999999)]
+    ['-', '0s', '59s', '1m', '59m', '1.0h', '5.0d', '1157d']
+    """
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{int(seconds)}s"
+    if seconds < 3600:
+        return f"{int(seconds / 60)}m"
+    for length, unit in ((3600, "h"), (86400, "d")):
+        value = seconds / length
+        if value < 9.95:
+            return f"{value:.1f}{unit}"
+        if unit == "d" or value < 48:
+            return f"{value:.0f}{unit}"
+    raise AssertionError
+
+
+def endpoint(address: str, port: int | None, name: str | None = None) -> str:
+    """``192.0.2.1:443``, ``[2001:db8::1]:443``, ``192.0.2.1``; with a service's name for the port if given."""
+    if port is None:
+        return address
+    return f"[{address}]:{name or port}" if ":" in address else f"{address}:{name or port}"
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Callable[[int], bool]) -> str:
+    """Aligned columns, two blanks apart, nothing cut."""
+    lines = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    out = []
+    for line in lines:
+        cells = [
+            cell.rjust(width) if right(i) else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths))
+        ]
+        out.append("  ".join(cells).rstrip())
+    return "\n".join(out) + "\n"

@@ -1,0 +1,110 @@
+"""Items of a source -> the flow table, and what is to be said about how well that goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clean import clean
+from flows import Flow, FlowTable
+from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
+from parse import EVENTS, Cut, cut
+from problems import Problem
+
+# What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
+Report = Callable[[str, Flow, Cut, float], None]
+
+
+@dataclass
+class Status:
+    """How well we see: what could not be read, what was lost, which parts are in trouble, what the host said."""
+
+    rejects: int = 0
+    first_reject: str = ""
+    losses: int = 0
+    last_loss: str = ""
+    lost_at: float | None = None
+    troubles: dict[str, Problem] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
+    backwards: int = 0
+    ended: bool = False
+    began: bool = False  # something was ever heard from the source
+
+
+class Intake:
+    """Applies items to a table. ``report`` is told of each event, and of each flow that only a listing found."""
+
+    def __init__(self, table: FlowTable, report: Report | None = None) -> None:
+        self.table = table
+        self.status = Status()
+        self.report = report
+        self.newest: float | None = None  # the newest stamp of a recording
+
+    def take(self, item: Item) -> None:
+        table, status = self.table, self.status
+        if isinstance(item, Block):
+            self._take_block(item)
+            return
+        self.newest = max(item.at, self.newest or 0.0)
+        if isinstance(item, ListingBegan):
+            table.begin_listing(item.at)
+        elif isinstance(item, ListingEnded):
+            table.end_listing(item.complete, item.at)
+            status.began = status.began or item.complete
+        elif isinstance(item, Lost):
+            status.losses += 1
+            status.last_loss, status.lost_at = item.what, item.at
+        elif isinstance(item, Trouble):
+            if item.problem is None:
+                status.troubles.pop(item.part, None)
+            else:
+                status.troubles[item.part] = item.problem
+        elif isinstance(item, Facts):
+            status.facts = item.values
+        elif isinstance(item, Own):
+            table.own = item.addresses
+        elif isinstance(item, Ended):
+            status.ended = True
+
+    def _take_block(self, block: Block) -> None:
+        rows, rejects = cut(block.data)
+        if rejects:
+            self.status.rejects += len(rejects)
+            self.status.first_reject = self.status.first_reject or clean(rejects[0].decode("utf-8", "replace"), 60)
+        if rows:
+            self.status.began = True
+        if block.at is not None and self.report is None:
+            self._apply(rows, block.at)
+        else:
+            self._apply_each(rows, block.at)
+
+    def _apply(self, rows: list[Cut], at: float) -> None:
+        """The fast way: nobody wants to hear of each line, and all have one time."""
+        listed, event = self.table.listed, self.table.event
+        for row in rows:
+            if row[1]:
+                event(row, at)
+            else:
+                listed(row, at)
+
+    def _apply_each(self, rows: list[Cut], at: float | None) -> None:
+        for row in rows:
+            now = self._time(row[0]) if at is None else at
+            if row[1]:
+                flow: Flow | None = self.table.event(row, now)
+                name = EVENTS[row[1]]
+            else:
+                flow = self.table.listed(row, now)
+                name = "list"
+            if flow is not None and self.report is not None:
+                self.report(name, flow, row, now)
+
+    def _time(self, stamp: bytes) -> float:
+        """A row's own time; without a stamp, or where it went back, the newest so far."""
+        if stamp:
+            at = float(stamp[1:-2].replace(b" ", b""))
+            if self.newest is None or at >= self.newest:
+                self.newest = at
+            elif at < self.newest - 0.5:  # two pipes may be this much out of step; more is a clock that was set back
+                self.status.backwards += 1
+        return self.newest or 0.0

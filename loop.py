@@ -1,0 +1,464 @@
+"""The loop: one thread, one poll over children, keyboard and signals. The only place that knows everyone.
+
+Three ways to run share it: ``--once`` (until the first listing is complete), a stream of events as JSON or CSV, and
+the screen.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+import export
+from filters import Context, Predicate, all_of, compile_filter
+from flows import Flow, FlowTable
+from intake import Intake
+from items import Block, Ended, Item, ListingEnded, Lost, Trouble
+from parse import Cut, record
+from problems import ACCOUNTING_CURE, TRACKING_CURE, TRACKING_OFF, WELL, Problem
+from recording import Recorder
+from source import Source
+
+if TYPE_CHECKING:
+    from screen import Screen
+    from view import View
+
+PROGRAM = "conntrack-monitor"
+FRAME = 1.0  # seconds between frames when only numbers change
+QUICK = 0.02  # seconds between frames while keys are pressed
+HELD = 64 << 20  # bytes of events kept back while the first listing runs
+
+
+@dataclass
+class Wishes:
+    """What the command line asks for."""
+
+    context: Context
+    flags: Predicate | None
+    states: Predicate | None
+    expression: str
+    source: Callable[[], Source]
+    sort: str | None
+    reverse: bool
+    linger: float
+    colour: bool
+    once: bool
+    format: str  # text, json, csv
+    limit: int | None
+    record: str | None
+
+    def base(self) -> Predicate | None:
+        """What the flags want, without the expression."""
+        return all_of((self.flags, self.states))
+
+    def wanted(self) -> Predicate | None:
+        return all_of((self.base(), compile_filter(self.expression, self.context)))
+
+
+def run(wishes: Wishes) -> int:
+    """Run as wished; returns the exit code."""
+    # 262,144 flows are no garbage: a collector that looks at them again and again takes longer than the parser.
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
+    try:
+        recorder = Recorder(wishes.record) if wishes.record else None
+    except OSError as error:
+        raise click.BadParameter(
+            f"'{wishes.record}' can't be written: {error.strerror}", param_hint="'--record'"
+        ) from None
+    with Signals() as signals:
+        source = wishes.source()
+        try:
+            if wishes.once:
+                return Once(wishes, source, signals, recorder).run()
+            if wishes.format != "text":
+                return Stream(wishes, source, signals, recorder).run()
+            return Live(wishes, source, signals, recorder).run()
+        finally:
+            source.close()
+            if recorder:
+                _quietly(recorder.close)
+
+
+def _quietly(close: Callable[[], None]) -> None:
+    try:
+        close()
+    except OSError:
+        pass  # a full disk was reported when it filled
+
+
+def say(text: str) -> None:
+    click.echo(f"{PROGRAM}: {text}", err=True)
+
+
+class Signals:
+    """Signals as bytes on a pipe: Python's poll and select do not return for a signal (PEP 475)."""
+
+    CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGWINCH", "SIGTSTP", "SIGCONT")
+    ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+    def __enter__(self) -> Signals:
+        self.read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self.read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        self._wakeup = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        self._before = {number: signal.getsignal(number) for number in map(self._number, self.CAUGHT)}
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN or number == signal.SIGWINCH:  # nohup ignores SIGHUP: so do we
+                signal.signal(number, _noted)
+        return self
+
+    @staticmethod
+    def _number(name: str) -> signal.Signals:
+        return signal.Signals[name]
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self.read_fd)
+        os.close(self._write_fd)
+
+    def waiting(self) -> list[int]:
+        """The signals that came since the last call, in their order."""
+        try:
+            return list(os.read(self.read_fd, 4096))
+        except BlockingIOError:
+            return []
+
+    def stop_here(self) -> None:
+        """Be stopped, as Ctrl+Z asks; returns when continued."""
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, _noted)
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """The wakeup fd tells the loop; Python wants a handler beside it."""
+
+
+class Runner:
+    """What all three ways have in common: waiting, taking items in, recording, noticing failures at the start."""
+
+    def __init__(self, wishes: Wishes, source: Source, signals: Signals, recorder: Recorder | None) -> None:
+        self.wishes = wishes
+        self.source = source
+        self.signals = signals
+        self.recorder = recorder
+        self.table = FlowTable(linger=wishes.linger)
+        self.intake = Intake(self.table)
+        self.problem: Problem | None = None  # why nothing could ever be read
+
+    def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
+        """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
+        poll = select.poll()
+        for fd in (*fds, *self.source.fds(), self.signals.read_fd):
+            poll.register(fd, select.POLLIN)
+        for fd in writing:
+            poll.register(fd, select.POLLOUT)
+        due = [time for time in (until, self.source.deadline()) if time is not None]
+        timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
+        return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
+
+    def ended_by_signal(self) -> bool:
+        return any(number in Signals.ENDING for number in self.signals.waiting())
+
+    def take(self, item: Item) -> None:
+        if self.recorder:
+            try:
+                self.recorder.write(item)
+                self.recorder.flush()
+            except OSError as error:
+                self.stop_recording(error)
+        if isinstance(item, Trouble) and item.problem is not None and not self.intake.status.began:
+            self.problem = item.problem
+        self.intake.take(item)
+        self.wishes.context.own = self.table.own
+
+    def stop_recording(self, error: OSError) -> None:
+        assert self.recorder
+        _quietly(self.recorder.close)
+        self.recorder = None
+        self.recording_stopped(f"recording stopped: {error.strerror}")
+
+    def recording_stopped(self, words: str) -> None:
+        say(words)
+
+    def fail(self) -> int:
+        assert self.problem
+        say(str(self.problem))
+        return self.problem.code
+
+    def say_leftovers(self) -> None:
+        """What the reader of a pipe must know and the data can't say."""
+        status = self.intake.status
+        if status.rejects:
+            lines = "line" if status.rejects == 1 else "lines"
+            say(f"{status.rejects} {lines} not understood, the first: {status.first_reject}")
+        if status.backwards:
+            say(f"{status.backwards} time stamps went back")
+
+    def recorded_time(self) -> str | None:
+        """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
+        if not self.source.live:
+            return f"{self.intake.newest:.6f}" if self.intake.newest else None
+        return f"{time.time():.6f}"
+
+
+class Once(Runner):
+    """``--once``: the table as it is now, as text, JSON or CSV."""
+
+    def run(self) -> int:
+        complete = False
+        while not complete and self.problem is None:
+            self.wait(())
+            if self.ended_by_signal():
+                return WELL
+            for item in self.source.poll():
+                self.take(item)
+                complete = complete or isinstance(item, Ended) or (isinstance(item, ListingEnded) and item.complete)
+                complete = complete and (not self.source.live or isinstance(item, ListingEnded))
+                if complete and self.source.live:
+                    break
+        if not complete:
+            return self.fail()
+        self._print()
+        self._say_state()
+        return WELL
+
+    def _print(self) -> None:
+        from view import arrange
+
+        context = self.wishes.context
+        context.now = self.intake.newest or 0.0
+        wanted = self.wishes.wanted()
+        flows = [flow for flow in self.table.live.values() if wanted is None or wanted(flow)]
+        flows = arrange(flows, self.wishes.sort or "bytes", self.wishes.reverse, context)[: self.wishes.limit]
+        moment = self.recorded_time()
+        if self.wishes.format == "text":
+            write_out([self._text(flows)])
+            return
+        line = export.json_line if self.wishes.format == "json" else export.csv_line
+        head = [export.csv_header()] if self.wishes.format == "csv" else []
+        items = (export.item_of(flow.record(), flow, context, "list", moment) for flow in flows)
+        write_out([*head, *map(line, items)])
+
+    def _text(self, flows: list[Flow]) -> str:
+        from columns import COLUMNS, shown
+
+        columns = [column for column in COLUMNS if column.key != "natkind"]
+        rows = []
+        for flow in flows:
+            row = shown(flow, self.wishes.context, names=False)
+            rows.append([column.cell(row) for column in columns])
+        return export.text_table([column.title for column in columns], rows, lambda i: columns[i].right)
+
+    def _say_state(self) -> None:
+        self.say_leftovers()
+        if not self.source.live:
+            return
+        if not self.table.live and not self.wishes.flags:
+            say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {TRACKING_CURE}")
+        elif self.intake.status.facts.get("acct") == 0 and not self.table.counted:
+            say(f"accounting is off: no bytes, packets or rates; try: {ACCOUNTING_CURE}")
+
+
+class Stream(Runner):
+    """``--json`` and ``--csv``: the flows that exist, then every event, a line each."""
+
+    def run(self) -> int:
+        self.intake.report = self._report
+        self.table.on_inferred = self._gone
+        self._wanted = self.wishes.wanted()
+        self._line = export.json_line if self.wishes.format == "json" else export.csv_line
+        self._out: list[str] = [export.csv_header()] if self.wishes.format == "csv" else []
+        self._held: list[Block] | None = [] if self.source.live else None
+        self._held_size = 0
+        while not self.intake.status.ended:
+            ready = self.wait((), ())
+            if self.ended_by_signal():
+                break
+            if 1 in ready:
+                raise BrokenPipeError
+            for item in self.source.poll():
+                self._take_in_order(item)
+                if self.problem is not None:
+                    return self.fail()
+            self.table.tick(self.source.clock())
+            self._flush()
+        self._flush()
+        self.say_leftovers()
+        return WELL
+
+    def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
+        """Also notices that the reader has gone, on a quiet table, too."""
+        poll = select.poll()
+        poll.register(1, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            return {1}
+        return super().wait(fds, writing, min(until or 1e18, time.monotonic() + FRAME))
+
+    def _take_in_order(self, item: Item) -> None:
+        """The flows that exist come first: events wait until the first listing is through."""
+        if self._held is not None:
+            if isinstance(item, Block) and self.table.listing and _is_event(item) and self._held_size < HELD:
+                self._held.append(item)
+                self._held_size += len(item.data)
+                return
+            if isinstance(item, Block) and not self.table.listing and not self.table.listings:
+                self._held.append(item)
+                return
+            if isinstance(item, (ListingEnded,)) or (isinstance(item, Trouble) and item.part == "listing"):
+                held, self._held = self._held, None
+                self.take(item)
+                for block in held:
+                    self.take(block)
+                return
+        if isinstance(item, Lost):
+            say(f"lost: {item.what}; the table is being read anew")
+        elif isinstance(item, Trouble):
+            known = self.intake.status.troubles.get(item.part)
+            if item.problem is not None and item.problem != known and self.intake.status.began:
+                say(f"{item.part} stopped: {item.problem}; trying again")
+            elif item.problem is None and known is not None:
+                say(f"{item.part} is back")
+        self.take(item)
+
+    def _report(self, event: str, flow: Flow, row: Cut, now: float) -> None:
+        context = self.wishes.context
+        context.now = now
+        if self._wanted is None or self._wanted(flow):
+            self._out.append(self._line(export.item_of(record(row), flow, context, event, self.recorded_time())))
+            if len(self._out) >= 500:
+                self._flush()
+
+    def _gone(self, flow: Flow) -> None:
+        """A flow that is gone without a DESTROY: the reader must hear of it, too."""
+        if self._wanted is None or self._wanted(flow):
+            item = export.item_of(flow.record(), flow, self.wishes.context, "destroy", self.recorded_time())
+            self._out.append(self._line({**item, "inferred": True}))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        write_out(out)
+
+
+def _is_event(block: Block) -> bool:
+    return b"] " in block.data[:64]
+
+
+def write_out(texts: Iterable[str]) -> None:
+    """Write to standard output, all of it; a full disk is an OSError that names it."""
+    data = "".join(texts).encode("utf-8", "replace")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+class Live(Runner):
+    """The screen."""
+
+    def run(self) -> int:
+        from screen import Screen, take_keyboard
+        from view import View
+
+        take_keyboard()
+        wishes = self.wishes
+        self.view: View = View(wishes.context, wishes.base(), sort=wishes.sort or "rate", reverse=wishes.reverse)
+        self.view.set_filter(wishes.expression)
+        self.screen: Screen = Screen(wishes.colour, os.environ)
+        self.next_frame = 0.0
+        self.last_frame = 0.0
+        try:
+            self.screen.enter()
+            while not self._turn():
+                pass
+        finally:
+            self.screen.close()
+        if self.problem is not None:
+            return self.fail()
+        return WELL
+
+    def _turn(self) -> bool:
+        """Once round the loop; True when it is time to go."""
+        keyboard = self.screen.key_fd()
+        writing = [self.screen.out_fd] if self.screen.pending else []
+        ready = self.wait([] if keyboard is None else [keyboard], writing, None if writing else self.next_frame)
+        if self._heed_signals() or self.screen.hung_up:
+            return True
+        if keyboard in ready and self._heed_keys():
+            return True
+        for item in self.source.poll():
+            self.take(item)
+            if self.problem is not None:
+                return True
+            if isinstance(item, ListingEnded) and self.table.listings <= 1:
+                self._soon()
+        self.table.tick(self._now())
+        if self.screen.pending:
+            self.screen.flush()
+        elif time.monotonic() >= self.next_frame:
+            self._draw()
+        return self.screen.hung_up
+
+    def _now(self) -> float:
+        return self.source.clock()
+
+    def _soon(self) -> None:
+        """A frame as soon as the last one has been on show for a moment."""
+        self.view.due = 0.0
+        self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
+
+    def _draw(self) -> None:
+        from render import Scene, frame
+        from view import refresh
+
+        self.last_frame = time.monotonic()
+        self.next_frame = self.last_frame + FRAME
+        refresh(self.view, self.table, self._now())
+        width, height = self.screen.size()
+        if width <= 0 or height <= 0:
+            return
+        scene = Scene(self.view, self.table, self.intake.status, self.source.name, self.source.live, self.screen.glyphs)
+        self.screen.draw(frame(scene, width, height), width, height)
+
+    def _heed_signals(self) -> bool:
+        for number in self.signals.waiting():
+            if number in Signals.ENDING:
+                return True
+            if number == signal.SIGTSTP:
+                self.screen.leave()
+                self.signals.stop_here()
+                self.screen.enter()
+            elif number in (signal.SIGWINCH, signal.SIGCONT):
+                self.screen.repaint()
+            self._soon()
+        return False
+
+    def _heed_keys(self) -> bool:
+        from view import press
+
+        for key in self.screen.keys():
+            wish = press(self.view, self.table, key)
+            if wish == "quit":
+                return True
+            if wish == "redraw":
+                self.screen.repaint()
+                self.source.list_now()
+        self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
+        return False
+
+    def recording_stopped(self, words: str) -> None:
+        self.view.message = words

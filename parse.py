@@ -1,0 +1,390 @@
+"""Text of conntrack(8) and /proc/net/nf_conntrack: bytes -> blocks of whole lines -> records.
+
+Two levels, because a table of 262,144 lines is read again and again and almost all of it is never shown:
+
+* :func:`cut` splits a block of lines into ``Cut`` rows with one regular expression (about 1 million
+  lines a second): enough to find the flow, its state and its timeout; the rest stays as text.
+* :func:`record` reads everything a row says. It costs about ten times as much and is called for what is shown.
+
+Nothing here raises on any bytes: a line becomes a row, or it is counted as a reject.
+
+Source of the grammar: conntrack.8, libnetfilter_conntrack's ``snprintf_default.c`` and captures of
+conntrack 1.4.7 (see ``fixtures/captures``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+# A dump line is cut at 4,095 bytes and an event at 1,023 plus the program's name (libnetfilter_conntrack), so a longer
+# "line" is not conntrack's; 64 KiB keeps a stream without any newline from filling memory.
+MAX_LINE = 65_536
+
+FAMILIES = {"2": "ipv4", "10": "ipv6"}
+FLAGS = ("UNREPLIED", "ASSURED", "OFFLOAD", "HW_OFFLOAD")
+EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy"}
+
+
+# One line, cut into the parts that the flow table needs; joined they are the line again:
+#   stamp     b"[1795386413.786793]\t" or b""
+#   event     b"    [NEW] ", b" [UPDATE] ", b"[DESTROY] ", or b"" for a listing's line
+#   head      family (with -o extended) and protocol, each with its number, padded as printed
+#   timeout   b"431999 " or b""
+#   state     b"ESTABLISHED " or b""
+#   original  b"src=10.0.0.1 dst=192.0.2.1 sport=1 dport=2 ", the original tuple with its last blank
+#   rest      counters, flags, the reply tuple and all that follows
+# A plain tuple, because making 262,144 named ones costs half as much again as cutting the lines.
+Cut = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+
+
+class Kind(NamedTuple):
+    """Family and protocol of a flow, as printed. ``family`` is "" where only the address can tell (plain output)."""
+
+    family: str
+    protocol: str
+    number: int
+
+
+@dataclass(slots=True)
+class Tuple:
+    """One direction of a flow: addresses as printed, ports or their ICMP/GRE counterparts, counters, zone."""
+
+    src: str = ""
+    dst: str = ""
+    sport: int | None = None
+    dport: int | None = None
+    type: int | None = None
+    code: int | None = None
+    icmp_id: int | None = None
+    srckey: str | None = None
+    dstkey: str | None = None
+    zone: int | None = None  # zone-orig or zone-reply
+    packets: int | None = None
+    bytes: int | None = None  # layer-3 bytes, both counters need nf_conntrack_acct=1 at the flow's creation
+
+
+@dataclass(slots=True)
+class Record:
+    """Everything one line says; None (or an empty list) is "not printed", never "zero"."""
+
+    kind: Kind
+    original: Tuple
+    reply: Tuple
+    stamp: str | None = None  # seconds.microseconds since 1970, as printed
+    event: str | None = None  # new, update, destroy; None in a listing
+    timeout: int | None = None  # seconds
+    state: str | None = None
+    flags: list[str] = field(default_factory=list)
+    mark: int | None = None
+    secmark: int | None = None
+    secctx: str | None = None
+    zone: int | None = None
+    delta_time: int | None = None  # seconds; 2^64-n where the clock was stepped back
+    start: str | None = None  # ctime(), local time of the machine that printed it
+    stop: str | None = None
+    helper: str | None = None
+    use: int | None = None
+    id: int | None = None
+    labels: list[str] | None = None  # [] is "labels set, none of them has a name"
+    portid: int | None = None
+    progname: str | None = None  # raw: may hold anything a process can call itself
+
+    @property
+    def family(self) -> str:
+        """The family printed, else the one that the address tells."""
+        return self.kind.family or ("ipv6" if ":" in self.original.src else "ipv4")
+
+
+# The lengths are bounded so that no line, however hostile, costs more than a walk through it.
+_WORD = rb"[a-z0-9-]{1,16} {1,8}\d{1,5} "
+_ENDS = rb"src=[0-9a-fA-F:.]{2,45} dst=[0-9a-fA-F:.]{2,45}"
+_PORTS = (
+    rb"(?:sport=\d{1,5} dport=\d{1,5} |type=\d{1,3} code=\d{1,3} id=\d{1,5} "
+    rb"|srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8} )?"
+)
+_LINE = re.compile(
+    rb"^(\[\d{1,12}\.\d{1,6}\]\t)?( {4}\[NEW\] | \[UPDATE\] |\[DESTROY\] )?"
+    rb"((?:" + _WORD + rb")?" + _WORD + rb")(\d{1,10} )?([A-Z][A-Z0-9_]{0,31} )?(" + _ENDS + rb" " + _PORTS + rb")"
+    rb"((?:zone-orig=\d{1,5} )?(?:packets=\d{1,20} bytes=\d{1,20} )?(?:\[UNREPLIED\] )?" + _ENDS + rb"(?: [^\n]*)?)$",
+    re.MULTILINE,
+)
+
+
+class Splitter:
+    """Joins what separate reads brought into blocks of whole lines.
+
+    ``feed(data)`` returns a block that ends with a newline (or is empty); ``feed(b"")`` is the end of the input
+    and returns what was left without a newline. Lines longer than MAX_LINE are dropped and counted in ``dropped``.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._skipping = False
+        self.dropped = 0
+
+    def feed(self, data: bytes) -> bytes:
+        if not data:
+            return self._finish()
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep(data)
+            return b""
+        if self._skipping:
+            start = data.find(b"\n") + 1
+            self._skipping = False
+            block = data[start:end]
+        else:
+            block = b"".join((*self._parts, data[:end]))
+        self._parts, self._size = [], 0
+        if end < len(data):
+            self._keep(data[end:])
+        return block
+
+    def _keep(self, data: bytes) -> None:
+        if self._skipping:
+            return
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MAX_LINE:
+            self._parts, self._size = [], 0
+            self._skipping = True
+            self.dropped += 1
+
+    def _finish(self) -> bytes:
+        left = b"".join(self._parts)
+        self._parts, self._size, self._skipping = [], 0, False
+        return left
+
+
+def cut(block: bytes) -> tuple[list[Cut], list[bytes]]:
+    """Cut a block of lines into rows, and return the lines that are none (the rejects) beside them.
+
+    Blank lines are neither. An unterminated last line is taken only if it is whole: of a line that was cut off nobody
+    knows how its last number went on, so there every word must be one that the grammar names.
+    """
+    if b"\r\n" in block:  # ssh -t and Windows editors
+        block = block.replace(b"\r\n", b"\n")
+    found = _LINE.findall(block)
+    whole = block.endswith(b"\n")
+    if whole and len(found) == block.count(b"\n"):
+        return found, []
+    rows: list[Cut] = []
+    rejects: list[bytes] = []
+    lines = block.split(b"\n")
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        strict = not whole and number == len(lines) - 1
+        row = _cut_line(line, strict)
+        if row is None:
+            rejects.append(line[:200])
+        else:
+            rows.append(row)
+    return rows, rejects
+
+
+def _cut_line(line: bytes, strict: bool) -> Cut | None:
+    if len(line) > MAX_LINE:
+        return None
+    found: list[Cut] = _LINE.findall(line)
+    if found:
+        return None if strict and _unknown_words(found[0][-1]) else found[0]
+    return None if strict else _cut_odd(line)
+
+
+_PREFIX = re.compile(rb"(\[\d{1,12}\.[\d ]{1,6}\]\t)? *(\[(?:NEW|UPDATE|DESTROY)\])? *")
+_EVENT_BY_TAG = {tag.strip(): tag for tag in EVENTS}
+
+
+def _cut_odd(line: bytes) -> Cut | None:
+    """Cut a line that holds words the grammar does not name, by its tuples: the slow way round."""
+    match = _PREFIX.match(line)
+    assert match  # every part of it may be empty
+    stamp, tag = match.group(1) or b"", match.group(2)
+    body = line[match.end() :]
+    first = body.find(b"src=")
+    user = body.find(b" [USERSPACE]")
+    second = body.find(b" src=", first + 4, user if user >= 0 else len(body))
+    if first < 0 or second < 0 or (first and body[first - 1 : first] != b" "):
+        return None
+    head = _head(body[:first].split())
+    original = _tuple_text(body[first:second])
+    reply = _tuple_text(body[second + 1 : user if user >= 0 else len(body)])
+    if head is None or original is None or reply is None:
+        return None
+    kind, timeout, state = head
+    middle = body[first:second]
+    known = set(original.split())
+    between = b"".join(b" " + word for word in middle.split() if word not in known).strip()
+    rest = (between + b" " if between else b"") + body[second + 1 :]
+    return stamp, _EVENT_BY_TAG.get(tag or b"", b""), kind, timeout, state, original, rest
+
+
+def _head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
+    """Family and protocol, timeout and state among the words before the first tuple."""
+    if len(words) < 2 or not re.fullmatch(rb"\d{1,5}", words[1]):
+        return None
+    names = 2
+    if (
+        len(words) >= 4
+        and not words[2].isdigit()
+        and words[3].isdigit()
+        and re.fullmatch(rb"[a-z0-9-]{1,16}", words[2])
+    ):
+        names = 4
+    if not all(re.fullmatch(rb"[a-z0-9-]{1,16}", word) for word in words[0:names:2]) or len(words[names - 1]) > 5:
+        return None
+    timeout = next((w + b" " for w in words[names:] if re.fullmatch(rb"\d{1,10}", w)), b"")
+    state = next((w + b" " for w in words[names:] if re.fullmatch(rb"[A-Z][A-Z0-9_]{0,31}", w)), b"")
+    head = b"".join(b"%-8s %s " % (words[i], words[i + 1]) for i in range(0, names, 2))
+    return head, timeout, state
+
+
+_TUPLE_WORD = re.compile(
+    rb"(?<!\S)(?:(?:src|dst)=[0-9a-fA-F:.]{2,45}|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
+)
+_TUPLE_NAMES = (
+    (b"src", b"dst", b"sport", b"dport"),
+    (b"src", b"dst", b"type", b"code", b"id"),
+    (b"src", b"dst", b"srckey", b"dstkey"),
+    (b"src", b"dst"),
+)
+
+
+def _tuple_text(text: bytes) -> bytes | None:
+    """The words of a tuple out of a text that may hold others, as conntrack prints them, with a blank behind."""
+    words: dict[bytes, bytes] = {}
+    for match in _TUPLE_WORD.findall(text):
+        words.setdefault(match.partition(b"=")[0], match)
+    for names in _TUPLE_NAMES:
+        if all(name in words for name in names):
+            return b" ".join(words[name] for name in names) + b" "
+    return None
+
+
+def _unknown_words(rest: bytes) -> bool:
+    """Does ``rest`` hold a word that the grammar does not name, or a name without its value?"""
+    words = rest.partition(b" [USERSPACE] ")[0].partition(b" labels")[0]
+    return any(not _KNOWN_WORD.fullmatch(word) for word in _TOKEN.findall(words.decode("utf-8", "replace")))
+
+
+# --- the second level -------------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(r"\[[a-z]+=[^\]]*\]|[^ ]+")
+_KNOWN_WORD = re.compile(
+    r"(?:src|dst)=[0-9a-fA-F:.]+|(?:sport|dport|type|code|id|zone-orig|zone-reply|packets|bytes|mark|secmark|zone|delta-time|use)=\d+"
+    r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]|\[(?:start|stop)=[^\]]*\]"
+)
+_SECCTX = re.compile(r" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d|labels)|$)")
+_USER = re.compile(r" \[USERSPACE\](?: portid=(\d{1,10}))?(?: progname=(.*))?$", re.DOTALL)
+_NUMBERS = {
+    "mark": "mark",
+    "secmark": "secmark",
+    "zone": "zone",
+    "delta-time": "delta_time",
+    "use": "use",
+}
+_TUPLE_NUMBERS = {
+    "sport": "sport",
+    "dport": "dport",
+    "type": "type",
+    "code": "code",
+    "packets": "packets",
+    "bytes": "bytes",
+    "zone-orig": "zone",
+    "zone-reply": "zone",
+}
+_TUPLE_TEXTS = {"src", "dst", "srckey", "dstkey"}
+
+
+@lru_cache(maxsize=1024)
+def kind_of(head: bytes) -> Kind:
+    """The family and protocol that a row's ``head`` names.
+
+    >>> kind_of(b"ipv4     2 tcp      6 ")
+    Kind(family='ipv4', protocol='tcp', number=6)
+    >>> kind_of(b"unknown  50 ")
+    Kind(family='', protocol='unknown', number=50)
+    """
+    words = head.decode("ascii", "replace").split()
+    if len(words) == 4:
+        return Kind(FAMILIES.get(words[1], words[0]), words[2], int(words[3]))
+    return Kind("", words[0], int(words[1]))
+
+
+def record(row: Cut) -> Record:
+    """Read everything a row says. Words that the grammar does not name are skipped."""
+    stamp, event, head, timeout, state, original, rest = row
+    out = Record(
+        kind_of(head),
+        Tuple(),
+        Tuple(),
+        stamp[1:-2].decode("ascii", "replace").replace(" ", "") or None,
+        EVENTS.get(event),
+        int(timeout) if timeout else None,
+        state[:-1].decode("ascii") or None,
+    )
+    text = original.decode("ascii") + _take_free_texts(out, rest.decode("utf-8", "replace"))
+    _take_words(out, text)
+    return out
+
+
+def _take_free_texts(out: Record, text: str) -> str:
+    """Read the parts that may hold blanks ([USERSPACE], labels, secctx) and return the text without them."""
+    at = text.find(" [USERSPACE]")
+    if at >= 0:
+        if match := _USER.match(text, at):
+            out.portid = _number(match.group(1))
+            out.progname = match.group(2)
+        text = text[:at]
+    at = text.find(" labels")
+    if at >= 0 and text[at + 7 : at + 8] in ("", "="):
+        names = text[at + 8 :]
+        out.labels = names.split(",") if names else []
+        text = text[:at]
+    if " secctx=" in text and (match := _SECCTX.search(text)):
+        out.secctx = match.group(1)
+        text = text[: match.start()] + text[match.end() :]
+    return text
+
+
+def _take_words(out: Record, text: str) -> None:
+    side = out.original
+    for word in _TOKEN.findall(text):
+        name, equals, value = word.partition("=")
+        if not equals:
+            if word[:1] == "[" and word[1:-1] in FLAGS:
+                out.flags.append(word[1:-1])
+        elif name in _TUPLE_TEXTS:
+            if name == "src" and side.src:
+                side = out.reply
+            setattr(side, name, value)
+        elif name in _TUPLE_NUMBERS:
+            setattr(side, _TUPLE_NUMBERS[name], _number(value))
+        elif name in _NUMBERS:
+            setattr(out, _NUMBERS[name], _number(value))
+        elif name == "id":
+            # An ICMP tuple's id stands right behind its code; the flow's own comes after both tuples.
+            if side.code is not None and side.icmp_id is None:
+                side.icmp_id = _number(value)
+            else:
+                out.id = _number(value)
+        elif name == "helper":
+            out.helper = value
+        elif name in ("[start", "[stop"):
+            setattr(out, name[1:], value[:-1])
+
+
+def _number(text: str | None) -> int | None:
+    """A decimal of at most 20 digits (an u64), or None."""
+    return int(text) if text and len(text) <= 20 and text.isascii() and text.isdigit() else None
+
+
+def records(block: bytes) -> Iterator[Record]:
+    """All records of a block of lines, rejects left out: for tests and small inputs."""
+    return map(record, cut(block)[0])

@@ -1,0 +1,216 @@
+"""Recordings: what `--record` writes and `--replay` reads, in the same items that a live source gives.
+
+A recording is conntrack's own lines, as they came, and between them directives that say what the text can't:
+
+    # conntrack-monitor recording 1
+    # 1795386413.786793 list                    a listing begins here, at that wall-clock time
+    # 1795386413.912001 end 1                   it ended; 1 complete, 0 cut or failed
+    # 1795386414.100000 lost events (ENOBUFS)   something was lost
+    # 1795386414.200000 facts count=12 max=262144 acct=1
+    # 1795386414.200000 own 192.0.2.1 2001:db8::1
+
+So what `conntrack -E` or `-L` printed, saved by hand, is a recording too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+
+from clean import clean
+from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own
+from parse import Splitter
+
+FIRST_LINE = b"# conntrack-monitor recording 1\n"
+READ_SIZE = 1 << 18
+_DIRECTIVE = re.compile(
+    rb"^# (?:(\d{1,12}\.\d{1,6}) (list|end|lost|facts|own)\b *([^\n]*)|conntrack-monitor recording \d+)\n?", re.M
+)
+_STAMP = re.compile(rb"\[(\d{1,12}\.\d{1,6})\]\t")
+# A pause in a recording longer than this is no pause of the traffic but one of the recorder (a suspended laptop).
+LONGEST_WAIT = 300.0
+
+
+class Recorder:
+    """Writes items to a file that only its owner may read: it holds who talked to whom."""
+
+    def __init__(self, path: str) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+        except OSError:
+            pass  # /dev/full, a pipe, someone else's file: what they are is not ours to change
+        self._file = open(fd, "wb", buffering=1 << 16)
+        self._file.write(FIRST_LINE)
+        self._flushed = 0.0
+
+    def write(self, item: Item) -> None:
+        """Raises OSError when the disk is full; the recorder is of no use then."""
+        if isinstance(item, Block):
+            self._file.write(item.data if item.data.endswith(b"\n") else item.data + b"\n")
+        elif text := _directive(item):
+            self._file.write(f"# {time.time():.6f} {text}\n".encode())
+
+    def flush(self) -> None:
+        """Once a second is enough for `tail -f` and for a crash."""
+        now = time.monotonic()
+        if now - self._flushed >= 1.0:
+            self._flushed = now
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _directive(item: Item) -> str | None:
+    if isinstance(item, ListingBegan):
+        return "list"
+    if isinstance(item, ListingEnded):
+        return f"end {int(item.complete)}"
+    if isinstance(item, Lost):
+        return f"lost {item.what}"
+    if isinstance(item, Facts):
+        return "facts " + " ".join(f"{name}={value}" for name, value in item.values.items())
+    if isinstance(item, Own):
+        return "own " + " ".join(sorted(item.addresses))
+    return None
+
+
+class Replay:
+    """A file, or standard input for "-". ``speed`` 0: as fast as it reads; else that many times as fast as recorded."""
+
+    live = False
+
+    def __init__(self, path: str, speed: float) -> None:
+        self.name = "standard input" if path == "-" else clean(os.path.basename(path))
+        self.speed = speed
+        self._file: io.FileIO = io.FileIO(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")
+        os.set_blocking(self._file.fileno(), False)
+        self._splitter = Splitter()
+        self._waiting: deque[tuple[float, Item]] = deque()
+        self._position: float | None = None  # the recorded time that was reached, seconds since 1970
+        self._started: tuple[float, float] | None = None  # recorded and monotonic time of the first item
+        self._reading = True
+        self._over = False
+        self.backwards = 0  # time stamps that went back
+
+    def clock(self) -> float:
+        if self._started is None:
+            return self._position or 0.0
+        if not self.speed or self._over:
+            return self._position or 0.0
+        recorded, monotonic = self._started
+        return recorded + (time.monotonic() - monotonic) * self.speed
+
+    def fds(self) -> list[int]:
+        return [self._file.fileno()] if self._reading and len(self._waiting) < 1000 else []
+
+    def deadline(self) -> float | None:
+        """On the scale of time.monotonic()."""
+        if not self._waiting:
+            return None
+        if not self.speed or self._started is None:
+            return 0.0
+        recorded, monotonic = self._started
+        return monotonic + (self._waiting[0][0] - recorded) / self.speed
+
+    def list_now(self) -> None:
+        pass  # a recording lists when it did
+
+    def poll(self) -> Iterator[Item]:
+        self._read()
+        while self._waiting and (not self.speed or self._waiting[0][0] <= self._due()):
+            at, item = self._waiting.popleft()
+            self._position = max(at, self._position or 0.0)
+            yield item
+        if not self._reading and not self._waiting and not self._over:
+            self._over = True
+            yield Ended(self._position or 0.0)
+
+    def _due(self) -> float:
+        """The recorded time that is now; jumps over pauses nobody wants to watch."""
+        assert self._started
+        recorded, monotonic = self._started
+        now = recorded + (time.monotonic() - monotonic) * self.speed
+        if self._waiting and self._waiting[0][0] - max(now, self._position or 0.0) > LONGEST_WAIT:
+            self._started = self._waiting[0][0], time.monotonic()
+            return self._waiting[0][0]
+        return now
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read(self) -> None:
+        if not self._reading or len(self._waiting) >= 1000:
+            return
+        dropped = self._splitter.dropped
+        try:
+            data = self._file.read(READ_SIZE)
+        except OSError as error:
+            self._push(Lost(0.0, f"the recording can't be read on: {error.strerror}"), None)
+            data = b""
+        if data is None:
+            return
+        block = self._splitter.feed(data)
+        for _ in range(self._splitter.dropped - dropped):
+            self._push(Lost(0.0, "a line over 64 KiB"), None)
+        if not data:
+            self._reading = False
+        at = 0
+        for match in _DIRECTIVE.finditer(block) if b"# " in block else ():
+            self._push_lines(block[at : match.start()])
+            at = match.end()
+            if match.group(1):
+                self._push_directive(float(match.group(1)), match.group(2), match.group(3))
+        self._push_lines(block[at:])
+
+    def _push_lines(self, block: bytes) -> None:
+        if not block:
+            return
+        if not self.speed:
+            stamps = _STAMP.findall(block)
+            self._push(Block(block, None), float(stamps[-1]) if stamps else None)
+            return
+        # At recorded speed: cut before every line whose stamp is another second's tenth than the one before.
+        start = 0
+        tenth = -1.0
+        last: float | None = None
+        for match in _STAMP.finditer(block):
+            stamp = float(match.group(1))
+            if (match.start() and block[match.start() - 1] != 10) or int(stamp * 10) == tenth:
+                continue
+            if match.start() > start:
+                self._push(Block(block[start : match.start()], None), last)
+            start, tenth, last = match.start(), int(stamp * 10), stamp
+        self._push(Block(block[start:], None), last)
+
+    def _push_directive(self, at: float, word: bytes, text: bytes) -> None:
+        words = text.decode("utf-8", "replace")
+        if word == b"list":
+            self._push(ListingBegan(at), at)
+        elif word == b"end":
+            self._push(ListingEnded(at, words.strip() == "1"), at)
+        elif word == b"lost":
+            self._push(Lost(at, clean(words, 80)), at)
+        elif word == b"facts":
+            values = re.findall(r"\b([a-z]+)=(\d{1,19})\b", words)
+            self._push(Facts(at, {name: int(value) for name, value in values}), at)
+        elif word == b"own":
+            self._push(Own(at, frozenset(re.findall(r"[0-9a-fA-F:.]+", words))), at)
+
+    def _push(self, item: Item, at: float | None) -> None:
+        """Queue an item for its time. Times that go back are counted and taken as the newest so far."""
+        newest = self._waiting[-1][0] if self._waiting else (self._position or 0.0)
+        if at is None:
+            at = newest
+        elif at < newest - 0.5:  # events and listings come by two pipes: half a second of disorder is no clock's doing
+            self.backwards += 1
+        at = max(at, newest)
+        if self._started is None and at:
+            self._started = at, time.monotonic()
+        self._waiting.append((at, item))

@@ -1,0 +1,309 @@
+"""The terminal: modes, size, keys, and frames as one write of what changed.
+
+blessed knows the terminal's colours and keys; everything is plain ANSI. The terminal is written without blocking, on
+a file description of its own (O_NONBLOCK on a shared one would follow the user's shell), and while a frame is still
+unwritten no new one is made: a viewer that stalls costs frames, never events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import termios
+import time
+from collections.abc import Mapping, Sequence
+
+# blessed 1.52 asks the terminal about itself and waits up to 10 s for the answer of one that has none (a detached
+# container's). It reads this when it is imported.
+os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
+
+import blessed
+
+from render import ASCII, Glyphs, Line, cells
+
+ENTER = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J"
+LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal shows all of a frame or none of it
+ESC_DELAY = 0.05  # seconds a lone Esc waits for the rest of an arrow key; ssh sends a key's bytes in one packet
+RESTORE_PATIENCE = 1.0
+
+# Mid tones: at least 3:1 against black and against white.
+_RGB = {
+    "accent": (0, 135, 215),
+    "good": (0, 145, 60),
+    "warn": (175, 125, 0),
+    "bad": (215, 40, 40),
+    "nat": (145, 95, 185),
+    "dim": (128, 128, 128),
+    "closed": (115, 115, 115),
+}
+_NAMED = {"accent": "cyan", "good": "green", "warn": "yellow", "bad": "red", "nat": "magenta"}
+
+_KEY_NAMES = {
+    "KEY_UP": "up",
+    "KEY_DOWN": "down",
+    "KEY_LEFT": "left",
+    "KEY_RIGHT": "right",
+    "KEY_PGUP": "pgup",
+    "KEY_PGDOWN": "pgdn",
+    "KEY_HOME": "home",
+    "KEY_END": "end",
+    "KEY_ENTER": "enter",
+    "KEY_ESCAPE": "esc",
+    "KEY_BACKSPACE": "backspace",
+    "KEY_DELETE": "delete",
+    "KEY_F1": "f1",
+    "KEY_F4": "f4",
+    "KEY_F6": "f6",
+    "KEY_F10": "f10",
+}
+
+
+def glyphs_for(environ: Mapping[str, str]) -> Glyphs:
+    """ASCII where the locale is not UTF-8.
+
+    Python puts LC_CTYPE=C.UTF-8 into the environment of a program started in the C locale (PEP 538): that is its
+    doing, not the user's word.
+    """
+    lang = environ.get("LANG", "")
+    ctype = environ.get("LC_CTYPE", "")
+    if lang in ("", "C", "POSIX") and ctype in ("C.UTF-8", "C.utf8", "UTF-8"):
+        ctype = ""
+    value = environ.get("LC_ALL") or ctype or lang
+    return Glyphs() if "utf-8" in value.lower() or "utf8" in value.lower() else ASCII
+
+
+def palette_for(term: blessed.Terminal, colour: bool) -> dict[str, str]:
+    """Role -> the sequence that starts it."""
+    palette = {"title": "\x1b[1m", "head": "\x1b[4m", "key": "\x1b[1m", "selected": "\x1b[7m", "cursor": "\x1b[7m"}
+    colours = term.number_of_colors if colour else 0
+    if not colours:
+        return {**palette, "bad": "\x1b[1m", "warn": "\x1b[1m"}
+    if colours <= 16:
+        palette |= {role: str(getattr(term, name)) for role, name in _NAMED.items()}
+        if colours == 16:
+            palette |= {"dim": str(term.bright_black), "closed": str(term.bright_black)}
+    else:
+        palette |= {role: str(term.color_rgb(*rgb)) for role, rgb in _RGB.items()}
+    palette["new"] = palette["good"] + "\x1b[1m"
+    palette["title"] = palette["accent"] + "\x1b[1m"
+    return palette
+
+
+class Screen:
+    """The terminal on standard output. ``enter`` and ``leave`` may be called again and again (Ctrl+Z, attach)."""
+
+    def __init__(self, colour: bool, environ: Mapping[str, str]) -> None:
+        self.term = blessed.Terminal(stream=sys.__stdout__)
+        kind = environ.get("TERM", "")
+        self.dumb = kind in ("dumb", "")
+        self.glyphs = glyphs_for(environ)
+        self.palette = {} if self.dumb else palette_for(self.term, colour and not environ.get("NO_COLOR"))
+        self.hung_up = False
+        self._out = _own_description()
+        self._modes: list[object] | None = None
+        self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
+        self._lines: list[Line] = []
+        self._size = (0, 0)
+        self._pending = b""
+        self._stack = contextlib.ExitStack()
+
+    # --- modes ---
+
+    def enter(self) -> None:
+        """Keys one by one and unechoed, no flow control by Ctrl+S, the alternate screen."""
+        if self._keys:
+            try:
+                self._stack.enter_context(self.term.cbreak())
+                modes = termios.tcgetattr(0)
+                modes[0] &= ~termios.IXON
+                termios.tcsetattr(0, termios.TCSANOW, modes)
+            except (termios.error, OSError):
+                self.hung_up = True
+        self.repaint()
+
+    def leave(self) -> None:
+        """Give the terminal back as it was. Never raises: the terminal may be gone."""
+        if not self.dumb and self._size != (0, 0):
+            # The rest of a frame that is cut off in the middle would be seen on the user's own screen.
+            self._finish(b"\x18" + (END + LEAVE).encode() if self._pending else LEAVE.encode())
+        self._pending = b""
+        try:
+            self._stack.close()
+        except (termios.error, OSError, ValueError):
+            self.hung_up = True
+        self._stack = contextlib.ExitStack()
+
+    def close(self) -> None:
+        self.leave()
+        os.close(self._out)
+
+    def repaint(self) -> None:
+        """The next frame is written whole: a new size, or a viewer that has seen nothing yet."""
+        self._lines = []
+        self._size = (0, 0)
+
+    def size(self) -> tuple[int, int]:
+        """Columns and lines now; (0, 0) in a container that nobody has attached to."""
+        try:
+            return os.get_terminal_size(self._out)
+        except OSError:
+            return 0, 0
+
+    # --- keys ---
+
+    def key_fd(self) -> int | None:
+        return 0 if self._keys and not self.hung_up else None
+
+    def keys(self) -> list[str]:
+        """All keys that wait, by name."""
+        names: list[str] = []
+        if self.key_fd() is None:
+            return names
+        try:
+            while len(names) < 1000 and (key := self.term.inkey(timeout=0, esc_delay=ESC_DELAY)):
+                names.append(_key_name(key))
+        except (EOFError, OSError, termios.error):
+            self.hung_up = True
+        return [name for name in names if name]
+
+    # --- frames ---
+
+    @property
+    def pending(self) -> bool:
+        """A frame is not yet written."""
+        return bool(self._pending)
+
+    @property
+    def out_fd(self) -> int:
+        return self._out
+
+    def draw(self, lines: list[Line], width: int, height: int) -> None:
+        """Write what changed since the last frame, in one write; nothing if nothing did."""
+        if self.dumb:
+            self._draw_plain(lines)
+            return
+        parts = []
+        if (width, height) != self._size:
+            parts.append(ENTER)
+            self._lines = [[] for _ in range(height)]
+            self._size = (width, height)
+        for y, (old, new) in enumerate(zip(self._lines, lines)):
+            if old != new:
+                parts.append(self._change(y, old, new))
+        self._lines = lines
+        if parts:
+            self._write((BEGIN + "".join(parts) + END).encode("utf-8", "replace"))
+
+    def _draw_plain(self, lines: list[Line]) -> None:
+        """On a terminal that can't place its cursor: the whole text again, when it is another."""
+        if lines != self._lines:
+            self._lines = lines
+            text = "".join("".join(part for part, _ in line).rstrip() + "\r\n" for line in lines)
+            self._write(self._encode(text).encode() + b"\r\n")
+
+    def _change(self, y: int, old: Line, new: Line) -> str:
+        """The sequence that turns one line into another: only from the first cell that differs to the last."""
+        before, after = _cells(old), _cells(new)
+        start = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
+        end = len(after)
+        if len(before) == len(after):
+            while end > start and before[end - 1] == after[end - 1]:
+                end -= 1
+        column = sum(cells(char) for char, _ in after[:start])
+        clear = "\x1b[K" if end == len(after) and _width(before) > _width(after) else ""
+        return f"\x1b[{y + 1};{column + 1}H{self._styled(after[start:end])}{clear}"
+
+    def _styled(self, row: Sequence[tuple[str, str]]) -> str:
+        parts = []
+        current = ""
+        for char, role in row:
+            style = self.palette.get(role, "")
+            if style != current:
+                parts.append(("\x1b[0m" if current else "") + style)
+                current = style
+            parts.append(char)
+        return self._encode("".join(parts)) + ("\x1b[0m" if current else "")
+
+    def _encode(self, text: str) -> str:
+        return text.encode("ascii", "replace").decode() if self.glyphs.ascii and not text.isascii() else text
+
+    # --- writing ---
+
+    def _write(self, data: bytes) -> None:
+        self._pending += data
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the terminal takes now."""
+        while self._pending:
+            try:
+                written = os.write(self._out, self._pending)
+            except BlockingIOError:
+                return
+            except OSError:  # EIO: the terminal is gone
+                self.hung_up = True
+                self._pending = b""
+                return
+            self._pending = self._pending[written:]
+
+    def _finish(self, data: bytes) -> None:
+        """The last words: with patience, but not for ever."""
+        self._pending = data
+        until = time.monotonic() + RESTORE_PATIENCE
+        self.flush()
+        while self._pending and (left := until - time.monotonic()) > 0:
+            select.select([], [self._out], [], left)
+            self.flush()
+
+
+def _cells(line: Line) -> list[tuple[str, str]]:
+    return [(char, role) for text, role in line for char in text]
+
+
+def _width(row: Sequence[tuple[str, str]]) -> int:
+    return sum(cells(char) for char, _ in row)
+
+
+def _own_description() -> int:
+    """Standard output's terminal, opened anew and non-blocking; a plain copy where that is not allowed."""
+    for path in (_name_of(1), "/dev/tty"):
+        if path:
+            with contextlib.suppress(OSError):
+                return os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.dup(1)
+
+
+def _name_of(fd: int) -> str:
+    try:
+        return os.ttyname(fd)
+    except OSError:
+        return ""
+
+
+def take_keyboard() -> None:
+    """Make the terminal standard input where that is something else (a pipe that is replayed, /dev/null)."""
+    if sys.__stdin__ is None or sys.__stdin__.isatty():
+        return
+    with contextlib.suppress(OSError):
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(fd, 0)
+        os.close(fd)
+
+
+def _key_name(key: blessed.keyboard.Keystroke) -> str:
+    """The name that view.BINDINGS uses; "" for what has none."""
+    if key.is_sequence:
+        return _KEY_NAMES.get(key.name or "", "")
+    text = str(key)
+    if text == " ":
+        return "space"
+    if text in ("\r", "\n"):
+        return "enter"
+    if text in ("\x7f", "\x08"):
+        return "backspace"
+    if len(text) == 1 and ord(text) < 32:
+        return "ctrl-" + chr(ord(text) + 96) if ord(text) < 27 else ("esc" if ord(text) == 27 else "")
+    return text if len(text) == 1 and text.isprintable() else ""

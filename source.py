@@ -1,0 +1,438 @@
+"""Where the bytes come from: the running `conntrack` children, or a recording. Both have the same face.
+
+A source gives file descriptors to wait for (``fds``), the time it wants to be called at the latest (``deadline``) and,
+from ``poll``, items in the order they came: blocks of whole lines, where listings begin and end, losses, troubles,
+facts about the host. Nothing here understands a line of conntrack; nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import host
+from items import Block, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
+from names import PROTOCOLS, PUSHED_DOWN
+from parse import Splitter
+from problems import Problem, explain, is_loss, not_started
+
+READ_SIZE = 1 << 20
+# Linux gives pipes of 64 KiB; 1 MiB (the default pipe-max-size) holds 4,500 events while we draw.
+PIPE_SIZE = 1 << 20
+BURST = 8  # reads of one pipe before the others (and the keys) have their turn
+LISTING_SHARE = 6.0  # a listing of d seconds is followed by a pause of 6 d: at most 1/7 of the time
+LONGEST_PAUSE = 8.0  # ... but rates stay younger than 10 s with the 1.4 s that 200,000 flows take
+SILENCE = 30.0  # a listing that writes nothing for so long hangs
+BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
+SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
+FACTS_EVERY = 5.0
+OWN_EVERY = 60.0
+
+
+class Source(Protocol):
+    """The face of all sources."""
+
+    name: str
+    """What is shown as the place the data comes from."""
+    live: bool
+
+    def fds(self) -> list[int]: ...
+
+    def deadline(self) -> float | None: ...
+
+    def poll(self) -> Iterator[Item]: ...
+
+    def clock(self) -> float:
+        """Now, on the scale of the items' times."""
+
+    def list_now(self) -> None:
+        """Ask for a fresh listing, where there is anything to ask."""
+
+    def close(self) -> None: ...
+
+
+# --- children ---------------------------------------------------------------------------------------------------------
+
+
+class Child:
+    """One command: started without a shell, read without blocking, stopped and reaped for certain."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.argv = list(argv)
+        self.started = time.monotonic()
+        self.heard = self.started
+        self.splitter = Splitter()
+        self.stderr = b""
+        self.answer = ""  # what a short command printed, for those who collect it
+        # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
+        # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
+        # conntrack -E would live on for ever after we are gone.
+        self.process = subprocess.Popen(
+            self.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+            restore_signals=True,
+            bufsize=0,
+        )
+        assert self.process.stdout
+        assert self.process.stderr
+        self.out: int | None = self.process.stdout.fileno()
+        self.err: int | None = self.process.stderr.fileno()
+        for fd in (self.out, self.err):
+            os.set_blocking(fd, False)
+        try:
+            fcntl.fcntl(self.out, F_SETPIPE_SZ, PIPE_SIZE)
+        except OSError:
+            pass  # over the user's pipe quota: 64 KiB do, with less room for bursts
+
+    def fds(self) -> list[int]:
+        return [fd for fd in (self.out, self.err) if fd is not None]
+
+    def read(self) -> bytes:
+        """What is there now, up to READ_SIZE, as whole lines; b"" also when nothing is."""
+        if self.out is None:
+            return b""
+        try:
+            data = os.read(self.out, READ_SIZE)
+        except BlockingIOError:
+            return b""
+        if data:
+            self.heard = time.monotonic()
+            return self.splitter.feed(data)
+        self._close_out()
+        return self.splitter.feed(b"")
+
+    def read_errors(self) -> bytes:
+        """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``."""
+        if self.err is None:
+            return b""
+        try:
+            data = os.read(self.err, 65_536)
+        except BlockingIOError:
+            return b""
+        if not data:
+            assert self.process.stderr
+            self.process.stderr.close()
+            self.err = None
+        self.stderr = (self.stderr + data)[-8192:]
+        return data
+
+    def _close_out(self) -> None:
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.out = None
+
+    def ended(self) -> int | None:
+        """Its exit status once it has ended and all it wrote has been read."""
+        if self.out is not None:
+            return None
+        status = self.process.poll()
+        if status is not None:
+            # A grandchild may hold stderr open for ever: what is there now is all we wait for.
+            while self.err is not None and self.read_errors():
+                pass
+        return status
+
+    def problem(self, status: int) -> Problem:
+        return explain(self.argv, self.stderr.decode("utf-8", "replace"), status)
+
+    def stop(self, patience: float = 0.5) -> None:
+        """End it and its children: SIGTERM, after ``patience`` seconds SIGKILL; reaped in any case."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                try:
+                    os.killpg(self.process.pid, number)
+                except (ProcessLookupError, PermissionError):
+                    pass  # a sudo's child is root's: it ends when it finds its pipe closed
+                try:
+                    self.process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    continue
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream and not stream.closed:
+                stream.close()
+        self.out = self.err = None
+
+
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 on, but only where built against it
+
+
+@dataclass
+class Command:
+    """How conntrack is called: prefix, program, and the filters it can apply exactly."""
+
+    via: Sequence[str] = ()
+    conntrack: str = "conntrack"
+    filters: Sequence[str] = ()
+    plain_events: bool = False  # -E does not take the filters
+
+    def events(self) -> list[str]:
+        filters = () if self.plain_events else self.filters
+        return [*self.via, self.conntrack, "-E", "-o", "extended,id,timestamp", *filters]
+
+    def listing(self) -> list[str]:
+        return [*self.via, self.conntrack, "-L", "-o", "extended,id", *self.filters]
+
+
+def pushed_down(protocols: Sequence[str], families: Sequence[str]) -> list[str]:
+    """The filters that conntrack can apply exactly as we would: one protocol it knows by name, one family.
+
+    More than one of a sort it can't; a state it must not (``--state`` with -E hides the transition out of it).
+    """
+    by_number = {PROTOCOLS[name]: name for name in PUSHED_DOWN}
+    names = {by_number.get(int(p), p) if p.isascii() and p.isdigit() else p.lower() for p in protocols}
+    words: list[str] = []
+    if len(names) == 1 and (name := next(iter(names))) in PUSHED_DOWN:
+        words += ["-p", name]
+    # "-f ipv6 -p icmp" is an error to conntrack and an empty table to us.
+    if len(set(families)) == 1 and not any(name.startswith("icmp") for name in names):
+        words += ["-f", families[0]]
+    return words
+
+
+class Live:
+    """The running kernel's table: one `conntrack -E` for as long as it lives, a `conntrack -L` again and again."""
+
+    live = True
+
+    def __init__(self, command: Command, interval: float, events: bool = True) -> None:
+        self.command = command
+        self.interval = interval
+        self.name = " ".join(command.via) or os.uname().nodename
+        self._events = _Restarted(command.events) if events else None
+        self._listing: Child | None = None
+        self._listing_due = 0.0
+        self._listing_failures = 0
+        self._wants_again = False
+        self._asked: dict[str, Child] = {}
+        self._facts_due = 0.0
+        self._own_due = 0.0
+        self._dying: list[Child] = []
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def fds(self) -> list[int]:
+        children = [self._events.child if self._events else None, self._listing, *self._asked.values()]
+        return [fd for child in children if child for fd in child.fds()]
+
+    def deadline(self) -> float | None:
+        due = [self._facts_due, self._own_due]
+        if self._events and self._events.child is None:
+            due.append(self._events.due)
+        due.append(self._listing.heard + SILENCE if self._listing else self._listing_due)
+        if self._listing and self._listing.out is None:
+            due.append(self.clock() + 0.05)  # it closed its output and has not ended yet
+        return min(due)
+
+    def poll(self) -> Iterator[Item]:
+        """Events first: a DESTROY must not wait behind the listing that still names its flow."""
+        if self._events:
+            yield from self._poll_events(self._events)
+        yield from self._poll_listing()
+        yield from self._poll_host()
+
+    def close(self) -> None:
+        children = [self._events.child if self._events else None, self._listing, *self._asked.values()]
+        for child in children:
+            if child:
+                child.process.terminate()
+        for child in children:
+            if child:
+                child.stop()
+
+    def list_now(self) -> None:
+        """A listing as soon as possible: what it will name begins after this moment."""
+        if self._listing:
+            self._wants_again = True
+        else:
+            self._listing_due = min(self._listing_due, self.clock())
+
+    # --- events ---
+
+    def _poll_events(self, events: _Restarted) -> Iterator[Item]:
+        now = self.clock()
+        if events.child is None:
+            if now < events.due:
+                return
+            problem = events.start(now)
+            if problem:
+                yield Trouble(now, "events", problem)
+                return
+            if events.failures:  # what happened while it was away, only a listing that begins now can tell
+                self._resync(now)
+        child = events.child
+        assert child
+        for _ in range(BURST):
+            dropped = child.splitter.dropped
+            data = child.read()
+            if child.splitter.dropped != dropped:
+                yield Lost(now, "a line over 64 KiB")
+            if not data:
+                break
+            if not events.well:
+                events.well = True
+                yield Trouble(now, "events", None)
+            yield Block(data, now)
+        said = child.read_errors()
+        if said and is_loss(said.decode("utf-8", "replace")):
+            yield Lost(now, "events (ENOBUFS)")
+            self._resync(now)
+        if not events.well and now - child.started > 1.0 and child.out is not None:
+            events.well = True  # a quiet table: it runs, it just has nothing to say
+            yield Trouble(now, "events", None)
+        status = child.ended()
+        if status is not None:
+            if status == 2 and self.command.filters and not self.command.plain_events:
+                # conntrack 1.4.6 and older refuse -f with -E; what they then send too much, our own filter drops.
+                self.command.plain_events = True
+                events.gone(now)
+                events.due, events.failures = now, 0
+                return
+            yield Trouble(now, "events", child.problem(status))
+            events.gone(now)
+            self._resync(now)
+
+    def _resync(self, now: float) -> None:
+        """Events are missing: list again, at once but at most every second (a storm of losses is one storm)."""
+        if self._listing:
+            self._wants_again = True
+        else:
+            self._listing_due = min(self._listing_due, now + 0.2)
+
+    # --- listings ---
+
+    def _poll_listing(self) -> Iterator[Item]:
+        now = self.clock()
+        if self._listing is None:
+            if now < self._listing_due:
+                return
+            argv = self.command.listing()
+            try:
+                self._listing = Child(argv)
+            except OSError as error:
+                yield from self._listing_failed(now, not_started(argv, error))
+                return
+            yield ListingBegan(now)
+        child = self._listing
+        # One read a turn: 1 MiB is 4,500 lines, 20 ms until the keys are looked at again.
+        if data := child.read():
+            yield Block(data, now)
+        child.read_errors()
+        status = child.ended()
+        if status is None:
+            if now - child.heard < SILENCE:
+                return
+            child.stop()
+            yield ListingEnded(now, complete=False)
+            silent = Problem(f"{' '.join(child.argv[-4:])}: no answer for {SILENCE:.0f} s")
+            yield from self._listing_failed(now, silent)
+            return
+        child.stop()
+        yield ListingEnded(now, complete=status == 0)
+        if status == 0:
+            yield from self._listing_done(now, now - child.started)
+        else:
+            yield from self._listing_failed(now, child.problem(status))
+
+    def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
+        self._listing = None
+        self._listing_due = now + max(self.interval, min(LISTING_SHARE * spent, LONGEST_PAUSE))
+        if self._wants_again:
+            self._wants_again = False
+            self._listing_due = now + max(0.2, spent)
+        if self._listing_failures:
+            self._listing_failures = 0
+        yield Trouble(now, "listing", None)
+
+    def _listing_failed(self, now: float, problem: Problem) -> Iterator[Item]:
+        self._listing = None
+        self._wants_again = False
+        pause = BACKOFF[min(self._listing_failures, len(BACKOFF) - 1)]
+        self._listing_failures += 1
+        self._listing_due = now + pause
+        yield Trouble(now, "listing", problem)
+
+    # --- the host ---
+
+    def _poll_host(self) -> Iterator[Item]:
+        now = self.clock()
+        if now >= self._facts_due:
+            self._facts_due = now + FACTS_EVERY
+            if not self.command.via:
+                yield Facts(now, host.read_facts())
+            else:
+                self._ask("facts", [*self.command.via, *host.FACTS_COMMAND])
+        if now >= self._own_due:
+            self._own_due = now + OWN_EVERY
+            if not self.command.via:
+                yield Own(now, host.own_addresses())
+            else:
+                self._ask("own", [*self.command.via, *host.OWN_COMMAND])
+        for what, child in list(self._asked.items()):
+            yield from self._poll_answer(what, child, now)
+
+    def _ask(self, what: str, argv: list[str]) -> None:
+        if what not in self._asked:
+            try:
+                self._asked[what] = Child(argv)
+            except OSError:
+                pass  # the same prefix fails for conntrack, which says so
+
+    def _poll_answer(self, what: str, child: Child, now: float) -> Iterator[Item]:
+        while data := child.read():
+            text = data.decode("utf-8", "replace")
+            child.answer += text
+        child.read_errors()
+        if child.ended() is None:
+            if now - child.started > SILENCE:
+                child.stop()
+                del self._asked[what]
+            return
+        child.stop()
+        del self._asked[what]
+        if what == "facts" and (values := host.parse_facts(child.answer)):
+            yield Facts(now, values)
+        if what == "own" and (addresses := host.parse_addresses(child.answer)):
+            yield Own(now, addresses)
+
+
+class _Restarted:
+    """A child that is started again, with growing pauses, whenever it ends."""
+
+    def __init__(self, argv: Callable[[], list[str]]) -> None:
+        self.argv = argv
+        self.child: Child | None = None
+        self.due = 0.0
+        self.well = False
+        self.failures = 0
+
+    def start(self, now: float) -> Problem | None:
+        try:
+            self.child = Child(self.argv())
+        except OSError as error:
+            self._later(now)
+            return not_started(self.argv(), error)
+        return None
+
+    def gone(self, now: float) -> None:
+        assert self.child
+        if now - self.child.started > SETTLED:
+            self.failures = 0
+        self.child.stop()
+        self.child = None
+        self.well = False
+        self._later(now)
+
+    def _later(self, now: float) -> None:
+        self.due = now + BACKOFF[min(self.failures, len(BACKOFF) - 1)]
+        self.failures += 1

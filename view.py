@@ -1,0 +1,443 @@
+"""What is on show: the interface's state, the keys (one table, which also makes the help), the order of the rows.
+
+Pure: keys come in as names ("down", "f1", "/"), the time and the size as arguments; what has to happen outside (quit,
+list again) goes out as a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from columns import BY_KEY, SORTS, Shown, shown
+from filters import Context, FilterError, Predicate, all_of, compile_filter
+from flows import Flow, FlowTable
+from intake import Status
+from problems import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, TRACKING_OFF
+
+REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
+GEO_MODES = ("auto", "country", "network", "city", "off")
+
+
+@dataclass
+class Prompt:
+    """The one-line filter prompt: its text, where the cursor is, what was there before."""
+
+    text: str
+    cursor: int
+    before: str
+    error: str = ""
+
+
+@dataclass
+class View:
+    """The state of the interface. Changed by keys (``press``) and by ``refresh`` only."""
+
+    context: Context
+    base: Predicate | None = None  # from the command line's flags: always applied
+    sort: str = "rate"
+    reverse: bool = False
+    filter: str = ""
+    wanted: Predicate | None = None
+    prompt: Prompt | None = None
+    history: list[str] = field(default_factory=list)  # filters that were kept, newest last
+    paused: bool = False
+    held: int = 0  # events since the pause began
+    frozen: bool = False
+    closed: bool = True  # closed flows are shown while they linger
+    names: bool = True
+    geo: str = "auto"
+    overlay: str = ""  # "", "help" or "details"
+    scroll: int = 0  # of the overlay
+    shift: int = 0  # columns scrolled away to the left
+    selected: Flow | None = None
+    at: int = 0  # where the selected flow stands in ``order``
+    top: int = 0  # the first row on screen
+    order: list[Flow] = field(default_factory=list)
+    page: int = 10  # rows on screen, told by the renderer
+    message: str = ""
+    total: int = 0  # live flows, and of these
+    fitting: int = 0  # those that the filter wants
+    due: float = 0.0  # when the next new order is due
+    events_at_pause: int = 0
+    cells: dict[int, Shown] = field(default_factory=dict)  # while paused: rows as they were, by id of the flow
+
+    @property
+    def predicate(self) -> Predicate | None:
+        return all_of((self.base, self.wanted))
+
+    def set_filter(self, text: str) -> None:
+        """Raises FilterError, and changes nothing then."""
+        self.wanted = compile_filter(text, self.context)
+        self.filter = text.strip()
+        self.due = 0.0
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def refresh(view: View, table: FlowTable, now: float) -> bool:
+    """Put the rows into order if that is due. Returns whether it was."""
+    view.context.now = now
+    view.context.own = table.own
+    if view.paused:
+        view.held = table.events - view.events_at_pause
+        if view.due > 0.0:
+            return False
+    if view.due > 0.0 and now < view.due and now >= view.due - 2 * REFRESH:
+        return False
+    view.due = now + REFRESH
+    view.total = len(table)
+    if view.frozen and view.order:
+        kept = [flow for flow in view.order if flow.ended is None or now - flow.ended < table.linger]
+        known = set(map(id, kept))
+        view.order = kept + [flow for flow in _flows(view, table) if id(flow) not in known]
+    else:
+        view.order = arrange(_flows(view, table), view.sort, view.reverse, view.context)
+    closed = sum(1 for flow in view.order if flow.ended is not None) if view.closed else 0
+    view.fitting = len(view.order) - closed
+    _follow(view)
+    return True
+
+
+def _flows(view: View, table: FlowTable) -> list[Flow]:
+    source = table if view.closed else table.live.values()
+    wanted = view.predicate
+    return list(source) if wanted is None else [flow for flow in source if wanted(flow)]
+
+
+def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context) -> list[Flow]:
+    """Sorted by a column, in its natural direction or the other; equal flows keep the order they came in."""
+    column = BY_KEY[sort]
+    flows.sort(key=lambda flow: column.sort(flow, context), reverse=column.descending != reverse)
+    return flows
+
+
+def _follow(view: View) -> None:
+    """Keep the selection on its flow; if that is gone, on the row that took its place."""
+    if view.selected is None:
+        view.at = min(view.at, max(0, len(view.order) - 1))
+        _keep_in_sight(view)
+        return
+    try:
+        view.at = view.order.index(view.selected)
+    except ValueError:
+        view.at = min(view.at, max(0, len(view.order) - 1))
+        view.selected = view.order[view.at] if view.order and view.overlay != "details" else view.selected
+    _keep_in_sight(view)
+
+
+def _keep_in_sight(view: View) -> None:
+    if view.selected is not None:
+        view.top = min(view.top, view.at)
+        view.top = max(view.top, view.at - view.page + 1)
+    view.top = max(0, min(view.top, len(view.order) - view.page))
+
+
+def row(view: View, flow: Flow) -> Shown:
+    """What a row is made of; while paused, as it was when it was first shown in the pause."""
+    if not view.paused:
+        return shown(flow, view.context, view.names)
+    kept = view.cells.get(id(flow))
+    if kept is None or kept.names != view.names:
+        kept = view.cells[id(flow)] = shown(flow, view.context, view.names)
+    return kept
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+Action = Callable[[View, FlowTable], str]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Keys that do the same; the first is the one that help and footer show. ``brief``: its word in the footer."""
+
+    keys: tuple[str, ...]
+    action: Action
+    text: str
+    brief: str = ""
+
+
+def _quit(_view: View, _table: FlowTable) -> str:
+    return "quit"
+
+
+def _help(view: View, _table: FlowTable) -> str:
+    view.overlay, view.scroll = "help", 0
+    return ""
+
+
+def _back(view: View, _table: FlowTable) -> str:
+    """Esc: overlay, then filter, then selection."""
+    if view.overlay:
+        view.overlay = ""
+    elif view.filter:
+        view.set_filter("")
+    else:
+        view.selected = None
+        view.at = view.top = 0
+    return ""
+
+
+def _details(view: View, _table: FlowTable) -> str:
+    if view.selected is None and view.order:
+        _select(view, view.top)
+    if view.selected is not None:
+        view.overlay, view.scroll = "details", 0
+    return ""
+
+
+def _select(view: View, at: int) -> None:
+    if view.order:
+        view.at = max(0, min(at, len(view.order) - 1))
+        view.selected = view.order[view.at]
+        _keep_in_sight(view)
+
+
+def _move(step: Callable[[View], int]) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        if view.overlay:
+            view.scroll = max(0, view.scroll + step(view))
+        elif view.selected is None and step(view) > 0:
+            _select(view, view.top + (step(view) if step(view) > 1 else 0))
+        else:
+            _select(view, view.at + step(view))
+        return ""
+
+    return action
+
+
+def _sort_by(step: int) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        view.sort = SORTS[(SORTS.index(view.sort) + step) % len(SORTS)]
+        view.reverse = view.frozen = False
+        view.due = 0.0
+        return ""
+
+    return action
+
+
+def _reverse(view: View, _table: FlowTable) -> str:
+    view.reverse = not view.reverse
+    view.frozen = False
+    view.due = 0.0
+    return ""
+
+
+def _filter(view: View, _table: FlowTable) -> str:
+    view.overlay = ""
+    view.prompt = Prompt(view.filter, len(view.filter), view.filter)
+    return ""
+
+
+def _pause(view: View, table: FlowTable) -> str:
+    view.paused = not view.paused
+    view.held = 0
+    view.events_at_pause = table.events
+    view.cells = {}
+    if not view.paused:
+        view.due = 0.0
+    return ""
+
+
+def _freeze(view: View, _table: FlowTable) -> str:
+    view.frozen = not view.frozen
+    view.due = 0.0
+    return ""
+
+
+def _names(view: View, _table: FlowTable) -> str:
+    view.names = not view.names
+    return ""
+
+
+def _closed(view: View, _table: FlowTable) -> str:
+    view.closed = not view.closed
+    view.due = 0.0
+    return ""
+
+
+def _geo(view: View, _table: FlowTable) -> str:
+    view.geo = GEO_MODES[(GEO_MODES.index(view.geo) + 1) % len(GEO_MODES)]
+    view.message = f"geography: {view.geo}"
+    return ""
+
+
+def _shift(step: int) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        view.shift = max(0, min(view.shift + step, len(BY_KEY) - 1))
+        return ""
+
+    return action
+
+
+def _redraw(view: View, _table: FlowTable) -> str:
+    view.due = 0.0
+    return "redraw"
+
+
+BINDINGS: tuple[Binding, ...] = (
+    Binding(("?", "h", "f1"), _help, "this help", "help"),
+    Binding(("q", "ctrl-c", "f10"), _quit, "quit", "quit"),
+    Binding(("/", "f4", "\\"), _filter, "filter: proto:tcp port:443 src:10.0.0.0/8 !state:established ...", "filter"),
+    Binding(("enter",), _details, "everything about the selected flow", "details"),
+    Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),
+    Binding(("S", "<"), _sort_by(-1), "sort by the column before"),
+    Binding(("r", "I"), _reverse, "sort the other way round", "reverse"),
+    Binding(("space", "p"), _pause, "pause: the screen holds still, nothing is missed", "pause"),
+    Binding(("esc",), _back, "back: close this, clear the filter, drop the selection"),
+    Binding(("down", "j"), _move(lambda _v: 1), "next flow"),
+    Binding(("up", "k"), _move(lambda _v: -1), "flow before"),
+    Binding(("pgdn", "ctrl-f"), _move(lambda v: v.page), "a page down"),
+    Binding(("pgup", "ctrl-b"), _move(lambda v: -v.page), "a page up"),
+    Binding(("ctrl-d",), _move(lambda v: max(1, v.page // 2)), "half a page down"),
+    Binding(("ctrl-u",), _move(lambda v: -max(1, v.page // 2)), "half a page up"),
+    Binding(("g", "home"), _move(lambda v: -len(v.order) - 9999), "first flow"),
+    Binding(("G", "end"), _move(lambda v: len(v.order) + 9999), "last flow"),
+    Binding(("right",), _shift(1), "columns further right"),
+    Binding(("left",), _shift(-1), "columns further left"),
+    Binding(("n",), _names, "ports by name or by number", "names"),
+    Binding(("c",), _geo, "geography columns: auto, country, network, city, off", "geo"),
+    Binding(("z", "H"), _closed, "show or hide closed flows"),
+    Binding(("o",), _freeze, "hold the order of the rows"),
+    Binding(("ctrl-l",), _redraw, "draw the screen anew and list at once"),
+)
+BY_NAME = {key: binding for binding in BINDINGS for key in binding.keys}
+
+
+def press(view: View, table: FlowTable, key: str) -> str:
+    """Do what a key means. Returns "", "quit" or "redraw"."""
+    view.message = ""
+    if view.prompt is not None:
+        if key == "ctrl-c":
+            return "quit"
+        _edit(view, view.prompt, key)
+        return ""
+    binding = BY_NAME.get(key)
+    if view.overlay == "help" and (binding is None or binding.action not in _SCROLLING):
+        view.overlay = ""
+        return "quit" if binding is not None and binding.action is _quit else ""
+    if binding is None:
+        return ""
+    if view.overlay == "details" and key == "enter":
+        view.overlay = ""
+        return ""
+    return binding.action(view, table)
+
+
+_SCROLLING = [BY_NAME[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
+
+# --- the filter prompt ------------------------------------------------------------------------------------------------
+
+
+def _edit(view: View, prompt: Prompt, key: str) -> None:
+    if key == "enter":
+        _keep_filter(view, prompt)
+        return
+    if key == "esc":
+        view.prompt = None
+        view.set_filter(prompt.before)
+        return
+    before, after = prompt.text[: prompt.cursor], prompt.text[prompt.cursor :]
+    if key == "space":
+        key = " "
+    if len(key) == 1 and key.isprintable():
+        before += key
+    elif key == "backspace":
+        before = before[:-1]
+    elif key == "delete":
+        after = after[1:]
+    elif key == "ctrl-u":
+        before = ""
+    elif key == "ctrl-w":
+        before = before.rstrip().rpartition(" ")[0] + " " if " " in before.rstrip() else ""
+    elif key in ("up", "down"):
+        before, after = _remembered(view, prompt, key), ""
+    elif key in ("left", "right", "home", "end", "ctrl-a", "ctrl-e"):
+        whole = len(prompt.text)
+        moves = {"left": prompt.cursor - 1, "right": prompt.cursor + 1, "home": 0, "ctrl-a": 0}
+        prompt.cursor = max(0, min(moves.get(key, whole), whole))
+        return
+    else:
+        return
+    prompt.text, prompt.cursor = (before + after)[:500], min(len(before), 500)
+    _try_filter(view, prompt)
+
+
+def _remembered(view: View, prompt: Prompt, key: str) -> str:
+    """The kept filter before or after the one in the prompt."""
+    if not view.history:
+        return prompt.text
+    at = view.history.index(prompt.text) if prompt.text in view.history else len(view.history)
+    at = max(0, min(at + (-1 if key == "up" else 1), len(view.history)))
+    return view.history[at] if at < len(view.history) else ""
+
+
+def _try_filter(view: View, prompt: Prompt) -> None:
+    """Live effect: a right expression filters at once, a wrong one says why and leaves the last right one."""
+    try:
+        view.set_filter(prompt.text)
+        prompt.error = ""
+    except FilterError as error:
+        prompt.error = f"{error.message} (at {error.position + 1})"
+
+
+def _keep_filter(view: View, prompt: Prompt) -> None:
+    _try_filter(view, prompt)
+    if prompt.error:
+        return
+    view.prompt = None
+    if prompt.text.strip():
+        view.history = [*[text for text in view.history if text != prompt.text], prompt.text][-50:]
+
+
+# --- what is wrong, with its cure -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One line about what is lost, stale, switched off or unknown."""
+
+    text: str
+    cure: str = ""
+    bad: bool = False  # the picture may be untrue, not only poorer
+
+
+def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list[Notice]:
+    """All that is wrong, the worst first."""
+    out = []
+    for part in ("listing", "events"):
+        if (problem := status.troubles.get(part)) is not None:
+            since = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
+            text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
+            out.append(Notice(text, problem.cure, bad=True))
+    if status.losses and status.lost_at is not None and now - status.lost_at < 60:
+        again = table.listed_at is not None and table.listed_at > status.lost_at
+        text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
+        out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608", bad=not again))
+    if live and status.facts.get("events") == 0:
+        out.append(Notice("the kernel sends no events", EVENTS_CURE, bad=True))
+    if live and status.facts.get("acct") == 0 and not table.counted:
+        out.append(Notice("accounting is off: no bytes, packets or rates", ACCOUNTING_CURE))
+    if table.overflow:
+        out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
+    if status.rejects:
+        lines = "line" if status.rejects == 1 else "lines"
+        out.append(Notice(f"{status.rejects} {lines} not understood, the first: {status.first_reject}"))
+    if status.backwards:
+        out.append(Notice(f"{status.backwards} time stamps went back"))
+    return out
+
+
+def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
+    """Why no row is there: (words, command that helps)."""
+    if len(table) and view.predicate is not None:
+        return [("no flow fits the filter", "Esc clears it" if view.filter else "")]
+    if not live:
+        return [("the recording has no flow at this time", "")]
+    if table.listed_at is None:
+        return [("reading the connection table ...", "")]
+    if status.facts.get("count", 0) > 0 and view.base is None:
+        return [("the kernel counts entries but lists none", "conntrack -L")]
+    return [(TRACKING_OFF, TRACKING_CURE), ("or simply nobody has sent anything yet", "")]
