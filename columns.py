@@ -29,7 +29,6 @@ class Shown:
     remote: str
     now: float
     names: bool  # services by name
-    width: int = 0  # of the cell asked for; 0: as wide as it likes
 
     @property
     def live(self) -> bool:

@@ -42,7 +42,7 @@ PUSHED_DOWN = ("tcp", "udp", "udplite", "icmp", "icmpv6", "sctp", "dccp", "gre")
 
 _BOTH = {
     7: "echo",
-    53: "domain",
+    53: "dns",
     88: "kerberos",
     111: "sunrpc",
     123: "ntp",

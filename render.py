@@ -7,7 +7,7 @@ plain text 0.02 ms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wcwidth import wcwidth
 
@@ -366,6 +366,8 @@ def _row(scene: Scene, shown: Shown, columns: Sequence[tuple[Column, int]], widt
     line: Line = []
     for column, size in columns:
         text = column.cell(shown)
+        if shown.names and column.middle and len(text) > size:  # the port's number is shorter than its name
+            text = column.cell(replace(shown, names=False))
         text = cut_middle(text, size, mark) if column.middle else cut(text, size, mark)
         if line:
             line.append((" ", base))

@@ -1,0 +1,37 @@
+# make run, make test: the first two commands on a fresh machine. ARGS="..." passes options to the program.
+PYTHON ?= python3
+ARGS ?=
+export PYTHON
+
+.PHONY: help run test check unit bench demo clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+run: ## Watch this machine's connections (or the bundled recording, where that can't be)
+	@scripts/bootstrap.sh run
+	@scripts/run.sh $(ARGS)
+
+test: check unit ## Everything: ruff, mypy, pytest
+
+check: ## ruff and mypy
+	@scripts/bootstrap.sh test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+unit: ## pytest; ARGS="-k name" to choose
+	@scripts/bootstrap.sh test
+	.venv/bin/pytest $(ARGS)
+
+bench: ## The benchmarks (as root): ratios against conntrack and iptstate on the same table
+	@scripts/bootstrap.sh test
+	.venv/bin/python bench/bench.py $(ARGS)
+
+demo: ## Record fixtures/demo.rec anew (as root): three minutes of traffic in network namespaces
+	@scripts/bootstrap.sh test
+	.venv/bin/python fixtures/make_demo.py --seconds 180 -- .venv/bin/python conntrack_monitor.py --via '{via}' --json --record fixtures/demo.rec
+
+clean: ## Remove what make made
+	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
