@@ -30,7 +30,7 @@ bench: ## The benchmarks (as root): ratios against conntrack and iptstate on the
 
 demo: ## Record fixtures/demo.rec anew (as root): three minutes of traffic in network namespaces
 	@scripts/bootstrap.sh test
-	.venv/bin/python fixtures/make_demo.py --seconds 180 -- .venv/bin/python conntrack_monitor.py --via '{via}' --json --record fixtures/demo.rec
+	.venv/bin/python fixtures/make_demo.py --seconds 180 -- .venv/bin/python conntrack_monitor.py --via '{via}' --interval 8 --json --record fixtures/demo.rec
 
 clean: ## Remove what make made
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,8 +5,10 @@ Used by the screen and by ``--once``.
 
 from __future__ import annotations
 
+import ipaddress
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ends
 from clean import clean
@@ -15,8 +17,10 @@ from filters import Context, Where
 from flows import Flow
 from names import service
 
+TELLING = 10  # the rank of the destination: where there is room for one column, it is this one
+DAY = 86_400
 ESSENTIAL = 60  # the rank up to which columns are squeezed to have all of them at 80 cells
-SortKey = Callable[[Flow, Context], "float | int | str | tuple[object, ...]"]
+SortKey = Callable[[Flow, Context], "float | int | str | bytes | tuple[object, ...]"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Column:
-    """One column. Widths are cells; ``most`` above ``least`` lets it grow; a low ``rank`` is shown on narrow screens."""
+    """A column. Widths are cells; ``most`` above ``least`` lets it grow; a low ``rank`` is shown on narrow screens."""
 
     key: str
     title: str
@@ -50,6 +54,7 @@ class Column:
     descending: bool = False  # what one wants to see first: the largest
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
+    brief: Callable[[Shown], str] | None = None  # what the cell says where ``cell`` is too long
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roomy", self.roomy or self.least)
@@ -83,6 +88,11 @@ def end_text(s: Shown, source: bool) -> str:
     return endpoint(address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
 
 
+def _destination_number(s: Shown) -> str:
+    """The port's number is shorter than its name."""
+    return end_text(replace(s, names=False), False)
+
+
 def nat_text(s: Shown, separator: str = " ") -> str:
     """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing."""
     e, ports = s.ends, _with_ports(s.flow)
@@ -94,27 +104,36 @@ def nat_text(s: Shown, separator: str = " ") -> str:
     return separator.join(parts)
 
 
+def _nat_brief(s: Shown) -> str:
+    """One end for two: where DNAT sends it says more than the address SNAT lends it."""
+    if len(s.ends.nat) < 2:
+        return nat_text(s)
+    return "both " + endpoint(s.ends.reply_src, s.ends.reply_sport if _with_ports(s.flow) else None)
+
+
 def _nat_kind(s: Shown) -> str:
     kinds = s.ends.nat
     return "both" if len(kinds) == 2 else "".join(kinds)
 
 
-def _address_key(address: str) -> tuple[int, bytes]:
-    """Addresses in numerical order, IPv4 before IPv6; what is no address comes last."""
-    import ipaddress
+def _address_key(address: str) -> bytes:
+    """Addresses in numerical order, IPv4 before IPv6; what is no address comes last.
 
+    One bytes object: 200,000 of them are sorted three times as fast as tuples.
+    """
     try:
-        ip = ipaddress.ip_address(address)
+        if ":" not in address:
+            return b"4" + bytes(map(int, address.split(".")))
+        return b"6" + ipaddress.IPv6Address(address).packed
     except ValueError:
-        return 9, address.encode()
-    return ip.version, ip.packed
+        return b"9" + address.encode()
 
 
 def _by_end(source: bool) -> SortKey:
-    def key(flow: Flow, _context: Context) -> tuple[object, ...]:
+    def key(flow: Flow, _context: Context) -> bytes:
         e = flow.ends()
         address, port = (e.src, e.sport) if source else (e.dst, e.dport)
-        return *_address_key(address), port or 0
+        return _address_key(address) + (port or 0).to_bytes(8, "big")
 
     return key
 
@@ -129,17 +148,28 @@ def _where_key(pick: Callable[[Where], str | int | None]) -> SortKey:
     return key
 
 
+def _nat_key(flow: Flow, _context: Context) -> str:
+    return "".join(flow.ends().nat)
+
+
 def country_text(s: Shown) -> str:
-    return clean(s.where.country or "", 2) or {"private": "··", "": ""}.get(ends.scope(s.remote), "--")
+    """The country's code; "--" for a public address nobody knows, nothing for one that is in no country."""
+    return clean(s.where.country or "", 2) or ("--" if ends.scope(s.remote) == "public" else "")
 
 
 COLUMNS: tuple[Column, ...] = (
     Column("proto", "PROTO", 5, 5, 0, lambda s: _protocol_text(s.flow), lambda f, _c: (f.kind.protocol, f.kind.number)),
     Column("state", "STATE", 11, 11, 40, lambda s: state_text(s.flow), lambda f, _c: state_text(f)),
     Column("source", "SOURCE", 15, 47, 30, lambda s: end_text(s, True), _by_end(True), roomy=21, middle=True),
-    Column("destination", "DESTINATION", 21, 47, 10, lambda s: end_text(s, False), _by_end(False), middle=True),
-    Column("natkind", "NAT", 4, 4, 90, _nat_kind, lambda f, _c: "".join(f.ends().nat)),
-    Column("nat", "NAT", 26, 52, 120, nat_text, lambda f, _c: "".join(f.ends().nat), middle=True),
+    Column(
+        *("destination", "DESTINATION", 21, 47, 10),
+        lambda s: end_text(s, False),
+        _by_end(False),
+        middle=True,
+        brief=_destination_number,
+    ),
+    Column("natkind", "NAT", 4, 4, 90, _nat_kind, _nat_key, descending=True),
+    Column("nat", "NAT", 26, 52, 120, nat_text, _nat_key, descending=True, middle=True, brief=_nat_brief),
     Column("cc", "CC", 2, 2, 60, country_text, _where_key(lambda w: w.country)),
     Column("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), _where_key(lambda w: w.city)),
     Column(
@@ -173,7 +203,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         *("timeout", "TIMEOUT", 7, 7, 80),
         lambda s: span_text(s.flow.remaining(s.now)) if s.live else "closed",
-        lambda f, c: -1 if (left := f.remaining(c.now)) is None else left,
+        lambda f, c: math.inf if (left := f.remaining(c.now)) is None else left,
         right=True,
     ),
 )
@@ -185,7 +215,9 @@ ALIASES = {"src": "source", "dst": "destination", "country": "cc", "protocol": "
 
 def _protocol_text(flow: Flow) -> str:
     name = {"icmpv6": "icmp6", "udplite": "udpl"}.get(flow.kind.protocol, flow.kind.protocol)
-    return f"ip{flow.kind.number}" if name == "unknown" else clean(name, 5)
+    if name == "unknown":
+        return f"ip{flow.kind.number}" if flow.kind.number < 1000 else str(flow.kind.number)
+    return clean(name, 5)
 
 
 def rate_text(flow: Flow) -> str:
@@ -195,8 +227,10 @@ def rate_text(flow: Flow) -> str:
 
 def age_text(s: Shown) -> str:
     """The age; with ">" where the flow is older than we know."""
-    age = span_text(s.flow.age(s.now))
-    return age if s.flow.knows_age() else ">" + age
+    seconds = s.flow.age(s.now)
+    if seconds >= 1000 * DAY:  # a clock that was set: five cells are all there is, and no number is cut
+        return f"{min(seconds / DAY / 365.25, 9999):.0f}y"
+    return span_text(seconds) if s.flow.knows_age() else ">" + span_text(seconds)
 
 
 def fit(width: int, wanted: Sequence[Column] = COLUMNS) -> list[tuple[Column, int]]:
@@ -216,8 +250,9 @@ def fit(width: int, wanted: Sequence[Column] = COLUMNS) -> list[tuple[Column, in
         elif column.rank > 40:
             break  # no hole for a less important, narrower column: columns would come and go while a window is dragged
     order = [column for column in wanted if column in chosen]
-    if not order:
-        return [(min(wanted, key=lambda c: c.rank), max(1, width))]
+    most_telling = min(wanted, key=lambda c: (c.rank != TELLING, c.rank))
+    if most_telling not in order:
+        return [(most_telling, max(1, width))]
     return list(zip(order, _grown(order, width - sum(c.least + 1 for c in order) + 1)))
 
 

@@ -237,7 +237,7 @@ class FlowTable:
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque([0.0] * HISTORY, maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
-        self.on_inferred: Callable[[Flow], None] | None = None  # told of every flow that is gone without a DESTROY
+        self.on_inferred: Callable[[Flow], None] | None = None  # told of a flow that only a listing showed to be gone
         self._began = 0.0  # when the newest listing began
         self._gone: set[bytes] = set()  # keys whose DESTROY came while a listing ran
         self._moved = [0, 0]  # bytes in and out since the newest complete listing
@@ -285,7 +285,7 @@ class FlowTable:
         if name == "new":
             self.opened += 1
         if flow is not None and self._is_another(flow, name, rest):
-            self._close(flow, now, inferred=True)
+            self._close(flow, now, inferred=True)  # its NEW tells a reader who follows along: nothing to report
             flow = None
         if flow is None:
             self._gone.discard(key)
@@ -353,7 +353,7 @@ class FlowTable:
             if _differ(flow.rest, rest):
                 if key in self._gone:
                     return None
-                self._close(flow, now, inferred=True)
+                self._close_unseen(flow, now)
                 flow = None
             else:
                 self._sample(flow, rest, now)
@@ -383,7 +383,7 @@ class FlowTable:
             return
         gone = [flow for flow in self.live.values() if flow.generation != self.generation]
         for flow in gone:
-            self._close(flow, now, inferred=True)
+            self._close_unseen(flow, now)
         self.listings += 1
         self.counted = self._counters_seen
         if self._moved_since is not None and now > self._moved_since and (self.counted or any(self._moved)):
@@ -451,7 +451,11 @@ class FlowTable:
         flow.inferred = inferred
         flow.rates = None
         self._bury(flow)
-        if inferred and self.on_inferred:
+
+    def _close_unseen(self, flow: Flow, now: float) -> None:
+        """Only a listing showed that the flow is gone."""
+        self._close(flow, now, inferred=True)
+        if self.on_inferred:
             self.on_inferred(flow)
 
     def _bury(self, flow: Flow) -> None:

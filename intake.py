@@ -38,6 +38,7 @@ class Intake:
         self.table = table
         self.status = Status()
         self.report = report
+        self._last = b""  # the newest line's text behind its original tuple
         self.newest: float | None = None  # the newest stamp of a recording
 
     def take(self, item: Item) -> None:
@@ -67,12 +68,13 @@ class Intake:
             status.ended = True
 
     def _take_block(self, block: Block) -> None:
-        rows, rejects = cut(block.data)
+        rows, rejects = cut(block.data, self._last)
         if rejects:
             self.status.rejects += len(rejects)
             self.status.first_reject = self.status.first_reject or clean(rejects[0].decode("utf-8", "replace"), 60)
         if rows:
             self.status.began = True
+            self._last = rows[-1][-1]
         if block.at is not None and self.report is None:
             self._apply(rows, block.at)
         else:

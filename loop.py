@@ -23,7 +23,7 @@ from flows import Flow, FlowTable
 from intake import Intake
 from items import Block, Ended, Item, ListingEnded, Lost, Trouble
 from parse import Cut, record
-from problems import ACCOUNTING_CURE, TRACKING_CURE, TRACKING_OFF, WELL, Problem
+from problems import ACCOUNTING_CURE, NOT_FOUND, NOT_PERMITTED, TRACKING_CURE, TRACKING_OFF, WELL, Problem
 from recording import Recorder
 from source import Source
 
@@ -179,7 +179,9 @@ class Runner:
             except OSError as error:
                 self.stop_recording(error)
         if isinstance(item, Trouble) and item.problem is not None and not self.intake.status.began:
-            self.problem = item.problem
+            # Without events there are still listings; without a first listing there is nothing.
+            fatal = item.part == "listing" or item.problem.code in (NOT_PERMITTED, NOT_FOUND)
+            self.problem = item.problem if fatal else self.problem
         self.intake.take(item)
         self.wishes.context.own = self.table.own
 
@@ -326,10 +328,12 @@ class Stream(Runner):
             say(f"lost: {item.what}; the table is being read anew")
         elif isinstance(item, Trouble):
             known = self.intake.status.troubles.get(item.part)
-            if item.problem is not None and item.problem != known and self.intake.status.began:
+            if item.problem is None and known is not None:
+                say(f"{item.part} are back" if item.part == "events" else f"{item.part} is back")
+            self.take(item)
+            if item.problem is not None and item.problem != known and self.problem is None:
                 say(f"{item.part} stopped: {item.problem}; trying again")
-            elif item.problem is None and known is not None:
-                say(f"{item.part} is back")
+            return
         self.take(item)
 
     def _report(self, event: str, flow: Flow, row: Cut, now: float) -> None:
@@ -450,7 +454,7 @@ class Live(Runner):
     def _heed_keys(self) -> bool:
         from view import press
 
-        for key in self.screen.keys():
+        for key in self.screen.read_keys():
             wish = press(self.view, self.table, key)
             if wish == "quit":
                 return True

@@ -118,14 +118,14 @@ class Splitter:
     """Joins what separate reads brought into blocks of whole lines.
 
     ``feed(data)`` returns a block that ends with a newline (or is empty); ``feed(b"")`` is the end of the input
-    and returns what was left without a newline. Lines longer than MAX_LINE are dropped and counted in ``dropped``.
+    and returns what was left without a newline. Of a line that grows beyond MAX_LINE only its beginning is kept, marked
+    so that it can't be taken for a whole one: ``cut`` counts it among the rejects.
     """
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._size = 0
         self._skipping = False
-        self.dropped = 0
 
     def feed(self, data: bytes) -> bytes:
         if not data:
@@ -135,9 +135,8 @@ class Splitter:
             self._keep(data)
             return b""
         if self._skipping:
-            start = data.find(b"\n") + 1
             self._skipping = False
-            block = data[start:end]
+            block = b"".join((*self._parts, data[data.find(b"\n") : end]))
         else:
             block = b"".join((*self._parts, data[:end]))
         self._parts, self._size = [], 0
@@ -151,9 +150,8 @@ class Splitter:
         self._parts.append(data)
         self._size += len(data)
         if self._size > MAX_LINE:
-            self._parts, self._size = [], 0
+            self._parts, self._size = [b"\0", self._parts[0][:100]], 101
             self._skipping = True
-            self.dropped += 1
 
     def _finish(self) -> bytes:
         left = b"".join(self._parts)
@@ -161,11 +159,12 @@ class Splitter:
         return left
 
 
-def cut(block: bytes) -> tuple[list[Cut], list[bytes]]:
+def cut(block: bytes, before: bytes = b"") -> tuple[list[Cut], list[bytes]]:
     """Cut a block of lines into rows, and return the lines that are none (the rejects) beside them.
 
-    Blank lines are neither. An unterminated last line is taken only if it is whole: of a line that was cut off nobody
-    knows how its last number went on, so there every word must be one that the grammar names.
+    Blank lines are neither. An unterminated last line is taken only if it looks whole, for of a line that was cut off
+    nobody knows how it went on: every word must be one that the grammar names, and where the line before it (in this
+    block, or ``before``, its ``rest``) ends in its use or id, so must this one.
     """
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
@@ -179,8 +178,10 @@ def cut(block: bytes) -> tuple[list[Cut], list[bytes]]:
     for number, line in enumerate(lines):
         if not line.strip():
             continue
-        strict = not whole and number == len(lines) - 1
-        row = _cut_line(line, strict)
+        if whole or number < len(lines) - 1:
+            row = _cut_line(line)
+        else:
+            row = _cut_last(line, rows[-1][-1] if rows else before)
         if row is None:
             rejects.append(line[:200])
         else:
@@ -188,13 +189,25 @@ def cut(block: bytes) -> tuple[list[Cut], list[bytes]]:
     return rows, rejects
 
 
-def _cut_line(line: bytes, strict: bool) -> Cut | None:
+def _cut_line(line: bytes) -> Cut | None:
     if len(line) > MAX_LINE:
         return None
     found: list[Cut] = _LINE.findall(line)
-    if found:
-        return None if strict and _unknown_words(found[0][-1]) else found[0]
-    return None if strict else _cut_odd(line)
+    return found[0] if found else _cut_odd(line)
+
+
+_LAST_NUMBER = re.compile(rb" (use|id)=\d+$")
+
+
+def _cut_last(line: bytes, before: bytes) -> Cut | None:
+    """Cut a line that has no newline, if it looks whole beside the line before it."""
+    found: list[Cut] = _LINE.findall(line) if len(line) <= MAX_LINE else []
+    if not found or line.endswith(b" ") or _unknown_words(found[0][-1]):
+        return None
+    usual, here = _LAST_NUMBER.search(before), _LAST_NUMBER.search(line)
+    if usual and (here is None or here.group(1) != usual.group(1)):
+        return None
+    return found[0]
 
 
 _PREFIX = re.compile(rb"(\[\d{1,12}\.[\d ]{1,6}\]\t)? *(\[(?:NEW|UPDATE|DESTROY)\])? *")

@@ -45,7 +45,7 @@ class Recorder:
             os.fchmod(fd, 0o600)
         except OSError:
             pass  # /dev/full, a pipe, someone else's file: what they are is not ours to change
-        self._file = open(fd, "wb", buffering=1 << 16)
+        self._file = io.BufferedWriter(io.FileIO(fd, "wb"), 1 << 16)
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
 
@@ -148,7 +148,6 @@ class Replay:
     def _read(self) -> None:
         if not self._reading or len(self._waiting) >= 1000:
             return
-        dropped = self._splitter.dropped
         try:
             data = self._file.read(READ_SIZE)
         except OSError as error:
@@ -157,8 +156,6 @@ class Replay:
         if data is None:
             return
         block = self._splitter.feed(data)
-        for _ in range(self._splitter.dropped - dropped):
-            self._push(Lost(0.0, "a line over 64 KiB"), None)
         if not data:
             self._reading = False
         at = 0

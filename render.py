@@ -7,16 +7,17 @@ plain text 0.02 ms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from wcwidth import wcwidth
 
-from columns import BY_KEY, COLUMNS, Column, Shown, fit
+from clean import clean
+from columns import BY_KEY, COLUMNS, Column, fit
 from details import details
 from export import size_text
-from flows import FlowTable
+from flows import Flow, FlowTable
 from intake import Status
-from view import BINDINGS, Notice, View, empty_reason, notices_of, row
+from view import BINDINGS, Binding, Notice, Prompt, View, empty_reason, keep_in_sight, notices_of, row
 
 Span = tuple[str, str]  # text, role
 Line = list[Span]
@@ -106,6 +107,26 @@ def cut_middle(text: str, width: int, mark: str = "…") -> str:
     return address[: room - tail] + mark + address[len(address) - tail :] + port
 
 
+def wrap(text: str, width: int, mark: str = "…") -> list[str]:
+    """``text`` in lines of at most ``width`` cells, broken at blanks; a longer word is marked at its breaks."""
+    if cells(text) <= width:
+        return [text]
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        if line and cells(line) + 1 + cells(word) > width:
+            lines.append(line.rstrip())
+            line = ""
+            if not word:
+                continue
+        line = f"{line} {word}" if line else word
+        while width > 2 and cells(line) > width:
+            piece = _head(line, width - 1)
+            lines.append(piece + mark)
+            line = line[len(piece) :]
+    return [*lines, line]
+
+
 def pad(text: str, width: int, right: bool) -> str:
     space = " " * max(0, width - cells(text))
     return space + text if right else text + space
@@ -124,9 +145,13 @@ def clip(line: Iterable[Span], width: int, mark: str = "…") -> Line:
     return out
 
 
+def length(line: Line) -> int:
+    return sum(cells(text) for text, _ in line)
+
+
 def spread(left: Line, right: Line, width: int) -> Line:
     """Left and right on one line; the right side goes first when there is no room for both."""
-    used, wanted = sum(cells(t) for t, _ in left), sum(cells(t) for t, _ in right)
+    used, wanted = length(left), length(right)
     if used + wanted + 2 > width:
         return left
     return [*left, (" " * (width - used - wanted), "plain"), *right]
@@ -139,12 +164,14 @@ def frame(scene: Scene, width: int, height: int) -> list[Line]:
     """The whole screen: exactly ``height`` lines. Also tells the view how many rows a page has."""
     if width <= 0 or height <= 0:
         return []
-    top = _header(scene, width, height)
-    bottom = [_footer(scene, width)] if height >= 5 or scene.view.prompt is not None else []
-    room = max(0, height - len(top) - len(bottom))
-    lines = [*top[: height - len(bottom)], *_body(scene, width, room), *bottom]
-    mark = scene.glyphs.cut
-    return [clip(line, width, mark) for line in lines[:height]]
+    view = scene.view
+    top = _header(scene, width, height) if view.overlay != "help" else []
+    bottom = [_footer(scene, width)] if height >= 5 or view.prompt is not None else []
+    room = max(0, height - len(top) - 1 - len(bottom))
+    body, place = _body(scene, width, room)
+    top.append(_title_line(scene, width, place))
+    lines = [*top[: height - len(bottom)], *body, *bottom]
+    return [clip(line, width, scene.glyphs.cut) for line in lines[:height]]
 
 
 def _header(scene: Scene, width: int, height: int) -> list[Line]:
@@ -154,10 +181,7 @@ def _header(scene: Scene, width: int, height: int) -> list[Line]:
     if height >= 14:
         lines.append(_table_line(scene, width))
     notices = notices_of(scene.status, scene.table, scene.live, scene.now)
-    most = 2 if height >= 20 else 1 if height >= 6 else 0
-    lines += [_notice_line(notice, len(notices) - most, i == most - 1) for i, notice in enumerate(notices[:most])]
-    lines.append(_title_line(scene, width))
-    return lines
+    return lines + _notice_lines(notices, width, 2 if height >= 20 else 1 if height >= 6 else 0, scene.glyphs.cut)
 
 
 def _top_line(scene: Scene, width: int) -> Line:
@@ -168,7 +192,7 @@ def _top_line(scene: Scene, width: int) -> Line:
         state, role = "replay ended", "dim"
     if stale:
         state, role = "stale", "bad"
-    left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role), (f" {scene.source}", "plain")]
+    left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
     right: Line = [
         (f"{table.history[-1]:.0f} events/s ", "plain"),
         (sparkline(list(table.history)[-20:] if width >= 100 else list(table.history)[-8:], glyphs), "accent"),
@@ -180,8 +204,9 @@ def _top_line(scene: Scene, width: int) -> Line:
             ("  out ", "dim"),
             (f"{size_text(table.rate_out)}B/s".rjust(7), "plain"),
         ]
-    if sum(cells(t) for t, _ in left + right) + 2 > width:
-        left = left[:2]
+    room = width - length(left) - length(right) - 3
+    if room >= 8:
+        left.append((" " + cut(clean(scene.source), room, glyphs.cut), "plain"))
     return spread(left, right, width)
 
 
@@ -216,34 +241,58 @@ def _table_line(scene: Scene, width: int) -> Line:
     return line
 
 
-def _notice_line(notice: Notice, more: int, last: bool) -> Line:
-    line: Line = [("! ", "bad" if notice.bad else "warn"), (notice.text, "bad" if notice.bad else "warn")]
-    if notice.cure:
-        line += [("  try: ", "dim"), (notice.cure, "plain")]
-    if last and more > 0:
-        line.append((f"  (+{more} more)", "dim"))
-    return line
+def _notice_lines(notices: Sequence[Notice], width: int, most: int, mark: str) -> list[Line]:
+    """The worst first, in at most ``most`` lines; a cure that does not fit behind its notice has a line of its own."""
+    lines: list[Line] = []
+    said = 0
+    for notice in notices:
+        role = "bad" if notice.bad else "warn"
+        text: Line = [("! ", role), (notice.text, role)]
+        cure: Line = [("  try: ", "dim"), (notice.cure, "plain")] if notice.cure else []
+        if length(text) + length(cure) <= width:
+            wanted = [text + cure]
+        elif cure and len(lines) + 2 <= most:
+            wanted = [text, cure]
+        else:
+            room = width - length(cure)
+            wanted = [clip(text, room, mark) + cure if room >= 20 else text]
+        if len(lines) + len(wanted) > most:
+            break
+        lines += wanted
+        said += 1
+    if lines and said < len(notices):
+        more = f" (+{len(notices) - said}, see ?)"
+        lines[-1] = [*clip(lines[-1], width - len(more), mark), (more, "dim")]
+    return lines
 
 
-def _title_line(scene: Scene, width: int) -> Line:
+def _title_line(scene: Scene, width: int, place: str) -> Line:
+    """What is on show, then facts; ``place``: which lines of it, where they do not all fit."""
     view, glyphs = scene.view, scene.glyphs
-    line: Line = [("Connections", "title")]
+    title = {"help": "Help", "details": "Details"}.get(view.overlay, "Connections")
+    line: Line = [(title, "title")]
 
     def fact(text: str, role: str = "plain") -> None:
-        line.extend([(f" {glyphs.middle} ", "dim"), (text, role)])
+        room = width - length(line) - 3
+        if room >= min(8, cells(text)):
+            line.extend([(f" {glyphs.middle} ", "dim"), (cut(text, room, glyphs.cut), role)])
 
-    fact(f"{view.fitting} of {view.total}" if view.predicate is not None else f"{view.total}")
-    arrow = glyphs.falling if _falling(view) else glyphs.rising
-    fact(f"sort {view.sort} {arrow}")
-    if view.filter:
-        fact(f"filter {view.filter}", "accent")
+    if view.overlay:
+        if place:
+            fact(place)
+    else:
+        fact(f"{view.fitting} of {view.total}" if view.predicate is not None else f"{view.total}")
     if view.paused:
         fact(f"PAUSED, {view.held} events held", "warn")
+    if not view.overlay:
+        fact(f"sort {view.sort} {glyphs.falling if _falling(view) else glyphs.rising}")
     if view.frozen:
         fact("order held", "warn")
     if view.message:
-        fact(view.message, "accent")
-    used = sum(cells(t) for t, _ in line)
+        fact(clean(view.message), "accent")
+    if view.filter and not view.overlay:
+        fact(f"filter {clean(view.filter)}", "accent")
+    used = length(line)
     if used + 2 < width:
         line.append((" " + glyphs.rule * (width - used - 1), "dim"))
     return line
@@ -256,79 +305,127 @@ def _falling(view: View) -> bool:
 def _footer(scene: Scene, width: int) -> Line:
     view = scene.view
     if view.prompt is not None:
-        prompt = view.prompt
-        before, after = prompt.text[: prompt.cursor], prompt.text[prompt.cursor :]
-        room = max(4, width - 4 - (len(prompt.error) + 3 if prompt.error else 0))
-        if len(before) > room:
-            before = scene.glyphs.cut + before[len(before) - room + 1 :]
-        line: Line = [("/ ", "key"), (before, "plain"), (after[:1] or " ", "cursor"), (after[1:], "plain")]
-        if prompt.error:
-            line += [("  ", "plain"), (prompt.error, "bad")]
-        return line
-    line = []
-    for binding in BINDINGS:
-        if binding.brief:
-            line += [(binding.keys[0], "key"), (f" {binding.brief}  ", "dim")]
-    return line
+        return _prompt_line(view.prompt, width, scene.glyphs.cut)
+    items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
+    if view.overlay:
+        items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
+    line: Line = []
+    for key, brief in items:
+        if length(line) + cells(key) + 1 + cells(brief) > width:
+            break
+        line += [(key, "key"), (f" {brief}", "dim"), ("  ", "dim")]
+    return line[:-1]
+
+
+def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
+    """The end of what is before the cursor, the cursor, what fits of the rest, and what is wrong with it."""
+    before, after = prompt.text[: prompt.cursor], prompt.text[prompt.cursor :]
+    error = f"  {prompt.error}" if prompt.error else ""
+    room = max(min(16, width - 3), width - 3 - cells(error))
+    if cells(before) > room:
+        while before and cells(before) > room - 1:
+            before = before[1:]
+        before = mark + before
+    rest = cut(after[1:], max(0, room - cells(before)), mark)
+    return [("/ ", "key"), (before, "plain"), (after[:1] or " ", "cursor"), (rest, "plain"), (error, "bad")]
 
 
 # --- the body ---------------------------------------------------------------------------------------------------------
 
 
-def _body(scene: Scene, width: int, room: int) -> list[Line]:
+def _body(scene: Scene, width: int, room: int) -> tuple[list[Line], str]:
+    """The lines between title and footer, and which lines these are where they are not all."""
     view = scene.view
     if room <= 0:
-        return []
+        return [], ""
     if view.overlay == "help":
-        return _scrolled(view, _help_lines(), room)
+        return _scrolled(view, _help_lines(scene, width), room)
     if view.overlay == "details" and view.selected is not None:
-        lines = _labelled(details(view.selected, scene.table, view.context))
+        pairs = details(view.selected, scene.table, view.context)
+        lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
+        lines[0] = [(text, "accent") for text, _ in lines[0]]
         return _scrolled(view, lines, room)
-    return _table(scene, width, room)
+    return _table(scene, width, room), ""
 
 
-def _scrolled(view: View, lines: list[Line], room: int) -> list[Line]:
+def _scrolled(view: View, lines: list[Line], room: int) -> tuple[list[Line], str]:
     view.scroll = max(0, min(view.scroll, len(lines) - room))
     shown = lines[view.scroll : view.scroll + room]
-    return shown + [[] for _ in range(room - len(shown))]
+    place = f"lines {view.scroll + 1}-{view.scroll + len(shown)} of {len(lines)}" if len(lines) > room else ""
+    return shown + [[] for _ in range(room - len(shown))], place
 
 
-def _labelled(pairs: Sequence[tuple[str, str]]) -> list[Line]:
-    return [[(f"{label:>10}  ", "dim"), (text, "plain" if label else "accent")] for label, text in pairs]
+def _labelled(label: str, text: str, width: int, mark: str) -> list[Line]:
+    """A label and its text, in as many lines as that takes: nothing is cut here."""
+    indent = 12 if width >= 40 else 2
+    head = f"{label:>10}  " if width >= 40 else (f"{label}: " if label else "  ")
+    texts = wrap(text, max(8, width - max(indent, len(head))), mark)
+    return [[(head if i == 0 else " " * indent, "dim"), (part, "plain")] for i, part in enumerate(texts)]
 
 
-def _help_lines() -> list[Line]:
+KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
+
+_FILTER_HELP = """\
+Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.
+proto: state: family: src: dst: host: port: sport: dport: dir:in|out|fwd|local nat:snat|dnat|any mark:0x10 \
+zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s country:DE asn:15169 org:google city:"""
+
+
+def _help_lines(scene: Scene, width: int) -> list[Line]:
+    """All keys, two on a line where both are short and there is room; filters; all that is wrong."""
+    mark = scene.glyphs.cut
     lines: list[Line] = []
+    left: Binding | None = None
     for binding in BINDINGS:
-        keys = " ".join(binding.keys)
-        lines.append([(f"  {keys:<14} ", "key"), (binding.text, "plain")])
-    lines += [
-        [],
-        [("  Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches all.", "plain")],
-        [("  proto: state: family: src: dst: host: port: sport: dport: dir:in|out|fwd|local", "plain")],
-        [("  nat:snat|dnat|any mark:0x10 zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s", "plain")],
-        [("  country:DE asn:15169 org:google city:", "plain")],
-    ]
+        short = width >= 80 and len(binding.text) <= TEXT_WIDTH
+        if left is not None and short:
+            lines[-1][-1] = (pad(left.text, TEXT_WIDTH, False), "plain")
+            lines[-1] += _key_line(binding)
+            left = None
+        else:
+            texts = wrap(binding.text, max(8, width - KEYS_WIDTH - 1), mark)
+            lines.append([*_key_line(binding)[:1], (texts[0], "plain")])
+            lines += [[(" " * (KEYS_WIDTH + 1), "plain"), (text, "plain")] for text in texts[1:]]
+            left = binding if short else None
+    for paragraph in _FILTER_HELP.split("\n"):
+        lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
+    for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
+        cure = f"  try: {notice.cure}" if notice.cure else ""
+        role = "bad" if notice.bad else "warn"
+        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), mark)]
     return lines
+
+
+def _key_line(binding: Binding) -> Line:
+    return [(f" {' '.join(binding.keys):<{KEYS_WIDTH}}", "key"), (binding.text, "plain")]
 
 
 def _table(scene: Scene, width: int, room: int) -> list[Line]:
     view = scene.view
     head = room >= 2
     view.page = max(1, room - head)
-    view.top = max(0, min(view.top, len(view.order) - view.page))
+    keep_in_sight(view)
     bar = width >= 20 and len(view.order) > view.page
     columns = fit(width - bar, _wanted_columns(view))
     lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
     for at in range(view.top, min(view.top + view.page, len(view.order))):
-        line = _row(scene, row(view, view.order[at]), columns, width - bar)
+        line = _row(scene, view.order[at], columns, width - bar)
         if bar:
             line.append(_bar_piece(view, at - view.top, scene.glyphs))
         lines.append(line)
     if not view.order:
-        for text, cure in empty_reason(view, scene.status, scene.table, scene.live)[: room - head]:
-            lines.append([("  " + text, "warn"), (f"  try: {cure}" if cure else "", "plain")])
+        lines += _empty_lines(scene, width)[: room - head]
     return lines + [[] for _ in range(room - len(lines))]
+
+
+def _empty_lines(scene: Scene, width: int) -> list[Line]:
+    """Why there is no row, and below it the command that helps."""
+    lines: list[Line] = []
+    for text, cure in empty_reason(scene.view, scene.status, scene.table, scene.live):
+        lines += [[(part, "warn")] for part in wrap(text, max(8, width), scene.glyphs.cut)]
+        if cure:
+            lines += [[(f"  {part}", "plain")] for part in wrap(f"try: {cure}", max(8, width - 2), scene.glyphs.cut)]
+    return lines
 
 
 def _wanted_columns(view: View) -> list[Column]:
@@ -356,24 +453,24 @@ def _heading(view: View, columns: Sequence[tuple[Column, int]], glyphs: Glyphs) 
     return " ".join(parts), "head"
 
 
-def _row(scene: Scene, shown: Shown, columns: Sequence[tuple[Column, int]], width: int) -> Line:
-    flow, mark = shown.flow, scene.glyphs.cut
+def _row(scene: Scene, flow: Flow, columns: Sequence[tuple[Column, int]], width: int) -> Line:
+    shown = row(scene.view, flow)
+    mark = scene.glyphs.cut
     base = "plain"
-    if flow.ended is not None:
+    if not shown.live:
         base = "closed"
-    elif flow.exact and scene.now - flow.born < 3.0:
+    elif shown.flow.exact and shown.now - shown.flow.born < 3.0 and not scene.status.ended:
         base = "new"
     line: Line = []
     for column, size in columns:
         text = column.cell(shown)
-        if shown.names and column.middle and len(text) > size:  # the port's number is shorter than its name
-            text = column.cell(replace(shown, names=False))
+        if column.brief is not None and cells(text) > size:
+            text = column.brief(shown)
         text = cut_middle(text, size, mark) if column.middle else cut(text, size, mark)
         if line:
             line.append((" ", base))
         line.append((pad(text, size, column.right), _role(column.key, text, base)))
-    used = sum(cells(text) for text, _ in line)
-    line.append((" " * (width - used), base))
+    line.append((" " * (width - length(line)), base))
     if flow is scene.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line

@@ -14,12 +14,14 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 # blessed 1.52 asks the terminal about itself and waits up to 10 s for the answer of one that has none (a detached
 # container's). It reads this when it is imported.
 os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
 
 import blessed
+from blessed._capabilities import TermcapResponse
 
 from render import ASCII, Glyphs, Line, cells
 
@@ -40,6 +42,8 @@ _RGB = {
     "closed": (115, 115, 115),
 }
 _NAMED = {"accent": "cyan", "good": "green", "warn": "yellow", "bad": "red", "nat": "magenta"}
+
+Cell = tuple[str, str]  # what stands in one cell of the terminal, and its role
 
 _KEY_NAMES = {
     "KEY_UP": "up",
@@ -78,6 +82,7 @@ def glyphs_for(environ: Mapping[str, str]) -> Glyphs:
 def palette_for(term: blessed.Terminal, colour: bool) -> dict[str, str]:
     """Role -> the sequence that starts it."""
     palette = {"title": "\x1b[1m", "head": "\x1b[4m", "key": "\x1b[1m", "selected": "\x1b[7m", "cursor": "\x1b[7m"}
+    palette |= {"dim": "\x1b[2m", "closed": "\x1b[2m"}  # faint is no colour
     colours = term.number_of_colors if colour else 0
     if not colours:
         return {**palette, "bad": "\x1b[1m", "warn": "\x1b[1m"}
@@ -87,16 +92,29 @@ def palette_for(term: blessed.Terminal, colour: bool) -> dict[str, str]:
             palette |= {"dim": str(term.bright_black), "closed": str(term.bright_black)}
     else:
         palette |= {role: str(term.color_rgb(*rgb)) for role, rgb in _RGB.items()}
-    palette["new"] = palette["good"] + "\x1b[1m"
+    palette["new"] = palette["good"]
     palette["title"] = palette["accent"] + "\x1b[1m"
     return palette
+
+
+class Silent(blessed.Terminal):
+    """A terminal that is asked nothing: its answers come in as keys, or never, and stay in a container's log.
+
+    blessed 1.52 asks for capabilities (XTGETTCAP) and for the terminal's version (XTVERSION) when it is made.
+    """
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        super().__init__(stream=stream, _xtgettcap_data=TermcapResponse(supported=False))
+
+    def detect_term_program(self, timeout: float = 0.0, force: bool = False) -> bool | str:  # noqa: ARG002
+        return True
 
 
 class Screen:
     """The terminal on standard output. ``enter`` and ``leave`` may be called again and again (Ctrl+Z, attach)."""
 
     def __init__(self, colour: bool, environ: Mapping[str, str]) -> None:
-        self.term = blessed.Terminal(stream=sys.__stdout__)
+        self.term = Silent(stream=sys.__stdout__)
         kind = environ.get("TERM", "")
         self.dumb = kind in ("dumb", "")
         self.glyphs = glyphs_for(environ)
@@ -106,6 +124,8 @@ class Screen:
         self._modes: list[object] | None = None
         self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
         self._lines: list[Line] = []
+        self._rows: list[list[Cell]] = []
+        self._entered = False  # the alternate screen is on, or will be when what is pending is written
         self._size = (0, 0)
         self._pending = b""
         self._stack = contextlib.ExitStack()
@@ -126,7 +146,8 @@ class Screen:
 
     def leave(self) -> None:
         """Give the terminal back as it was. Never raises: the terminal may be gone."""
-        if not self.dumb and self._size != (0, 0):
+        if self._entered:
+            self._entered = False
             # The rest of a frame that is cut off in the middle would be seen on the user's own screen.
             self._finish(b"\x18" + (END + LEAVE).encode() if self._pending else LEAVE.encode())
         self._pending = b""
@@ -157,13 +178,13 @@ class Screen:
     def key_fd(self) -> int | None:
         return 0 if self._keys and not self.hung_up else None
 
-    def keys(self) -> list[str]:
+    def read_keys(self) -> list[str]:
         """All keys that wait, by name."""
         names: list[str] = []
         if self.key_fd() is None:
             return names
         try:
-            while len(names) < 1000 and (key := self.term.inkey(timeout=0, esc_delay=ESC_DELAY)):
+            while key := self.term.inkey(timeout=0, esc_delay=ESC_DELAY):
                 names.append(_key_name(key))
         except (EOFError, OSError, termios.error):
             self.hung_up = True
@@ -188,11 +209,15 @@ class Screen:
         parts = []
         if (width, height) != self._size:
             parts.append(ENTER)
+            self._entered = True
             self._lines = [[] for _ in range(height)]
+            self._rows = [[] for _ in range(height)]
             self._size = (width, height)
         for y, (old, new) in enumerate(zip(self._lines, lines)):
             if old != new:
-                parts.append(self._change(y, old, new))
+                row = _row(new, self.glyphs.ascii)
+                parts.append(self._change(y, self._rows[y], row))
+                self._rows[y] = row
         self._lines = lines
         if parts:
             self._write((BEGIN + "".join(parts) + END).encode("utf-8", "replace"))
@@ -201,34 +226,30 @@ class Screen:
         """On a terminal that can't place its cursor: the whole text again, when it is another."""
         if lines != self._lines:
             self._lines = lines
-            text = "".join("".join(part for part, _ in line).rstrip() + "\r\n" for line in lines)
-            self._write(self._encode(text).encode() + b"\r\n")
+            text = "".join("".join(part for part, _ in line).rstrip() + "\r\n" for line in lines) + "\r\n"
+            self._write((_ascii(text) if self.glyphs.ascii else text).encode("utf-8", "replace"))
 
-    def _change(self, y: int, old: Line, new: Line) -> str:
-        """The sequence that turns one line into another: only from the first cell that differs to the last."""
-        before, after = _cells(old), _cells(new)
+    def _change(self, y: int, before: list[Cell], after: list[Cell]) -> str:
+        """The sequence that turns one row into another: only from the first cell that differs to the last."""
         start = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
         end = len(after)
         if len(before) == len(after):
             while end > start and before[end - 1] == after[end - 1]:
                 end -= 1
-        column = sum(cells(char) for char, _ in after[:start])
-        clear = "\x1b[K" if end == len(after) and _width(before) > _width(after) else ""
-        return f"\x1b[{y + 1};{column + 1}H{self._styled(after[start:end])}{clear}"
+        clear = "\x1b[K" if len(before) > len(after) else ""
+        text = self._styled(after[start:end]) + clear
+        return f"\x1b[{y + 1};{start + 1}H{text}" if text else ""
 
-    def _styled(self, row: Sequence[tuple[str, str]]) -> str:
+    def _styled(self, row: Sequence[Cell]) -> str:
         parts = []
         current = ""
-        for char, role in row:
+        for text, role in row:
             style = self.palette.get(role, "")
             if style != current:
                 parts.append(("\x1b[0m" if current else "") + style)
                 current = style
-            parts.append(char)
-        return self._encode("".join(parts)) + ("\x1b[0m" if current else "")
-
-    def _encode(self, text: str) -> str:
-        return text.encode("ascii", "replace").decode() if self.glyphs.ascii and not text.isascii() else text
+            parts.append(text)
+        return "".join(parts) + ("\x1b[0m" if current else "")
 
     # --- writing ---
 
@@ -259,12 +280,23 @@ class Screen:
             self.flush()
 
 
-def _cells(line: Line) -> list[tuple[str, str]]:
-    return [(char, role) for text, role in line for char in text]
+def _row(line: Line, ascii_only: bool) -> list[Cell]:
+    """A line cell by cell. A wide character's second cell is empty; what has no width belongs to the cell before it."""
+    row: list[Cell] = []
+    for text, role in line:
+        for char in _ascii(text) if ascii_only else text:
+            width = cells(char)
+            if width == 0 and row:
+                at = len(row) - 1 if row[-1][0] else len(row) - 2
+                row[at] = row[at][0] + char, row[at][1]
+            elif width:
+                row += [(char, role), *[("", role)] * (width - 1)]
+    return row
 
 
-def _width(row: Sequence[tuple[str, str]]) -> int:
-    return sum(cells(char) for char, _ in row)
+def _ascii(text: str) -> str:
+    """The same width without the characters that the terminal does not have."""
+    return text if text.isascii() else "".join(char if char.isascii() else "?" * cells(char) for char in text)
 
 
 def _own_description() -> int:

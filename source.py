@@ -33,6 +33,7 @@ BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
 FACTS_EVERY = 5.0
 OWN_EVERY = 60.0
+OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
 
 
 class Source(Protocol):
@@ -229,7 +230,10 @@ class Live:
         due = [self._facts_due, self._own_due]
         if self._events and self._events.child is None:
             due.append(self._events.due)
-        due.append(self._listing.heard + SILENCE if self._listing else self._listing_due)
+        if self._listing:
+            due.append(self._listing.heard + SILENCE)
+        else:
+            due.append(self.clock() + 0.1 if self._awaits_own(self.clock()) else self._listing_due)
         if self._listing and self._listing.out is None:
             due.append(self.clock() + 0.05)  # it closed its output and has not ended yet
         return min(due)
@@ -238,8 +242,8 @@ class Live:
         """Events first: a DESTROY must not wait behind the listing that still names its flow."""
         if self._events:
             yield from self._poll_events(self._events)
-        yield from self._poll_listing()
         yield from self._poll_host()
+        yield from self._poll_listing()
 
     def close(self) -> None:
         children = [self._events.child if self._events else None, self._listing, *self._asked.values()]
@@ -273,10 +277,7 @@ class Live:
         child = events.child
         assert child
         for _ in range(BURST):
-            dropped = child.splitter.dropped
             data = child.read()
-            if child.splitter.dropped != dropped:
-                yield Lost(now, "a line over 64 KiB")
             if not data:
                 break
             if not events.well:
@@ -314,7 +315,7 @@ class Live:
     def _poll_listing(self) -> Iterator[Item]:
         now = self.clock()
         if self._listing is None:
-            if now < self._listing_due:
+            if now < self._listing_due or self._awaits_own(now):
                 return
             argv = self.command.listing()
             try:
@@ -343,6 +344,11 @@ class Live:
             yield from self._listing_done(now, now - child.started)
         else:
             yield from self._listing_failed(now, child.problem(status))
+
+    def _awaits_own(self, now: float) -> bool:
+        """The first listing waits for this host's addresses, or its flows would have no direction."""
+        asked = self._asked.get("own")
+        return self._listing_due == 0.0 and asked is not None and now - asked.started < OWN_PATIENCE
 
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
         self._listing = None

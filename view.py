@@ -6,9 +6,11 @@ list again) goes out as a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from copy import copy
+from dataclasses import dataclass, field, replace
 
+from clean import clean
 from columns import BY_KEY, SORTS, Shown, shown
 from filters import Context, FilterError, Predicate, all_of, compile_filter
 from flows import Flow, FlowTable
@@ -60,11 +62,18 @@ class View:
     fitting: int = 0  # those that the filter wants
     due: float = 0.0  # when the next new order is due
     events_at_pause: int = 0
-    cells: dict[int, Shown] = field(default_factory=dict)  # while paused: rows as they were, by id of the flow
+    stock: list[Flow] = field(default_factory=list)  # while paused: the flows that were there when it began
+    cells: dict[Flow, Shown] = field(default_factory=dict)  # while paused: rows as they were
+    made: tuple[object, ...] = ()  # what ``order`` was made for: sort, filter and the like
 
     @property
     def predicate(self) -> Predicate | None:
         return all_of((self.base, self.wanted))
+
+    @property
+    def wishes(self) -> tuple[object, ...]:
+        """All that the order of the rows depends on, beside the flows themselves."""
+        return self.sort, self.reverse, self.filter, self.closed, self.frozen
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""
@@ -82,26 +91,32 @@ def refresh(view: View, table: FlowTable, now: float) -> bool:
     view.context.own = table.own
     if view.paused:
         view.held = table.events - view.events_at_pause
-        if view.due > 0.0:
+        if view.made == view.wishes:
             return False
-    if view.due > 0.0 and now < view.due and now >= view.due - 2 * REFRESH:
+    elif view.due > 0.0 and now < view.due and now >= view.due - 2 * REFRESH:
         return False
     view.due = now + REFRESH
-    view.total = len(table)
+    view.made = view.wishes
+    if not view.paused:
+        view.total = len(table)
+    flows = _flows(view, table)
     if view.frozen and view.order:
-        kept = [flow for flow in view.order if flow.ended is None or now - flow.ended < table.linger]
-        known = set(map(id, kept))
-        view.order = kept + [flow for flow in _flows(view, table) if id(flow) not in known]
+        wanted = dict.fromkeys(flows)
+        kept = [flow for flow in view.order if flow in wanted]
+        for flow in kept:
+            del wanted[flow]
+        view.order = [*kept, *wanted]
     else:
-        view.order = arrange(_flows(view, table), view.sort, view.reverse, view.context)
-    closed = sum(1 for flow in view.order if flow.ended is not None) if view.closed else 0
-    view.fitting = len(view.order) - closed
+        view.order = arrange(flows, view.sort, view.reverse, view.context)
+    view.fitting = len(view.order) - sum(1 for flow in view.order if flow.ended is not None)
     _follow(view)
     return True
 
 
 def _flows(view: View, table: FlowTable) -> list[Flow]:
-    source = table if view.closed else table.live.values()
+    source: Iterable[Flow] = view.stock if view.paused else table
+    if not view.closed:
+        source = [flow for flow in source if flow.ended is None] if view.paused else table.live.values()
     wanted = view.predicate
     return list(source) if wanted is None else [flow for flow in source if wanted(flow)]
 
@@ -115,19 +130,17 @@ def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context) -> li
 
 def _follow(view: View) -> None:
     """Keep the selection on its flow; if that is gone, on the row that took its place."""
-    if view.selected is None:
-        view.at = min(view.at, max(0, len(view.order) - 1))
-        _keep_in_sight(view)
-        return
     try:
-        view.at = view.order.index(view.selected)
+        view.at = 0 if view.selected is None else view.order.index(view.selected)
     except ValueError:
         view.at = min(view.at, max(0, len(view.order) - 1))
-        view.selected = view.order[view.at] if view.order and view.overlay != "details" else view.selected
-    _keep_in_sight(view)
+        if view.order and view.overlay != "details":
+            view.selected = view.order[view.at]
+    keep_in_sight(view)
 
 
-def _keep_in_sight(view: View) -> None:
+def keep_in_sight(view: View) -> None:
+    """Scroll so that the selected row is on screen, and no line below the last row is wasted."""
     if view.selected is not None:
         view.top = min(view.top, view.at)
         view.top = max(view.top, view.at - view.page + 1)
@@ -138,10 +151,10 @@ def row(view: View, flow: Flow) -> Shown:
     """What a row is made of; while paused, as it was when it was first shown in the pause."""
     if not view.paused:
         return shown(flow, view.context, view.names)
-    kept = view.cells.get(id(flow))
-    if kept is None or kept.names != view.names:
-        kept = view.cells[id(flow)] = shown(flow, view.context, view.names)
-    return kept
+    kept = view.cells.get(flow)
+    if kept is None:  # a copy: the flow itself lives on
+        kept = view.cells[flow] = shown(copy(flow), view.context, view.names)
+    return kept if kept.names == view.names else replace(kept, names=view.names)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -181,9 +194,9 @@ def _back(view: View, _table: FlowTable) -> str:
 
 
 def _details(view: View, _table: FlowTable) -> str:
-    if view.selected is None and view.order:
+    if view.selected is None:
         _select(view, view.top)
-    if view.selected is not None:
+    if view.order:
         view.overlay, view.scroll = "details", 0
     return ""
 
@@ -192,7 +205,7 @@ def _select(view: View, at: int) -> None:
     if view.order:
         view.at = max(0, min(at, len(view.order) - 1))
         view.selected = view.order[view.at]
-        _keep_in_sight(view)
+        keep_in_sight(view)
 
 
 def _move(step: Callable[[View], int]) -> Action:
@@ -227,7 +240,8 @@ def _reverse(view: View, _table: FlowTable) -> str:
 
 def _filter(view: View, _table: FlowTable) -> str:
     view.overlay = ""
-    view.prompt = Prompt(view.filter, len(view.filter), view.filter)
+    text = clean(view.filter, 500)  # --filter may hold what no key types
+    view.prompt = Prompt(text, len(text), view.filter)
     return ""
 
 
@@ -236,8 +250,8 @@ def _pause(view: View, table: FlowTable) -> str:
     view.held = 0
     view.events_at_pause = table.events
     view.cells = {}
-    if not view.paused:
-        view.due = 0.0
+    view.stock = list(table) if view.paused else []
+    view.due = 0.0
     return ""
 
 
@@ -280,13 +294,13 @@ def _redraw(view: View, _table: FlowTable) -> str:
 BINDINGS: tuple[Binding, ...] = (
     Binding(("?", "h", "f1"), _help, "this help", "help"),
     Binding(("q", "ctrl-c", "f10"), _quit, "quit", "quit"),
-    Binding(("/", "f4", "\\"), _filter, "filter: proto:tcp port:443 src:10.0.0.0/8 !state:established ...", "filter"),
+    Binding(("/", "f4", "\\"), _filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"),
     Binding(("enter",), _details, "everything about the selected flow", "details"),
     Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),
     Binding(("S", "<"), _sort_by(-1), "sort by the column before"),
     Binding(("r", "I"), _reverse, "sort the other way round", "reverse"),
     Binding(("space", "p"), _pause, "pause: the screen holds still, nothing is missed", "pause"),
-    Binding(("esc",), _back, "back: close this, clear the filter, drop the selection"),
+    Binding(("esc",), _back, "back: close this, then clear the filter, then drop the selection"),
     Binding(("down", "j"), _move(lambda _v: 1), "next flow"),
     Binding(("up", "k"), _move(lambda _v: -1), "flow before"),
     Binding(("pgdn", "ctrl-f"), _move(lambda v: v.page), "a page down"),
@@ -415,7 +429,7 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
         again = table.listed_at is not None and table.listed_at > status.lost_at
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
-        out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608", bad=not again))
+        out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
     if live and status.facts.get("events") == 0:
         out.append(Notice("the kernel sends no events", EVENTS_CURE, bad=True))
     if live and status.facts.get("acct") == 0 and not table.counted:
@@ -433,7 +447,9 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
 def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
     """Why no row is there: (words, command that helps)."""
     if len(table) and view.predicate is not None:
-        return [("no flow fits the filter", "Esc clears it" if view.filter else "")]
+        return [("no flow fits the filter", "Esc" if view.filter else "")]
+    if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
+        return [(problem.what, problem.cure)]
     if not live:
         return [("the recording has no flow at this time", "")]
     if table.listed_at is None:

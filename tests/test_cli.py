@@ -1,0 +1,497 @@
+"""The command as a user types it: options, exit codes, messages. conntrack is played by small scripts here, with the
+texts of the captures; the real one is tried in test_kernel.py."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CAPTURES = ROOT / "fixtures" / "captures"
+PROGRAM = [sys.executable, str(ROOT / "conntrack_monitor.py")]
+MIXED = CAPTURES / "mixed-table" / "L.ext-id.txt"
+EVENTS = CAPTURES / "tcp-lifecycle" / "E.ext-id-ts.txt"
+
+
+def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*PROGRAM, *args], input=stdin, capture_output=True, timeout=60, env={**os.environ, **(env or {})}, check=False
+    )
+
+
+def objects(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Callable[[str], str]:
+    """Write a conntrack of our own: a shell script that sees its arguments in "$*"."""
+
+    def write(script: str) -> str:
+        path = tmp_path / "conntrack"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_version() -> None:
+    for flag in ("-h", "--help"):
+        result = run(flag)
+        assert result.returncode == 0
+        for option in (
+            "--protocol",
+            "--state",
+            "--filter",
+            "--once",
+            "--json",
+            "--csv",
+            "--via",
+            "--replay",
+            "--record",
+        ):
+            assert option.encode() in result.stdout
+    result = run("--version")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert re.fullmatch(rb"conntrack-monitor \d+\.\d+\.\d+[^\n]*\n", result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--nosuch"], "No such option"),
+        (["--once", "--sort", "colour"], "'colour' is no column"),
+        (["--once", "-p", "nosuch"], "'nosuch' is no protocol"),
+        (["--once", "-p", "--"], "no protocol"),
+        (["--once", "-s", "nosuch"], "'nosuch' is no state"),
+        (["--once", "-f", "foo:1"], "unknown field 'foo'"),
+        (["--once", "--interval", "0"], "--interval"),
+        (["--once", "--interval", "nan"], "not a number"),
+        (["--once", "--limit", "-1"], "--limit"),
+        (["--json", "--limit", "5"], "--limit goes with --once"),
+        (["--json", "--csv"], "exclude each other"),
+        (["--once", "--via", "'"], "--via"),
+        (["--once", "--via", " "], "--via"),
+        (["--once", "--via", "-x"], "'-x' is no program"),
+        (["--once", "--conntrack", "-x"], "'-x' is no program"),
+        (["--once", "--replay", "/nonexistent"], "No such file or directory"),
+        (["--once", "--replay", "/"], "s a directory"),
+        (["--once", "--replay", str(MIXED), "--via", "x"], "have no meaning"),
+        (["--once", "--replay", str(MIXED), "--record", "/nonexistent/x"], "can't be written"),
+        ([], "standard output is no terminal"),
+        (["--replay", str(MIXED)], "Use --once for a table"),
+    ],
+)
+def test_wrong_usage_is_2_and_says_why(args: list[str], words: str) -> None:
+    result = run(*args)
+    assert result.returncode == 2
+    assert words in result.stderr.decode()
+    assert result.stdout == b""
+    assert b"Traceback" not in result.stderr
+
+
+def test_a_wrong_filter_has_a_caret_under_the_place() -> None:
+    lines = run("--once", "-f", "port:443 foo:1").stderr.decode().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.strip() == "port:443 foo:1")
+    assert lines[at + 1].index("^") == lines[at].index("foo")
+
+
+def test_options_come_from_the_environment_too() -> None:
+    env = {"CONNTRACK_MONITOR_REPLAY": str(MIXED), "CONNTRACK_MONITOR_ONCE": "1", "CONNTRACK_MONITOR_JSON": "1"}
+    env |= {
+        "CONNTRACK_MONITOR_PROTOCOL": "icmp",
+        "CONNTRACK_MONITOR_LIMIT": "3",
+        "CONNTRACK_MONITOR_FILTER": "nat:snat",
+    }
+    found = objects(run(env=env).stdout)
+    assert len(found) == 3
+    assert {item["protocol"] for item in found} == {"icmp"}
+    assert run(env={"CONNTRACK_MONITOR_SORT": "x", "CONNTRACK_MONITOR_ONCE": "1"}).returncode == 2
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+def test_once_as_text() -> None:
+    result = run("--replay", str(MIXED), "--once", "--limit", "5", "--sort", "bytes")
+    lines = result.stdout.decode().splitlines()
+    assert result.returncode == 0
+    assert len(lines) == 6
+    assert lines[0].split()[:4] == ["PROTO", "STATE", "SOURCE", "DESTINATION"]
+    assert not any("…" in line or "\x1b" in line for line in lines)
+
+
+def test_once_as_json_is_a_line_a_flow() -> None:
+    found = objects(run("--replay", str(MIXED), "--once", "--json").stdout)
+    assert len(found) == MIXED.read_bytes().count(b"\n")
+    assert {item["event"] for item in found} == {"list"}
+    assert "direction" not in found[0]
+
+
+def test_sorting_reversing_limiting() -> None:
+    def sizes(*args: str) -> list[int]:
+        found = objects(run("--replay", str(MIXED), "--once", "--json", "--sort", "bytes", *args).stdout)
+        return [item["original"]["bytes"] + item["reply"]["bytes"] for item in found]
+
+    down, up = sizes(), sizes("--reverse")
+    assert down == sorted(down, reverse=True)
+    assert up == sorted(up)
+    assert sizes("--limit", "3") == down[:3]
+    assert sizes("--limit", "0") == []
+
+
+def test_events_stream_in_their_order() -> None:
+    found = objects(run("--replay", str(EVENTS), "--json").stdout)
+    assert [item["event"] for item in found[:2]] == ["new", "update"]
+    assert len(found) == EVENTS.read_bytes().count(b"\n")
+    assert found[0]["time"] < found[-1]["time"]
+
+
+def test_standard_input_is_a_recording_too() -> None:
+    data = EVENTS.read_bytes()
+    result = run("--replay", "-", "--json", stdin=data)
+    assert result.stdout == run("--replay", str(EVENTS), "--json").stdout
+    without_newline = run("--replay", "-", "--json", stdin=data.rstrip(b"\n"))
+    assert without_newline.stdout == result.stdout
+
+
+def test_filters_and_flags_select_what_is_printed() -> None:
+    found = objects(run("--replay", str(MIXED), "--once", "--json", "-p", "tcp", "-s", "time_wait", "-4").stdout)
+    assert found
+    assert {(item["protocol"], item["state"], item["family"]) for item in found} == {("tcp", "TIME_WAIT", "ipv4")}
+    none = run("--replay", str(MIXED), "--once", "--json", "-6", "-f", "proto:icmp")
+    assert (none.returncode, none.stdout) == (0, b"")
+
+
+def test_csv_has_a_header_and_a_line_each() -> None:
+    text = run("--replay", str(MIXED), "--once", "--csv").stdout.decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == MIXED.read_bytes().count(b"\n")
+    assert rows[0]["original.src"]
+
+
+def test_bad_input_is_counted_and_takes_nothing_with_it() -> None:
+    good = EVENTS.read_bytes()
+    first = good.splitlines(keepends=True)[0]
+    junk = [b"\x00\xff\xfe garbage\n", b"half a line src=1.2.3.4\n", b"x" * 10_000_000 + b"\n", b"\x1b]0;owned\x07\n"]
+    result = run("--replay", "-", "--json", stdin=good + b"".join(junk) + good + first[: len(first) // 2])
+    assert result.returncode == 0
+    found = objects(result.stdout)
+    assert [item["event"] for item in found] == ["new", *["update"] * 5] * 2
+    assert good.count(b"\n") == 6
+    said = result.stderr.decode()
+    assert "not understood" in said
+    assert "\x1b" not in said
+    counted = int(re.search(r"(\d+) lines not understood", said)[1])  # type: ignore[index]
+    assert counted == 5
+
+
+def test_a_clock_that_was_set_back_is_said() -> None:
+    lines = EVENTS.read_bytes().splitlines(keepends=True)
+    result = run("--replay", "-", "--json", stdin=b"".join([*lines, lines[0]]))
+    assert len(objects(result.stdout)) == len(lines) + 1
+    assert b"1 time stamps went back" in result.stderr or b"1 time stamp went back" in result.stderr
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    command = f"{' '.join(PROGRAM)} --replay {MIXED} --once --json | head -1"
+    result = subprocess.run(
+        ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"], capture_output=True, timeout=60, check=True
+    )
+    assert result.stderr == b""
+    assert result.stdout.splitlines()[-1] == b"0"
+
+
+def test_a_full_disk_is_1_and_says_so() -> None:
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            [*PROGRAM, "--replay", str(MIXED), "--once"], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert result.returncode == 1
+    assert b"No space left on device: standard output" in result.stderr
+
+
+# --- recording --------------------------------------------------------------------------------------------------------
+
+
+def test_a_recording_replays_as_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    os.umask(0o022)
+    first = run("--replay", str(EVENTS), "--json", "--record", str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert run("--replay", str(path), "--json").stdout == first.stdout
+
+
+def test_a_recording_over_a_readable_file_becomes_private(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    path.write_text("old")
+    path.chmod(0o644)
+    run("--replay", str(EVENTS), "--once", "--record", str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_recording_on_a_full_disk_stops_and_the_rest_goes_on() -> None:
+    result = run("--replay", str(EVENTS), "--json", "--record", "/dev/full")
+    assert result.returncode == 0
+    assert len(objects(result.stdout)) == EVENTS.read_bytes().count(b"\n")
+    assert b"recording stopped: No space left on device" in result.stderr
+
+
+# --- conntrack's own failures -----------------------------------------------------------------------------------------
+
+FAILURES = CAPTURES / "failures"
+
+
+def failing(name: str) -> str:
+    """A script that fails as a capture did."""
+    status = int((FAILURES / f"{name}.rc").read_text())
+    text = (FAILURES / f"{name}.stderr").read_text()
+    ending = f"kill -{-status} $$" if status < 0 else f"exit {status}"
+    return f"cat >&2 <<'EOF'\n{text}EOF\n{ending}"
+
+
+@pytest.mark.parametrize("mode", [["--once"], ["--json"], ["--once", "--json"], ["--csv"]])
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [
+        (f'case "$1" in -E) {failing("nobody-E")} ;; esac\n{failing("nobody-L")}', 3, "needs root or CAP_NET_ADMIN"),
+        (failing("inject-no-nfnetlink-L"), 1, "no connection tracking"),
+        ("echo 'sh: 1: conntrack: not found' >&2; exit 127", 4, "not installed"),
+        ("exit 1", 1, "ended with status 1"),
+        ("kill -9 $$", 1, "killed by signal 9"),
+        (
+            "echo 'Cannot open network namespace \"x\": No such file or directory' >&2; exit 1",
+            1,
+            "no network namespace 'x'",
+        ),
+        ("echo 'sudo: a password is required' >&2; exit 1", 3, "sudo wants a password"),
+        ("echo 'root@r: Permission denied (publickey,password).' >&2; exit 255", 3, "ssh did not let us in"),
+        ("printf 'bad \\033[31mthing\\n' >&2; exit 1", 1, "bad [31mthing"),
+    ],
+    ids=["not-root", "no-kernel", "via-missing", "silent", "killed", "no-netns", "sudo", "ssh", "escapes"],
+)
+def test_conntrack_failing_at_the_start(
+    fake: Callable[[str], str], mode: list[str], script: str, code: int, words: str
+) -> None:
+    result = run(*mode, "--conntrack", fake(script))
+    assert (result.returncode, result.stdout if "--csv" not in mode else b"") == (code, b"")
+    assert words in result.stderr.decode()
+    assert b"Traceback" not in result.stderr
+    assert b"\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize("mode", [["--once"], ["--json"]])
+def test_no_conntrack_at_all(mode: list[str], tmp_path: Path) -> None:
+    result = run(*mode, env={"PATH": str(tmp_path)})
+    assert result.returncode == 4
+    assert b"conntrack is not installed here; try: apt install conntrack" in result.stderr
+    result = run(*mode, "--via", "nosuchprogram x")
+    assert result.returncode == 4
+    assert b"nosuchprogram: no such program" in result.stderr
+    not_executable = tmp_path / "conntrack"
+    not_executable.write_text("")
+    assert run(*mode, "--conntrack", str(not_executable)).returncode == 3
+
+
+def listing_script(extra: str = "") -> str:
+    return f'{extra}\ncase "$1" in -L) cat {MIXED} ;; -E) sleep 60 ;; esac'
+
+
+def test_0_entries_say_how_tracking_is_switched_on(fake: Callable[[str], str]) -> None:
+    result = run("--once", "--conntrack", fake("exit 0"))
+    assert result.returncode == 0
+    assert b"0 entries: tracking is off" in result.stderr
+    assert b"iptables -I INPUT -m conntrack" in result.stderr
+
+
+def test_filters_are_pushed_down_where_that_is_exact(fake: Callable[[str], str], tmp_path: Path) -> None:
+    path = fake(f'echo "$*" >> {tmp_path}/calls')
+
+    def called(*args: str) -> str:
+        (tmp_path / "calls").write_text("")
+        run("--once", "--conntrack", path, *args)
+        return (tmp_path / "calls").read_text().strip()
+
+    assert called() == "-L -o extended,id"
+    assert called("-p", "tcp") == "-L -o extended,id -p tcp"
+    assert called("-p", "6", "-4") == "-L -o extended,id -p tcp -f ipv4"
+    assert called("-p", "tcp", "-p", "udp") == "-L -o extended,id"
+    assert called("-6", "-s", "ESTABLISHED") == "-L -o extended,id -f ipv6"
+    assert called("-4", "-6") == "-L -o extended,id"
+    assert called("-p", "50") == "-L -o extended,id"
+    assert called("-f", "proto:tcp") == "-L -o extended,id"
+
+
+def test_arguments_reach_conntrack_without_a_shell(fake: Callable[[str], str], tmp_path: Path) -> None:
+    path = fake('for word; do printf "%s\\n" "$word"; done >> "$(dirname "$0")/words"')
+    run("--once", "--conntrack", path, "--via", f"env 'X=$(touch {tmp_path}/owned); `id`'")
+    assert not (tmp_path / "owned").exists()
+    assert (tmp_path / "words").read_text().split("\n")[0] == "-L"
+
+
+class Running:
+    """The program in the background, with its output in files that a test waits on."""
+
+    def __init__(self, tmp_path: Path, *args: str) -> None:
+        self.out, self.err = tmp_path / "out", tmp_path / "err"
+        with open(self.out, "wb") as out, open(self.err, "wb") as err:
+            self.process = subprocess.Popen([*PROGRAM, *args], stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        until = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < until, (self.out.read_bytes()[-500:], self.err.read_bytes()[-500:])
+            time.sleep(0.02)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stream_ends_well_on_signals_and_leaves_no_child(
+    fake: Callable[[str], str], tmp_path: Path, number: int
+) -> None:
+    script = listing_script(f"echo $$ >> {tmp_path}/pids").replace("sleep 60", "exec sleep 60")
+    with Running(tmp_path, "--json", "--conntrack", fake(script)) as program:
+        program.wait_for(lambda: program.out.read_bytes().count(b"\n") >= 100)
+        assert program.stop(number) == 0
+    assert program.err.read_bytes().count(b"Traceback") == 0
+    for pid in (tmp_path / "pids").read_text().split():
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_child_that_ignores_sigterm_is_killed(fake: Callable[[str], str], tmp_path: Path) -> None:
+    script = f'echo $$ >> {tmp_path}/pids\ntrap "" TERM\n' + listing_script().replace(
+        "sleep 60", "while :; do sleep 1; done"
+    )
+    with Running(tmp_path, "--json", "--conntrack", fake(script)) as program:
+        program.wait_for(lambda: program.out.read_bytes().count(b"\n") >= 100)
+        assert program.stop() == 0
+    for pid in (tmp_path / "pids").read_text().split():
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_dead_listener_is_said_and_started_again(fake: Callable[[str], str], tmp_path: Path) -> None:
+    line = EVENTS.read_bytes().splitlines()[0].decode()
+    script = f"""
+case "$1" in
+-L) cat {MIXED} ;;
+-E) if [ -e {tmp_path}/died ]; then printf '%s\\n' '{line}'; exec sleep 60
+    else touch {tmp_path}/died; echo 'failed to received netlink event: Cannot allocate memory' >&2; exit 1; fi ;;
+esac"""
+    with Running(tmp_path, "--json", "--conntrack", fake(script)) as program:
+        program.wait_for(lambda: b'"event":"new"' in program.out.read_bytes())
+        assert program.stop() == 0
+    said = program.err.read_text()
+    assert "events stopped" in said
+    assert "Cannot allocate memory" in said
+    assert "events are back" in said
+
+
+def test_losses_are_said_and_the_table_is_read_anew(fake: Callable[[str], str], tmp_path: Path) -> None:
+    script = f"""
+case "$1" in
+-L) echo x >> {tmp_path}/listings; cat {MIXED} ;;
+-E) echo 'WARNING: We have hit ENOBUFS! We are losing events.' >&2; exec sleep 60 ;;
+esac"""
+    with Running(tmp_path, "--json", "--interval", "600", "--conntrack", fake(script)) as program:
+        program.wait_for(
+            lambda: (tmp_path / "listings").exists() and (tmp_path / "listings").read_text().count("x") >= 2
+        )
+        assert program.stop() == 0
+    assert "lost: events (ENOBUFS)" in program.err.read_text()
+
+
+def test_a_flow_that_only_listings_know_comes_and_goes(fake: Callable[[str], str], tmp_path: Path) -> None:
+    """nf_conntrack_events=2: what is older than the listener has no events; the reader hears of it all the same."""
+    script = f"""
+case "$1" in
+-L) if [ -e {tmp_path}/gone ]; then head -4 {MIXED}; else cat {MIXED}; fi ;;
+-E) exec sleep 60 ;;
+esac"""
+    with Running(tmp_path, "--json", "--interval", "0.2", "--conntrack", fake(script)) as program:
+        lines = MIXED.read_bytes().count(b"\n")
+        program.wait_for(lambda: program.out.read_bytes().count(b"\n") == lines)
+        (tmp_path / "gone").touch()
+        program.wait_for(lambda: program.out.read_bytes().count(b"\n") == 2 * lines - 4)
+        assert program.stop() == 0
+    found = objects(program.out.read_bytes())
+    assert [item["event"] for item in found] == ["list"] * lines + ["destroy"] * (lines - 4)
+    assert all(item["inferred"] is True for item in found[lines:])
+    assert not any("inferred" in item for item in found[:lines])
+
+
+def test_conntrack_1_4_6_refuses_f_with_e(fake: Callable[[str], str], tmp_path: Path) -> None:
+    line = EVENTS.read_bytes().splitlines()[0].decode()
+    script = f"""
+case "$*" in
+-E*-f*) echo "conntrack v1.4.6 (conntrack-tools): Illegal option \\`-f' with this command" >&2; exit 2 ;;
+-E*) printf '%s\\n' '{line}'; exec sleep 60 ;;
+-L*) cat {MIXED} ;;
+esac"""
+    with Running(tmp_path, "--json", "-4", "--conntrack", fake(script)) as program:
+        program.wait_for(lambda: b'"event":"new"' in program.out.read_bytes())
+        assert program.stop() == 0
+
+
+# --- the screen, just enough to know that it starts and says why it can't ------------------------------------------------
+
+
+def on_a_terminal(*args: str) -> tuple[int, str]:
+    """Run on a pseudo-terminal until it ends; its exit status and all it wrote there."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv(PROGRAM[0], [*PROGRAM, *args])
+    out = b""
+    while True:
+        try:
+            data = os.read(fd, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        out += data
+    _, status = os.waitpid(pid, 0)
+    os.close(fd)
+    return os.waitstatus_to_exitcode(status), out.decode("utf-8", "replace")
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [(failing("nobody-L"), 3, "needs root or CAP_NET_ADMIN"), ("exit 5", 1, "ended with status 5")],
+)
+def test_a_screen_that_can_t_start_gives_the_terminal_back_and_says_why(
+    fake: Callable[[str], str], script: str, code: int, words: str
+) -> None:
+    status, text = on_a_terminal("--conntrack", fake(script))
+    assert status == code
+    after = text.rpartition("\x1b[?1049l")[2]
+    assert words in after
+    assert ("\x1b[?1049h" in text) == ("\x1b[?25h" in text) == ("\x1b[?1049l" in text)

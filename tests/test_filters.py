@@ -1,0 +1,257 @@
+"""The filter language, on real lines: what each field selects, how words combine, what a wrong expression gets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filters import FIELDS, Context, FilterError, Where, compile_filter, from_flags
+from flows import Flow, FlowTable
+from parse import cut
+
+CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
+
+TEXT = b"""\
+ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.5 dst=192.0.2.1 sport=40000 dport=443 packets=10 bytes=5000 \
+src=192.0.2.1 dst=203.0.113.1 sport=443 dport=50000 packets=9 bytes=2000000 [ASSURED] mark=16 use=1 id=1
+ipv4     2 tcp      6 100 SYN_SENT src=10.0.0.6 dst=192.0.2.2 sport=40001 dport=8080 packets=1 bytes=60 [UNREPLIED] \
+src=10.9.9.9 dst=10.0.0.6 sport=80 dport=40001 packets=0 bytes=0 mark=0 zone=3 use=1 id=2
+ipv6     10 udp      17 20 src=2001:db8::5 dst=2001:db8::53 sport=5353 dport=53 [UNREPLIED] src=2001:db8::53 \
+dst=2001:db8::5 sport=53 dport=5353 mark=0 use=1 id=3
+ipv4     2 icmp     1 29 src=10.0.0.5 dst=198.51.100.7 type=8 code=0 id=443 src=198.51.100.7 dst=10.0.0.5 type=0 code=0 \
+id=443 mark=0 helper=ftp use=1 id=4 labels=web,voice call
+ipv4     2 unknown  50 599 src=198.51.100.1 dst=198.51.100.2 src=198.51.100.2 dst=198.51.100.1 mark=0 use=1 id=5
+"""
+
+
+def table() -> FlowTable:
+    out = FlowTable(own=frozenset({"10.0.0.5", "203.0.113.1"}))
+    out.begin_listing(0.0)
+    for row in cut(TEXT)[0]:
+        out.listed(row, 0.0)
+    out.end_listing(True, 0.0)
+    return out
+
+
+PLACES = {"192.0.2.1": Where("DE", "Germany", "Köln", 64500, "Example Networks GmbH")}
+
+
+def chosen(expression: str, now: float = 5.0) -> set[int | None]:
+    """The ids of the flows that an expression wants."""
+    flows = table()
+    context = Context(now, flows.own, lambda address: PLACES.get(address, Where()))
+    wanted = compile_filter(expression, context)
+    return {flow.record().id for flow in flows.select(wanted)}
+
+
+@pytest.mark.parametrize(
+    ("expression", "ids"),
+    [
+        ("", {1, 2, 3, 4, 5}),
+        ("   ", {1, 2, 3, 4, 5}),
+        ("proto:tcp", {1, 2}),
+        ("proto:TCP", {1, 2}),
+        ("proto:17", {3}),
+        ("proto:esp", {5}),
+        ("proto:unknown", {5}),
+        ("proto:tcp,icmp", {1, 2, 4}),
+        ("state:established", {1}),
+        ("state:SYN_SENT", {2}),
+        ("state:unreplied", {2, 3}),
+        ("family:6", {3}),
+        ("src:10.0.0.0/8", {1, 2, 4}),
+        ("src:10.0.0.5", {1, 4}),
+        ("dst:192.0.2.0/30", {1, 2}),
+        ("dst:10.9.9.9", set()),
+        ("host:10.9.9.9", {2}),
+        ("host:203.0.113.1", {1}),
+        ("host:2001:db8::/64", {3}),
+        ("src:2001:db8::5", {3}),
+        ("port:443", {1}),
+        ("port:80", {2}),
+        ("port:50000", {1}),
+        ("sport:40000-40001", {1, 2}),
+        ("dport:8000-8999", {2}),
+        ("dport:https,53", {1, 3}),
+        ("country:de", {1}),
+        ("country:Germany", {1}),
+        ("asn:64500", {1}),
+        ("asn:AS64500", {1}),
+        ("org:example", {1}),
+        ('org:"networks gmbh"', {1}),
+        ("city:köl", {1}),
+        ("dir:out", {1, 4}),
+        ("dir:fwd", {2, 3, 5}),
+        ("nat:snat", {1}),
+        ("nat:dnat", {2}),
+        ("nat:any", {1, 2}),
+        ("nat:none", {3, 4, 5}),
+        ("mark:0x10", {1}),
+        ("mark:16", {1}),
+        ("mark:0", {2, 3, 4, 5}),
+        ("mark:0x10/0x10", {1}),
+        ("zone:3", {2}),
+        ("zone:0", {1, 3, 4, 5}),
+        ("flag:assured", {1}),
+        ("flag:unreplied", {2, 3}),
+        ("bytes:>1M", {1}),
+        ("bytes:<100", {2}),
+        ("bytes:60", {2}),
+        ("bytes:50-1k", {2}),
+        ("bytes:>=2005000", {1}),
+        ("packets:>5", {1}),
+        ("rate:>1", set()),
+        ("age:<10s", {1, 2, 3, 4, 5}),
+        ("age:>1m", set()),
+        ("timeout:>1d", {1}),
+        ("timeout:<=15s", {3}),
+        ("id:4", {4}),
+        ("helper:ftp", {4}),
+        ('label:"voice call"', {4}),
+        ("192.0.2.1:443", {1}),
+        ("2001:db8::53", {3}),
+        ("estab", {1}),
+        ("google", set()),
+        ("snat", {1}),
+        ("proto:tcp port:443", {1}),
+        ("proto:tcp and port:443", {1}),
+        ("proto:udp or proto:icmp", {3, 4}),
+        ("proto:tcp port:443 or proto:udp", {1, 3}),
+        ("proto:tcp (port:443 or port:8080)", {1, 2}),
+        ("!proto:tcp", {3, 4, 5}),
+        ("not proto:tcp not proto:udp", {4, 5}),
+        ("!(proto:tcp or proto:udp)", {4, 5}),
+        ("!!proto:tcp", {1, 2}),
+        ("! proto:tcp", {3, 4, 5}),
+        ("NOT proto:tcp OR proto:tcp", {1, 2, 3, 4, 5}),
+    ],
+)
+def test_what_an_expression_selects(expression: str, ids: set[int]) -> None:
+    assert chosen(expression) == ids
+
+
+@pytest.mark.parametrize(
+    ("expression", "position", "words"),
+    [
+        ("prot:tcp", 0, "unknown field 'prot'"),
+        ("port:443 foo:1", 9, "unknown field 'foo'"),
+        ("proto:nosuch", 6, "'nosuch' is no protocol"),
+        ("proto:256", 6, "no protocol"),
+        ("state:estab", 6, "'estab' is no state"),
+        ("src:10.0.0.256", 4, "no address or network"),
+        ("src:1.2.3", 4, "no address or network"),
+        ("src:10.0.0.0/33", 4, "no address or network"),
+        ("port:65536", 5, "no port"),
+        ("port:443,http2", 9, "no port"),
+        ("port:90-80", 5, "runs backwards"),
+        ("port:-1", 5, "no port"),
+        ("dir:up", 4, "no direction"),
+        ("nat:masq", 4, "no kind of NAT"),
+        ("mark:0xg", 5, "no number"),
+        ("flag:x", 5, "no flag"),
+        ("bytes:>1X", 6, "no unit"),
+        ("bytes:many", 6, "can't be compared"),
+        ("bytes:>1-2", 6, "a range and a comparison"),
+        ("age:<10M5", 4, "can't be compared"),
+        ("asn:google", 4, "no AS number"),
+        ("proto:", 6, "a value is missing"),
+        ("a or", 4, "a word is missing"),
+        ("or a", 0, "a word is missing before 'or'"),
+        ("a and", 5, "a word is missing"),
+        ("not", 3, "a word is missing"),
+        ("(a", 0, "'(' without ')'"),
+        ("a)", 1, "')' without '('"),
+        ("()", 1, "a word is missing before ')'"),
+        ('org:"x', 4, "quotation mark without its partner"),
+    ],
+)
+def test_a_wrong_expression_points_at_the_place(expression: str, position: int, words: str) -> None:
+    with pytest.raises(FilterError) as caught:
+        compile_filter(expression, Context())
+    assert words in caught.value.message
+    assert caught.value.position == position
+    message, shown, caret = caught.value.pointed().split("\n")
+    assert message == caught.value.message
+    assert shown == "  " + expression
+    assert caret == "  " + " " * position + "^"
+
+
+def test_deep_nesting_is_refused_not_fatal() -> None:
+    for expression in ("(" * 5000, "!" * 5000 + "a", "not " * 5000 + "a"):
+        with pytest.raises(FilterError, match="levels"):
+            compile_filter(expression, Context())
+
+
+def test_flags_are_the_same_predicates() -> None:
+    flows = table()
+    context = Context(0.0, flows.own)
+
+    def ids(protocols: list[str], states: list[str], families: list[str]) -> set[int | None]:
+        wanted = from_flags(protocols, states, families, context)
+        return {flow.record().id for flow in flows.select(wanted)}
+
+    assert ids([], [], []) == {1, 2, 3, 4, 5}
+    assert ids(["tcp", "17"], [], []) == {1, 2, 3}
+    assert ids(["tcp", "udp"], ["unreplied"], []) == {2, 3}
+    assert ids(["tcp", "udp"], ["Unreplied"], ["ipv6"]) == {3}
+    assert ids([], [], ["ipv4", "ipv6"]) == {1, 2, 3, 4, 5}
+    with pytest.raises(ValueError, match="no state"):
+        ids([], ["nosuch"], [])
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+SOME = list(table().live.values())
+words = st.sampled_from(
+    ["proto:tcp", "port:443", "state:established", "!flag:unreplied", "host:10.0.0.0/8", "nat:any", "dns", "bytes:>1k"]
+)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_filter_or_a_pointed_error(expression: str) -> None:
+    try:
+        wanted = compile_filter(expression, Context())
+    except FilterError as error:
+        assert 0 <= error.position <= len(expression)
+        assert len(error.pointed().splitlines()) == 3
+    else:
+        for flow in SOME:
+            assert wanted is None or isinstance(wanted(flow), bool)
+
+
+@given(st.sampled_from(sorted(FIELDS)), st.text(st.characters(codec="ascii", exclude_characters='"() '), max_size=12))
+def test_any_value_of_any_field(field: str, value: str) -> None:
+    try:
+        wanted = compile_filter(f"{field}:{value}", Context())
+    except FilterError:
+        return
+    assert wanted is not None
+    for flow in SOME:
+        wanted(flow)
+
+
+@given(words, words)
+def test_the_laws_of_and_or_not(one: str, other: str) -> None:
+    def fits(expression: str, flow: Flow) -> bool:
+        wanted = compile_filter(expression, Context())
+        assert wanted is not None
+        return bool(wanted(flow))
+
+    for flow in SOME:
+        a, b = fits(one, flow), fits(other, flow)
+        assert fits(f"{one} {other}", flow) == (a and b)
+        assert fits(f"{one} or {other}", flow) == (a or b)
+        assert (
+            fits(f"not ({one} or {other})", flow) == fits(f"!{one} !{other}".replace("!!", ""), flow)
+            or "!" in one + other
+        )
+        assert fits(f"!({one})", flow) == (not a)
+
+
+def test_every_field_is_documented() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    assert not [field for field in FIELDS if not re.search(rf"`{field}:", readme)]
