@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import ends
 from clean import clean
 from export import endpoint, size_text, span_text
-from filters import Context, Where
+from filters import Context
 from flows import Flow
 from names import service
+from places import Place
 
 TELLING = 10  # the rank of the destination: where there is room for one column, it is this one
 DAY = 86_400
@@ -29,7 +30,7 @@ class Shown:
 
     flow: Flow
     ends: ends.Ends
-    where: Where
+    where: Place
     remote: str
     now: float
     names: bool  # services by name
@@ -138,7 +139,7 @@ def _by_end(source: bool) -> SortKey:
     return key
 
 
-def _where_key(pick: Callable[[Where], str | int | None]) -> SortKey:
+def _where_key(pick: Callable[[Place], str | int | None]) -> SortKey:
     """By a fact about the remote end; what has none comes last."""
 
     def key(flow: Flow, context: Context) -> tuple[object, ...]:
@@ -153,8 +154,20 @@ def _nat_key(flow: Flow, _context: Context) -> str:
 
 
 def country_text(s: Shown) -> str:
-    """The country's code; "--" for a public address nobody knows, nothing for one that is in no country."""
-    return clean(s.where.country or "", 2) or ("--" if ends.scope(s.remote) == "public" else "")
+    """The country's code; "--" for a public address nobody knows; of an address that is in no country its scope."""
+    if s.where.country:
+        return clean(s.where.country, 2)
+    scope = ends.scope(s.remote)
+    return "--" if scope == "public" else scope
+
+
+_BRIEF_SCOPES = {"link-local": "link", "multicast": "mcst", "loopback": "loop", "documentation": "docu"}
+
+
+def _country_brief(s: Shown) -> str:
+    """Two to four letters of a scope, small ones, so that they are no country's code."""
+    text = country_text(s)
+    return _BRIEF_SCOPES.get(text, text[:4])
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -170,7 +183,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("natkind", "NAT", 4, 4, 90, _nat_kind, _nat_key, descending=True),
     Column("nat", "NAT", 26, 52, 120, nat_text, _nat_key, descending=True, middle=True, brief=_nat_brief),
-    Column("cc", "CC", 2, 2, 60, country_text, _where_key(lambda w: w.country)),
+    Column(*("cc", "CC", 4, 10, 60), country_text, _where_key(lambda w: w.country), brief=_country_brief),
     Column("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), _where_key(lambda w: w.city)),
     Column(
         *("asn", "ASN", 8, 8, 130),
@@ -245,10 +258,9 @@ def fit(width: int, wanted: Sequence[Column] = COLUMNS) -> list[tuple[Column, in
             candidate = [c for c in candidate if c.key != "natkind"]
         # The more important columns have the room they like before a less important one comes.
         needs = sum((c.roomy if column.rank > ESSENTIAL else c.least) + 1 for c in candidate) - 1
-        if needs <= width:
-            chosen = candidate
-        elif column.rank > 40:
+        if needs > width:
             break  # no hole for a less important, narrower column: columns would come and go while a window is dragged
+        chosen = candidate
     order = [column for column in wanted if column in chosen]
     most_telling = min(wanted, key=lambda c: (c.rank != TELLING, c.rank))
     if most_telling not in order:

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from download import Progress
+    from geography import Plan
     from loop import Wishes
 
 VERSION = "0.1.0"
 PROGRAM = "conntrack-monitor"
+AGENT = f"{PROGRAM}/{VERSION} (+https://github.com/0xf00f00/conntrack-monitor)"
 
 
 class Finite(click.FloatRange):
@@ -50,8 +53,13 @@ class SortColumn(click.ParamType[str]):
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    """Also names the publishers of the databases in use, as their licences ask."""
     if value and not ctx.resilient_parsing:
+        from geoip import attributions_of_files, search_paths
+
         click.echo(f"{PROGRAM} {VERSION}")
+        for line in attributions_of_files(search_paths((), os.environ)):
+            click.echo(line)
         ctx.exit()
 
 
@@ -60,7 +68,9 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     epilog="Filter: proto:tcp state:established src:10.0.0.0/8 host:192.0.2.1 port:443 dir:out nat:snat mark:0x10 "
     "zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s; blanks mean and; or, not, ! and parentheses work; a bare "
     "word searches everything shown. Exit status: 0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, "
-    "4 conntrack not found. Every option can be set as CONNTRACK_MONITOR_<OPTION> in the environment.",
+    "4 conntrack not found. Every option can be set as CONNTRACK_MONITOR_<OPTION> in the environment. Geography: "
+    "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, fetched when there is no database; GeoLite2 data created by "
+    "MaxMind, available from https://www.maxmind.com, where you put it.",
 )
 @click.option(
     "-p", "--protocol", multiple=True, metavar="NAME", help="Only this protocol (name or number); repeatable."
@@ -90,12 +100,18 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay so many times as fast; 0: at once."
 )
 @click.option("--record", metavar="FILE", help="Also write everything read to FILE, for --replay.")
+@click.option("--geoip-db", multiple=True, metavar="PATH", help="Database file or folder; repeatable [GEOIP_DB_PATHS].")
+@click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
+@click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
+@click.option("--geoip-worker", default="", hidden=True)
 @click.option(
     "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Print the version."
 )
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
+    if options["geoip_worker"] or options["update_geoip"]:
+        ctx.exit(_guarded(lambda: _fetch(options)))
     import loop
 
     ctx.exit(_guarded(lambda: loop.run(_wishes(ctx, options))))
@@ -106,6 +122,58 @@ for _parameter in command.params:
     for _long in (name[2:] for name in _parameter.opts if name.startswith("--")):
         if isinstance(_parameter, click.Option) and _parameter.name != _long.replace("-", "_"):
             _parameter.envvar = f"CONNTRACK_MONITOR_{_long.replace('-', '_').upper()}"
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    from download import DEFAULT_URL
+    from geography import Plan
+    from geoip import search_paths
+
+    base_url = os.environ.get("CONNTRACK_MONITOR_GEOIP_URL") or DEFAULT_URL
+    return Plan(tuple(search_paths(options["geoip_db"], os.environ)), not options["no_download"], base_url, AGENT)
+
+
+def _fetch(options: dict[str, Any]) -> int:
+    """``--update-geoip`` with progress for people, or the screen's worker with progress for the screen."""
+    import signal
+
+    import geography
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt  # takes the unfinished file away
+
+    signal.signal(signal.SIGTERM, stop)
+    if options["geoip_worker"]:
+        return geography.work(_plan(options), options["geoip_worker"])
+    with _Bar() as bar:
+        outcomes = geography.update_now(_plan(options), bar.tell)
+    for outcome in outcomes:
+        click.echo(f"{PROGRAM}: {outcome.message}", err=True)
+    return 0 if all(outcome.status in ("installed", "current") for outcome in outcomes) else 1
+
+
+class _Bar:
+    """click's progress bar on standard error, a new one for each file; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def tell(self, progress: Progress) -> None:
+        if not sys.stderr.isatty():
+            return
+        if progress.name != self._name:
+            self.__exit__()
+            self._name = progress.name
+            self._bar = click.progressbar(length=progress.total or 0, label=progress.name, file=sys.stderr)
+        self._bar.update(progress.received - self._bar.pos)
 
 
 def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
@@ -143,6 +211,7 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
         format="json" if options["as_json"] else "csv" if options["as_csv"] else "text",
         limit=options["limit"],
         record=options["record"],
+        plan=_plan(options),
     )
 
 

@@ -82,13 +82,32 @@ def _end_lines(flow: Flow, context: Context) -> list[Line]:
     way = ends.direction(e, context.own)
     words = {"in": "in, to this host", "out": "out, from this host", "fwd": "forwarded", "local": "within this host"}
     lines.append(("direction", words[way] if way else "unknown: this host's addresses are not known here"))
-    lines.append(("remote", f"{s.remote} ({ends.scope(s.remote) or 'no address'})"))
-    where = s.where
-    place = [clean(str(part)) for part in (where.country_name or where.country, where.city) if part]
-    if where.asn is not None or where.org:
-        place.append(" ".join(part for part in (f"AS{where.asn}" if where.asn else "", clean(where.org or "")) if part))
-    if place:
-        lines.append(("", ", ".join(place)))
+    lines += _place_lines("initiator", e.src, context)
+    lines += _place_lines("responder", e.reply_src, context)
+    if s.remote not in (e.src, e.reply_src):
+        lines += _place_lines("remote", s.remote, context)
+    return lines
+
+
+def _place_lines(label: str, address: str, context: Context) -> list[Line]:
+    """An end: its scope, and where it is and whose, by which database."""
+    known = context.detail(address)
+    place = known.place
+    own = ", this host" if address in context.own else ""
+    lines: list[Line] = [(label, f"{address} ({ends.scope(address) or 'no address'}{own})")]
+    parts = [place.country_name or place.country, known.subdivision, place.city]
+    where = ", ".join(clean(part) for part in parts if part)
+    if known.latitude is not None and known.longitude is not None:
+        where += f"  {known.latitude:.4g} {known.longitude:.4g}"
+    if where:
+        lines.append(("", where.strip() + (f"  ({known.place_network})" if known.place_network else "")))
+    if place.asn is not None or place.org:
+        network = f"  ({known.asn_network})" if known.asn_network else ""
+        lines.append(
+            ("", " ".join(filter(None, (f"AS{place.asn}" if place.asn else "", clean(place.org or "")))) + network)
+        )
+    if known.sources and (where or place.asn is not None):
+        lines.append(("", "says " + clean(", ".join(known.sources))))
     return lines
 
 

@@ -16,20 +16,11 @@ import ends
 from flows import Flow
 from names import PROTOCOLS, STATES, ports_of, service
 from parse import FLAGS
+from places import NOWHERE, Detail, Place
 
 Predicate = Callable[[Flow], bool]
 
 MAX_DEPTH = 50  # parentheses and negations within each other; far below Python's recursion limit
-
-
-class Where(NamedTuple):
-    """What is known about where an address is; all None without a database."""
-
-    country: str | None = None
-    country_name: str | None = None
-    city: str | None = None
-    asn: int | None = None
-    org: str | None = None
 
 
 @dataclass
@@ -38,9 +29,10 @@ class Context:
 
     now: float = 0.0
     own: Set[str] = field(default_factory=frozenset)
-    where: Callable[[str], Where] = lambda _address: Where()
+    where: Callable[[str], Place] = lambda _address: NOWHERE
+    detail: Callable[[str], Detail] = lambda _address: Detail()
 
-    def remote(self, flow: Flow) -> Where:
+    def remote(self, flow: Flow) -> Place:
         return self.where(ends.remote(flow.ends(), self.own))
 
 

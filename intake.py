@@ -28,6 +28,8 @@ class Status:
     facts: dict[str, int] = field(default_factory=dict)
     backwards: int = 0
     ended: bool = False
+    geography: list[tuple[str, str]] = field(default_factory=list)  # what is wrong there, and the command that helps
+    attributions: list[str] = field(default_factory=list)  # the lines that the databases' licences ask for
     began: bool = False  # something was ever heard from the source
 
 

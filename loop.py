@@ -28,6 +28,7 @@ from recording import Recorder
 from source import Source
 
 if TYPE_CHECKING:
+    from geography import Geography, Plan
     from screen import Screen
     from view import View
 
@@ -54,6 +55,7 @@ class Wishes:
     format: str  # text, json, csv
     limit: int | None
     record: str | None
+    plan: Plan
 
     def base(self) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -208,6 +210,17 @@ class Runner:
         if status.backwards:
             say(f"{status.backwards} time stamps went back")
 
+    def open_databases(self) -> None:
+        """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
+        from geography import MISSING, MISSING_CURE, open_now
+
+        geoip = open_now(self.wishes.plan)
+        self.wishes.context.where = geoip.lookup
+        for notice in geoip.notices:
+            say(notice)
+        if not geoip.databases:
+            say(f"{MISSING}; try: {MISSING_CURE}")
+
     def recorded_time(self) -> str | None:
         """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
         if not self.source.live:
@@ -232,6 +245,7 @@ class Once(Runner):
                     break
         if not complete:
             return self.fail()
+        self.open_databases()
         self._print()
         self._say_state()
         return WELL
@@ -282,6 +296,7 @@ class Stream(Runner):
         self._wanted = self.wishes.wanted()
         self._line = export.json_line if self.wishes.format == "json" else export.csv_line
         self._out: list[str] = [export.csv_header()] if self.wishes.format == "csv" else []
+        self.open_databases()
         self._held: list[Block] | None = [] if self.source.live else None
         self._held_size = 0
         while not self.intake.status.ended:
@@ -375,6 +390,7 @@ class Live(Runner):
     """The screen."""
 
     def run(self) -> int:
+        from geography import Geography
         from screen import Screen, take_keyboard
         from view import View
 
@@ -383,6 +399,9 @@ class Live(Runner):
         self.view: View = View(wishes.context, wishes.base(), sort=wishes.sort or "rate", reverse=wishes.reverse)
         self.view.set_filter(wishes.expression)
         self.screen: Screen = Screen(wishes.colour, os.environ)
+        self.geography: Geography = Geography(wishes.plan)
+        wishes.context.where = self.geography.where
+        wishes.context.detail = self.geography.detail
         self.next_frame = 0.0
         self.last_frame = 0.0
         try:
@@ -391,6 +410,7 @@ class Live(Runner):
                 pass
         finally:
             self.screen.close()
+            self.geography.close()
         if self.problem is not None:
             return self.fail()
         return WELL
@@ -399,7 +419,9 @@ class Live(Runner):
         """Once round the loop; True when it is time to go."""
         keyboard = self.screen.key_fd()
         writing = [self.screen.out_fd] if self.screen.pending else []
-        ready = self.wait([] if keyboard is None else [keyboard], writing, None if writing else self.next_frame)
+        reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
+        until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
+        ready = self.wait(reading, writing, until)
         if self._heed_signals() or self.screen.hung_up:
             return True
         if keyboard in ready and self._heed_keys():
@@ -411,6 +433,11 @@ class Live(Runner):
             if isinstance(item, ListingEnded) and self.table.listings <= 1:
                 self._soon()
         self.table.tick(self._now())
+        if self.last_frame:  # the first screen comes first
+            self.geography.poll()
+            if self.geography.fresh:
+                self.geography.fresh = False
+                self._soon()
         if self.screen.pending:
             self.screen.flush()
         elif time.monotonic() >= self.next_frame:
@@ -431,12 +458,17 @@ class Live(Runner):
 
         self.last_frame = time.monotonic()
         self.next_frame = self.last_frame + FRAME
+        self.geography.begin_frame()
         refresh(self.view, self.table, self._now())
         width, height = self.screen.size()
         if width <= 0 or height <= 0:
             return
+        self.intake.status.geography = self.geography.notices(time.time())
+        self.intake.status.attributions = self.geography.attributions()
         scene = Scene(self.view, self.table, self.intake.status, self.source.name, self.source.live, self.screen.glyphs)
         self.screen.draw(frame(scene, width, height), width, height)
+        if self.geography.short:
+            self._soon()
 
     def _heed_signals(self) -> bool:
         for number in self.signals.waiting():

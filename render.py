@@ -321,7 +321,7 @@ def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
     """The end of what is before the cursor, the cursor, what fits of the rest, and what is wrong with it."""
     before, after = prompt.text[: prompt.cursor], prompt.text[prompt.cursor :]
     error = f"  {prompt.error}" if prompt.error else ""
-    room = max(min(16, width - 3), width - 3 - cells(error))
+    room = max(min(16, width - 4), width - 4 - cells(error))  # 4: the slash, a blank, a cursor of two cells
     if cells(before) > room:
         while before and cells(before) > room - 1:
             before = before[1:]
@@ -389,6 +389,8 @@ def _help_lines(scene: Scene, width: int) -> list[Line]:
             left = binding if short else None
     for paragraph in _FILTER_HELP.split("\n"):
         lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
+    for paragraph in scene.status.attributions:
+        lines += [[(f" {text}", "dim")] for text in wrap(paragraph, max(8, width - 2), mark)]
     for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
         cure = f"  try: {notice.cure}" if notice.cure else ""
         role = "bad" if notice.bad else "warn"
@@ -442,15 +444,18 @@ def _wanted_columns(view: View) -> list[Column]:
 
 
 def _heading(view: View, columns: Sequence[tuple[Column, int]], glyphs: Glyphs) -> Span:
-    parts = []
+    """The titles; the arrow of the sorted one may stand in the blank beside its column."""
+    arrow = glyphs.falling if _falling(view) else glyphs.rising
+    text, end = "", 0
     for column, width in columns:
+        start = end + bool(end)
+        end = start + width
         title = column.title
-        if column.key == view.sort:
-            arrow = glyphs.falling if _falling(view) else glyphs.rising
-            title = (arrow + title) if column.right else (title + arrow)
-            title = title if len(title) <= width else arrow + column.title[: width - 1]
-        parts.append(pad(title[:width], width, column.right))
-    return " ".join(parts), "head"
+        if column.key == view.sort or (column.key, view.sort) == ("natkind", "nat"):
+            title = arrow + title if column.right else title + arrow
+        at = end - len(title) if column.right else start
+        text = text[: max(0, at)].ljust(at) + title
+    return text[:end].ljust(end), "head"
 
 
 def _row(scene: Scene, flow: Flow, columns: Sequence[tuple[Column, int]], width: int) -> Line:

@@ -7,6 +7,7 @@ unwritten no new one is made: a viewer that stalls costs frames, never events.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import select
@@ -105,6 +106,8 @@ class Silent(blessed.Terminal):
 
     def __init__(self, stream: IO[str] | None) -> None:
         super().__init__(stream=stream, _xtgettcap_data=TermcapResponse(supported=False))
+        # A key of a Latin-1 terminal is no reason to end: blessed's own decoder raises.
+        self._keyboard_decoder = codecs.getincrementaldecoder(self._encoding)("replace")
 
     def detect_term_program(self, timeout: float = 0.0, force: bool = False) -> bool | str:  # noqa: ARG002
         return True
@@ -338,4 +341,4 @@ def _key_name(key: blessed.keyboard.Keystroke) -> str:
         return "backspace"
     if len(text) == 1 and ord(text) < 32:
         return "ctrl-" + chr(ord(text) + 96) if ord(text) < 27 else ("esc" if ord(text) == 27 else "")
-    return text if len(text) == 1 and text.isprintable() else ""
+    return text if len(text) == 1 and text.isprintable() and text != "\ufffd" else ""

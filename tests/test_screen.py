@@ -1,0 +1,510 @@
+"""The terminal: frames by differences, one write each, never waiting; glyphs, palettes, keys; giving it back."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyte
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from worlds import World, line, worlds
+
+import screen as module
+from render import ASCII, ROLES, Glyphs, Line, cells, clip, frame
+from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
+
+UTF8 = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
+
+
+class Pty:
+    """A pseudo-terminal in place of this process's standard input and output, and a screen that reads it."""
+
+    def __init__(self, width: int = 80, height: int = 24) -> None:
+        self.master, self.slave = pty.openpty()
+        os.set_blocking(self.master, False)
+        self.terminal = pyte.Screen(width, height)
+        self.stream = pyte.ByteStream(self.terminal)
+        self.resize(width, height)
+        self.saved: list[int] = []
+
+    def take(self) -> None:
+        """Become this process's terminal. Not in a fixture: pytest puts its own files there before the test runs."""
+        if not self.saved:
+            self.saved = [os.dup(0), os.dup(1)]
+            os.dup2(self.slave, 0)
+            os.dup2(self.slave, 1)
+
+    def resize(self, width: int, height: int) -> None:
+        self.terminal.resize(height, width)
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def read(self) -> bytes:
+        """What was written since the last call."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self.master, 1 << 16):
+                data += part
+        self.stream.feed(data)
+        return data
+
+    def press(self, text: str | bytes) -> None:
+        os.write(self.master, text.encode() if isinstance(text, str) else text)
+        assert select.select([self.slave], [], [], 10)[0]
+
+    def close(self) -> None:
+        for number, fd in enumerate(self.saved):
+            os.dup2(fd, number)
+            os.close(fd)
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def tty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pty]:
+    """This process's own terminal is a pseudo-terminal as long as the test lasts."""
+    made = Pty()
+    monkeypatch.setattr(sys, "__stdin__", SimpleNamespace(isatty=lambda: True, fileno=lambda: 0))
+    monkeypatch.setattr(sys, "__stdout__", SimpleNamespace(isatty=lambda: True, fileno=lambda: 1, encoding="utf-8"))
+    yield made
+    made.close()
+
+
+MakeScreen = Callable[..., Screen]
+
+
+@pytest.fixture
+def make(tty: Pty) -> Iterator[MakeScreen]:
+    """Screens on that terminal; closed when the test ends."""
+    made: list[Screen] = []
+
+    def screen(colour: bool = True, enter: bool = True, **environ: str) -> Screen:
+        tty.take()
+        new = Screen(colour, {**UTF8, **environ})
+        made.append(new)
+        if enter:
+            new.enter()
+        return new
+
+    yield screen
+    with contextlib.suppress(OSError):
+        tty.read()
+    for screen_ in made:
+        with contextlib.suppress(OSError):
+            screen_.close()
+
+
+# --- frames by differences --------------------------------------------------------------------------------------------
+
+letters = st.sampled_from(["a", "b", " ", "漢", "字", "é", "e\u0301", "…", "█"])
+spans = st.lists(st.tuples(st.lists(letters, max_size=6).map("".join), st.sampled_from(ROLES)), max_size=4)
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> tuple[list[Line], int, int]:
+    width, height = draw(st.sampled_from([(12, 4), (7, 2), (3, 3), (1, 1)]))
+    lines = [clip(draw(spans), width) for _ in range(height)]
+    for at, spans_ in enumerate(lines):  # pyte scrolls for a mark behind the last column; xterm adds it to the letter
+        if sum(cells(text) for text, _ in spans_) == width:
+            lines[at] = [(text.replace("\u0301", ""), role) for text, role in spans_]
+    if draw(st.booleans()):  # a full line: what is written in the last column must not wrap
+        lines[0] = clip([("漢字" * width, "warn")], width)
+    return lines, width, height
+
+
+class Paper:
+    """A Screen whose writes go straight to a terminal in memory."""
+
+    def __init__(self, ascii_only: bool = False, colour: bool = True) -> None:
+        self.screen = Screen.__new__(Screen)
+        self.screen.dumb = False
+        self.screen.glyphs = ASCII if ascii_only else Glyphs()
+        self.screen.palette = {role: f"\x1b[{30 + i % 8};{1 + i // 8 * 2}m" for i, role in enumerate(ROLES) if i}
+        self.screen.palette = self.screen.palette if colour else {}
+        self.screen._entered = False
+        self.screen.repaint()
+        self.written: list[bytes] = []
+        self.screen._write = self.written.append  # type: ignore[method-assign,assignment]
+        self.terminal = pyte.Screen(12, 4)
+        self.stream = pyte.ByteStream(self.terminal)
+
+    def draw(self, picture: tuple[list[Line], int, int]) -> bytes:
+        lines, width, height = picture
+        self.terminal.resize(height, width)
+        self.written.clear()
+        self.screen.draw(lines, width, height)
+        data = b"".join(self.written)
+        self.stream.feed(data)
+        return data
+
+    def picture(self) -> list[object]:
+        """Every cell: what stands there and how it looks. pyte joins marks to letters; a blank's colour is not seen."""
+        screen = self.terminal
+        return [[screen.buffer[y][x] for x in range(screen.columns)] for y in range(screen.lines)]
+
+
+@given(st.lists(pictures(), min_size=1, max_size=6), st.booleans())
+@settings(max_examples=400, deadline=None)
+@example([([[("漢字", "plain")]], 6, 1), ([[("x字", "plain")]], 6, 1)], False)
+@example([([[("ex", "plain")]], 6, 1), ([[("e\u0301x", "plain")]], 6, 1), ([[("ex", "warn")]], 6, 1)], False)
+@example([([[("abcdef", "warn")]], 6, 1), ([[("ab", "plain")]], 6, 1)], False)
+def test_differences_leave_the_same_screen_as_the_whole(
+    frames: list[tuple[list[Line], int, int]], ascii_only: bool
+) -> None:
+    by_differences, whole = Paper(ascii_only), Paper(ascii_only)
+    for picture in frames:
+        by_differences.draw(picture)
+    whole.draw(frames[-1])
+    assert by_differences.picture() == whole.picture()
+
+
+@given(
+    worlds(),
+    st.lists(st.tuples(st.sampled_from("jksnrzop?/GTx"), st.sampled_from([(40, 10), (80, 24), (9, 3)])), max_size=5),
+)
+@settings(max_examples=40, deadline=None)
+def test_differences_of_real_frames(world: World, steps: list[tuple[str, tuple[int, int]]]) -> None:
+    by_differences, whole = Paper(), Paper()
+    size = (80, 24)
+    for key, size in [("", (80, 24)), *steps]:
+        world.keys(key)
+        world.refresh(1)
+        last = frame(world.scene, *size)
+        by_differences.draw((last, *size))
+    whole.draw((last, *size))
+    assert by_differences.picture() == whole.picture()
+
+
+@given(pictures(), st.booleans())
+@settings(deadline=None)
+def test_the_same_frame_again_writes_nothing(picture: tuple[list[Line], int, int], ascii_only: bool) -> None:
+    paper = Paper(ascii_only)
+    assert paper.draw(picture)
+    lines, width, height = picture
+    assert paper.draw(([list(line) for line in lines], width, height)) == b""
+
+
+@given(st.lists(pictures(), min_size=1, max_size=4))
+@settings(deadline=None)
+def test_a_frame_is_one_synchronized_write(frames: list[tuple[list[Line], int, int]]) -> None:
+    paper = Paper()
+    for picture in frames:
+        data = paper.draw(picture)
+        assert len(paper.written) <= 1
+        if data:
+            assert data.startswith(BEGIN.encode())
+            assert data.endswith(END.encode())
+            assert data.count(BEGIN.encode()) == data.count(END.encode()) == 1
+
+
+def test_only_what_changed_is_written() -> None:
+    paper = Paper()
+    paper.draw(([[("one two three", "plain")], [("below", "plain")]], 20, 2))
+    data = paper.draw(([[("one 222 three", "plain")], [("below", "plain")]], 20, 2))
+    assert data == f"{BEGIN}\x1b[1;5H222{END}".encode()
+
+
+def test_a_wide_character_without_a_glyph_keeps_its_width() -> None:
+    paper = Paper(ascii_only=True)
+    paper.draw(([[("漢字e\u0301|", "plain")]], 12, 1))
+    assert paper.terminal.display[0].rstrip() == "????e|"
+
+
+# --- a real terminal --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_drawn_is_on_the_terminal(tty: Pty, make: MakeScreen) -> None:
+    screen = make()
+    world = World([line(n, dst=f"203.0.113.{n}") for n in range(1, 50)])
+    for size in [(80, 24), (40, 10), (1, 1), (120, 30)]:
+        tty.resize(*size)
+        assert screen.size() == size
+        lines = frame(world.scene, *size)
+        screen.draw(lines, *size)
+        tty.read()
+        assert tty.terminal.display == ["".join(text for text, _ in spans).ljust(size[0]) for spans in lines]
+
+
+def test_the_terminal_is_given_back(tty: Pty, make: MakeScreen) -> None:
+    before = termios.tcgetattr(tty.slave)
+    screen = make()
+    inside = termios.tcgetattr(tty.slave)
+    assert not inside[3] & (termios.ECHO | termios.ICANON)
+    assert not inside[0] & termios.IXON
+    screen.draw([[("hello", "plain")]], 80, 24)
+    screen.leave()
+    assert termios.tcgetattr(tty.slave) == before
+    data = tty.read()
+    assert data.count(b"\x1b[?1049h") == data.count(b"\x1b[?1049l") == 1
+    assert data.endswith(LEAVE.encode())
+
+
+def test_the_terminal_is_given_back_when_it_is_to_be_drawn_anew(tty: Pty, make: MakeScreen) -> None:
+    """A new size and the end in the same moment: the frame that a repaint asks for never comes."""
+    screen = make()
+    screen.draw([[("hello", "plain")]], 80, 24)
+    screen.repaint()
+    screen.leave()
+    assert tty.read().endswith(LEAVE.encode())
+
+
+def test_a_terminal_that_was_never_drawn_on_is_left_alone(tty: Pty, make: MakeScreen) -> None:
+    screen = make()
+    screen.leave()
+    assert tty.read() == b""
+
+
+def test_leaving_and_entering_again_draws_whole(tty: Pty, make: MakeScreen) -> None:
+    screen = make()
+    lines: list[Line] = [[("hello", "plain")]]
+    screen.draw(lines, 80, 24)
+    screen.leave()
+    tty.read()
+    screen.enter()
+    screen.draw(lines, 80, 24)
+    assert ENTER.encode() in (data := tty.read())
+    assert b"hello" in data
+
+
+def stall(tty: Pty) -> None:
+    """Fill the terminal's buffer: nobody reads it."""
+    fd = os.open(os.ttyname(tty.slave), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    while select.select([], [fd], [], 0.1)[1]:  # the kernel moves what was written on, and there is room again
+        with contextlib.suppress(BlockingIOError):
+            os.write(fd, b"x" * 4096)
+    os.close(fd)
+
+
+def test_a_viewer_that_stalls_stops_no_one(tty: Pty, make: MakeScreen) -> None:
+    screen = make()
+    stall(tty)
+    for number in range(3):
+        screen.draw([[(f"frame {number} " * 8, "plain")]] * 24, 80, 24)
+        assert screen.pending
+        screen.flush()
+    assert not screen.hung_up
+    while screen.pending:
+        tty.read()
+        screen.flush()
+    tty.read()
+    assert tty.terminal.display[5].startswith("frame 2 frame 2")
+
+
+def test_leaving_a_stalled_terminal_does_not_wait_for_ever(
+    tty: Pty, make: MakeScreen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESTORE_PATIENCE", 0.05)
+    before = termios.tcgetattr(tty.slave)
+    screen = make()
+    stall(tty)
+    screen.draw([[("x" * 80, "plain")]] * 24, 80, 24)
+    screen.leave()
+    assert termios.tcgetattr(tty.slave) == before
+
+
+def test_what_was_cut_off_is_ended_before_the_terminal_is_given_back(tty: Pty, make: MakeScreen) -> None:
+    """The rest of a half-written sequence would be seen on the user's own screen."""
+    screen = make()
+    screen.draw([[("first", "plain")]] * 24, 80, 24)
+    screen._pending = b"\x1b[3"  # as a short write leaves it
+    os.write(screen.out_fd, b"\x1b[3")
+    screen.leave()
+    data = tty.read()
+    assert data.endswith(b"\x1b[3\x18" + (END + LEAVE).encode())
+
+
+def test_a_terminal_that_is_gone_is_noticed(tty: Pty, make: MakeScreen) -> None:
+    screen = make()
+    os.close(tty.master)
+    screen.draw([[("x", "plain")]], 80, 24)
+    assert screen.hung_up
+    assert not screen.pending
+    assert screen.key_fd() is None
+    assert screen.read_keys() == []
+    screen.leave()
+    tty.master = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_the_shells_own_description_stays_blocking(tty: Pty, make: MakeScreen) -> None:
+    make()
+    assert os.get_blocking(0)
+    assert os.get_blocking(1)
+    assert os.get_blocking(tty.slave)
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("jk", ["j", "k"]),
+        ("\x1b[A\x1b[B\x1b[C\x1b[D", ["up", "down", "right", "left"]),
+        ("\x1bOA", ["up"]),
+        ("\x1b[5~\x1b[6~\x1b[H\x1b[F", ["pgup", "pgdn", "home", "end"]),
+        ("\x1bOP\x1b[21~", ["f1", "f10"]),
+        ("\r\n ", ["enter", "enter", "space"]),
+        ("\x7f\x08\x1b[3~", ["backspace", "backspace", "delete"]),
+        ("\x02\x04\x06\x15\x0c", ["ctrl-b", "ctrl-d", "ctrl-f", "ctrl-u", "ctrl-l"]),
+        ("\x1b", ["esc"]),
+        ("é漢", ["é", "漢"]),
+        ("/?\\", ["/", "?", "\\"]),
+    ],
+)
+def test_keys_have_the_names_that_the_view_knows(tty: Pty, make: MakeScreen, typed: str, names: list[str]) -> None:
+    screen = make()
+    tty.press(typed)
+    got: list[str] = []
+    while len(got) < len(names):
+        assert select.select([0], [], [], 10)[0]
+        got += screen.read_keys()
+    assert got == names
+
+
+def test_all_keys_that_wait_are_given_at_once(tty: Pty, make: MakeScreen) -> None:
+    """What blessed has read from the terminal no poll tells of any more."""
+    screen = make()
+    tty.press("j" * 3000)
+    assert screen.read_keys() == ["j"] * 3000
+    assert screen.read_keys() == []
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\xff\xfe\x80", b"\x1b[999;999;999Z", b"\x1b[<35;10;10M", b"\x1b]11;rgb:0/0/0\x07", b"\0"]
+)
+def test_junk_from_the_keyboard_does_no_harm(tty: Pty, make: MakeScreen, junk: bytes) -> None:
+    screen = make()
+    tty.press(junk + b"\x1b[B")
+    got: list[str] = []
+    while "down" not in got:
+        assert select.select([0], [], [], 10)[0]
+        got += screen.read_keys()
+    assert not screen.hung_up
+
+
+# --- what the terminal can --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"LANG": "C"}, ASCII),
+        ({}, ASCII),
+        ({"LANG": "de_DE.ISO-8859-1"}, ASCII),
+        ({"LANG": "de_DE.UTF-8"}, Glyphs()),
+        ({"LANG": "C.utf8"}, Glyphs()),
+        ({"LANG": "de_DE.UTF-8", "LC_ALL": "C"}, ASCII),
+        ({"LANG": "C", "LC_ALL": "en_US.UTF-8"}, Glyphs()),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, ASCII),  # Python's own doing (PEP 538)
+        ({"LANG": "en_US.UTF-8", "LC_CTYPE": "C.UTF-8"}, Glyphs()),
+    ],
+)
+def test_glyphs_follow_the_locale(environ: dict[str, str], expected: Glyphs) -> None:
+    assert glyphs_for(environ) == expected
+
+
+def test_ascii_glyphs_are_as_wide_as_the_others() -> None:
+    for name, value in vars(Glyphs()).items():
+        if isinstance(value, str):
+            other = getattr(ASCII, name)
+            assert other.isascii()
+            assert cells(other) == cells(value), name
+
+
+class Colours(SimpleNamespace):
+    """As much of blessed's Terminal as a palette needs."""
+
+    def __getattr__(self, name: str) -> str:
+        return f"<{name}>"
+
+    def color_rgb(self, *rgb: int) -> str:
+        return f"<{self.number_of_colors}:{rgb}>"
+
+
+@pytest.mark.parametrize("colours", [0, 8, 16, 256, 1 << 24])
+def test_palettes(colours: int) -> None:
+    palette = palette_for(Colours(number_of_colors=colours), colour=True)  # type: ignore[arg-type]
+    assert set(palette) <= set(ROLES)
+    signals = ("accent", "good", "warn", "bad", "nat")
+    if colours:
+        assert len({palette[role] for role in signals}) == len(signals)
+    assert palette["selected"] == palette["cursor"] == "\x1b[7m"
+    assert palette["closed"] not in ("", palette.get("plain", ""))  # a closed flow is seen to be one everywhere
+    if colours > 16:
+        assert all(f"<{colours}:" in palette[role] for role in signals)
+
+
+@pytest.mark.parametrize("how", [{"NO_COLOR": "1"}, {"colour": False}])
+def test_no_colour_means_none(tty: Pty, make: MakeScreen, how: dict[str, str | bool]) -> None:
+    screen = make(**how)
+    screen.draw([[(role, role) for role in ROLES]], 200, 24)
+    data = tty.read()
+    assert {int(n) for n in re.findall(rb"\x1b\[(\d+)m", data)} <= {0, 1, 2, 4, 7}
+    assert not re.search(rb"\x1b\[[^hlHJKm]*;[^hlHJKm]*m", data)
+
+
+@pytest.mark.parametrize(
+    ("environ", "sequence"),
+    [
+        ({"TERM": "xterm"}, rb"\x1b\[3[1-7]m"),
+        ({"TERM": "xterm-256color"}, rb"\x1b\[38;5;\d+m"),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, rb"\x1b\[38;2;\d+;\d+;\d+m"),
+    ],
+)
+def test_colours_are_those_that_the_terminal_has(
+    tty: Pty, make: MakeScreen, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], sequence: bytes
+) -> None:
+    for name in ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    # blessed asks curses, which knows one terminal a process: the palette is made as for a terminal of that kind.
+    kinds = {"xterm": 8, "xterm-256color": 256}
+    screen = make(enter=False, **environ)
+    screen.term.number_of_colors = 1 << 24 if "COLORTERM" in environ else kinds[environ["TERM"]]
+    screen.palette = palette_for(screen.term, colour=True)
+    screen.enter()
+    screen.draw([[("warn", "warn")]], 80, 24)
+    assert re.search(sequence, tty.read())
+
+
+@pytest.mark.parametrize("kind", ["dumb", ""])
+def test_a_terminal_without_a_cursor_gets_plain_text(tty: Pty, make: MakeScreen, kind: str) -> None:
+    screen = make(TERM=kind)
+    lines: list[Line] = [[("one", "bad"), (" 漢…", "dim")], [("two  ", "plain")]]
+    screen.draw(lines, 80, 2)
+    assert tty.read().replace(b"\r\r\n", b"\r\n") == "one 漢…\r\ntwo\r\n\r\n".encode()
+    screen.draw(lines, 80, 2)
+    screen.leave()
+    assert tty.read() == b""
+
+
+def test_a_dumb_terminal_in_the_c_locale_gets_ascii(tty: Pty, make: MakeScreen) -> None:
+    screen = make(TERM="dumb", LANG="C")
+    screen.draw([[("漢…", "bad")]], 80, 1)
+    assert tty.read().replace(b"\r\r\n", b"\r\n") == b"???\r\n\r\n"
+
+
+def test_nothing_is_asked_of_the_terminal(tty: Pty, make: MakeScreen) -> None:
+    """What it answers would come in as keys; one that does not answer would be waited for."""
+    make()
+    assert tty.read() == b""
+
+
+def test_modules_of_the_screen_know_no_system() -> None:
+    root = Path(module.__file__).parent
+    for name in ("view", "render", "columns", "details"):
+        text = (root / f"{name}.py").read_text()
+        for bad in ("import os", "import time", "import select", "import sys", "import subprocess", "import blessed"):
+            assert bad not in text, (name, bad)
