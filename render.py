@@ -233,11 +233,11 @@ def _table_line(scene: Scene, width: int) -> Line:
         line += [(f" {share:.0%}" if share >= 0.01 or not count else " <1%", role), (f" {count}/{most}", "plain")]
     else:
         line.append((f"{len(scene.table)} flows", "plain"))
-    for protocol, number in scene.table.by_protocol()[:6]:
-        line += [(f" {glyphs.middle} ", "dim"), (f"{protocol} ", "dim"), (str(number), "plain")]
-    if width >= 120:
-        for state, number in scene.table.by_state()[:5]:
-            line += [(f" {glyphs.middle} ", "dim"), (f"{state} ", "dim"), (str(number), "plain")]
+    chips = scene.table.by_protocol()[:6] + (scene.table.by_state()[:5] if width >= 120 else [])
+    for name, number in chips:
+        if length(line) + 3 + cells(name) + 1 + len(str(number)) > width:
+            break  # a number that lost a digit would be another one
+        line += [(f" {glyphs.middle} ", "dim"), (f"{name} ", "dim"), (str(number), "plain")]
     return line
 
 

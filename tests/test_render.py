@@ -265,6 +265,14 @@ def test_the_header_counts_what_the_table_holds() -> None:
     assert "Connections · 1 of 37 · sort bytes ↓ · filter proto:udp" in shown(world)[2]
 
 
+@pytest.mark.parametrize("width", range(30, 200, 7))
+def test_counts_in_the_header_are_whole(width: int) -> None:
+    states = ["SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "LAST_ACK", "CLOSE"]
+    world = World([line(n, state=states[n % 6]) for n in range(1, 1201)])
+    known = {"1200", *(f"{name} 200" for name in states), "tcp 1200"}
+    assert {re.sub("^table | flows$", "", chip) for chip in shown(world, (width, 24))[1].split(" · ")} <= known
+
+
 @pytest.mark.parametrize(("count", "role"), [(1, "good"), (200_000, "warn"), (262_144, "bad"), (400_000, "bad")])
 def test_the_gauge_warns_when_the_table_fills(count: int, role: str) -> None:
     world = many()
