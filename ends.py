@@ -120,11 +120,10 @@ def remote(ends: Ends, own: Set[str]) -> str:
     The ends as they really are come first (the responder is the reply tuple's source, the initiator the original
     tuple's), then the addresses that NAT put in their place.
     """
-    candidates = [a for a in (ends.reply_src, ends.src, ends.dst, ends.reply_dst) if a not in own]
-    for address in candidates:
-        if scope(address) == "public":
+    for address in (ends.reply_src, ends.src, ends.dst, ends.reply_dst):
+        if address not in own and scope(address) == "public":
             return address
-    return candidates[0] if candidates else ends.dst
+    return ends.src if ends.dst in own and ends.src not in own else ends.dst
 
 
 def inbound(ends: Ends, own: Set[str]) -> bool:

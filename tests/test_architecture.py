@@ -11,7 +11,20 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = {path.stem: ast.parse(path.read_text()) for path in ROOT.glob("*.py")}
 PURE = {
-    *("clean", "columns", "details", "ends", "export", "filters", "flows", "intake", "items", "names", "parse", "places"),
+    *(
+        "clean",
+        "columns",
+        "details",
+        "ends",
+        "export",
+        "filters",
+        "flows",
+        "intake",
+        "items",
+        "names",
+        "parse",
+        "places",
+    ),
     *("problems", "render", "view"),
 }
 OUTSIDE = {"os", "subprocess", "select", "signal", "time", "blessed", "click", "maxminddb", "socket", "sys", "io"}

@@ -148,7 +148,7 @@ def test_without_any_database(tmp_path: Path) -> None:
     geo = opened(tmp_path)
     assert (geo.databases, geo.notices, geo.attributions()) == ([], [], [])
     assert geo.lookup("8.8.8.8") is NOWHERE
-    assert geo.detail("8.8.8.8") == geoip.Detail()
+    assert geo.detail("8.8.8.8") == places.Detail()
     geo.close()
     assert geo.lookup("8.8.8.8") is NOWHERE
 
@@ -229,7 +229,7 @@ def test_detail(
     put: Put,
 ) -> None:
     geo = opened(put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb"))
-    assert geo.detail("::ffff:203.0.113.9") == geoip.Detail(
+    assert geo.detail("::ffff:203.0.113.9") == places.Detail(
         Place("DE", "Germany", "Berlin (Mitte)", 64500, "Example Net"),
         "Land Berlin",
         52.52,

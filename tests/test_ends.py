@@ -1,0 +1,111 @@
+"""Which end is which: scopes of addresses, direction, the remote end."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ends import Ends, direction, inbound, remote, scope
+
+OWN = frozenset({"192.168.1.1", "203.0.113.1"})
+LAN, LAN2, PUBLIC, PUBLIC2, WAN, ROUTER = (
+    "192.168.1.9",
+    "192.168.1.8",
+    "8.8.8.8",
+    "1.1.1.1",
+    "203.0.113.1",
+    "192.168.1.1",
+)
+
+
+def ends(src: str, dst: str, reply_src: str = "", reply_dst: str = "") -> Ends:
+    return Ends(src, dst, 1000, 80, reply_src or dst, reply_dst or src, 80, 1000)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        *(("8.8.8.8", "public"), ("10.1.2.3", "private"), ("172.31.0.1", "private"), ("172.32.0.1", "public")),
+        *(
+            ("192.168.0.1", "private"),
+            ("100.64.0.1", "cgnat"),
+            ("100.128.0.1", "public"),
+            ("169.254.1.1", "link-local"),
+        ),
+        *(
+            ("127.9.9.9", "loopback"),
+            ("224.0.0.1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("0.0.0.0", "unspecified"),
+        ),
+        *(("192.0.2.1", "documentation"), ("198.51.100.1", "documentation"), ("203.0.113.1", "documentation")),
+        *(("198.18.0.1", "benchmark"), ("198.20.0.1", "public"), ("240.0.0.1", "reserved")),
+        *(("2606:4700::1111", "public"), ("2001:db8::1", "documentation"), ("3fff::1", "documentation")),
+        *(
+            ("fd00::1", "private"),
+            ("fe80::1", "link-local"),
+            ("ff02::1", "multicast"),
+            ("::1", "loopback"),
+            ("::", "unspecified"),
+        ),
+        *(
+            ("::ffff:8.8.8.8", "public"),
+            ("::ffff:10.0.0.1", "private"),
+            ("64:ff9b::808:808", "public"),
+            ("4000::1", "reserved"),
+        ),
+        ("2001:0db8:0000:0000:0000:0000:0000:0001", "documentation"),
+        *(("", ""), ("8", ""), ("1.2.3", ""), ("999.1.1.1", ""), ("fe80::1%eth0", ""), ("x", "")),
+    ],
+)
+def test_scopes(address: str, expected: str) -> None:
+    assert scope(address) == expected
+
+
+@given(st.ip_addresses())
+def test_scopes_agree_with_the_standard_library(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Where Python's own tables say that an address is not global, we never say public; the other way round, too,
+    but for what they do not name (the parts of IPv6 that nobody has been given)."""
+    ours = scope(str(address))
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    plain = mapped or address
+    if ours == "public":
+        assert not plain.is_private or plain in ipaddress.ip_network(
+            "192.0.0.0/24" if plain.version == 4 else "2001::/23"
+        )
+        assert not plain.is_multicast
+    if plain.is_private and ours == "public":
+        assert plain.version == 6 or str(plain).startswith("192.0.0.")
+
+
+@pytest.mark.parametrize(
+    ("flow", "way", "far", "comes_in"),
+    [
+        (ends(ROUTER, PUBLIC), "out", PUBLIC, False),
+        (ends(PUBLIC, WAN), "in", PUBLIC, True),
+        (ends(LAN, ROUTER), "in", LAN, True),
+        (ends(ROUTER, LAN), "out", LAN, False),
+        (ends(LAN, PUBLIC, reply_dst=WAN), "fwd", PUBLIC, False),  # masquerade
+        (ends(PUBLIC, WAN, reply_src=LAN), "fwd", PUBLIC, True),  # port forwarding
+        (ends(LAN, LAN2), "fwd", LAN2, False),
+        (ends(PUBLIC2, PUBLIC), "fwd", PUBLIC, False),
+        (ends("198.51.100.7", WAN, reply_src=LAN), "fwd", "198.51.100.7", True),
+        (ends("127.0.0.1", "127.0.0.53"), "local", "127.0.0.53", False),
+        (ends(ROUTER, WAN), "local", WAN, False),
+        (ends(LAN, "224.0.0.251"), "in", "224.0.0.251", True),
+        (ends(LAN, PUBLIC, reply_src=ROUTER), "in", PUBLIC, True),  # DNS sent to the router's own resolver
+    ],
+)
+def test_direction_and_remote(flow: Ends, way: str, far: str, comes_in: bool) -> None:
+    assert direction(flow, OWN) == way
+    assert remote(flow, OWN) == far
+    assert inbound(flow, OWN) == comes_in
+
+
+def test_without_own_addresses_there_is_no_direction() -> None:
+    assert direction(ends(LAN, PUBLIC), frozenset()) is None
+    assert remote(ends(LAN, PUBLIC, reply_dst="9.9.9.9"), frozenset()) == PUBLIC
+    assert inbound(ends(PUBLIC, LAN), frozenset())
