@@ -46,8 +46,9 @@ class Counts(NamedTuple):
 
 _COUNTERS = re.compile(rb"packets=(\d{1,20}) bytes=(\d{1,20})")
 _ENDS = re.compile(
-    rb"src=(\S+) dst=(\S+)"
-    rb"(?: sport=(\d+) dport=(\d+)| type=(\d+) code=\d+ id=(\d+)| srckey=0x([0-9a-f]+) dstkey=0x([0-9a-f]+))?"
+    rb"(?<![^ ])src=([0-9a-fA-F:.]{2,45}) dst=([0-9a-fA-F:.]{2,45})"
+    rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
+    rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
 )
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
 _MARK = re.compile(rb" mark=(\d{1,10})")

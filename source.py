@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import time
@@ -339,6 +340,8 @@ class Live:
             yield from self._listing_failed(now, silent)
             return
         child.stop()
+        if status == 0 and self._lists_ipv4_only(child) and self._list_ipv6_too(child):
+            return
         yield ListingEnded(now, complete=status == 0)
         if status == 0:
             yield from self._listing_done(now, now - child.started)
@@ -349,6 +352,20 @@ class Live:
         """The first listing waits for this host's addresses, or its flows would have no direction."""
         asked = self._asked.get("own")
         return self._listing_due == 0.0 and asked is not None and now - asked.started < OWN_PATIENCE
+
+    def _lists_ipv4_only(self, child: Child) -> bool:
+        """conntrack before 1.4.7 lists IPv4 only unless asked for IPv6: half a table that must not sweep the other."""
+        version = re.search(rb"^conntrack v(\d+)\.(\d+)\.(\d+)", child.stderr, re.MULTILINE)
+        return version is not None and tuple(map(int, version.groups())) < (1, 4, 7) and "-f" not in child.argv
+
+    def _list_ipv6_too(self, child: Child) -> bool:
+        """Go on with the other family, as part of the same listing."""
+        try:
+            self._listing = Child([*child.argv, "-f", "ipv6"])
+        except OSError:
+            return False
+        self._listing.started = child.started
+        return True
 
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
         self._listing = None

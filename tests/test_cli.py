@@ -461,6 +461,20 @@ esac"""
         assert program.stop() == 0
 
 
+def test_conntrack_1_4_6_lists_one_family_at_a_time(fake: Callable[[str], str]) -> None:
+    ipv4, ipv6 = (CAPTURES / name / "L.ext-id.txt" for name in ("udp-replied", "ipv6-udp"))
+    script = f"""
+case "$*" in
+*"-f ipv6") cat {ipv6} ;;
+-L*) cat {ipv4} ;;
+esac
+echo "conntrack v1.4.VERSION (conntrack-tools): 1 flow entries have been shown." >&2"""
+    both = run("--once", "--json", "--conntrack", fake(script.replace("VERSION", "6"))).stdout
+    assert {item["family"] for item in objects(both)} == {"ipv4", "ipv6"}
+    one = run("--once", "--json", "--conntrack", fake(script.replace("VERSION", "7"))).stdout
+    assert {item["family"] for item in objects(one)} == {"ipv4"}
+
+
 # --- the screen, just enough to know that it starts and says why it can't ------------------------------------------------
 
 

@@ -323,6 +323,31 @@ def test_a_program_s_name_is_no_zone_no_counter_no_id() -> None:
     assert feed.event("update", 1, 7) is flow
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"xsrc=\xff dst=\xfe src=192.0.2.1 dst=10.0.0.1 sport=80 dport=1 mark=0",
+        b"src=192.0.2.1 dst=10.0.0.1 sport=" + b"9" * 5000 + b" dport=1 mark=0",
+        b"src=192.0.2.1 dst=10.0.0.1 type=0 code=0 id=" + b"9" * 5000 + b" mark=0",
+        b"src=192.0.2.1 dst=10.0.0.1 srckey=0x" + b"f" * 5000 + b" dstkey=0x0 mark=" + b"9" * 5000,
+        b"packets=" + b"9" * 5000 + b" bytes=1 src=192.0.2.1 dst=10.0.0.1 zone=99999999 delta-time=" + b"9" * 5000,
+    ],
+)
+def test_odd_numbers_and_words_end_nothing(tail: bytes) -> None:
+    table = FlowTable()
+    head = b"ipv4     2 tcp      6 5 ESTABLISHED src=10.0.0.1 dst=192.0.2.1 sport=1 dport=80 "
+    for _ in range(2):
+        table.begin_listing(0.0)
+        for row in cut(head + tail + b"\n")[0]:
+            table.listed(row, 1.0)
+        table.end_listing(True, 2.0)
+    for flow in table.live.values():
+        flow.record()
+        assert flow.ends().src == "10.0.0.1"
+        assert (flow.total(), flow.rate(), flow.zones(), flow.mark()) is not None
+        assert flow.age(3.0) >= 0
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "MAX_CLOSED", 50)
     table = FlowTable(linger=1e9, limit=100)
