@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import mmdb
@@ -63,6 +63,7 @@ class Outcome:
     message: str
     path: str | None = None
     again: float | None = None
+    why: str = ""  # the reason alone, where something was in the way
 
 
 class _Failure(Exception):
@@ -130,7 +131,7 @@ def update(
         outcomes = [Outcome(kind, "busy", f"{NAMES[kind]}: {text}", target(folder, kind), now + 60) for kind in kinds]
     except OSError as error:
         outcomes = [_failed(kind, f"{folder}: {_words(error)}", None, None) for kind in kinds]
-    return [Outcome(o.kind, o.status, o.message + note, o.path, o.again) for o in outcomes]
+    return [replace(outcome, message=outcome.message + note) for outcome in outcomes]
 
 
 def due(target_dir: str, now: float, kinds: Sequence[str] = ("city", "asn")) -> bool:
@@ -182,7 +183,7 @@ def _update_all(job: _Job, kinds: Sequence[str], memory: Memory, force: bool, st
         elif job.now < again:
             why = memory.get(kind, "error") or "broken off"
             text = f"{NAMES[kind]}: the last try failed ({why}); next one at {_clock(again)}"
-            outcomes.append(Outcome(kind, "waiting", text, path, again))
+            outcomes.append(Outcome(kind, "waiting", text, path, again, f"the last try failed: {why}"))
         else:
             memory.begin(kind, job.now)
             try:
@@ -483,7 +484,7 @@ def _words(error: OSError) -> str:
 def _failed(kind: str, why: str, path: str | None, again: float | None) -> Outcome:
     when = f"next try at {_clock(again)}, or now" if again else "try again"
     text = f"{NAMES[kind]} not fetched: {why}; {when}: {MANUAL}"
-    return Outcome(kind, "failed", text, path, again)
+    return Outcome(kind, "failed", text, path, again, why)
 
 
 def _clock(seconds: float) -> str:

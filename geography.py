@@ -88,11 +88,11 @@ class Geography:
     def notices(self, now: float) -> list[tuple[str, str]]:
         """What is to be said, with the command that helps; ``now`` in seconds since 1970."""
         out = [(self._progress, "")] if self._progress else []
+        failures = list(dict.fromkeys(outcome.why for outcome in self._outcomes.values() if outcome.why))
         if self._opened and not self._geoip.databases and not self._progress:
-            failed = next((o.message for o in self._outcomes.values() if o.status != "current"), "")
-            out.append((failed or MISSING, "" if failed else MISSING_CURE))
+            out.append((f"no GeoIP database: {failures[0]}" if failures else MISSING, MISSING_CURE))
         elif not self._progress:
-            out += [(o.message, "") for o in self._outcomes.values() if o.status == "failed"]
+            out += [(f"no newer GeoIP database: {why}", MISSING_CURE) for why in failures]
         out += [(notice, "") for notice in self._geoip.notices]
         out += [(stale, MISSING_CURE) for stale in self._geoip.stale(now)]
         return out
@@ -169,7 +169,7 @@ class Geography:
         except OSError as error:
             self._progress = ""
             text = f"the databases can't be fetched: {error.strerror}"
-            self._outcomes["city"] = download.Outcome("city", "failed", text)
+            self._outcomes["city"] = download.Outcome("city", "failed", text, why=text)
         self._looked = True
 
     def _poll_worker(self, worker: Child) -> None:

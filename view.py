@@ -61,6 +61,7 @@ class View:
     total: int = 0  # live flows, and of these
     fitting: int = 0  # those that the filter wants
     due: float = 0.0  # when the next new order is due
+    arranged: float = 0.0  # when the present one was made: a clock that went back is no reason to wait
     events_at_pause: int = 0
     stock: list[Flow] = field(default_factory=list)  # while paused: the flows that were there when it began
     cells: dict[Flow, Shown] = field(default_factory=dict)  # while paused: rows as they were
@@ -93,9 +94,9 @@ def refresh(view: View, table: FlowTable, now: float) -> bool:
         view.held = table.events - view.events_at_pause
         if view.made == view.wishes:
             return False
-    elif view.due > 0.0 and now < view.due and now >= view.due - 2 * REFRESH:
+    elif view.arranged <= now < view.due:
         return False
-    view.due = now + REFRESH
+    view.due, view.arranged = now + REFRESH, now
     view.made = view.wishes
     if not view.paused:
         view.total = len(table)
