@@ -67,7 +67,11 @@ _SPECIAL = [
 ]
 
 
-@lru_cache(maxsize=65_536)  # IPy takes 8 us for an IPv4 address and 22 us for an IPv6 one
+# The first octets and the first words of IPv6 that hold more than one scope; all others are asked for only once.
+_MIXED = {"100", "169", "172", "192", "198", "203", "255", "2001", "3fff"}
+_BY_HEAD: dict[str, str] = {}
+
+
 def scope(address: str) -> str:
     """What kind of address this is.
 
@@ -77,8 +81,26 @@ def scope(address: str) -> str:
     >>> scope("8.8.8.8"), scope("10.1.2.3"), scope("::ffff:192.168.1.1"), scope("2606:4700::1111"), scope("x")
     ('public', 'private', 'private', 'public', '')
     """
-    if ":" not in address and address.count(".") != 3:
+    head, _, rest = address.partition(".")
+    if ":" in head:
+        head = head.partition(":")[0].lower()
+        alike = len(head) == 4 and head[0] in "23" and head not in _MIXED  # within 2000::/3
+    elif rest.count(".") != 2:
         return ""  # IPy reads "8" as 8.0.0.0
+    else:
+        alike = head not in _MIXED
+    if not alike:
+        return _scope(address)
+    known = _BY_HEAD.get(head)
+    if known is None:
+        known = _scope(address)
+        if known:  # what is no address tells nothing of its neighbours
+            _BY_HEAD[head] = known
+    return known
+
+
+@lru_cache(maxsize=65_536)  # IPy takes 8 us for an IPv4 address and 22 us for an IPv6 one
+def _scope(address: str) -> str:
     try:
         ip = IP(address)
         if ip.version() == 6 and ip.iptype() == "IPV4MAP":

@@ -419,7 +419,8 @@ def test_losses_are_said_and_the_table_is_read_anew(fake: Callable[[str], str], 
     script = f"""
 case "$1" in
 -L) echo x >> {tmp_path}/listings; cat {MIXED} ;;
--E) echo 'WARNING: We have hit ENOBUFS! We are losing events.' >&2; exec sleep 60 ;;
+-E) while [ ! -e {tmp_path}/listings ]; do sleep 0.02; done
+    echo 'WARNING: We have hit ENOBUFS! We are losing events.' >&2; exec sleep 60 ;;
 esac"""
     with Running(tmp_path, "--json", "--interval", "600", "--conntrack", fake(script)) as program:
         program.wait_for(
