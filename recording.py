@@ -15,6 +15,7 @@ So what `conntrack -E` or `-L` printed, saved by hand, is a recording too.
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import sys
@@ -124,7 +125,7 @@ class Replay:
 
     def poll(self) -> Iterator[Item]:
         self._read()
-        while self._waiting and (not self.speed or self._waiting[0][0] <= self._due()):
+        while self._waiting and self._waiting[0][0] <= self._due():
             at, item = self._waiting.popleft()
             self._position = max(at, self._position or 0.0)
             yield item
@@ -134,7 +135,8 @@ class Replay:
 
     def _due(self) -> float:
         """The recorded time that is now; jumps over pauses nobody wants to watch."""
-        assert self._started
+        if not self.speed or self._started is None:  # at once, as is what has no times
+            return math.inf
         recorded, monotonic = self._started
         now = recorded + (time.monotonic() - monotonic) * self.speed
         if self._waiting and self._waiting[0][0] - max(now, self._position or 0.0) > LONGEST_WAIT:

@@ -1,0 +1,190 @@
+"""Recordings: what is written is read again, at its own pace, whatever stands between the lines."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from terminal import Terminal
+
+from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
+from problems import Problem
+from recording import FIRST_LINE, LONGEST_WAIT, Recorder, Replay
+
+CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
+EVENT = "[{:.6f}]\t    [NEW] ipv4     2 udp      17 60 src=192.0.2.1 dst=192.0.2.2 sport={} dport=2 [UNREPLIED] src=192.0.2.2 dst=192.0.2.1 sport=2 dport={} id={}\n"
+
+
+def event(at: float, port: int) -> str:
+    return EVENT.format(at, port, port, port)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set time.monotonic by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def advance(seconds: float) -> None:
+        now[0] += seconds
+
+    return advance
+
+
+def replay(tmp_path: Path, text: str | bytes, speed: float = 1.0) -> Replay:
+    path = tmp_path / "some.rec"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return Replay(str(path), speed)
+
+
+def everything(source: Replay) -> list[Item]:
+    found: list[Item] = []
+    for _ in range(10_000):
+        found += source.poll()
+        if any(isinstance(item, Ended) for item in found):
+            source.close()
+            return found
+    raise AssertionError("it never ends")
+
+
+def lines(found: list[Item]) -> bytes:
+    return b"".join(item.data for item in found if isinstance(item, Block))
+
+
+def test_what_is_recorded_is_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    recorder = Recorder(str(path))
+    written: list[Item] = [
+        Own(1.0, frozenset({"192.0.2.1", "2001:db8::1"})),
+        Facts(1.0, {"count": 12, "max": 262144}),
+        ListingBegan(1.0),
+        Block(b"listing line\n", 1.0),
+        ListingEnded(2.0, True),
+        Block(event(1795386413.7, 1).encode(), 2.0),
+        Lost(2.0, "events (ENOBUFS)"),
+        ListingBegan(3.0),
+        ListingEnded(3.0, False),
+        Trouble(3.0, "events", Problem("x")),
+    ]
+    for item in written:
+        recorder.write(item)
+    recorder.close()
+    found = everything(Replay(str(path), 0.0))
+    kinds = [type(item) for item in found]
+    assert kinds == [*(type(item) for item in written if not isinstance(item, Trouble)), Ended]
+    assert lines(found) == lines(written)
+    assert found[0].addresses == written[0].addresses  # type: ignore[union-attr]
+    assert found[1].values == written[1].values  # type: ignore[union-attr]
+    assert [item.complete for item in found if isinstance(item, ListingEnded)] == [True, False]
+    assert [item.what for item in found if isinstance(item, Lost)] == ["events (ENOBUFS)"]
+
+
+def test_events_come_at_their_own_pace(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    source = replay(tmp_path, event(100, 1) + event(103, 2) + event(103.5, 3))
+    assert lines(list(source.poll())).count(b"\n") == 1
+    assert source.deadline() == 1003.0
+    assert source.clock() == 100.0
+    clock(2.9)
+    assert list(source.poll()) == []
+    clock(0.2)
+    assert lines(list(source.poll())).count(b"\n") == 1
+    clock(0.4)
+    rest = list(source.poll())
+    assert lines(rest).count(b"\n") == 1
+    assert isinstance(rest[-1], Ended)
+    source.close()
+
+
+def test_ten_times_as_fast(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    source = replay(tmp_path, event(100, 1) + event(120, 2), speed=10)
+    list(source.poll())
+    assert source.deadline() == 1002.0
+    clock(2)
+    assert lines(list(source.poll())).count(b"\n") == 1
+    source.close()
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_night_of_nothing_is_jumped_over(tmp_path: Path) -> None:
+    source = replay(tmp_path, event(100, 1) + event(100 + LONGEST_WAIT + 10, 2))
+    found = list(source.poll())
+    assert lines(found).count(b"\n") == 2
+    source.close()
+
+
+@pytest.mark.usefixtures("clock")
+def test_times_that_go_back_are_taken_as_the_newest(tmp_path: Path) -> None:
+    source = replay(tmp_path, event(100, 1) + event(50, 2) + event(100, 3))
+    found = list(source.poll())
+    assert lines(found).count(b"\n") == 3
+    source.close()
+
+
+@pytest.mark.parametrize("name", ["L.ext-id.txt", "L.plain.txt", "E.plain.txt", "E.extended.txt", "proc.txt"])
+def test_what_has_no_times_comes_at_once(tmp_path: Path, name: str) -> None:
+    data = (CAPTURES / "mixed-table" / name).read_bytes()
+    assert lines(everything(replay(tmp_path, data))) == data
+
+
+@pytest.mark.parametrize("name", ["L.ext-id.txt", "E.plain.txt", "E.ext-id-ts.txt", "proc.txt"])
+def test_it_is_shown_on_a_screen(name: str) -> None:
+    path = CAPTURES / "mixed-table" / name
+    with Terminal("--replay", str(path), "--no-download", "--linger", "3600") as terminal:
+        terminal.wait("10.99.1.2")
+        terminal.type("q")
+        assert terminal.end() == 0
+
+
+def test_a_directive_inside_a_line_is_none(tmp_path: Path) -> None:
+    data = event(100, 1).replace("id=1", "id=1 [USERSPACE] portid=1 progname=# 1.5 list").encode()
+    found = everything(replay(tmp_path, FIRST_LINE + data, 0.0))
+    assert [type(item) for item in found] == [Block, Ended]
+    assert lines(found) == data
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"# 1.5 list\n",
+                b"# 2.5 end 1\n",
+                b"# 3.0 lost x\n",
+                b"# nonsense\n",
+                b"\x00\xff\n",
+                event(9, 1).encode(),
+                b"#\n",
+            ]
+        )
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+def test_any_order_of_anything_is_read_whole(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], paced: bool, cut_off: bool
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "any.rec"
+    path.write_bytes(b"".join(parts) + b"# 9.9 li" * cut_off)
+    found = everything(Replay(str(path), 1e6 if paced else 0.0))
+    directives = [part for part in parts if part[:4] in (b"# 1.", b"# 2.", b"# 3.")]
+    assert lines(found).count(b"\n") == b"".join(parts).count(b"\n") - len(directives)
+
+
+def test_a_pipe_that_is_slow_does_not_block(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDWR)
+    try:
+        source = Replay(str(fifo), 0.0)
+        assert list(source.poll()) == []
+        os.write(reader, event(1, 1).encode()[:40])
+        assert list(source.poll()) == []
+        os.write(reader, event(1, 1).encode()[40:])
+        assert lines(list(source.poll())) == event(1, 1).encode()
+        source.close()
+    finally:
+        os.close(reader)
