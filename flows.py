@@ -273,6 +273,10 @@ class FlowTable:
             self._states[text] = text[:-1].decode("ascii", "replace")
         return self._states[text]
 
+    def find(self, row: Cut) -> Flow | None:
+        """The live flow that a line is about."""
+        return self.live.get(self._identify(row[2], row[5], row[6])[0])
+
     def event(self, row: Cut, now: float) -> Flow:
         """Take in one event; returns the flow it is about, as it is afterwards."""
         _stamp, tag, head, timeout, state, original, rest = row

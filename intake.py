@@ -100,6 +100,9 @@ class Intake:
             else:
                 flow = self.table.listed(row, now)
                 name = "list"
+                if flow is None and not self.table.listing:
+                    # Lines that somebody saved, and no listing that is repeated: every one of them is told.
+                    flow = self.table.find(row)
             if flow is not None and self.report is not None:
                 self.report(name, flow, row, now)
 

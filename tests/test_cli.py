@@ -165,6 +165,18 @@ def test_events_stream_in_their_order() -> None:
     assert found[0]["time"] < found[-1]["time"]
 
 
+def test_every_saved_line_is_told_even_of_one_flow() -> None:
+    """The library's own lines are all about the same tuple; saved lines are no listing that is repeated."""
+    text = (CAPTURES / "library-rendered.txt").read_bytes()
+    lines = [line for line in text.splitlines() if line and not line.startswith(b"#")]
+    found = objects(run("--replay", "-", "--json", stdin=b"\n".join(lines) + b"\n").stdout)
+    assert len(found) == len(lines)
+    assert [item["protocol"] for item in found] == [
+        line.decode().removeprefix("[DESTROY] ").removeprefix(" [UPDATE] ").split()[2 * line.count(b"ipv4     2")]
+        for line in lines
+    ]
+
+
 def test_standard_input_is_a_recording_too() -> None:
     data = EVENTS.read_bytes()
     result = run("--replay", "-", "--json", stdin=data)
