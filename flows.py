@@ -59,7 +59,7 @@ _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock tha
 
 def _told(rest: bytes) -> bytes:
     """``rest`` without the [USERSPACE] part, in which a program's name may say anything."""
-    return rest.partition(b" [USERSPACE]")[0]
+    return rest.partition(b" [USERSPACE]")[0] if b"[USERSPACE]" in rest else rest
 
 
 def counts_in(rest: bytes) -> Counts | None:
@@ -139,8 +139,10 @@ class Flow:
 
     def total(self) -> int | None:
         """Bytes of both directions."""
-        counts = self.counts()
-        return None if counts is None else counts.original_bytes + counts.reply_bytes
+        for rest in (self.rest, self.listed):
+            if rest is not None and len(found := _COUNTERS.findall(_told(rest))) >= 2:
+                return int(found[0][1]) + int(found[1][1])
+        return None
 
     def packets(self) -> int | None:
         counts = self.counts()
@@ -224,7 +226,7 @@ class FlowTable:
         self.linger = linger
         self.limit = limit
         self.own: Set[str] = own
-        self.counts: Counter[tuple[str, str]] = Counter()  # live flows by (protocol, state); state "" where it has none
+        self.counts: dict[tuple[str, str], int] = {}  # live flows by (protocol, state); state "" where it has none
         self.generation = 0
         self.listing = False
         self.listings = 0  # complete ones
@@ -247,7 +249,7 @@ class FlowTable:
         self._ticked: float | None = None
         self._ticked_events = 0
         self._kinds: dict[bytes, tuple[Kind, bytes]] = {}
-        self._states: dict[bytes, str | None] = {b"": None}
+        self._states: dict[bytes, str] = {}
 
     # --- rows in ------------------------------------------------------------------------------------------------------
 
@@ -267,11 +269,13 @@ class FlowTable:
         return key, kind
 
     def _state(self, text: bytes) -> str | None:
-        if text not in self._states:
+        """One str object a state, not a flow."""
+        known = self._states.get(text)
+        if known is None and text:
             if len(self._states) > 1024:
-                self._states = {b"": None}
-            self._states[text] = text[:-1].decode("ascii", "replace")
-        return self._states[text]
+                self._states.clear()
+            known = self._states[text] = text[:-1].decode("ascii", "replace")
+        return known
 
     def find(self, row: Cut) -> Flow | None:
         """The live flow that a line is about."""
@@ -294,7 +298,7 @@ class FlowTable:
             flow = None
         if flow is None:
             self._gone.discard(key)
-            flow = self._open(key, kind, now, exact=name == "new")
+            flow = self._open(key, kind, now, name == "new", state)
             flow.rest = rest
         else:
             if name == "new":  # a listing was faster than the event
@@ -369,7 +373,7 @@ class FlowTable:
         if flow is None:
             if key in self._gone:
                 return None
-            found = flow = self._open(key, kind, now, exact=False)
+            found = flow = self._open(key, kind, now, False, state)
             flow.rest = rest
         if not self._counters_seen and b"packets=" in rest:
             self._counters_seen = True
@@ -415,14 +419,16 @@ class FlowTable:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _open(self, key: bytes, kind: Kind, now: float, exact: bool) -> Flow:
+    def _open(self, key: bytes, kind: Kind, now: float, exact: bool, state: bytes) -> Flow:
         if len(self.live) >= self.limit:
             # An eighth at once: taking the first of a dict again and again walks over all the holes before it.
             for old in list(islice(self.live.values(), max(1, self.limit // 8))):
                 self.overflow += 1
                 self._close(old, now, inferred=True)
         flow = self.live[key] = Flow(key, kind, now, exact)
-        self.counts[kind.protocol, ""] += 1
+        if state:
+            flow.state = self._state(state)
+        self._count(flow, 1)
         return flow
 
     def _stamp(self, flow: Flow, timeout: bytes, state: bytes, now: float) -> None:
@@ -445,8 +451,10 @@ class FlowTable:
 
     def _count(self, flow: Flow, step: int) -> None:
         place = flow.kind.protocol, flow.state or ""
-        self.counts[place] += step
-        if not self.counts[place]:
+        number = self.counts.get(place, 0) + step
+        if number:
+            self.counts[place] = number
+        else:
             del self.counts[place]
 
     def _close(self, flow: Flow, now: float, inferred: bool) -> None:

@@ -258,7 +258,8 @@ class Once(Runner):
         context.now = self.intake.newest or 0.0
         wanted = self.wishes.wanted()
         flows = [flow for flow in self.table.live.values() if wanted is None or wanted(flow)]
-        flows = arrange(flows, self.wishes.sort or "bytes", self.wishes.reverse, context)[: self.wishes.limit]
+        limit = self.wishes.limit
+        flows = arrange(flows, self.wishes.sort or "bytes", self.wishes.reverse, context, limit)[:limit]
         moment = self.recorded_time()
         if self.wishes.format == "text":
             write_out([self._text(flows)])

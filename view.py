@@ -6,6 +6,7 @@ list again) goes out as a word.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -122,9 +123,15 @@ def _flows(view: View, table: FlowTable) -> list[Flow]:
     return list(source) if wanted is None else [flow for flow in source if wanted(flow)]
 
 
-def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context) -> list[Flow]:
-    """Sorted by a column, in its natural direction or the other; equal flows keep the order they came in."""
+def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
+    """Sorted by a column, in its natural direction or the other; equal flows keep the order they came in.
+
+    ``limit``: only so many, without sorting all the others.
+    """
     column = BY_KEY[sort]
+    if limit is not None and limit < len(flows) // 10:
+        first = heapq.nlargest if column.descending != reverse else heapq.nsmallest
+        return first(limit, flows, key=lambda flow: column.sort(flow, context))
     flows.sort(key=lambda flow: column.sort(flow, context), reverse=column.descending != reverse)
     return flows
 
