@@ -13,7 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
 if TYPE_CHECKING:
     from download import Progress
@@ -138,6 +141,7 @@ def _fetch(options: dict[str, Any]) -> int:
     import signal
 
     import geography
+    from download import NAMES
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt  # takes the unfinished file away
@@ -148,7 +152,8 @@ def _fetch(options: dict[str, Any]) -> int:
     with _Bar() as bar:
         outcomes = geography.update_now(_plan(options), bar.tell)
     for outcome in outcomes:
-        click.echo(f"{PROGRAM}: {outcome.message}", err=True)
+        name = NAMES[outcome.kind]
+        click.echo(f"{PROGRAM}: {f'{name} not fetched: {outcome.why}' if outcome.why else outcome.message}", err=True)
     return 0 if all(outcome.status in ("installed", "current") for outcome in outcomes) else 1
 
 
@@ -288,7 +293,10 @@ def _fail(message: str) -> int:
 
 
 def main() -> NoReturn:
-    command(prog_name=PROGRAM)
+    try:
+        command(prog_name=PROGRAM)
+    except ModuleNotFoundError as error:
+        sys.exit(f"{PROGRAM}: the Python package {error.name} is not installed; try: pip install -r requirements.txt")
     raise SystemExit(0)
 
 

@@ -104,7 +104,7 @@ def _scope(address: str) -> str:
     try:
         ip = IP(address)
         if ip.version() == 6 and ip.iptype() == "IPV4MAP":
-            ip = ip.v46map()  # type: ignore[no-untyped-call]  # IPy has no annotations
+            ip = IP(ip.int() & 0xFFFFFFFF, ipversion=4)
     except (ValueError, TypeError):
         return ""
     for net, name in _SPECIAL:

@@ -143,6 +143,10 @@ class _Parser:
 
     def term(self, word: str, position: int) -> Predicate:
         name, colon, value = word.partition(":")
+        if (odd := re.match(r"&&|\|\||[a-z]+(?:=|<|>)", word.lower())) and not colon:
+            if odd.group() in ("&&", "||"):
+                raise self.error(f"'{odd.group()}' is no word of filters: a blank means and; write or", position)
+            raise self.error(f"write {odd.group()[:-1]}:{word[len(odd.group()) - 1 :].lstrip('=')}", position)
         if not colon or not re.fullmatch(r"[A-Za-z]+", name) or _is_address(word):
             return _bare(word.replace('"', "").lower(), self.context)
         make = FIELDS.get(name.lower())
@@ -441,7 +445,8 @@ def _bare(word: str, context: Context) -> Predicate:
 def shown_text(flow: Flow, context: Context) -> str:
     """Everything a row shows, in lower case: what a bare word searches."""
     e = flow.ends()
-    texts: list[object] = [flow.kind.protocol, flow.state or "", *flow.flags(), *e.nat]
+    family = flow.kind.family or ("ipv6" if ":" in e.src else "ipv4")
+    texts: list[object] = [family, flow.kind.protocol, flow.state or "", *flow.flags(), *e.nat]
     for address, port in (
         (e.src, e.sport),
         (e.dst, e.dport),
@@ -466,6 +471,7 @@ FIELDS: dict[str, Callable[[str, Context], Predicate]] = {
     "sport": _sport,
     "dport": _dport,
     "country": _country,
+    "cc": _country,
     "asn": _asn,
     "org": _org,
     "city": _city,

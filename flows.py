@@ -32,6 +32,7 @@ TAPE = 20_000  # events kept for a flow's "life so far"
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
 
 
+FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
 IDLE = (0.0, 0.0)  # one object for all flows that rest
 
 
@@ -367,7 +368,9 @@ class FlowTable:
             else:
                 self._sample(flow, rest, now)
         elif flow is not None:
-            if flow.rates is not IDLE and b"packets=" in rest:
+            if flow.state in FINISHED:
+                flow.rates = flow.rates and IDLE  # nothing is to come: no smooth way down
+            elif flow.rates is not IDLE and b"packets=" in rest:
                 flow.rates = _smoothed(flow.rates, 0.0, 0.0, now - flow.sampled)
             flow.sampled = now
         if flow is None:

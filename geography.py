@@ -24,7 +24,7 @@ REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few fo
 DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day
 FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the C reader, 500 with the pure one
 KINDS = ("city", "asn")
-MISSING = "no GeoIP database: no countries, cities or networks"
+MISSING = "no GeoIP database"
 MISSING_CURE = "conntrack_monitor.py --update-geoip"
 
 

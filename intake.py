@@ -33,6 +33,13 @@ class Status:
     began: bool = False  # something was ever heard from the source
 
 
+def reject_text(line: bytes) -> str:
+    """A line that was not understood, as people may see it."""
+    if line.startswith(b"\x1f\x8b"):
+        return "it is compressed: zcat it first"
+    return clean(line.decode("utf-8", "replace"), 60)
+
+
 class Intake:
     """Applies items to a table. ``report`` is told of each event, and of each flow that only a listing found."""
 
@@ -73,7 +80,7 @@ class Intake:
         rows, rejects = cut(block.data, self._last)
         if rejects:
             self.status.rejects += len(rejects)
-            self.status.first_reject = self.status.first_reject or clean(rejects[0].decode("utf-8", "replace"), 60)
+            self.status.first_reject = self.status.first_reject or reject_text(rejects[0])
         if rows:
             self.status.began = True
             self._last = rows[-1][-1]

@@ -240,9 +240,11 @@ class Once(Runner):
                 return WELL
             for item in self.source.poll():
                 self.take(item)
-                complete = complete or isinstance(item, Ended) or (isinstance(item, ListingEnded) and item.complete)
-                complete = complete and (not self.source.live or isinstance(item, ListingEnded))
-                if complete and self.source.live:
+                if self.source.live:  # as soon as the table is whole
+                    complete = isinstance(item, ListingEnded) and item.complete
+                else:  # a recording: as it stands at its end
+                    complete = isinstance(item, Ended)
+                if complete:
                     break
         if not complete:
             return self.fail()

@@ -40,7 +40,9 @@ def not_started(argv: Sequence[str], error: OSError) -> Problem:
             return Problem(f"{name} is not installed here", "apt install conntrack", NOT_FOUND)
         return Problem(f"{name}: no such program", code=NOT_FOUND)
     if isinstance(error, PermissionError):
-        return Problem(f"{name} may not be run: permission denied", f"ls -l {name}", NOT_PERMITTED)
+        return Problem(
+            f"{name} may not be run: permission denied", f"ls -l {name}" if "/" in name else "", NOT_PERMITTED
+        )
     return Problem(f"{name} could not be started: {error.strerror}")
 
 
@@ -52,11 +54,11 @@ def explain(argv: Sequence[str], stderr: str, status: int) -> Problem:
             return make(match)
     said = clean(_last_line(stderr))
     if status < 0:
-        return Problem(f"{command}: killed by signal {-status}" + (f" ({said})" if said else ""))
+        return Problem(f"killed by signal {-status}" + (f": {said}" if said else "") + f" ({command})")
     if status == 127:
         return Problem(f"{command}: not found" + (f" ({said})" if said else ""), "apt install conntrack", NOT_FOUND)
     if said:
-        return Problem(f"{command}: {said}")
+        return Problem(f"{said} ({command})")
     return Problem(f"{command} ended with status {status} and said nothing")
 
 
@@ -98,6 +100,10 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match[str]], Problem]], ...] = (
         lambda _m: Problem(
             "this kernel has no connection tracking (nf_conntrack_netlink)", "modprobe nf_conntrack_netlink"
         ),
+    ),
+    (
+        r"setting the network namespace[^\n]*Operation not permitted|Operation not permitted[^\n]*namespace",
+        lambda _m: Problem("not permitted: entering a network namespace needs root", "sudo", NOT_PERMITTED),
     ),
     (
         r'Cannot open network namespace "([^"]*)"',

@@ -7,7 +7,7 @@ plain text 0.02 ms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wcwidth import wcwidth
 
@@ -408,7 +408,7 @@ def _table(scene: Scene, width: int, room: int) -> list[Line]:
     view.page = max(1, room - head)
     keep_in_sight(view)
     bar = width >= 20 and len(view.order) > view.page
-    columns = fit(width - bar, _wanted_columns(view))
+    columns = fit(width - bar, _wanted_columns(view, width - bar))
     lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
     for at in range(view.top, min(view.top + view.page, len(view.order))):
         line = _row(scene, view.order[at], columns, width - bar)
@@ -430,7 +430,12 @@ def _empty_lines(scene: Scene, width: int) -> list[Line]:
     return lines
 
 
-def _wanted_columns(view: View) -> list[Column]:
+ASKED = 35  # the rank of columns that a key has asked for: after the two ends, before all others
+FIXED = ("proto", "source", "destination")  # whose row it is stays in sight while the others move
+
+
+def _wanted_columns(view: View, width: int) -> list[Column]:
+    """The columns in question, without those scrolled away; what a key asked for comes before others."""
     only = {
         "auto": {"cc", "city", "asn", "org"},
         "country": {"cc"},
@@ -440,7 +445,18 @@ def _wanted_columns(view: View) -> list[Column]:
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
     columns = [column for column in COLUMNS if column.key not in geo or column.key in only]
-    return columns[min(view.shift, len(columns) - 1) :]
+    asked = {view.sort} | (only if view.geo != "auto" else set())
+    columns = [replace(column, rank=min(column.rank, ASKED)) if column.key in asked else column for column in columns]
+    fixed = [column for column in columns if column.key in FIXED]
+    others = [column for column in columns if column.key not in FIXED]
+
+    def left(shift: int) -> list[Column]:
+        return [column for column in columns if column in fixed or column in others[shift:]]
+
+    view.shift = min(view.shift, len(others) - 1)
+    while view.shift and len(fit(width, left(view.shift - 1))) == len(left(view.shift - 1)):
+        view.shift -= 1  # all that is left is in sight already
+    return left(view.shift)
 
 
 def _heading(view: View, columns: Sequence[tuple[Column, int]], glyphs: Glyphs) -> Span:

@@ -229,7 +229,7 @@ class Screen:
         """On a terminal that can't place its cursor: the whole text again, when it is another."""
         if lines != self._lines:
             self._lines = lines
-            text = "".join("".join(part for part, _ in line).rstrip() + "\r\n" for line in lines) + "\r\n"
+            text = "".join("".join(part for part, _ in line).rstrip() + "\n" for line in lines) + "\n"
             self._write((_ascii(text) if self.glyphs.ascii else text).encode("utf-8", "replace"))
 
     def _change(self, y: int, before: list[Cell], after: list[Cell]) -> str:

@@ -397,12 +397,16 @@ def _remembered(view: View, prompt: Prompt, key: str) -> str:
 
 
 def _try_filter(view: View, prompt: Prompt) -> None:
-    """Live effect: a right expression filters at once, a wrong one says why and leaves the last right one."""
+    """Live effect: a right expression filters at once; a wrong one says where and why, and what was before holds.
+
+    Not the longest right beginning: of "state:foo" that is the bare word "state", which fits nothing.
+    """
     try:
         view.set_filter(prompt.text)
         prompt.error = ""
     except FilterError as error:
-        prompt.error = f"{error.message} (at {error.position + 1})"
+        prompt.error = f"at {error.position + 1}: {error.message}"
+        view.set_filter(prompt.before)
 
 
 def _keep_filter(view: View, prompt: Prompt) -> None:

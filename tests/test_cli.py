@@ -146,6 +146,15 @@ def test_once_as_json_is_a_line_a_flow() -> None:
     assert "direction" not in found[0]
 
 
+def test_once_shows_a_recording_as_it_stood_at_its_end(tmp_path: Path) -> None:
+    first, second = (line + b"\n" for line in MIXED.read_bytes().splitlines()[:2])
+    path = tmp_path / "two.rec"
+    path.write_bytes(b"# 10.5 list\n" + first + b"# 11.5 end 1\n# 20.5 list\n" + second + b"# 21.5 end 1\n")
+    (item,) = objects(run("--replay", str(path), "--once", "--json").stdout)
+    assert item["id"] == objects(run("--replay", "-", "--once", "--json", stdin=second).stdout)[0]["id"]
+    assert item["time"] == "1970-01-01T00:00:21.500000Z"
+
+
 def test_sorting_reversing_limiting() -> None:
     def sizes(*args: str) -> list[int]:
         found = objects(run("--replay", str(MIXED), "--once", "--json", "--sort", "bytes", *args).stdout)
@@ -459,6 +468,15 @@ esac"""
     assert [item["event"] for item in found] == ["list"] * lines + ["destroy"] * (lines - 4)
     assert all(item["inferred"] is True for item in found[lines:])
     assert not any("inferred" in item for item in found[:lines])
+
+
+def test_a_missing_package_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "IPy.py").write_text("raise ModuleNotFoundError(\"No module named 'IPy'\", name='IPy')")
+    result = run("--replay", str(MIXED), "--once", env={"PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 1
+    assert result.stderr == (
+        b"conntrack-monitor: the Python package IPy is not installed; try: pip install -r requirements.txt\n"
+    )
 
 
 def test_conntrack_1_4_6_refuses_f_with_e(fake: Callable[[str], str], tmp_path: Path) -> None:

@@ -167,6 +167,9 @@ def test_what_an_expression_selects(expression: str, ids: set[int]) -> None:
         ("(a", 0, "'(' without ')'"),
         ("a)", 1, "')' without '('"),
         ("()", 1, "a word is missing before ')'"),
+        ("a && b", 2, "a blank means and; write or"),
+        ("bytes>1M", 0, "write bytes:>1M"),
+        ("src=10.0.0.1", 0, "write src:10.0.0.1"),
         ('org:"x', 4, "quotation mark without its partner"),
     ],
 )

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import World, event, feed, keys, line, listing, worlds
 
-from columns import SORTS
+from columns import SORTS, fit
 from filters import FilterError, from_flags
+from render import _wanted_columns
 from view import BINDINGS, View, press
 
 
@@ -32,6 +33,29 @@ def test_every_function_and_control_key_has_a_plain_twin() -> None:
     for binding in BINDINGS:
         if any(key.startswith("f") and key[1:].isdigit() for key in binding.keys):
             assert any(len(key) == 1 or key == "space" for key in binding.keys), binding
+
+
+def test_columns_scroll_and_stop_and_whose_row_it_is_stays() -> None:
+    world = World([line(n) for n in range(3)])
+    for _ in range(40):
+        world.keys("right")
+        heads = [column.key for column, _ in fit(80, _wanted_columns(world.view, 80))]
+        assert heads[0] == "proto"
+        assert {"source", "destination"} <= set(heads)
+    assert heads[-1] == "timeout"
+    assert sum(width for _, width in fit(80, _wanted_columns(world.view, 80))) > 60
+    world.keys(*["left"] * 40)
+    assert world.view.shift == 0
+
+
+def test_a_wrong_filter_lets_what_was_before_hold() -> None:
+    world = World([line(n) for n in range(3)])
+    for key in "/state:foo":
+        world.keys(key)
+    assert world.view.prompt is not None
+    assert world.view.prompt.error.startswith("at 7: 'foo' is no state")
+    world.refresh(5)
+    assert len(world.view.order) == 3
 
 
 # --- every key does what the help says --------------------------------------------------------------------------------
