@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import ends
 from clean import clean
 from export import endpoint, size_text, span_text
-from filters import Context
-from flows import Flow
+from fields import Context
+from flow import Flow
 from names import service
 from places import Place
 

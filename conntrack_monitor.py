@@ -183,7 +183,8 @@ class _Bar:
 
 def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
     """The checked options, as the loop takes them."""
-    from filters import Context, FilterError, compile_filter, from_flags
+    from fields import Context
+    from filters import FilterError, compile_filter, from_flags
     from loop import Wishes
 
     _check_combinations(ctx, options)

@@ -6,8 +6,9 @@ import ends
 from clean import clean
 from columns import nat_text, shown
 from export import endpoint, size_text, span_text
-from filters import Context
-from flows import Flow, FlowTable
+from fields import Context
+from flow import Flow
+from flows import FlowTable
 from names import service
 from parse import Record, Tuple
 

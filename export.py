@@ -15,8 +15,8 @@ from typing import Any
 
 import ends
 from clean import clean
-from filters import Context
-from flows import Flow
+from fields import Context
+from flow import Flow
 from parse import Record, Tuple
 
 Item = dict[str, Any]

@@ -19,10 +19,10 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from itertools import islice
-from typing import NamedTuple
 
 import ends
-from parse import EVENTS, Cut, Kind, Record, kind_of, record
+from flow import Counts, Flow, counts_in, told
+from parse import EVENTS, Cut, Kind, kind_of
 
 # The kernel's default maximum is 262,144; four times that bounds a recording that only ever opens flows.
 MAX_LIVE = 1_048_576
@@ -30,192 +30,11 @@ MAX_CLOSED = 50_000
 HISTORY = 60  # seconds of the events sparkline
 TAPE = 20_000  # events kept for a flow's "life so far"
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
-
-
 FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
 IDLE = (0.0, 0.0)  # one object for all flows that rest
 
-
-class Counts(NamedTuple):
-    """Packets and layer-3 bytes of both directions."""
-
-    original_packets: int
-    original_bytes: int
-    reply_packets: int
-    reply_bytes: int
-
-
-_COUNTERS = re.compile(rb"packets=(\d{1,20}) bytes=(\d{1,20})")
-_ENDS = re.compile(
-    rb"(?<![^ ])src=([0-9a-fA-F:.]{2,45}) dst=([0-9a-fA-F:.]{2,45})"
-    rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
-    rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
-)
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
-_MARK = re.compile(rb" mark=(\d{1,10})")
 _ID = re.compile(rb" id=(\d{1,10})(?= labels|$)")
-_FLAG = re.compile(rb"\[(UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]")
-_DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock that was stepped back
-
-
-def _told(rest: bytes) -> bytes:
-    """``rest`` without the [USERSPACE] part, in which a program's name may say anything."""
-    return rest.partition(b" [USERSPACE]")[0] if b"[USERSPACE]" in rest else rest
-
-
-def counts_in(rest: bytes) -> Counts | None:
-    """The counters of both directions, or None where accounting was off when the flow began."""
-    found = _COUNTERS.findall(_told(rest))
-    if len(found) < 2:
-        return None
-    (packets, size), (reply_packets, reply_size) = found[:2]
-    return Counts(int(packets), int(size), int(reply_packets), int(reply_size))
-
-
-class Flow:
-    """One flow, mostly as text: 200,000 of them stay in memory and a few dozen are on show.
-
-    Bytes, not parsed fields, are what a listing compares with, so an unchanged flow costs one comparison.
-    """
-
-    __slots__ = (
-        "born",
-        "ended",
-        "exact",
-        "generation",
-        "inbound",
-        "inferred",
-        "key",
-        "kind",
-        "listed",
-        "rates",
-        "rest",
-        "sampled",
-        "seen",
-        "state",
-        "timeout",
-    )
-
-    def __init__(self, key: bytes, kind: Kind, born: float, exact: bool) -> None:
-        self.key = key
-        self.kind = kind
-        self.state: str | None = None
-        self.timeout: int | None = None  # seconds, at the time ``seen``
-        self.rest = b""  # the newest line's text behind the original tuple
-        self.listed: bytes | None = None  # the last listing's, while ``rest`` is an event's and has no counters
-        self.born = born
-        self.exact = exact  # its NEW was seen, so ``born`` is its birth and not only our first sight of it
-        self.seen = born
-        self.sampled = born  # when the counters were read last
-        self.rates: tuple[float, float] | None = None  # bytes a second: original, reply
-        self.generation = 0  # the newest listing that named it, or during which an event did
-        self.inbound: bool | None = None
-        self.ended: float | None = None
-        self.inferred = False  # a listing showed that it is gone; no DESTROY said so
-
-    @property
-    def original(self) -> bytes:
-        """The original tuple's text."""
-        return self.key.partition(b" ")[2].partition(b"|")[0]
-
-    @property
-    def row(self) -> Cut:
-        """The newest line about this flow, as the parser cuts it."""
-        return self._row(self.rest)
-
-    def _row(self, rest: bytes) -> Cut:
-        timeout = b"" if self.timeout is None else b"%d " % self.timeout
-        state = b"" if self.state is None else self.state.encode() + b" "
-        return b"", b"", _head(self.kind), timeout, state, self.original, rest
-
-    def record(self) -> Record:
-        """All that is known: the newest line, and what only the last listing said (counters, use, helper...)."""
-        newest = record(self.row)
-        if self.listed is not None:
-            _fill(newest, record(self._row(self.listed)))
-        return newest
-
-    def counts(self) -> Counts | None:
-        return counts_in(self.rest) or (counts_in(self.listed) if self.listed is not None else None)
-
-    def total(self) -> int | None:
-        """Bytes of both directions."""
-        for rest in (self.rest, self.listed):
-            if rest is not None and len(found := _COUNTERS.findall(_told(rest))) >= 2:
-                return int(found[0][1]) + int(found[1][1])
-        return None
-
-    def packets(self) -> int | None:
-        counts = self.counts()
-        return None if counts is None else counts.original_packets + counts.reply_packets
-
-    def rate(self) -> float | None:
-        """Smoothed bytes a second of both directions; None until two samples of the counters are there."""
-        return None if self.rates is None else self.rates[0] + self.rates[1]
-
-    def age(self, now: float) -> float:
-        """Seconds since its birth, or, where ``knows_age`` is False, at least that many.
-
-        A closed flow's age is its duration.
-        """
-        end = now if self.ended is None else self.ended
-        if not self.exact and (delta := _DELTA.search(self.listed or self.rest)):
-            return int(delta.group(1)) + max(0.0, end - self.sampled)
-        return max(0.0, end - self.born)
-
-    def knows_age(self) -> bool:
-        return self.exact or _DELTA.search(self.listed or self.rest) is not None
-
-    def remaining(self, now: float) -> int | None:
-        """Seconds until the kernel forgets it if nothing more comes."""
-        if self.timeout is None or self.ended is not None:
-            return None
-        return max(0, round(self.timeout - (now - self.seen)))
-
-    def flags(self) -> list[str]:
-        return [flag.decode() for flag in _FLAG.findall(_told(self.rest))]
-
-    def mark(self) -> int:
-        found = _MARK.search(_told(self.rest))
-        return int(found.group(1)) if found else 0
-
-    def zones(self) -> list[int]:
-        return [int(word.rpartition(b"=")[2]) for word in self.key.partition(b"|")[2].split(b"|") if word]
-
-    def ends(self) -> ends.Ends:
-        src, dst, sport, dport = _pair(self.original)
-        return ends.Ends(src, dst, sport, dport, *_pair(_told(self.rest)))
-
-
-def _pair(text: bytes) -> tuple[str, str, int | None, int | None]:
-    """Addresses and ports of the first tuple in ``text``; an ICMP id or GRE key stands where a port would."""
-    match = _ENDS.search(text)
-    if match is None:
-        return "", "", None, None
-    src, dst, sport, dport, icmp_type, icmp_id, srckey, dstkey = match.groups()
-    if sport is not None:
-        return src.decode(), dst.decode(), int(sport), int(dport)
-    if icmp_type is not None:
-        return src.decode(), dst.decode(), int(icmp_id), int(icmp_id)
-    if srckey is not None:
-        return src.decode(), dst.decode(), int(srckey, 16), int(dstkey, 16)
-    return src.decode(), dst.decode(), None, None
-
-
-def _head(kind: Kind) -> bytes:
-    numbers = {"ipv4": "2", "ipv6": "10"}
-    family = f"{kind.family:<8} {numbers.get(kind.family, '0')} " if kind.family else ""
-    return f"{family}{kind.protocol:<8} {kind.number} ".encode()
-
-
-def _fill(newest: Record, listed: Record) -> None:
-    """Put what only the listing said into the newest record."""
-    for name in ("mark", "secmark", "secctx", "delta_time", "start", "helper", "use", "id", "labels"):
-        if getattr(newest, name) is None:
-            setattr(newest, name, getattr(listed, name))
-    for mine, theirs in ((newest.original, listed.original), (newest.reply, listed.reply)):
-        if mine.packets is None:
-            mine.packets, mine.bytes = theirs.packets, theirs.bytes
 
 
 class FlowTable:
@@ -264,7 +83,7 @@ class FlowTable:
         kind, prefix = known
         key = prefix + original
         if b"zone" in rest:
-            zones = _ZONES.findall(_told(rest))
+            zones = _ZONES.findall(told(rest))
             if zones:
                 key += b"|" + b"|".join(zones)
         return key, kind
@@ -537,7 +356,7 @@ def _differ(one: bytes, other: bytes) -> bool:
     """Do two texts name different ids? Without `-o id`, or with the same one, nobody can tell."""
     if one[-14:] == other[-14:]:  # " id=4294967295": the id stands last in a listing
         return False
-    first, second = _ID.search(_told(one)), _ID.search(_told(other))
+    first, second = _ID.search(told(one)), _ID.search(told(other))
     return first is not None and second is not None and first.group(1) != second.group(1)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clean import clean
-from flows import Flow, FlowTable
+from flow import Flow
+from flows import FlowTable
 from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
 from parse import EVENTS, Cut, cut
 from problems import Problem

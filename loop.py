@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING
 import click
 
 import export
-from filters import Context, Predicate, all_of, compile_filter
-from flows import Flow, FlowTable
+from fields import Context, Predicate
+from filters import all_of, compile_filter
+from flow import Flow
+from flows import FlowTable
 from intake import Intake
 from items import Block, Ended, Item, ListingEnded, Lost, Trouble
 from parse import Cut, record
 from problems import ACCOUNTING_CURE, NOT_FOUND, NOT_PERMITTED, TRACKING_CURE, TRACKING_OFF, WELL, Problem
 from recording import Recorder
+from signals import Signals
 from source import Source
 
 if TYPE_CHECKING:
@@ -100,52 +103,6 @@ def _quietly(close: Callable[[], None]) -> None:
 
 def say(text: str) -> None:
     click.echo(f"{PROGRAM}: {text}", err=True)
-
-
-class Signals:
-    """Signals as bytes on a pipe: Python's poll and select do not return for a signal (PEP 475)."""
-
-    CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGWINCH", "SIGTSTP", "SIGCONT")
-    ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-
-    def __enter__(self) -> Signals:
-        self.read_fd, self._write_fd = os.pipe()
-        os.set_blocking(self.read_fd, False)
-        os.set_blocking(self._write_fd, False)
-        self._wakeup = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        self._before = {number: signal.getsignal(number) for number in map(self._number, self.CAUGHT)}
-        for number, handler in self._before.items():
-            if handler is not signal.SIG_IGN or number == signal.SIGWINCH:  # nohup ignores SIGHUP: so do we
-                signal.signal(number, _noted)
-        return self
-
-    @staticmethod
-    def _number(name: str) -> signal.Signals:
-        return signal.Signals[name]
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        signal.set_wakeup_fd(self._wakeup)
-        os.close(self.read_fd)
-        os.close(self._write_fd)
-
-    def waiting(self) -> list[int]:
-        """The signals that came since the last call, in their order."""
-        try:
-            return list(os.read(self.read_fd, 4096))
-        except BlockingIOError:
-            return []
-
-    def stop_here(self) -> None:
-        """Be stopped, as Ctrl+Z asks; returns when continued."""
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, _noted)
-
-
-def _noted(_number: int, _frame: object) -> None:
-    """The wakeup fd tells the loop; Python wants a handler beside it."""
 
 
 class Runner:

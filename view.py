@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from clean import clean
 from columns import BY_KEY, SORTS, Shown, shown
-from filters import Context, FilterError, Predicate, all_of, compile_filter
-from flows import Flow, FlowTable
+from fields import Context, Predicate
+from filters import FilterError, all_of, compile_filter
+from flow import Flow
+from flows import FlowTable
 from intake import Status
 from problems import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, TRACKING_OFF
 

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from lab import Namespace, load  # noqa: E402
 
-from filters import Context  # noqa: E402
+from fields import Context  # noqa: E402
 from flows import FlowTable  # noqa: E402
 from geography import Geography, Plan  # noqa: E402
 from intake import Status  # noqa: E402

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from filters import Context
-from flows import Flow, FlowTable
+from fields import Context
+from flow import Flow
+from flows import FlowTable
 from parse import EVENTS, cut, record
 from places import Place
 

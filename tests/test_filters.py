@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filters import FIELDS, Context, FilterError, compile_filter, from_flags
-from flows import Flow, FlowTable
+from fields import FIELDS, Context
+from filters import FilterError, compile_filter, from_flags
+from flow import Flow
+from flows import FlowTable
 from parse import cut
 from places import Place
 

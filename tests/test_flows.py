@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import flows
-from flows import Flow, FlowTable
+from flow import Flow
+from flows import FlowTable
 from parse import cut
 
 

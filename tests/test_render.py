@@ -15,7 +15,8 @@ from worlds import World, event, feed, keys, line, listing, sizes, text_of, widt
 
 from columns import COLUMNS, fit
 from problems import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
-from render import ASCII, ROLES, cut, cut_middle, frame, sparkline, wrap
+from render import ASCII, ROLES, frame, sparkline
+from spans import cut, cut_middle, wrap
 from view import BINDINGS, press
 
 LONG = "2001:db8:1111:2222:3333:4444:5555:6666"

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from worlds import World, line, worlds
 
 import screen as module
-from render import ASCII, ROLES, Glyphs, Line, cells, clip, frame
+from render import ASCII, ROLES, Glyphs, frame
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
+from spans import Line, cells, clip
 
 UTF8 = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
 

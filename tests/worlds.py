@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from filters import Context
+from fields import Context
 from flows import FlowTable
 from intake import Status
 from parse import cut
 from places import Place
-from render import Glyphs, Line, Scene, cells
+from render import Glyphs, Scene
+from spans import Line, cells
 from view import BINDINGS, View, press, refresh
 
 
