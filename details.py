@@ -116,10 +116,21 @@ def _other_lines(record: Record) -> list[Line]:
     lines: list[Line] = []
     if record.mark:
         lines.append(("mark", f"{record.mark} ({record.mark:#x})"))
-    for label, value in (("zone", record.zone), ("use", record.use), ("secmark", record.secmark)):
+    numbers = (
+        ("zone", record.zone),
+        ("use", record.use),
+        ("secmark", record.secmark),
+        ("delta-time", record.delta_time),
+    )
+    for label, value in numbers:
         if value is not None:
             lines.append((label, str(value)))
-    for label, text in (("helper", record.helper), ("secctx", record.secctx), ("began", record.start)):
+    for label, text in (
+        ("helper", record.helper),
+        ("secctx", record.secctx),
+        ("start", record.start),
+        ("stop", record.stop),
+    ):
         if text is not None:
             lines.append((label, clean(text)))
     if record.labels is not None:

@@ -457,6 +457,9 @@ class Live(Runner):
             if wish == "redraw":
                 self.screen.repaint()
                 self.source.list_now()
+            if wish in ("faster", "slower"):
+                seconds = self.source.pace(0.5 if wish == "faster" else 2.0)
+                self.view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
         self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
         return False
 

@@ -123,6 +123,9 @@ class Replay:
     def list_now(self) -> None:
         pass  # a recording lists when it did
 
+    def pace(self, factor: float) -> None:  # noqa: ARG002
+        return None
+
     def poll(self) -> Iterator[Item]:
         self._read()
         while self._waiting and self._waiting[0][0] <= self._due():

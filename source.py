@@ -34,6 +34,7 @@ BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
 FACTS_EVERY = 5.0
 OWN_EVERY = 60.0
+FASTEST, SLOWEST = 0.25, 64.0  # seconds between listings that keys can set
 OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
 
 
@@ -55,6 +56,9 @@ class Source(Protocol):
 
     def list_now(self) -> None:
         """Ask for a fresh listing, where there is anything to ask."""
+
+    def pace(self, factor: float) -> float | None:
+        """Multiply the pause between listings; the new one in seconds, None where nothing is listed."""
 
     def close(self) -> None: ...
 
@@ -254,6 +258,11 @@ class Live:
         for child in children:
             if child:
                 child.stop()
+
+    def pace(self, factor: float) -> float:
+        self.interval = max(FASTEST, min(self.interval * factor, SLOWEST))
+        self._listing_due = min(self._listing_due, self.clock() + self.interval)
+        return self.interval
 
     def list_now(self) -> None:
         """A listing as soon as possible: what it will name begins after this moment."""

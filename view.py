@@ -296,6 +296,10 @@ def _shift(step: int) -> Action:
     return action
 
 
+def _pace(wish: str) -> Action:
+    return lambda _view, _table: wish
+
+
 def _redraw(view: View, _table: FlowTable) -> str:
     view.due = 0.0
     return "redraw"
@@ -325,13 +329,15 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("c",), _geo, "geography columns: auto, country, network, city, off", "geo"),
     Binding(("z", "H"), _closed, "show or hide closed flows"),
     Binding(("o",), _freeze, "hold the order of the rows"),
+    Binding(("+",), _pace("faster"), "list more often"),
+    Binding(("-",), _pace("slower"), "list less often"),
     Binding(("ctrl-l",), _redraw, "draw the screen anew and list at once"),
 )
 BY_NAME = {key: binding for binding in BINDINGS for key in binding.keys}
 
 
 def press(view: View, table: FlowTable, key: str) -> str:
-    """Do what a key means. Returns "", "quit" or "redraw"."""
+    """Do what a key means. Returns "", "quit", "redraw", "faster" or "slower"."""
     view.message = ""
     if view.prompt is not None:
         if key == "ctrl-c":
