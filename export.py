@@ -94,9 +94,12 @@ def derived(flow: Flow, context: Context) -> Item:
     return item
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for every line
+
+
 def json_line(item: Item) -> str:
     """ASCII only, so that control characters of a program's name are escaped, C1 ones too."""
-    return json.dumps(item, separators=(",", ":")) + "\n"
+    return _encode(item) + "\n"
 
 
 _TUPLE_COLUMNS = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")

@@ -395,7 +395,7 @@ def _take_words(out: Record, text: str) -> None:
 
 def _number(text: str | None) -> int | None:
     """A decimal of at most 20 digits (an u64), or None."""
-    return int(text) if text and len(text) <= 20 and text.isascii() and text.isdigit() else None
+    return int(text) if text and len(text) <= 20 and text.isdecimal() and text.isascii() else None
 
 
 def records(block: bytes) -> Iterator[Record]:
