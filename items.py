@@ -16,6 +16,7 @@ class Block:
 
     data: bytes
     at: float | None
+    events: bool = False  # from the listener; else from a listing, or from a recording, which mixes them
 
 
 @dataclass(frozen=True)

@@ -287,18 +287,15 @@ class Stream(Runner):
     def _take_in_order(self, item: Item) -> None:
         """The flows that exist come first: events wait until the first listing is through."""
         if self._held is not None:
-            if isinstance(item, Block) and self.table.listing and _is_event(item) and self._held_size < HELD:
+            if isinstance(item, Block) and item.events:
                 self._held.append(item)
                 self._held_size += len(item.data)
+                if self._held_size > HELD:  # better out of order than out of memory
+                    self._release()
                 return
-            if isinstance(item, Block) and not self.table.listing and not self.table.listings:
-                self._held.append(item)
-                return
-            if isinstance(item, (ListingEnded,)) or (isinstance(item, Trouble) and item.part == "listing"):
-                held, self._held = self._held, None
+            if isinstance(item, ListingEnded) or (isinstance(item, Trouble) and item.part == "listing"):
                 self.take(item)
-                for block in held:
-                    self.take(block)
+                self._release()
                 return
         if isinstance(item, Lost):
             say(f"lost: {item.what}; the table is being read anew")
@@ -311,6 +308,12 @@ class Stream(Runner):
                 say(f"{item.part} stopped: {item.problem}; trying again")
             return
         self.take(item)
+
+    def _release(self) -> None:
+        """Take in the events that were held back, and hold no more."""
+        held, self._held = self._held or [], None
+        for block in held:
+            self.take(block)
 
     def _report(self, event: str, flow: Flow, row: Cut, now: float) -> None:
         context = self.wishes.context
@@ -329,10 +332,6 @@ class Stream(Runner):
     def _flush(self) -> None:
         out, self._out = self._out, []
         write_out(out)
-
-
-def _is_event(block: Block) -> bool:
-    return b"] " in block.data[:64]
 
 
 def write_out(texts: Iterable[str]) -> None:

@@ -293,7 +293,7 @@ class Live:
             if not events.well:
                 events.well = True
                 yield Trouble(now, "events", None)
-            yield Block(data, now)
+            yield Block(data, now, events=True)
         said = child.read_errors()
         if said and is_loss(said.decode("utf-8", "replace")):
             yield Lost(now, "events (ENOBUFS)")
