@@ -5,6 +5,24 @@ from __future__ import annotations
 import unicodedata
 
 
+def printable(text: str) -> str:
+    """``text`` without control, format, surrogate or private characters; its blanks stay as they are.
+
+    >>> printable("Thu Nov  5\\x1b[0m"), printable(" a\\u00a0b\\t")
+    ('Thu Nov  5[0m', ' a b ')
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = []
+    for char in text:
+        category = unicodedata.category(char)
+        if category[0] == "Z" or char in "\t\n\r":
+            kept.append(" ")
+        elif category[0] != "C":
+            kept.append(char)
+    return "".join(kept)
+
+
 def clean(text: str, limit: int = 256) -> str:
     """``text`` in one line: no control, format, surrogate or private characters, blanks collapsed, cut to ``limit``.
 
@@ -13,14 +31,4 @@ def clean(text: str, limit: int = 256) -> str:
     >>> clean("conn\\x1b[31mtrack\\n"), clean("a\\u202eb  c")
     ('conn[31mtrack', 'ab c')
     """
-    text = text[: limit * 4]
-    if not (text.isascii() and text.isprintable()):
-        kept = []
-        for char in text:
-            category = unicodedata.category(char)
-            if category[0] == "Z" or char in "\t\n\r":
-                kept.append(" ")
-            elif category[0] != "C":
-                kept.append(char)
-        text = "".join(kept)
-    return " ".join(text.split())[:limit]
+    return " ".join(printable(text[: limit * 4]).split())[:limit]

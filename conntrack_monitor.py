@@ -113,6 +113,8 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
+    if options["update_geoip"] and options["no_download"]:
+        raise click.UsageError("--update-geoip and --no-download exclude each other.")
     if options["geoip_worker"] or options["update_geoip"]:
         ctx.exit(_guarded(lambda: _fetch(options)))
     import loop
@@ -120,7 +122,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     ctx.exit(_guarded(lambda: loop.run(_wishes(ctx, options))))
 
 
-# --expression and the others whose variable is not their option's name.
+# The variable is named as the option is, also where the parameter's name is another one.
 for _parameter in command.params:
     for _long in (name[2:] for name in _parameter.opts if name.startswith("--")):
         if isinstance(_parameter, click.Option) and _parameter.name != _long.replace("-", "_"):

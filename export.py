@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import ends
-from clean import clean
+from clean import printable
 from fields import Context
 from flow import Flow
 from parse import Record, Tuple
@@ -138,8 +138,8 @@ def _csv_cell(item: Item, column: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return clean(",".join(map(str, value)), 4096)
-    return clean(value, 4096) if isinstance(value, str) else str(value)
+        return printable(",".join(map(str, value)))
+    return printable(value) if isinstance(value, str) else str(value)
 
 
 # --- numbers for people -----------------------------------------------------------------------------------------------

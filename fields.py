@@ -231,7 +231,7 @@ def _label(value: str, _context: Context) -> Predicate:
 _SIZES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _COMPARED = re.compile(
-    r"(>=|<=|>|<|=)?([0-9]{1,18}(?:\.[0-9]{1,9})?)([A-Za-z]*)(?:-([0-9]{1,18}(?:\.[0-9]{1,9})?)([A-Za-z]*))?"
+    r"(>=|<=|>|<|=)?([0-9]{1,20}(?:\.[0-9]{1,9})?)([A-Za-z]*)(?:-([0-9]{1,20}(?:\.[0-9]{1,9})?)([A-Za-z]*))?"
 )
 
 
@@ -275,8 +275,10 @@ def _rate(value: str, _context: Context) -> Predicate:
 
 
 def _age(value: str, context: Context) -> Predicate:
+    """Of a flow that is older than we know only "older than" can be said."""
     fits = _compared(value, _TIMES, "age:<10s")
-    return lambda flow: fits(flow.age(context.now))
+    older = value.startswith(">")
+    return lambda flow: (older or flow.knows_age()) and fits(flow.age(context.now))
 
 
 def _timeout(value: str, context: Context) -> Predicate:

@@ -155,7 +155,13 @@ class Flow:
 
     def ends(self) -> ends.Ends:
         src, dst, sport, dport = _pair(self.original)
-        return ends.Ends(src, dst, sport, dport, *_pair(told(self.rest)))
+        reply_src, reply_dst, reply_sport, reply_dport = _pair(told(self.rest))
+        if self.kind.number in (
+            1,
+            58,
+        ):  # an ICMP id is the initiator's: masquerading gives out another as it does ports
+            dport = reply_sport = None
+        return ends.Ends(src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
 
 
 def _pair(text: bytes) -> tuple[str, str, int | None, int | None]:

@@ -38,7 +38,7 @@ def not_started(argv: Sequence[str], error: OSError) -> Problem:
     if isinstance(error, FileNotFoundError):
         if name.rpartition("/")[2] == "conntrack":
             return Problem(f"{name} is not installed here", "apt install conntrack", NOT_FOUND)
-        return Problem(f"{name}: no such program", code=NOT_FOUND)
+        return Problem(f"{name}: no such program", "a look at --via and --conntrack", NOT_FOUND)
     if isinstance(error, PermissionError):
         return Problem(
             f"{name} may not be run: permission denied", f"ls -l {name}" if "/" in name else "", NOT_PERMITTED

@@ -106,6 +106,14 @@ def test_icmp_and_gre_tuples() -> None:
     assert "nat" not in gre
 
 
+def test_an_icmp_id_that_a_masquerade_changed_is_snat_alone() -> None:
+    (item,) = items(
+        b"ipv4     2 icmp     1 28 src=192.168.1.11 dst=8.8.8.8 type=8 code=0 id=1 src=8.8.8.8 dst=203.0.113.5 "
+        b"type=0 code=0 id=40123 mark=0 use=1 id=77\n"
+    )
+    assert item["nat"] == ["snat"]
+
+
 @pytest.mark.parametrize("name", ["snat-masquerade-tcp", "dnat-tcp-udp", "tcp-lifecycle"])
 def test_nat_of_captures(name: str) -> None:
     wanted = {"snat-masquerade-tcp": ["snat"], "dnat-tcp-udp": ["dnat"], "tcp-lifecycle": None}[name]
@@ -133,6 +141,7 @@ def test_csv_is_the_same() -> None:
     assert row["nat"] == "snat"
     assert row["remote.ip"] == "203.0.113.2"
     assert row["inferred"] == ""
+    assert row["start"] == "Thu Nov  5 00:00:00 2026"
 
 
 @given(st.text(max_size=30))

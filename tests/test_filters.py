@@ -31,6 +31,12 @@ ipv4     2 unknown  50 599 src=198.51.100.1 dst=198.51.100.2 src=198.51.100.2 ds
 """
 
 
+BORN = (
+    b"    [NEW] ipv6     10 sctp     132 10 CLOSED src=2001:db8:9::1 dst=2001:db8:9::2 sport=9 dport=9 "
+    b"src=2001:db8:9::2 dst=2001:db8:9::1 sport=9 dport=9 mark=7 zone=9 id=6\n"
+)
+
+
 def table() -> FlowTable:
     out = FlowTable(own=frozenset({"10.0.0.5", "203.0.113.1"}))
     out.begin_listing(0.0)
@@ -108,8 +114,10 @@ def chosen(expression: str, now: float = 5.0) -> set[int | None]:
         ("bytes:>=2005000", {1}),
         ("packets:>5", {1}),
         ("rate:>1", set()),
-        ("age:<10s", {1, 2, 3, 4, 5}),
+        ("age:<10s", set()),  # they are at least 5 s old: who knows?
+        ("age:>2s", {1, 2, 3, 4, 5}),
         ("age:>1m", set()),
+        ("bytes:<99999999999999999999", {1, 2}),
         ("timeout:>1d", {1}),
         ("timeout:<=15s", {3}),
         ("id:4", {4}),
@@ -135,6 +143,15 @@ def chosen(expression: str, now: float = 5.0) -> set[int | None]:
 )
 def test_what_an_expression_selects(expression: str, ids: set[int]) -> None:
     assert chosen(expression) == ids
+
+
+def test_the_age_of_a_flow_whose_birth_was_seen() -> None:
+    flows = FlowTable()
+    flow = flows.event(cut(BORN)[0][0], 1.0)
+    for expression, fits in (("age:<10s", True), ("age:>10s", False), ("age:4s", True), ("age:3s-5s", True)):
+        wanted = compile_filter(expression, Context(5.0))
+        assert wanted is not None
+        assert wanted(flow) is fits
 
 
 @pytest.mark.parametrize(
