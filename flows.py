@@ -117,14 +117,12 @@ class FlowTable:
             self._close(flow, now, inferred=True)  # its NEW tells a reader who follows along: nothing to report
             flow = None
         if flow is None:
-            self._gone.discard(key)
             flow = self._open(key, kind, now, name == "new", state)
             flow.rest = rest
         else:
             if name == "new":  # a listing was faster than the event
                 flow.exact = True
-            if flow.listed is None and b"packets=" in flow.rest:
-                flow.listed = flow.rest
+            _keep_listed(flow)
             flow.rest = rest
         self._stamp(flow, timeout, state, now)
         self.tape.append((now, name, flow, flow.state))
@@ -141,8 +139,8 @@ class FlowTable:
         if self.listing:
             self._gone.add(key)
         if flow is not None and _differ(flow.rest, rest):
-            flow = None  # the late end of a flow whose place another has taken
-            self._gone.discard(key)
+            flow.generation = self.generation  # the late end of a flow whose place it has taken: it is there
+            flow = None
         if flow is None:
             flow = Flow(key, kind, now, exact=False)
             flow.rest = rest
@@ -153,8 +151,7 @@ class FlowTable:
             self.tape.append((now, "destroy", flow, flow.state))
             return flow
         before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
-        if flow.listed is None and b"packets=" in flow.rest:
-            flow.listed = flow.rest
+        _keep_listed(flow)
         flow.rest = rest
         after = counts_in(rest)
         if before and after:
@@ -176,12 +173,12 @@ class FlowTable:
         """Take in one line of a listing; returns the flow if only this listing knew of it."""
         _stamp, _event, head, timeout, state, original, rest = row
         key, kind = self._identify(head, original, rest)
+        if key in self._gone:
+            return None  # of a flow that has ended since, or of one that took its place: nobody can tell which
         flow = self.live.get(key)
         found = None
         if flow is not None and flow.rest != rest:
             if _differ(flow.rest, rest):
-                if key in self._gone:
-                    return None
                 self._close_unseen(flow, now)
                 flow = None
             else:
@@ -193,8 +190,6 @@ class FlowTable:
                 flow.rates = _smoothed(flow.rates, 0.0, 0.0, now - flow.sampled)
             flow.sampled = now
         if flow is None:
-            if key in self._gone:
-                return None
             found = flow = self._open(key, kind, now, False, state)
             flow.rest = rest
         if not self._counters_seen and b"packets=" in rest:
@@ -350,6 +345,12 @@ class FlowTable:
     def select(self, wanted: Callable[[Flow], bool] | None) -> Iterable[Flow]:
         """The flows (live and lingering) that a filter wants."""
         return self if wanted is None else filter(wanted, self)
+
+
+def _keep_listed(flow: Flow) -> None:
+    """Before an event's text takes its place: a listing's has counters, use, helper and delta-time, an event's not."""
+    if flow.listed is None and (b" use=" in flow.rest or b"packets=" in flow.rest):
+        flow.listed = flow.rest
 
 
 def _differ(one: bytes, other: bytes) -> bool:

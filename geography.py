@@ -169,7 +169,7 @@ class Geography:
         if not kinds or (self._looked and folder and not download.due(folder, time.time(), kinds)):
             return
         try:
-            self._worker = Child(worker_argv(kinds, start=not self._looked))
+            self._worker = Child(worker_argv(self.plan, kinds, start=not self._looked))
         except OSError as error:
             self._progress = ""
             text = f"the databases can't be fetched: {error.strerror}"
@@ -215,14 +215,11 @@ def progress_text(progress: download.Progress) -> str:
     return f"fetching {progress.name}: {size}, {progress.rate / 1e6:.1f} MB/s"
 
 
-def worker_argv(kinds: Sequence[str], start: bool) -> list[str]:
+def worker_argv(plan: Plan, kinds: Sequence[str], start: bool) -> list[str]:
     """The command that fetches beside us: this very program, with an option that --help does not show."""
-    return [
-        sys.executable,
-        os.path.abspath(sys.argv[0]),
-        "--geoip-worker",
-        f"{'start' if start else 'look'}:{','.join(kinds)}",
-    ]
+    order = f"{'start' if start else 'look'}:{','.join(kinds)}"
+    paths = [word for path in plan.paths for word in ("--geoip-db", path)]
+    return [sys.executable, os.path.abspath(sys.argv[0]), *paths, "--geoip-worker", order]
 
 
 def work(plan: Plan, order: str) -> int:

@@ -145,6 +145,28 @@ class Runner:
         self.intake.take(item)
         self.wishes.context.own = self.table.own
 
+    def write_out(self, texts: Iterable[str]) -> None:
+        """Write to standard output, all of it; a full disk is an OSError that names it.
+
+        A reader that stalls must not keep us from ending (Python goes on with a write after a signal): a pipe that
+        poll calls writable takes PIPE_BUF bytes without blocking.
+        """
+        data = memoryview("".join(texts).encode("utf-8", "replace"))
+        poll = select.poll()
+        poll.register(1, select.POLLOUT)
+        poll.register(self.signals.read_fd, select.POLLIN)
+        while data:
+            ready = {fd for fd, _ in poll.poll()}
+            if self.signals.read_fd in ready and self.ended_by_signal():
+                raise KeyboardInterrupt
+            if 1 in ready:
+                try:
+                    data = data[os.write(1, data[: select.PIPE_BUF]) :]
+                except BrokenPipeError:
+                    raise
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, "standard output") from None
+
     def stop_recording(self, error: OSError) -> None:
         assert self.recorder
         _quietly(self.recorder.close)
@@ -221,12 +243,12 @@ class Once(Runner):
         flows = arrange(flows, self.wishes.sort or "bytes", self.wishes.reverse, context, limit)[:limit]
         moment = self.recorded_time()
         if self.wishes.format == "text":
-            write_out([self._text(flows)])
+            self.write_out([self._text(flows)])
             return
         line = export.json_line if self.wishes.format == "json" else export.csv_line
         head = [export.csv_header()] if self.wishes.format == "csv" else []
         items = (export.item_of(flow.record(), flow, context, "list", moment) for flow in flows)
-        write_out([*head, *map(line, items)])
+        self.write_out([*head, *map(line, items)])
 
     def _text(self, flows: list[Flow]) -> str:
         from columns import COLUMNS, shown
@@ -331,19 +353,7 @@ class Stream(Runner):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        write_out(out)
-
-
-def write_out(texts: Iterable[str]) -> None:
-    """Write to standard output, all of it; a full disk is an OSError that names it."""
-    data = "".join(texts).encode("utf-8", "replace")
-    try:
-        while data:
-            data = data[os.write(1, data) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from None
+        self.write_out(out)
 
 
 class Live(Runner):
@@ -380,11 +390,13 @@ class Live(Runner):
         keyboard = self.screen.key_fd()
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
+        if self.screen.more_keys:
+            self.next_frame = min(self.next_frame, time.monotonic())
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
         ready = self.wait(reading, writing, until)
         if self._heed_signals() or self.screen.hung_up:
             return True
-        if keyboard in ready and self._heed_keys():
+        if (keyboard in ready or self.screen.more_keys) and self._heed_keys():
             return True
         for item in self.source.poll():
             self.take(item)

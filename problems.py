@@ -50,7 +50,7 @@ def explain(argv: Sequence[str], stderr: str, status: int) -> Problem:
     """Why a command ended. ``status`` as subprocess gives it: an exit status, or minus a signal's number."""
     command = clean(" ".join(argv[-4:] if len(argv) > 4 else argv), 60)
     for pattern, make in _KNOWN:
-        if match := re.search(pattern, stderr, re.IGNORECASE):
+        if match := re.search(pattern, stderr[-2048:], re.IGNORECASE):
             return make(match)
     said = clean(_last_line(stderr))
     if status < 0:

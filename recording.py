@@ -18,6 +18,7 @@ import io
 import math
 import os
 import re
+import select
 import sys
 import time
 from collections import deque
@@ -90,8 +91,11 @@ class Replay:
     def __init__(self, path: str, speed: float) -> None:
         self.name = "standard input" if path == "-" else clean(os.path.basename(path))
         self.speed = speed
+        if path == "-" and sys.stdin is None:
+            raise ValueError("standard input is closed")
         self._file: io.FileIO = io.FileIO(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")
-        os.set_blocking(self._file.fileno(), False)
+        self._ready = select.poll()  # not O_NONBLOCK: standard input's description may be standard output's, too
+        self._ready.register(self._file.fileno(), select.POLLIN)
         self._splitter = Splitter()
         self._waiting: deque[tuple[float, Item]] = deque()
         self._position: float | None = None  # the recorded time that was reached, seconds since 1970
@@ -151,15 +155,13 @@ class Replay:
         self._file.close()
 
     def _read(self) -> None:
-        if not self._reading or len(self._waiting) >= 1000:
+        if not self._reading or len(self._waiting) >= 1000 or not self._ready.poll(0):
             return
         try:
             data = self._file.read(READ_SIZE)
         except OSError as error:
             self._push(Lost(0.0, f"the recording can't be read on: {error.strerror}"), None)
             data = b""
-        if data is None:
-            return
         block = self._splitter.feed(data)
         if not data:
             self._reading = False

@@ -31,6 +31,7 @@ ENTER = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J"
 LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal shows all of a frame or none of it
 ESC_DELAY = 0.05  # seconds a lone Esc waits for the rest of an arrow key; ssh sends a key's bytes in one packet
+KEYS_TIME = 0.02  # seconds of keys in one turn of the loop
 RESTORE_PATIENCE = 1.0
 
 # Mid tones: at least 3:1 against black and against white.
@@ -124,6 +125,7 @@ class Screen:
         self.glyphs = glyphs_for(environ)
         self.palette = {} if self.dumb else palette_for(self.term, colour and not environ.get("NO_COLOR"))
         self.hung_up = False
+        self.more_keys = False  # some wait that read_keys has not given yet
         self._out = _own_description()
         self._modes: list[object] | None = None
         self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
@@ -183,13 +185,18 @@ class Screen:
         return 0 if self._keys and not self.hung_up else None
 
     def read_keys(self) -> list[str]:
-        """All keys that wait, by name."""
+        """The keys that wait, by name; a paste's in several turns, so that events and signals have theirs."""
         names: list[str] = []
         if self.key_fd() is None:
             return names
+        self.more_keys = False
+        until = time.monotonic() + KEYS_TIME
         try:
             while key := self.term.inkey(timeout=0, esc_delay=ESC_DELAY):
                 names.append(_key_name(key))
+                if time.monotonic() > until:
+                    self.more_keys = True  # in blessed's own buffer, of which no poll knows
+                    break
         except (EOFError, OSError, termios.error):
             self.hung_up = True
         return [name for name in names if name]

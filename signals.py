@@ -9,8 +9,8 @@ import signal
 class Signals:
     """While the block runs, signals are noted and nothing else; ``waiting`` tells of them."""
 
-    CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGWINCH", "SIGTSTP", "SIGCONT")
-    ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGWINCH", "SIGTSTP", "SIGCONT", "SIGQUIT")
+    ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
     def __enter__(self) -> Signals:
         self.read_fd, self._write_fd = os.pipe()

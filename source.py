@@ -35,6 +35,8 @@ SETTLED = 30.0  # a child that ran so long was well: its next death starts the b
 FACTS_EVERY = 5.0
 OWN_EVERY = 60.0
 FASTEST, SLOWEST = 0.25, 64.0  # seconds between listings that keys can set
+CLOSED_PATIENCE = 1.0  # seconds for a child to end after it has closed its output
+LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
 OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
 
 
@@ -74,6 +76,7 @@ class Child:
         self.started = time.monotonic()
         self.heard = self.started
         self.splitter = Splitter()
+        self.closed = 0.0  # when it closed its output
         self.stderr = b""
         self.answer = ""  # what a short command printed, for those who collect it
         # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
@@ -136,12 +139,16 @@ class Child:
         assert self.process.stdout
         self.process.stdout.close()
         self.out = None
+        self.closed = time.monotonic()
 
     def ended(self) -> int | None:
         """Its exit status once it has ended and all it wrote has been read."""
         if self.out is not None:
             return None
         status = self.process.poll()
+        if status is None and time.monotonic() - self.closed > CLOSED_PATIENCE:
+            self.stop()  # it will never say anything again
+            status = self.process.poll()
         if status is not None:
             # A grandchild may hold stderr open for ever: what is there now is all we wait for.
             while self.err is not None and self.read_errors():
@@ -151,22 +158,33 @@ class Child:
     def problem(self, status: int) -> Problem:
         return explain(self.argv, self.stderr.decode("utf-8", "replace"), status)
 
+    def signal(self, number: int) -> bool:
+        """Send a signal to it and its children; False where that is not allowed."""
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            return False
+        return True
+
     def stop(self, patience: float = 0.5) -> None:
-        """End it and its children: SIGTERM, after ``patience`` seconds SIGKILL; reaped in any case."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self.process.poll() is None:
-                try:
-                    os.killpg(self.process.pid, number)
-                except (ProcessLookupError, PermissionError):
-                    pass  # a sudo's child is root's: it ends when it finds its pipe closed
-                try:
-                    self.process.wait(patience)
-                except subprocess.TimeoutExpired:
-                    continue
+        """End it and its children: SIGTERM, after ``patience`` seconds SIGKILL; then it is reaped.
+
+        Only a child that is root's (a user's sudo) can't be signalled: it finds its pipes closed when it writes.
+        """
         for stream in (self.process.stdout, self.process.stderr):
             if stream and not stream.closed:
                 stream.close()
         self.out = self.err = None
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                if not self.signal(number):
+                    patience = min(patience, 0.1)
+                try:
+                    self.process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    continue
 
 
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 on, but only where built against it
@@ -241,6 +259,8 @@ class Live:
             due.append(self.clock() + 0.1 if self._awaits_own(self.clock()) else self._listing_due)
         if self._listing and self._listing.out is None:
             due.append(self.clock() + 0.05)  # it closed its output and has not ended yet
+        if self._events and self._events.child and self._events.child.out is None:
+            due.append(self.clock() + 0.05)
         return min(due)
 
     def poll(self) -> Iterator[Item]:
@@ -252,15 +272,14 @@ class Live:
 
     def close(self) -> None:
         children = [self._events.child if self._events else None, self._listing, *self._asked.values()]
-        for child in children:
-            if child:
-                child.process.terminate()
-        for child in children:
-            if child:
-                child.stop()
+        for child in filter(None, children):
+            child.signal(signal.SIGTERM)  # all are told before any is waited for
+        for child in filter(None, children):
+            child.stop()
 
     def pace(self, factor: float) -> float:
-        self.interval = max(FASTEST, min(self.interval * factor, SLOWEST))
+        fastest, slowest = min(FASTEST, self.interval), max(SLOWEST, self.interval)
+        self.interval = max(fastest, min(self.interval * factor, slowest))
         self._listing_due = min(self._listing_due, self.clock() + self.interval)
         return self.interval
 
@@ -314,7 +333,7 @@ class Live:
             self._resync(now)
 
     def _resync(self, now: float) -> None:
-        """Events are missing: list again, at once but at most every second (a storm of losses is one storm)."""
+        """Events are missing: list again, at once; a storm of losses is one storm (see ``_listing_done``)."""
         if self._listing:
             self._wants_again = True
         else:
@@ -349,7 +368,11 @@ class Live:
             yield from self._listing_failed(now, silent)
             return
         child.stop()
-        if status == 0 and self._lists_ipv4_only(child) and self._list_ipv6_too(child):
+        if status == 0 and self._lists_ipv4_only(child):
+            problem = self._list_ipv6_too(child)
+            if problem:
+                yield ListingEnded(now, complete=False)
+                yield from self._listing_failed(now, problem)
             return
         yield ListingEnded(now, complete=status == 0)
         if status == 0:
@@ -365,23 +388,29 @@ class Live:
     def _lists_ipv4_only(self, child: Child) -> bool:
         """conntrack before 1.4.7 lists IPv4 only unless asked for IPv6: half a table that must not sweep the other."""
         version = re.search(rb"^conntrack v(\d+)\.(\d+)\.(\d+)", child.stderr, re.MULTILINE)
-        return version is not None and tuple(map(int, version.groups())) < (1, 4, 7) and "-f" not in child.argv
+        return (
+            version is not None
+            and tuple(map(int, version.groups())) < (1, 4, 7)
+            and child.argv == self.command.listing()
+            and "-f" not in self.command.filters
+        )
 
-    def _list_ipv6_too(self, child: Child) -> bool:
+    def _list_ipv6_too(self, child: Child) -> Problem | None:
         """Go on with the other family, as part of the same listing."""
+        argv = [*child.argv, "-f", "ipv6"]
         try:
-            self._listing = Child([*child.argv, "-f", "ipv6"])
-        except OSError:
-            return False
+            self._listing = Child(argv)
+        except OSError as error:
+            return not_started(argv, error)
         self._listing.started = child.started
-        return True
+        return None
 
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
         self._listing = None
         self._listing_due = now + max(self.interval, min(LISTING_SHARE * spent, LONGEST_PAUSE))
         if self._wants_again:
             self._wants_again = False
-            self._listing_due = now + max(0.2, spent)
+            self._listing_due = now + max(0.2, 2 * spent)  # under lasting losses a third of the time, no more
         if self._listing_failures:
             self._listing_failures = 0
         yield Trouble(now, "listing", None)
@@ -421,12 +450,10 @@ class Live:
                 pass  # the same prefix fails for conntrack, which says so
 
     def _poll_answer(self, what: str, child: Child, now: float) -> Iterator[Item]:
-        while data := child.read():
-            text = data.decode("utf-8", "replace")
-            child.answer += text
+        child.answer += child.read().decode("utf-8", "replace")
         child.read_errors()
         if child.ended() is None:
-            if now - child.started > SILENCE:
+            if now - child.started > SILENCE or len(child.answer) > LONGEST_ANSWER:
                 child.stop()
                 del self._asked[what]
             return

@@ -9,7 +9,9 @@ import json
 import os
 import pty
 import re
+import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -406,6 +408,50 @@ def test_a_stream_ends_well_on_signals_and_leaves_no_child(
     assert program.err.read_bytes().count(b"Traceback") == 0
     for pid in (tmp_path / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_reader_that_stalls_does_not_keep_us_from_ending(tmp_path: Path) -> None:
+    lines = tmp_path / "many.txt"
+    lines.write_bytes(
+        b"".join(
+            line.replace(b"id=", b"id=%d" % i) + b"\n" for i in range(50) for line in MIXED.read_bytes().splitlines()
+        )
+    )
+    reader, writer = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [*PROGRAM, "--replay", str(lines), "--json"], stdout=writer, stderr=subprocess.DEVNULL
+        )
+        full = select.poll()
+        full.register(writer, select.POLLOUT)
+        until = time.monotonic() + 20
+        while full.poll(0):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_standard_input_and_output_may_be_one_description() -> None:
+    """As sshd without a terminal hands them out: making one non-blocking would make the other so, too."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [*PROGRAM, "--replay", "-", "--json"], stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE
+        )
+        theirs.close()
+        ours.sendall(MIXED.read_bytes() * 3)
+        ours.shutdown(socket.SHUT_WR)
+        out = b""
+        while data := ours.recv(65_536):
+            out += data
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        process.stderr.close()
+    assert out.count(b"\n") == 3 * MIXED.read_bytes().count(b"\n")
 
 
 def test_a_child_that_ignores_sigterm_is_killed(fake: Callable[[str], str], tmp_path: Path) -> None:

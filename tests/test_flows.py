@@ -130,6 +130,34 @@ def test_but_the_next_listing_does_and_a_new_flow_does_at_once() -> None:
     assert feed.ports == [1]
 
 
+@pytest.mark.parametrize("other", [7, 8])
+def test_a_stale_line_of_a_listing_does_no_harm_to_the_flow_that_took_the_place(other: int) -> None:
+    """The listing's pipe is read after the events': its line may be about the flow before."""
+    feed = Feed()
+    feed.event("new", 1, 7)
+    feed.table.begin_listing(feed.now)
+    feed.event("destroy", 1, 7, sent=5, got=5)
+    fresh = feed.event("new", 1, other)
+    assert feed.listed(1, 7, sent=2_000_000_000, got=0) is None
+    feed.table.end_listing(True, feed.now + 1)
+    assert list(feed.table.live.values()) == [fresh]
+    assert fresh.total() is None
+    assert feed.inferred == []
+    feed.now += 2
+    feed.listing(1, ident=other, sent=10, got=0)
+    assert fresh.total() == 10
+
+
+def test_without_accounting_an_update_keeps_what_a_listing_said() -> None:
+    feed = Feed()
+    feed.table.begin_listing(feed.now)
+    feed.listed(1, tail=" delta-time=5000 helper=ftp use=1")
+    flow = feed.event("update", 1, state="FIN_WAIT")
+    assert flow.knows_age()
+    assert flow.age(feed.now) == 5000
+    assert flow.record().helper == "ftp"
+
+
 def test_another_id_is_another_flow() -> None:
     feed = Feed()
     first = feed.event("new", 1, 7)

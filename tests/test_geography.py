@@ -345,6 +345,7 @@ def test_public_addresses_in_the_kernel_s_table_are_looked_up_as_maxminddb_does(
 
 
 def test_the_worker_is_this_very_program() -> None:
-    argv = geography.worker_argv(["asn"], start=True)
+    argv = geography.worker_argv(geography.Plan(("/a", "/b"), True, "", ""), ["asn"], start=True)
     assert argv[0] == sys.executable
+    assert argv[2:6] == ["--geoip-db", "/a", "--geoip-db", "/b"]
     assert argv[-2:] == ["--geoip-worker", "start:asn"]
