@@ -251,7 +251,7 @@ def test_keys_that_end_it_give_the_terminal_back(tmux: Tmux, command: str, key: 
     is_given_back(tmux, "status=0")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
 @pytest.mark.parametrize("before", ["", "?", "/po"])
 def test_signals_that_end_it_give_the_terminal_back(
     tmux: Tmux, command: str, tmp_path: Path, number: signal.Signals, before: str
