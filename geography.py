@@ -56,6 +56,7 @@ class Geography:
         os.set_blocking(self._wake, False)
         self._worker: Child | None = None
         self._progress = ""
+        self._into = ""
         self._outcomes: dict[str, download.Outcome] = {}
         self._refresh_due = 0.0
         self._look_due = 0.0
@@ -165,7 +166,8 @@ class Geography:
 
     def _fetch(self) -> None:
         kinds = self.wanted()
-        folder, _passed = download.writable(self.plan.folders())
+        folder, passed = download.writable(self.plan.folders())
+        self._into = f" into {clean(folder)}" if folder and passed else ""  # not where the user wants them: say where
         if not kinds or (self._looked and folder and not download.due(folder, time.time(), kinds)):
             return
         try:
@@ -197,7 +199,7 @@ class Geography:
                 self._outcomes[outcome.kind] = outcome
                 self._refresh_due = 0.0
             else:
-                self._progress = progress_text(download.Progress(**said)) + f", from {self._host()}"
+                self._progress = progress_text(download.Progress(**said)) + f", from {self._host()}{self._into}"
         except (ValueError, TypeError, KeyError):
             pass  # a line that was cut when the worker was killed
 

@@ -228,6 +228,9 @@ def test_the_screen_works_while_the_server_stalls_and_q_leaves_no_half_file(
         assert terminal.end() == 0
     left = [path.name for path in (tmp_path / "geo").iterdir()]
     assert [name for name in left if not name.endswith(".json")] == []
+    env["GEOIP_DB_PATHS"] = "/proc/self"
+    with Terminal("--replay", recording, "--speed", "0", size=(300, 30), env=env) as terminal:
+        terminal.wait(f"into {tmp_path / 'cache' / 'conntrack-monitor'}")
 
 
 def test_a_download_that_fails_is_said_and_the_old_file_stays(tmp_path: Path, server: Server, recording: str) -> None:
