@@ -54,9 +54,7 @@ class FlowTable:
         self.counted = False  # the newest complete listing had counters
         self.rate_in: float | None = None  # bytes a second between the two newest complete listings
         self.rate_out: float | None = None
-        self.events = 0  # all events taken in, and of these NEW and DESTROY
-        self.opened = 0
-        self.destroyed = 0
+        self.events = 0  # all that were taken in
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque([0.0] * HISTORY, maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
@@ -109,10 +107,7 @@ class FlowTable:
         self.events += 1
         flow = self.live.get(key)
         if name == "destroy":
-            self.destroyed += 1
             return self._destroy(flow, key, kind, row, now)
-        if name == "new":
-            self.opened += 1
         if flow is not None and self._is_another(flow, name, rest):
             self._close(flow, now, inferred=True)  # its NEW tells a reader who follows along: nothing to report
             flow = None

@@ -15,7 +15,6 @@ conntrack 1.4.7 (see ``fixtures/captures``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -396,8 +395,3 @@ def _take_words(out: Record, text: str) -> None:
 def _number(text: str | None) -> int | None:
     """A decimal of at most 20 digits (an u64), or None."""
     return int(text) if text and len(text) <= 20 and text.isdecimal() and text.isascii() else None
-
-
-def records(block: bytes) -> Iterator[Record]:
-    """All records of a block of lines, rejects left out: for tests and small inputs."""
-    return map(record, cut(block)[0])

@@ -127,7 +127,6 @@ class Screen:
         self.hung_up = False
         self.more_keys = False  # some wait that read_keys has not given yet
         self._out = _own_description()
-        self._modes: list[object] | None = None
         self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
         self._lines: list[Line] = []
         self._rows: list[list[Cell]] = []

@@ -240,7 +240,6 @@ class Live:
         self._asked: dict[str, Child] = {}
         self._facts_due = 0.0
         self._own_due = 0.0
-        self._dying: list[Child] = []
 
     def clock(self) -> float:
         return time.monotonic()
