@@ -15,7 +15,7 @@ from clean import clean
 from export import endpoint, size_text, span_text
 from fields import Context
 from flow import Flow
-from names import service
+from names import WITH_PORTS, service
 from places import Place
 
 TELLING = 10  # the rank of the destination: where there is room for one column, it is this one
@@ -78,13 +78,9 @@ def state_text(flow: Flow) -> str:
     return ""
 
 
-def _with_ports(flow: Flow) -> bool:
-    return flow.kind.number in (6, 17, 33, 132, 136)
-
-
 def end_text(s: Shown, source: bool) -> str:
     address, port = (s.ends.src, s.ends.sport) if source else (s.ends.dst, s.ends.dport)
-    if not _with_ports(s.flow):
+    if s.flow.kind.number not in WITH_PORTS:
         return address
     return endpoint(address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
 
@@ -96,7 +92,7 @@ def _destination_number(s: Shown) -> str:
 
 def nat_text(s: Shown, separator: str = " ") -> str:
     """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing."""
-    e, ports = s.ends, _with_ports(s.flow)
+    e, ports = s.ends, s.flow.kind.number in WITH_PORTS
     parts = []
     if e.snat:
         parts.append("snat " + endpoint(e.reply_dst, e.reply_dport if ports else None))
@@ -109,7 +105,7 @@ def _nat_brief(s: Shown) -> str:
     """One end for two: where DNAT sends it says more than the address SNAT lends it."""
     if len(s.ends.nat) < 2:
         return nat_text(s)
-    return "both " + endpoint(s.ends.reply_src, s.ends.reply_sport if _with_ports(s.flow) else None)
+    return "both " + endpoint(s.ends.reply_src, s.ends.reply_sport if s.flow.kind.number in WITH_PORTS else None)
 
 
 def _nat_kind(s: Shown) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import ends
 from flow import Flow
-from names import PROTOCOLS, STATES, ports_of, service
+from names import PROTOCOLS, STATES, WITH_PORTS, ports_of, service
 from parse import FLAGS
 from places import NOWHERE, Detail, Place
 
@@ -34,7 +34,7 @@ def by_family(value: str, _context: Context) -> Predicate:
     wanted = {"4": "ipv4", "6": "ipv6"}.get(value, value.lower())
     if wanted not in ("ipv4", "ipv6"):
         raise ValueError(f"'{value}' is no family; there are: ipv4 ipv6")
-    return lambda flow: (flow.kind.family or ("ipv6" if b":" in flow.key else "ipv4")) == wanted
+    return lambda flow: flow.family == wanted
 
 
 def by_protocol(value: str, _context: Context) -> Predicate:
@@ -127,14 +127,11 @@ def _port(text: str) -> int:
     return int(text)
 
 
-_WITH_PORTS = {6, 17, 33, 132, 136}
-
-
 def _either_port(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
 
     def wanted(flow: Flow) -> bool:
-        if flow.kind.number not in _WITH_PORTS:
+        if flow.kind.number not in WITH_PORTS:
             return False
         e = flow.ends()
         return fits(e.sport) or fits(e.dport) or fits(e.reply_sport) or fits(e.reply_dport)
@@ -144,12 +141,12 @@ def _either_port(value: str, _context: Context) -> Predicate:
 
 def _sport(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
-    return lambda flow: flow.kind.number in _WITH_PORTS and fits(flow.ends().sport)
+    return lambda flow: flow.kind.number in WITH_PORTS and fits(flow.ends().sport)
 
 
 def _dport(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
-    return lambda flow: flow.kind.number in _WITH_PORTS and fits(flow.ends().dport)
+    return lambda flow: flow.kind.number in WITH_PORTS and fits(flow.ends().dport)
 
 
 def _country(value: str, context: Context) -> Predicate:
@@ -294,8 +291,7 @@ def bare(word: str, context: Context) -> Predicate:
 def shown_text(flow: Flow, context: Context) -> str:
     """Everything a row shows, in lower case: what a bare word searches."""
     e = flow.ends()
-    family = flow.kind.family or ("ipv6" if ":" in e.src else "ipv4")
-    texts: list[object] = [family, flow.kind.protocol, flow.state or "", *flow.flags(), *e.nat]
+    texts: list[object] = [flow.family, flow.kind.protocol, flow.state or "", *flow.flags(), *e.nat]
     for address, port in (
         (e.src, e.sport),
         (e.dst, e.dport),

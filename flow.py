@@ -85,6 +85,11 @@ class Flow:
         self.inferred = False  # a listing showed that it is gone; no DESTROY said so
 
     @property
+    def family(self) -> str:
+        """The family printed, else the one that the addresses tell."""
+        return self.kind.family or ("ipv6" if b":" in self.key else "ipv4")
+
+    @property
     def original(self) -> bytes:
         """The original tuple's text."""
         return self.key.partition(b" ")[2].partition(b"|")[0]

@@ -33,6 +33,16 @@ class Status:
     attributions: list[str] = field(default_factory=list)  # the lines that the databases' licences ask for
     began: bool = False  # something was ever heard from the source
 
+    def unread(self) -> list[str]:
+        """What of the input could not be taken as it stood, a sentence each."""
+        out = []
+        if self.rejects:
+            lines = "line" if self.rejects == 1 else "lines"
+            out.append(f"{self.rejects} {lines} not understood, the first: {self.first_reject}")
+        if self.backwards:
+            out.append(f"{self.backwards} time stamps went back")
+        return out
+
 
 def reject_text(line: bytes) -> str:
     """A line that was not understood, as people may see it."""

@@ -25,7 +25,16 @@ from flows import FlowTable
 from intake import Intake
 from items import Block, Ended, Item, ListingEnded, Lost, Trouble
 from parse import Cut, record
-from problems import ACCOUNTING_CURE, NOT_FOUND, NOT_PERMITTED, TRACKING_CURE, TRACKING_OFF, WELL, Problem
+from problems import (
+    ACCOUNTING_CURE,
+    ACCOUNTING_OFF,
+    NOT_FOUND,
+    NOT_PERMITTED,
+    TRACKING_CURE,
+    TRACKING_OFF,
+    WELL,
+    Problem,
+)
 from recording import Recorder
 from signals import Signals
 from source import Source
@@ -183,12 +192,8 @@ class Runner:
 
     def say_leftovers(self) -> None:
         """What the reader of a pipe must know and the data can't say."""
-        status = self.intake.status
-        if status.rejects:
-            lines = "line" if status.rejects == 1 else "lines"
-            say(f"{status.rejects} {lines} not understood, the first: {status.first_reject}")
-        if status.backwards:
-            say(f"{status.backwards} time stamps went back")
+        for text in self.intake.status.unread():
+            say(text)
 
     def open_databases(self) -> None:
         """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
@@ -267,7 +272,7 @@ class Once(Runner):
         if not self.table.live and not self.wishes.flags:
             say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {TRACKING_CURE}")
         elif self.intake.status.facts.get("acct") == 0 and not self.table.counted:
-            say(f"accounting is off: no bytes, packets or rates; try: {ACCOUNTING_CURE}")
+            say(f"{ACCOUNTING_OFF}; try: {ACCOUNTING_CURE}")
 
 
 class Stream(Runner):

@@ -37,6 +37,8 @@ PROTOCOLS = {
     "udplite": 136,
 }
 
+WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # tcp, udp, dccp, sctp, udplite
+
 # The protocols whose name conntrack 1.4.5 and later take after -p without looking into /etc/protocols.
 PUSHED_DOWN = ("tcp", "udp", "udplite", "icmp", "icmpv6", "sctp", "dccp", "gre")
 

@@ -68,8 +68,13 @@ class Source(Protocol):
 # --- children ---------------------------------------------------------------------------------------------------------
 
 
+def _pause(failures: int) -> float:
+    """Seconds until the next try after so many failures before this one."""
+    return BACKOFF[min(failures, len(BACKOFF) - 1)]
+
+
 class Child:
-    """One command: started without a shell, read without blocking, stopped and reaped for certain."""
+    """One command: started without a shell, read without blocking, stopped with all that it started."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.argv = list(argv)
@@ -410,16 +415,14 @@ class Live:
         if self._wants_again:
             self._wants_again = False
             self._listing_due = now + max(0.2, 2 * spent)  # under lasting losses a third of the time, no more
-        if self._listing_failures:
-            self._listing_failures = 0
+        self._listing_failures = 0
         yield Trouble(now, "listing", None)
 
     def _listing_failed(self, now: float, problem: Problem) -> Iterator[Item]:
         self._listing = None
         self._wants_again = False
-        pause = BACKOFF[min(self._listing_failures, len(BACKOFF) - 1)]
+        self._listing_due = now + _pause(self._listing_failures)
         self._listing_failures += 1
-        self._listing_due = now + pause
         yield Trouble(now, "listing", problem)
 
     # --- the host ---
@@ -492,5 +495,5 @@ class _Restarted:
         self._later(now)
 
     def _later(self, now: float) -> None:
-        self.due = now + BACKOFF[min(self.failures, len(BACKOFF) - 1)]
+        self.due = now + _pause(self.failures)
         self.failures += 1

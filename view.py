@@ -18,7 +18,7 @@ from filters import FilterError, all_of, compile_filter
 from flow import Flow
 from flows import FlowTable
 from intake import Status
-from problems import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, TRACKING_OFF
+from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, TRACKING_CURE, TRACKING_OFF
 
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
 GEO_MODES = ("auto", "country", "network", "city", "off")
@@ -453,14 +453,10 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
     if live and status.facts.get("events") == 0:
         out.append(Notice("the kernel sends no events", EVENTS_CURE, bad=True))
     if live and status.facts.get("acct") == 0 and not table.counted:
-        out.append(Notice("accounting is off: no bytes, packets or rates", ACCOUNTING_CURE))
+        out.append(Notice(ACCOUNTING_OFF, ACCOUNTING_CURE))
     if table.overflow:
         out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
-    if status.rejects:
-        lines = "line" if status.rejects == 1 else "lines"
-        out.append(Notice(f"{status.rejects} {lines} not understood, the first: {status.first_reject}"))
-    if status.backwards:
-        out.append(Notice(f"{status.backwards} time stamps went back"))
+    out += [Notice(text) for text in status.unread()]
     out += [Notice(text, cure) for text, cure in status.geography]
     return out
 

@@ -268,10 +268,7 @@ def test_the_laws_of_and_or_not(one: str, other: str) -> None:
         a, b = fits(one, flow), fits(other, flow)
         assert fits(f"{one} {other}", flow) == (a and b)
         assert fits(f"{one} or {other}", flow) == (a or b)
-        assert (
-            fits(f"not ({one} or {other})", flow) == fits(f"!{one} !{other}".replace("!!", ""), flow)
-            or "!" in one + other
-        )
+        assert fits(f"not ({one} or {other})", flow) == (not (a or b))
         assert fits(f"!({one})", flow) == (not a)
 
 
