@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 import ends
-from parse import Cut, Kind, Record, record
+from parse import Cut, Kind, Record, is_turned, record, uncut, whole
 
 
 class Counts(NamedTuple):
@@ -27,9 +27,58 @@ _ENDS = re.compile(
     rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
     rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
 )
+ICMP = (1, 58)
 _MARK = re.compile(rb" mark=(\d{1,10})")
 _FLAG = re.compile(rb"\[(UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]")
 _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock that was stepped back
+
+
+class Group:
+    """Flows of one kind in one state: what 200,000 of them share, and how many live ones there are."""
+
+    __slots__ = ("kind", "number", "prefix", "state")
+
+    def __init__(self, kind: Kind, state: str | None) -> None:
+        self.kind = kind
+        self.state = state
+        self.prefix = b"%d " % kind.number  # what a key begins with
+        self.number = 0
+
+
+class Sight(NamedTuple):
+    """When a flow was named last: the time, and the newest listing then. All lines of a block share one."""
+
+    at: float
+    generation: int
+
+
+class Course(NamedTuple):
+    """How a flow fares. Most of 200,000 flows rest, and all that rest alike share one (see ``settled``)."""
+
+    rates: tuple[float, float] | None = None  # bytes a second: original, reply; None until there are two samples
+    inbound: bool | None = None  # see ends.inbound; None until it has moved something
+    exact: bool = False  # its NEW was seen, so ``born`` is its birth and not only our first sight of it
+    listed: bytes | None = None  # the last listing's text, while ``rest`` is an event's and has no counters
+    ended: float | None = None
+    inferred: bool = False  # a listing showed that it is gone; no DESTROY said so
+
+
+IDLE = (0.0, 0.0)  # one object for all flows that rest
+_SHARED = {
+    course: course
+    for exact in (False, True)
+    for inbound in (None, False, True)
+    for rates in (None, IDLE)
+    for course in (Course(rates, inbound, exact),)
+}
+
+
+def settled(course: Course) -> Course:
+    """The same course, shared if it is that of a flow that rests."""
+    return _SHARED.get(course, course)
+
+
+BORN, FOUND, RESTING = settled(Course(exact=True)), settled(Course()), settled(Course(IDLE))
 
 
 def told(rest: bytes) -> bytes:
@@ -49,45 +98,46 @@ def counts_in(rest: bytes) -> Counts | None:
 class Flow:
     """One flow, mostly as text: 200,000 of them stay in memory and a few dozen are on show."""
 
-    __slots__ = (
-        "born",
-        "ended",
-        "exact",
-        "generation",
-        "inbound",
-        "inferred",
-        "key",
-        "kind",
-        "listed",
-        "rates",
-        "rest",
-        "sampled",
-        "seen",
-        "state",
-        "timeout",
-    )
+    __slots__ = ("born", "course", "group", "key", "rest", "sampled", "sight", "timeout")
 
-    def __init__(self, key: bytes, kind: Kind, born: float, exact: bool) -> None:
+    def __init__(self, key: bytes, group: Group, born: float, course: Course, sight: Sight) -> None:
         self.key = key
-        self.kind = kind
-        self.state: str | None = None
+        self.group = group
         self.timeout: int | None = None  # seconds, at the time ``seen``
-        self.rest = b""  # the newest line's text behind the original tuple
-        self.listed: bytes | None = None  # the last listing's, while ``rest`` is an event's and has no counters
+        self.rest = b""  # the newest line's text behind the original tuple, as parse.rest_of gives it
         self.born = born
-        self.exact = exact  # its NEW was seen, so ``born`` is its birth and not only our first sight of it
-        self.seen = born
+        self.course = course
+        self.sight = sight
         self.sampled = born  # when the counters were read last
-        self.rates: tuple[float, float] | None = None  # bytes a second: original, reply
-        self.generation = 0  # the newest listing that named it, or during which an event did
-        self.inbound: bool | None = None
-        self.ended: float | None = None
-        self.inferred = False  # a listing showed that it is gone; no DESTROY said so
+
+    @property
+    def kind(self) -> Kind:
+        return self.group.kind
+
+    @property
+    def state(self) -> str | None:
+        return self.group.state
+
+    @property
+    def ended(self) -> float | None:
+        return self.course.ended
+
+    @property
+    def inferred(self) -> bool:
+        return self.course.inferred
+
+    @property
+    def exact(self) -> bool:
+        return self.course.exact
+
+    @property
+    def rates(self) -> tuple[float, float] | None:
+        return self.course.rates
 
     @property
     def family(self) -> str:
         """The family printed, else the one that the addresses tell."""
-        return self.kind.family or ("ipv6" if b":" in self.key else "ipv4")
+        return self.group.kind.family or ("ipv6" if b":" in self.key else "ipv4")
 
     @property
     def original(self) -> bytes:
@@ -102,21 +152,22 @@ class Flow:
     def _row(self, rest: bytes) -> Cut:
         timeout = b"" if self.timeout is None else b"%d " % self.timeout
         state = b"" if self.state is None else self.state.encode() + b" "
-        return b"", b"", _head(self.kind), timeout, state, self.original, rest
+        return uncut(b"", b"", _head(self.kind), timeout, state, self.original, whole(self.original, rest))
 
     def record(self) -> Record:
         """All that is known: the newest line, and what only the last listing said (counters, use, helper...)."""
         newest = record(self.row)
-        if self.listed is not None:
-            _fill(newest, record(self._row(self.listed)))
+        if self.course.listed is not None:
+            _fill(newest, record(self._row(self.course.listed)))
         return newest
 
     def counts(self) -> Counts | None:
-        return counts_in(self.rest) or (counts_in(self.listed) if self.listed is not None else None)
+        listed = self.course.listed
+        return counts_in(self.rest) or (counts_in(listed) if listed is not None else None)
 
     def total(self) -> int | None:
         """Bytes of both directions."""
-        for rest in (self.rest, self.listed):
+        for rest in (self.rest, self.course.listed):
             if rest is not None and len(found := _COUNTERS.findall(told(rest))) >= 2:
                 return int(found[0][1]) + int(found[1][1])
         return None
@@ -127,7 +178,8 @@ class Flow:
 
     def rate(self) -> float | None:
         """Smoothed bytes a second of both directions; None until two samples of the counters are there."""
-        return None if self.rates is None else self.rates[0] + self.rates[1]
+        rates = self.course.rates
+        return None if rates is None else rates[0] + rates[1]
 
     def age(self, now: float) -> float:
         """Seconds since its birth, or, where ``knows_age`` is False, at least that many.
@@ -135,18 +187,18 @@ class Flow:
         A closed flow's age is its duration.
         """
         end = now if self.ended is None else self.ended
-        if not self.exact and (delta := _DELTA.search(self.listed or self.rest)):
+        if not self.course.exact and (delta := _DELTA.search(self.course.listed or self.rest)):
             return int(delta.group(1)) + max(0.0, end - self.sampled)
         return max(0.0, end - self.born)
 
     def knows_age(self) -> bool:
-        return self.exact or _DELTA.search(self.listed or self.rest) is not None
+        return self.course.exact or _DELTA.search(self.course.listed or self.rest) is not None
 
     def remaining(self, now: float) -> int | None:
         """Seconds until the kernel forgets it if nothing more comes."""
         if self.timeout is None or self.ended is not None:
             return None
-        return max(0, round(self.timeout - (now - self.seen)))
+        return max(0, round(self.timeout - (now - self.sight.at)))
 
     def flags(self) -> list[str]:
         return [flag.decode() for flag in _FLAG.findall(told(self.rest))]
@@ -160,11 +212,10 @@ class Flow:
 
     def ends(self) -> ends.Ends:
         src, dst, sport, dport = _pair(self.original)
+        if is_turned(self.rest):
+            return ends.Ends(src, dst, sport, dport, dst, src, dport, sport)
         reply_src, reply_dst, reply_sport, reply_dport = _pair(told(self.rest))
-        if self.kind.number in (
-            1,
-            58,
-        ):  # an ICMP id is the initiator's: masquerading gives out another as it does ports
+        if self.kind.number in ICMP:  # an id is the initiator's: masquerading gives out another as it does ports
             dport = reply_sport = None
         return ends.Ends(src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
 

@@ -9,7 +9,7 @@ from clean import clean
 from flow import Flow
 from flows import FlowTable
 from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
-from parse import EVENTS, Cut, cut
+from parse import EVENTS, Cut, cut, rest_of
 from problems import Problem
 
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
@@ -94,20 +94,13 @@ class Intake:
             self.status.first_reject = self.status.first_reject or reject_text(rejects[0])
         if rows:
             self.status.began = True
-            self._last = rows[-1][-1]
+            self._last = rest_of(rows[-1])
         if block.at is not None and self.report is None:
-            self._apply(rows, block.at)
+            self.table.listed_all(
+                rows, block.at
+            )  # the fast way: nobody wants to hear of each line, and all have one time
         else:
             self._apply_each(rows, block.at)
-
-    def _apply(self, rows: list[Cut], at: float) -> None:
-        """The fast way: nobody wants to hear of each line, and all have one time."""
-        listed, event = self.table.listed, self.table.event
-        for row in rows:
-            if row[1]:
-                event(row, at)
-            else:
-                listed(row, at)
 
     def _apply_each(self, rows: list[Cut], at: float | None) -> None:
         for row in rows:
