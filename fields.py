@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
 import ends
-from flow import Flow
+from flow import Flow, Group
 from names import PROTOCOLS, STATES, WITH_PORTS, ports_of, service
 from parse import FLAGS
 from places import NOWHERE, Detail, Place
 
 Predicate = Callable[[Flow], bool]
+REMEMBERED = 262_144  # answers about addresses and ports
 
 
 @dataclass
@@ -25,8 +26,30 @@ class Context:
     where: Callable[[str], Place] = lambda _address: NOWHERE
     detail: Callable[[str], Detail] = lambda _address: Detail()
 
+    def __post_init__(self) -> None:
+        self._far: dict[bytes, str] = {}  # addresses as text -> the same where public and not ours, else ""
+        self._far_for: Set[str] | None = None
+
     def remote(self, flow: Flow) -> Place:
-        return self.where(ends.remote(flow.ends(), self.own))
+        return self.where(self.remote_address(flow))
+
+    def remote_address(self, flow: Flow) -> str:
+        """What ends.remote says."""
+        return self.remote_of(*flow.addresses()) if flow.plain else ends.remote(flow.ends(), self.own)
+
+    def remote_of(self, src: bytes, dst: bytes) -> str:
+        """What ends.remote says of a flow without NAT."""
+        if self._far_for is not self.own or len(self._far) > REMEMBERED:
+            self._far, self._far_for = {}, self.own
+        far = self._far
+        for address in (dst, src):
+            if (known := far.get(address)) is None:
+                text = address.decode()
+                known = far[address] = text if text not in self.own and ends.scope(text) == "public" else ""
+            if known:
+                return known
+        here, there = src.decode(), dst.decode()
+        return here if there in self.own and here not in self.own else there
 
 
 def by_family(value: str, _context: Context) -> Predicate:
@@ -41,11 +64,11 @@ def by_protocol(value: str, _context: Context) -> Predicate:
     """A name or a number."""
     name = value.lower()
     if name == "unknown":
-        return lambda flow: flow.kind.protocol == "unknown"
+        return lambda flow: flow.group.kind.protocol == "unknown"
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 3 else PROTOCOLS.get(name, -1)
     if not 0 <= number <= 255:
         raise ValueError(f"'{value}' is no protocol: a number up to 255, or one of {' '.join(PROTOCOLS)}")
-    return lambda flow: flow.kind.number == number
+    return lambda flow: flow.group.kind.number == number
 
 
 def by_state(value: str, context: Context) -> Predicate:
@@ -55,70 +78,84 @@ def by_state(value: str, context: Context) -> Predicate:
         return _flag(value, context)
     if wanted not in STATES:
         raise ValueError(f"'{value}' is no state; there are: {' '.join(sorted(STATES))} {' '.join(FLAGS)}")
-    return lambda flow: flow.state == wanted
+    return lambda flow: flow.group.state == wanted
 
 
 def _flag(value: str, _context: Context) -> Predicate:
     wanted = value.upper()
     if wanted not in FLAGS:
         raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)}")
-    return lambda flow: wanted in flow.flags()
+    text = f"[{wanted}]".encode()
+    return lambda flow: text in flow.rest and wanted in flow.flags()
 
 
-def _network(value: str) -> Callable[[str], bool]:
-    """Is an address (as text) in a network (an address, or one with /LENGTH)? Remembers what it was asked."""
+def _remembering(test: Callable[[str], bool]) -> Callable[[bytes], bool]:
+    """A test of a text that remembers what it was asked: 200,000 flows have far fewer addresses and ports."""
+    known: dict[bytes, bool] = {}
+
+    def answer(text: bytes) -> bool:
+        if (answer := known.get(text)) is None:
+            if len(known) > REMEMBERED:
+                known.clear()
+            answer = known[text] = test(text.decode())
+        return answer
+
+    return answer
+
+
+def _network(value: str) -> Callable[[bytes], bool]:
+    """Is an address (as text) in a network (an address, or one with /LENGTH)?"""
     try:
         net = ipaddress.ip_network(value, strict=False)
     except ValueError:
         raise ValueError(f"'{value}' is no address or network (10.0.0.0/8, 2001:db8::/32)") from None
-    known: dict[str, bool] = {}
 
     def inside(address: str) -> bool:
-        if (answer := known.get(address)) is None:
-            if len(known) > 65_536:
-                known.clear()
-            try:
-                ip = ipaddress.ip_address(address)
-                answer = ip.version == net.version and ip in net
-            except ValueError:
-                answer = False
-            known[address] = answer
-        return answer
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return ip.version == net.version and ip in net
 
-    return inside
+    return _remembering(inside)
 
 
 def _src(value: str, _context: Context) -> Predicate:
     inside = _network(value)
-    return lambda flow: inside(flow.ends().src)
+    return lambda flow: inside(flow.addresses()[0])
 
 
 def _dst(value: str, _context: Context) -> Predicate:
     inside = _network(value)
-    return lambda flow: inside(flow.ends().dst)
+    return lambda flow: inside(flow.addresses()[1])
 
 
 def _host(value: str, _context: Context) -> Predicate:
     inside = _network(value)
 
     def wanted(flow: Flow) -> bool:
+        src, dst = flow.addresses()
+        if inside(src) or inside(dst):
+            return True
+        if flow.plain:
+            return False
         e = flow.ends()
-        return inside(e.src) or inside(e.dst) or inside(e.reply_src) or inside(e.reply_dst)
+        return inside(e.reply_src.encode()) or inside(e.reply_dst.encode())
 
     return wanted
 
 
-def _ports(value: str) -> Callable[[int | None], bool]:
+def _ports(value: str) -> Callable[[bytes], bool]:
     low, dash, high = value.partition("-")
     if named := ports_of(value):
-        return lambda port: port in named
+        return _remembering(lambda port: port != "" and int(port) in named)
     try:
         first, last = _port(low), _port(high if dash else low)
     except ValueError:
         raise ValueError(f"'{value}' is no port: 443, 8000-8999 or a name like https") from None
     if first > last:
         raise ValueError(f"'{value}' runs backwards")
-    return lambda port: port is not None and first <= port <= last
+    return _remembering(lambda port: port != "" and first <= int(port) <= last)
 
 
 def _port(text: str) -> int:
@@ -131,22 +168,27 @@ def _either_port(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
 
     def wanted(flow: Flow) -> bool:
-        if flow.kind.number not in WITH_PORTS:
+        if flow.group.kind.number not in WITH_PORTS:
+            return False
+        sport, dport = flow.ports()
+        if fits(dport) or fits(sport):
+            return True
+        if flow.plain:
             return False
         e = flow.ends()
-        return fits(e.sport) or fits(e.dport) or fits(e.reply_sport) or fits(e.reply_dport)
+        return any(port is not None and fits(b"%d" % port) for port in (e.reply_sport, e.reply_dport))
 
     return wanted
 
 
 def _sport(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
-    return lambda flow: flow.kind.number in WITH_PORTS and fits(flow.ends().sport)
+    return lambda flow: flow.group.kind.number in WITH_PORTS and fits(flow.ports()[0])
 
 
 def _dport(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
-    return lambda flow: flow.kind.number in WITH_PORTS and fits(flow.ends().dport)
+    return lambda flow: flow.group.kind.number in WITH_PORTS and fits(flow.ports()[1])
 
 
 def _country(value: str, context: Context) -> Predicate:
@@ -186,12 +228,12 @@ def _direction(value: str, context: Context) -> Predicate:
 def _nat(value: str, _context: Context) -> Predicate:
     wanted = value.lower()
     if wanted == "any":
-        return lambda flow: bool(flow.ends().nat)
+        return lambda flow: not flow.plain and bool(flow.ends().nat)
     if wanted == "none":
-        return lambda flow: not flow.ends().nat
+        return lambda flow: flow.plain or not flow.ends().nat
     if wanted not in ("snat", "dnat"):
         raise ValueError(f"'{value}' is no kind of NAT; there are: snat dnat any none")
-    return lambda flow: wanted in flow.ends().nat
+    return lambda flow: not flow.plain and wanted in flow.ends().nat
 
 
 def _number(text: str) -> int:
@@ -284,8 +326,57 @@ def _timeout(value: str, context: Context) -> Predicate:
 
 
 def bare(word: str, context: Context) -> Predicate:
-    """A bare word searches everything shown."""
-    return lambda flow: word in shown_text(flow, context)
+    """A bare word searches everything shown: ``word in shown_text(flow)``, in a tenth of its time.
+
+    Most of what is shown is shared by many flows, and is asked once; the rest is looked at as it was printed.
+    """
+    if " " in word or not word:
+        return lambda flow: word in shown_text(flow, context)
+    text = word.encode("utf-8", "surrogatepass")
+    groups: dict[Group, bool] = {}
+    places: dict[Place, bool] = {}
+    flags = [b"[%b]" % flag.encode() for flag in FLAGS if word in flag.lower()]
+    in_direction = any(word in way for way in ("in", "out", "fwd", "local"))
+    in_address = re.fullmatch(r"[0-9a-f.:]+", word) is not None
+    with_port = ":" in word
+    is_service = _remembering(lambda of: word in (service(*_protocol_port(of)) or ""))
+
+    def in_ends(flow: Flow) -> bool:
+        (src, dst), (sport, dport) = flow.addresses(), flow.ports()
+        src, dst = src.lower(), dst.lower()
+        if with_port:
+            return text in b"%b:%b" % (src, sport) or text in b"%b:%b" % (dst, dport)
+        return text in src or text in dst or text in sport or text in dport
+
+    def wanted(flow: Flow) -> bool:
+        group = flow.group
+        if not flow.plain or not group.kind.family or group.kind.number not in WITH_PORTS:
+            return word in shown_text(flow, context)
+        if (known := groups.get(group)) is None:
+            known = groups[group] = any(
+                word in part for part in (flow.family, group.kind.protocol, (group.state or "").lower())
+            )
+        if known or (any(flag in flow.rest for flag in flags) and any(word in flag.lower() for flag in flow.flags())):
+            return True
+        if in_address and in_ends(flow):
+            return True
+        if is_service(b"%b %b" % (group.kind.protocol.encode(), flow.ports()[1])):
+            return True
+        if in_direction and word in (ends.direction(flow.ends(), context.own) or ""):
+            return True
+        place = context.remote(flow)
+        if (known := places.get(place)) is None:
+            if len(places) > REMEMBERED:
+                places.clear()
+            known = places[place] = any(word in str(part).lower() for part in place if part is not None)
+        return known
+
+    return wanted
+
+
+def _protocol_port(text: str) -> tuple[str, int]:
+    protocol, _, port = text.partition(" ")
+    return protocol, int(port)
 
 
 def shown_text(flow: Flow, context: Context) -> str:

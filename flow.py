@@ -145,6 +145,24 @@ class Flow:
         return self.key.partition(b" ")[2].partition(b"|")[0]
 
     @property
+    def plain(self) -> bool:
+        """Certainly without NAT: its text has no reply tuple of its own. (A program's name may say src=, too.)"""
+        return b"src=" not in self.rest
+
+    def addresses(self) -> tuple[bytes, bytes]:
+        """Source and destination of the original tuple, as text: what ``ends`` gives in a fifth of its time."""
+        key = self.key
+        src = key.index(b"=") + 1
+        end = key.index(b" ", src)
+        dst = end + 5
+        return key[src:end], key[dst : key.index(b" ", dst)]
+
+    def ports(self) -> tuple[bytes, bytes]:
+        """Ports of the original tuple, as text; b"" where the protocol has none."""
+        sport, _, dport = self.key.partition(b" sport=")[2].partition(b" dport=")
+        return sport, dport.partition(b" ")[0]
+
+    @property
     def row(self) -> Cut:
         """The newest line about this flow, as the parser cuts it."""
         return self._row(self.rest)
@@ -199,6 +217,13 @@ class Flow:
         if self.timeout is None or self.ended is not None:
             return None
         return max(0, round(self.timeout - (now - self.sight.at)))
+
+    def status(self) -> str:
+        """The state; for protocols without one the flag that says most; "" where there is neither."""
+        if state := self.group.state:
+            return state
+        flags = self.flags()
+        return next((flag for flag in ("HW_OFFLOAD", "OFFLOAD", "UNREPLIED", "ASSURED") if flag in flags), "")
 
     def flags(self) -> list[str]:
         return [flag.decode() for flag in _FLAG.findall(told(self.rest))]

@@ -421,7 +421,8 @@ def _take_words(out: Record, text: str) -> None:
         elif name in _TUPLE_TEXTS:
             if name == "src" and side.src:
                 side = out.reply
-            setattr(side, name, value)
+            if not getattr(side, name):  # words of somebody else's change no tuple
+                setattr(side, name, value)
         elif name in _TUPLE_NUMBERS:
             setattr(side, _TUPLE_NUMBERS[name], _number(value))
         elif name in _NUMBERS:

@@ -7,7 +7,7 @@ list again) goes out as a word.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -103,7 +103,7 @@ def refresh(view: View, table: FlowTable, now: float) -> bool:
     view.made = view.wishes
     if not view.paused:
         view.total = len(table)
-    flows = _flows(view, table)
+    flows, live = _flows(view, table)
     if view.frozen and view.order:
         wanted = dict.fromkeys(flows)
         kept = [flow for flow in view.order if flow in wanted]
@@ -112,17 +112,23 @@ def refresh(view: View, table: FlowTable, now: float) -> bool:
         view.order = [*kept, *wanted]
     else:
         view.order = arrange(flows, view.sort, view.reverse, view.context)
-    view.fitting = len(view.order) - sum(1 for flow in view.order if flow.ended is not None)
+    view.fitting = sum(1 for flow in view.order if flow.ended is None) if view.paused else live
     _follow(view)
     return True
 
 
-def _flows(view: View, table: FlowTable) -> list[Flow]:
-    source: Iterable[Flow] = view.stock if view.paused else table
-    if not view.closed:
-        source = [flow for flow in source if flow.ended is None] if view.paused else table.live.values()
+def _flows(view: View, table: FlowTable) -> tuple[list[Flow], int]:
+    """The flows that are wanted, and how many of them are live."""
     wanted = view.predicate
-    return list(source) if wanted is None else [flow for flow in source if wanted(flow)]
+    if view.paused:
+        there = [flow for flow in view.stock if view.closed or flow.ended is None]
+        flows = [flow for flow in there if wanted is None or wanted(flow)]
+        return flows, sum(1 for flow in flows if flow.ended is None)
+    flows = list(table.live.values() if wanted is None else filter(wanted, table.live.values()))
+    live = len(flows)
+    if view.closed:
+        flows += filter(wanted, table.closed) if wanted is not None else table.closed
+    return flows, live
 
 
 def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
@@ -131,11 +137,13 @@ def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit
     ``limit``: only so many, without sorting all the others.
     """
     column = BY_KEY[sort]
+    key = column.keys(flows, context).__getitem__
+    falling = column.descending != reverse
     if limit is not None and limit < len(flows) // 10:
-        first = heapq.nlargest if column.descending != reverse else heapq.nsmallest
-        return first(limit, flows, key=lambda flow: column.sort(flow, context))
-    flows.sort(key=lambda flow: column.sort(flow, context), reverse=column.descending != reverse)
-    return flows
+        places = (heapq.nlargest if falling else heapq.nsmallest)(limit, range(len(flows)), key=key)
+    else:
+        places = sorted(range(len(flows)), key=key, reverse=falling)
+    return [flows[place] for place in places]
 
 
 def _follow(view: View) -> None:

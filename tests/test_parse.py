@@ -228,6 +228,7 @@ def test_any_bytes_become_rows_or_rejects(data: bytes) -> None:
 
 
 @given(lines_of_captures, st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=6)), max_size=4))
+@example(line=SAMPLE[0], damage=[(len(SAMPLE[0]), b" src= dst=x")])
 def test_damaged_lines_never_raise(line: bytes, damage: list[tuple[int, bytes]]) -> None:
     for at, junk in damage:
         line = line[:at] + junk + line[at + len(junk) :]

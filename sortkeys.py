@@ -1,0 +1,172 @@
+"""What rows are sorted by: functions that give the keys of all flows at once.
+
+At once, because 200,000 flows shall be in a new order 150 ms after a key was pressed: one regular expression over the
+text of many flows takes a fifth of the time of one call a flow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from socket import AF_INET, AF_INET6, inet_aton, inet_pton
+from typing import Any, TypeVar
+
+from fields import Context
+from flow import IDLE, Flow, Group
+from places import Place
+
+Keys = Callable[[Sequence[Flow], Context], list[Any]]
+Value = TypeVar("Value", bound=Hashable)
+
+CHUNK = 20_000  # flows whose text is joined: 2 MB
+
+# What stands at the beginning of a flow's key: an address with the port, ICMP id or GRE key beside it.
+_SOURCE = re.compile(rb"^\d+ src=(\S+) dst=\S+ (?:sport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=0x([0-9a-f]+))?", re.M)
+_DESTINATION = re.compile(
+    rb"^\d+ src=\S+ dst=(\S+) (?:sport=\d+ dport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=\S+ dstkey=0x([0-9a-f]+))?",
+    re.M,
+)
+_ADDRESSES = re.compile(rb"^\d+ src=(\S+) dst=(\S+)", re.M)
+# What stands at the beginning of its text where it has counters.
+_BYTES, _PACKETS = (
+    re.compile(
+        rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (counter, counter), re.M
+    )
+    for counter in (rb"packets=\d+ bytes=(\d+)", rb"packets=(\d+) bytes=\d+")
+)
+
+
+def _found(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """The groups of a pattern that fits each text once, at its beginning."""
+    for at in range(0, len(texts), CHUNK):
+        yield from pattern.findall(b"\n".join(texts[at : at + CHUNK]))
+
+
+def _ranks(values: Iterable[Value], key: Callable[[Value], Any] | None = None) -> dict[Value, int]:
+    """Each value's place in their order: numbers are compared three times as fast as texts."""
+    return {value: rank for rank, value in enumerate(sorted(set(values), key=key))}  # type: ignore[type-var,arg-type]
+
+
+def by_protocol(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    ranks = _ranks((kind.protocol, kind.number) for kind in {flow.group.kind for flow in flows})
+    of = {group: ranks[group.kind.protocol, group.kind.number] for group in _groups(flows)}
+    return [of[flow.group] for flow in flows]
+
+
+def by_state(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    states = {group: group.state for group in _groups(flows)}
+    return [states[flow.group] or flow.status() for flow in flows]
+
+
+def _groups(flows: Sequence[Flow]) -> set[Group]:
+    return {flow.group for flow in flows}
+
+
+def by_source(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    return _ends(flows, _SOURCE)
+
+
+def by_destination(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    return _ends(flows, _DESTINATION)
+
+
+def _ends(flows: Sequence[Flow], pattern: re.Pattern[bytes]) -> list[Any]:
+    found = list(_found(pattern, [flow.key for flow in flows]))
+    return [
+        address + (int(port or icmp_id or 0) if not key else int(key, 16))
+        for address, (_text, port, icmp_id, key) in zip(_numbers([ends[0] for ends in found]), found)
+    ]
+
+
+def _numbers(addresses: Sequence[bytes]) -> list[float]:
+    """Addresses as numbers: IPv4 in numerical order, then IPv6, then what is no address; steps of 65,536 for a port.
+
+    Floats (they hold 53 bits) are sorted in two thirds of the time of whole numbers as large.
+    """
+    ranks = _ranks((address for address in addresses if b":" in address), _packed)
+    try:
+        return [
+            65536.0
+            * (2**32 + ranks[address] if b":" in address else int.from_bytes(inet_aton(address.decode()), "big"))
+            for address in addresses
+        ]
+    except OSError:  # digits and dots that are none
+        ranks = _ranks(addresses, _packed)
+        return [65536.0 * ranks[address] for address in addresses]
+
+
+def _packed(address: bytes) -> bytes:
+    text = address.decode()
+    try:
+        return b"6" + inet_pton(AF_INET6, text) if ":" in text else b"4" + inet_pton(AF_INET, text)
+    except OSError:
+        return b"9" + address
+
+
+def by_nat(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    """Without a reply tuple of its own in its text, a flow has no NAT."""
+    return ["".join(flow.ends().nat) if b"src=" in flow.rest else "" for flow in flows]
+
+
+def by_place(pick: Callable[[Place], str | int | None]) -> Keys:
+    """By a fact about the remote end; what has none comes last."""
+
+    def keys(flows: Sequence[Flow], context: Context) -> list[Any]:
+        remotes = [
+            context.remote_of(src, dst) if flow.plain else context.remote_address(flow)
+            for flow, (src, dst) in zip(flows, _found(_ADDRESSES, [flow.key for flow in flows]))
+        ]
+        facts = {address: pick(context.where(address)) for address in set(remotes)}
+        values = [facts[address] for address in remotes]
+        ranks = _ranks(value for value in set(values) if value is not None)
+        return [len(ranks) if value is None else ranks[value] for value in values]
+
+    return keys
+
+
+def by_rate(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    return [
+        0.0 if (rates := flow.course.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
+        for flow in flows
+    ]
+
+
+def by_bytes(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    return _totals(flows, _BYTES, Flow.total)
+
+
+def by_packets(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    return _totals(flows, _PACKETS, Flow.packets)
+
+
+def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[Flow], int | None]) -> list[Any]:
+    """Sums of two counters; ``total`` reads what the pattern does not fit. Without counters less than zero."""
+    texts = [flow.rest if flow.course.listed is None else _counted(flow) for flow in flows]
+    return [
+        int(there) + int(back) if there else -1 if (number := total(flow)) is None else number
+        for flow, (there, back) in zip(flows, _found(pattern, texts))
+    ]
+
+
+def _counted(flow: Flow) -> bytes:
+    """The newest text that has counters."""
+    return flow.rest if b"packets=" in flow.rest else flow.course.listed or b""
+
+
+def by_age(flows: Sequence[Flow], context: Context) -> list[Any]:
+    now = context.now
+    return [
+        now - flow.born
+        if (course := flow.course).ended is None and course.listed is None and b"delta-time=" not in flow.rest
+        else flow.age(now)
+        for flow in flows
+    ]
+
+
+def by_timeout(flows: Sequence[Flow], _context: Context) -> list[Any]:
+    """By the moment at which the kernel forgets a flow."""
+    return [
+        math.inf if (left := flow.timeout) is None or flow.course.ended is not None else left + flow.sight.at
+        for flow in flows
+    ]
