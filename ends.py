@@ -67,8 +67,9 @@ _SPECIAL = [
 ]
 
 
-# The first octets and the first words of IPv6 that hold more than one scope; all others are asked for only once.
-_MIXED = {"100", "169", "172", "192", "198", "203", "255", "2001", "3fff"}
+# The first octets and the first words of IPv6 that hold more than one scope; for all others one answer does. Of IPv4
+# the first three octets tell the scope, but not of the broadcast address.
+_MIXED = {"100", "169", "172", "192", "198", "203", "2001", "3fff"}
 _BY_HEAD: dict[str, str] = {}
 
 
@@ -84,17 +85,20 @@ def scope(address: str) -> str:
     head, _, rest = address.partition(".")
     if ":" in head:
         head = head.partition(":")[0].lower()
-        alike = len(head) == 4 and head[0] in "23" and head not in _MIXED  # within 2000::/3
+        if len(head) != 4 or head[0] not in "23" or head in _MIXED:  # only within 2000::/3
+            return _scope(address)
     elif rest.count(".") != 2:
         return ""  # IPy reads "8" as 8.0.0.0
-    else:
-        alike = head not in _MIXED
-    if not alike:
+    elif head == "255":
         return _scope(address)
+    elif head in _MIXED:
+        head = address.rpartition(".")[0]
     known = _BY_HEAD.get(head)
     if known is None:
         known = _scope(address)
         if known:  # what is no address tells nothing of its neighbours
+            if len(_BY_HEAD) > 65_536:
+                _BY_HEAD.clear()
             _BY_HEAD[head] = known
     return known
 

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any
 
 import ends
@@ -29,11 +30,16 @@ def iso_time(seconds: str) -> str:
     '2026-11-22T22:26:53.786793Z'
     """
     whole, _, fraction = seconds.partition(".")
+    moment = _second(whole)
+    return f"{moment}.{fraction[:6]:0<6}Z" if moment else seconds
+
+
+@lru_cache(maxsize=64)  # 20,000 events share a second
+def _second(whole: str) -> str:
     try:
-        moment = datetime.fromtimestamp(int(whole), timezone.utc)
+        return f"{datetime.fromtimestamp(int(whole), timezone.utc):%Y-%m-%dT%H:%M:%S}"
     except (ValueError, OverflowError, OSError):  # year 10000 and later
-        return seconds
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction[:6]:0<6}Z"
+        return ""
 
 
 def tuple_item(side: Tuple, zone_key: str) -> Item:
@@ -87,7 +93,7 @@ def derived(flow: Flow, context: Context) -> Item:
         item["nat"] = e.nat
     if (way := ends.direction(e, context.own)) is not None:
         item["direction"] = way
-    address = ends.remote(e, context.own)
+    address = context.remote_address(flow)
     where = context.where(address)
     known = {key: value for key, value in where._asdict().items() if value is not None}
     item["remote"] = {"ip": address, **known}

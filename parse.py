@@ -376,6 +376,55 @@ def kind_of(head: bytes) -> Kind:
 
 def record(row: Cut) -> Record:
     """Read everything a row says. Words that the grammar does not name are skipped."""
+    return _usual(row) or _any(row)
+
+
+_COUNTS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"
+_USUAL_BEFORE = re.compile(rb"(?:" + _COUNTS + rb" )?(\[UNREPLIED\] )?")
+_USUAL_AFTER = re.compile(
+    rb"(?: " + _COUNTS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
+)
+
+
+def _usual(row: Cut) -> Record | None:
+    """Read a row without NAT and rare words, in a third of the time: 20,000 events a second are to be told."""
+    stamp, event, head, timeout, state, _, src, dst, sport, dport, before, turned, after = row
+    if not turned:
+        return None
+    first, second = _USUAL_BEFORE.fullmatch(before), _USUAL_AFTER.fullmatch(after)
+    if first is None or second is None:
+        return None
+    packets, size, unreplied = first.groups()
+    reply_packets, reply_size, assured, mark, use, ident = second.groups()
+    here, there, source, target = src.decode(), dst.decode(), int(sport), int(dport)
+    return Record(
+        kind_of(head),
+        Tuple(here, there, source, target, packets=_optional(packets), bytes=_optional(size)),
+        Tuple(
+            there,
+            here,
+            target,
+            source,
+            packets=_optional(reply_packets),
+            bytes=_optional(reply_size),
+        ),
+        stamp[1:-2].decode() or None,
+        EVENTS.get(event),
+        _optional(timeout),
+        state[:-1].decode() or None,
+        ["UNREPLIED"] * bool(unreplied) + ["ASSURED"] * bool(assured),
+        mark=_optional(mark),
+        use=_optional(use),
+        id=_optional(ident),
+    )
+
+
+def _optional(digits: bytes | None) -> int | None:
+    return int(digits) if digits else None
+
+
+def _any(row: Cut) -> Record:
+    """Read any row, word by word."""
     stamp, event, head, timeout, state, original = row[:6]
     rest = whole(original, rest_of(row))
     out = Record(

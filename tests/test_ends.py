@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ends import Ends, direction, inbound, remote, scope
+from ends import Ends, _scope, direction, inbound, remote, scope
 
 OWN = frozenset({"192.168.1.1", "203.0.113.1"})
 LAN, LAN2, PUBLIC, PUBLIC2, WAN, ROUTER = (
@@ -107,3 +107,17 @@ def test_without_own_addresses_there_is_no_direction() -> None:
     assert direction(ends(LAN, PUBLIC), frozenset()) is None
     assert remote(ends(LAN, PUBLIC, reply_dst="9.9.9.9"), frozenset()) == PUBLIC
     assert inbound(ends(PUBLIC, LAN), frozenset())
+
+
+@given(
+    st.lists(
+        st.sampled_from([0, 10, 16, 18, 51, 64, 99, 100, 113, 127, 168, 169, 172, 192, 198, 203, 255]),
+        min_size=4,
+        max_size=4,
+    )
+    | st.lists(st.integers(0, 255), min_size=4, max_size=4)
+)
+def test_a_remembered_scope_is_that_of_the_address(octets: list[int]) -> None:
+    address = ".".join(map(str, octets))
+    for neighbour in (address, ".".join(map(str, [*octets[:3], 255])), address):
+        assert scope(neighbour) == _scope(neighbour)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import parse
-from parse import Kind, Splitter, cut, record, rest_of, whole
+from parse import Kind, Splitter, cut, record, rest_of, uncut, whole
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 FLOW_FILES = sorted(
@@ -266,3 +266,10 @@ def test_the_slow_way_round_reads_the_same(line: bytes) -> None:
     if fast:
         assert record(slow) == record(fast[0])
         assert slow[:6] == fast[0][:6]
+
+
+@pytest.mark.parametrize("path", FLOW_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_usual_lines_say_the_same_read_the_slow_way(path: Path) -> None:
+    rows, _ = cut(path.read_bytes())
+    for row in rows:
+        assert record(row) == record(uncut(*row[:6], whole(row[5], rest_of(row))))
