@@ -52,7 +52,7 @@ def has_written(pid: int) -> bool:
 def _event_socket(pid: int) -> tuple[int, list[str]] | None:
     """The file descriptor of its socket for events, and the socket's row in /proc/net/netlink."""
     try:
-        links = {os.readlink(fd.path): int(fd.name) for fd in os.scandir(f"/proc/{pid}/fd")}
+        links = {os.readlink(f"/proc/{pid}/fd/{fd}"): int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
         rows = [line.split() for line in Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]]
     except OSError:
         return None

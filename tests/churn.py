@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import children
-from lab import PATIENCE, Agent, Lab, LabError, TcpConnection, insert_arguments, wait_for
+from lab import PATIENCE, Agent, Lab, LabError, TcpConnection, insert_arguments, stop_process, wait_for
 from subjects import Subject
 
 HALFWAY = 6_000  # entries of which a listing is never done at once: 1.3 MB, over the 1 MiB of a pipe
 DEFAULT_BUFFER, TINY_BUFFER = 212_992, 4_096  # SO_RCVBUF of a listener: Linux's default, and 5 events
 SPRAY_PORT = 40_000
 ECHO_PORT = 5001
+AGAIN = "198.18.255.1"  # whose flow is deleted and made anew so fast that nobody knows all its ids
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,10 @@ class World:
         """Run conntrack in the router, the subject going on meanwhile; the lines it printed."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen([*self.router.prefix, "conntrack", *words], stdout=out, stderr=err)
-            self.until(lambda: process.poll() is not None, " ".join(words))
+            try:
+                self.until(lambda: process.poll() is not None, " ".join(words))
+            finally:
+                stop_process(process)
             out.seek(0)
             err.seek(0)
             said = err.read()
@@ -279,7 +283,7 @@ class World:
 
     def _again(self, step: Step) -> None:
         """The same tuple, deleted and inserted, with another mark and another way back each time."""
-        same = {"protocol": "udp", "src": "198.18.255.1", "dst": "198.19.255.1", "sport": 7, "dport": 7, "timeout": 900}
+        same = {"protocol": "udp", "src": AGAIN, "dst": "198.19.255.1", "sport": 7, "dport": 7, "timeout": 900}
         find = ["-D", *insert_arguments(**{**same, "timeout": None})]
         lines = []
         for number in range(step.size):

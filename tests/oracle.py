@@ -29,7 +29,7 @@ from typing import Any
 from unittest import mock
 
 import children
-from churn import Scenario, World, scenario
+from churn import AGAIN, Scenario, World, scenario
 from lab import Flow, Lab, LabError, Namespace, comparable, flows_of_xml, stop_process, wait_for
 from subjects import QUICK_BACKOFF, JsonSubject, Subject, TableSubject, Wrong, name_of
 
@@ -132,15 +132,17 @@ class Witness:
         self._file.close()
 
 
-class Gone:
-    """The flows that the kernel has no more: since when, and with what id."""
+class Past:
+    """What the kernel ever had, and what of it is gone: since when, and with what id."""
 
     def __init__(self) -> None:
         self._since: dict[Key, tuple[float, int]] = {}
+        self.known: set[tuple[Key, int]] = set()  # all that the kernel ever had
 
     def heard(self, said: Iterable[Said], offset: float) -> None:
         """Events; ``offset`` makes monotonic time of their stamps."""
         for one in said:
+            self.known.add((one.key, one.ident))
             if one.event == "DESTROY":
                 self._since[one.key] = one.stamp + offset, one.ident
             elif one.event == "NEW":
@@ -148,10 +150,12 @@ class Gone:
 
     def deleted(self, lines: Iterable[str], at: float) -> None:
         for one in map(read_line, lines):
+            self.known.add((one.key, one.ident))
             self._since[one.key] = at, one.ident
 
     def born(self, lines: Iterable[str]) -> None:
         for one in map(read_line, lines):
+            self.known.add((one.key, one.ident))
             self._since.pop(one.key, None)
 
     def due(self, began: float) -> dict[Key, int]:
@@ -201,7 +205,7 @@ class Oracle:
     def __init__(self, plan: Scenario, world: World) -> None:
         self.plan, self.world = plan, world
         self.subject: Subject
-        self.gone = Gone()
+        self.past = Past()
         self.looks = 0
         self._names: dict[object, Key] = {}  # of the table's keys
         self._offset = time.monotonic() - time.time()
@@ -217,14 +221,15 @@ class Oracle:
             self.subject = JsonSubject(via) if self.plan.mode == "json" else TableSubject(via, self._on_listed)
             self.subject.not_mine.add(self.witness.process.pid)
             world.subject = self.subject
-            world.on_gone, world.on_born, world.look = self.gone.deleted, self.gone.born, self.settle
+            world.on_gone, world.on_born, world.look = self.past.deleted, self.past.born, self.settle
             try:
+                self.past.born(world.table())
                 world.listener()
                 self.settle()
                 for step in self.plan.steps:
                     world.do(step)
                 self.settle()
-                self._check_totals()
+                self._check_closed()
                 return self._summary()
             finally:
                 self.subject.close()
@@ -239,10 +244,10 @@ class Oracle:
 
     def _on_listed(self, began: float) -> None:
         """A complete listing ended: what was gone when it began must not be on show any more."""
-        self.gone.heard(self.witness.heard(), self._offset)
+        self.past.heard(self.witness.heard(), self._offset)
         if began <= self.world.troubled_until:
             return
-        due = self.gone.due(began)
+        due = self.past.due(began)
         if not due:
             return
         suspects = []
@@ -344,18 +349,21 @@ class Oracle:
 
     # --- at the end ---
 
-    def _check_totals(self) -> None:
-        """The totals of closed flows are what DESTROY said."""
+    def _check_closed(self) -> None:
+        """The totals of closed flows are what DESTROY said, and no flow was made up."""
         self.witness.finish()
-        self.gone.heard(self.witness.heard(), self._offset)
+        self.past.heard(self.witness.heard(), self._offset)
         if self.plan.mode != "table":
             return
         table = self._table()
         closed: Counter[Any] = Counter()
         for flow in table.closed:
+            record, counts = flow.record(), flow.counts()
+            key = key_of(record)
+            if (key, record.id) not in self.past.known and AGAIN not in key[1]:
+                raise Wrong(f"the kernel never had {key} with id {record.id}")
             if not flow.inferred:
-                record, counts = flow.record(), flow.counts()
-                closed[key_of(record), record.id, counts and tuple(counts)] += 1
+                closed[key, record.id, counts and tuple(counts)] += 1
         said = self.witness.destroyed
         if other := closed - said:
             raise Wrong(f"{other.total()} closed flows have totals that no DESTROY said: {list(other)[:3]}")

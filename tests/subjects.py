@@ -119,7 +119,10 @@ class TableSubject(Subject):
         self._check_counts(ended or len(self.table) <= RECOUNTED)
 
     def _take(self, item: Item) -> None:
+        before = len(self.table)
         self.intake.take(item)
+        if isinstance(item, ListingEnded) and not item.complete and len(self.table) != before:
+            raise Wrong(f"a listing that was cut swept {before - len(self.table)} flows")
         if isinstance(item, Lost):
             self.reports["lost"] += 1
         elif isinstance(item, Trouble) and item.problem is not None:
@@ -148,8 +151,11 @@ class TableSubject(Subject):
             raise Wrong(f"counts by state: {table.by_state()} said, {states} counted")
         if any(flow.ended is not None for flow in table.live.values()):
             raise Wrong("a flow that has ended is among the live ones")
-        if self.intake.status.losses != self.reports["lost"]:
-            raise Wrong(f"{self.intake.status.losses} losses on show, {self.reports['lost']} reported")
+        status = self.intake.status
+        if status.losses != self.reports["lost"]:
+            raise Wrong(f"{status.losses} losses on show, {self.reports['lost']} reported")
+        if unread := status.unread():
+            raise Wrong(f"what conntrack printed could not be read: {unread}")
 
     def idle(self) -> bool:
         return not self._poll().poll(0)
