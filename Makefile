@@ -1,9 +1,10 @@
 # make run, make test: the first two commands on a fresh machine. ARGS="..." passes options to the program.
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 10
 export PYTHON
 
-.PHONY: help run test check unit bench demo clean
+.PHONY: help run test check unit oracle bench demo clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -23,6 +24,10 @@ check: ## ruff and mypy
 unit: ## pytest; ARGS="-k name" to choose
 	@scripts/bootstrap.sh test
 	.venv/bin/pytest $(ARGS)
+
+oracle: ## Random churn, then the table against the kernel's (as root): SEEDS=200, or ARGS="--seed 17" for one again
+	@scripts/bootstrap.sh test
+	.venv/bin/python tests/oracle.py --seeds $(SEEDS) $(ARGS)
 
 bench: ## The benchmarks (as root): ratios against conntrack and iptstate on the same table
 	@scripts/bootstrap.sh test

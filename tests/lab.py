@@ -278,6 +278,10 @@ class TcpConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the program that has it: the kernel closes it, and nobody waits for that."""
         self._agent.stop()
 
     def exchange(self, size: int) -> None:
@@ -497,7 +501,11 @@ def conntrack_xml(namespace: Namespace, *, start: bool = False, labels: bool = F
     ``comparable`` takes the same away from a record of the text, for a comparison.
     """
     options = ["xml", "id", *(["ktimestamp"] if start else []), *(["labels"] if labels else [])]
-    text = namespace.run(["conntrack", "-L", "-o", ",".join(options)]).stdout
+    return flows_of_xml(namespace.run(["conntrack", "-L", "-o", ",".join(options)]).stdout)
+
+
+def flows_of_xml(text: str) -> list[Flow]:
+    """What ``conntrack -L -o xml`` printed, in the shape of the JSON contract."""
     return [_flow(element) for element in ET.fromstring(text).iter("flow")] if text.strip() else []
 
 
@@ -770,6 +778,18 @@ def _agent_udp(address: str, port: str, flows: str, rounds: str) -> None:
     _say("done", *(connection.getsockname()[1] for connection in sockets))
 
 
+def _agent_spray(sport: str, flows: str) -> None:
+    """One datagram each to that many places in the black hole, always from the same port: "done".
+
+    Who sprays again from the same port uses the same tuples again.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("", int(sport)))
+        for i in range(int(flows)):
+            sender.sendto(b"x" * 32, (f"198.51.100.{i % 250 + 1}", 10_000 + i // 250))
+    _say("done")
+
+
 def _agent_syn(address: str, port: str, flows: str) -> None:
     """TCP SYNs without an answer: "done PORT…"."""
     sockets = [_socket(address, socket.SOCK_STREAM) for _ in range(int(flows))]
@@ -822,6 +842,7 @@ _AGENTS: dict[str, Callable[..., None]] = {
     "echo": _agent_echo,
     "connect": _agent_connect,
     "udp": _agent_udp,
+    "spray": _agent_spray,
     "syn": _agent_syn,
     "refused": _agent_refused,
     "ping": _agent_ping,

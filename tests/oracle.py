@@ -1,0 +1,414 @@
+"""The oracle: whatever happens, the program's table ends as the kernel's, and what was lost was said.
+
+A scenario is drawn from a seed and done to a NAT router in network namespaces (``churn``), while a subject looks on:
+the table behind the screen, or the program with --json and a reader (``subjects``). Held against each other:
+
+* after each calm and at the end: the subject's table and ``conntrack -L -o xml``, exactly, timeouts within seconds;
+* at each turn: the counts in the header and the table;
+* at each complete listing: what the kernel said was gone before it began is gone from the table;
+* at the end: the totals of closed flows and what DESTROY said to a second listener, which loses nothing;
+* each child that was killed, and each event that the kernel could not deliver, was reported.
+
+By hand, as root: ``python tests/oracle.py --seeds 200``; one again: ``python tests/oracle.py --seed 17``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import children
+from churn import AGAIN, Scenario, World, scenario
+from lab import Flow, Lab, LabError, Namespace, comparable, flows_of_xml, stop_process, wait_for
+from subjects import QUICK_BACKOFF, JsonSubject, Subject, TableSubject, Wrong, name_of
+
+import source
+from parse import Record
+
+ROOMY = 64 << 20  # bytes for the witness's socket: 80,000 events
+SLACK = 2.5  # seconds by which timeouts may differ: two roundings, and a machine that is busy
+ROUNDS = 40  # tries to find the kernel's table unchanged while a listing is taken in
+
+Key = tuple[int, str, str]  # protocol number, original tuple, zones
+Counts = tuple[int, int, int, int]
+
+
+# --- what conntrack's text says, read without the program's parser ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """A line of conntrack: who it is about, and the counters of both directions."""
+
+    stamp: float
+    event: str
+    key: Key
+    ident: int
+    counts: Counts | None
+
+
+_COUNTERS = re.compile(r"packets=(\d+) bytes=(\d+)")
+
+
+def read_line(line: str) -> Said:
+    """One line of -E, -L or -D with ``-o extended,id``.
+
+    >>> read_line("ipv4     2 udp      17 9 src=::1 dst=::2 sport=1 dport=2 src=::2 dst=::1 sport=2 dport=1 id=7").key
+    (17, 'src=::1 dst=::2 sport=1 dport=2', '')
+    """
+    line = line.partition(" [USERSPACE]")[0]
+    stamp, event = 0.0, ""
+    if line.startswith("["):
+        first, _, line = line.partition("\t")
+        stamp = float(first[1:-1])
+        event, _, line = line.strip(" [").partition("] ")
+    words = line.split()
+    start = next(i for i, word in enumerate(words) if word.startswith("src="))
+    end = next(
+        i for i, word in enumerate(words[start + 1 :], start + 1) if word.startswith(("src=", "packets=", "[", "zone"))
+    )
+    zones = sorted(word for word in words[end:] if word.startswith("zone"))
+    counts = [int(number) for pair in _COUNTERS.findall(line) for number in pair]
+    ident = int(words[-1].partition("=")[2])
+    key = int(words[3]), " ".join(words[start:end]), " ".join(zones)
+    return Said(stamp, event, key, ident, (counts[0], counts[1], counts[2], counts[3]) if counts else None)
+
+
+_NAMES = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
+
+
+def key_of(record: Record) -> Key:
+    """The same of what the program knows."""
+    original = record.original
+    words = [(name, getattr(original, name)) for name in _NAMES]
+    text = " ".join(f"{'id' if name == 'icmp_id' else name}={value}" for name, value in words if value is not None)
+    zones = [("zone", record.zone), ("zone-orig", original.zone), ("zone-reply", record.reply.zone)]
+    return record.kind.number, text, " ".join(sorted(f"{name}={number}" for name, number in zones if number))
+
+
+class Witness:
+    """A second listener with so much room that it loses nothing; it writes to a file, which never makes it wait."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._file = tempfile.NamedTemporaryFile("w+b")  # noqa: SIM115 - closed in close
+        self._half = b""
+        argv = [*namespace.prefix, "conntrack", "-E", "-o", "extended,id,timestamp"]
+        self.process = subprocess.Popen(argv, stdout=self._file, stderr=subprocess.DEVNULL)
+        self.destroyed: Counter[Any] = Counter()  # of key, id and counters
+        self.events = 0
+        wait_for(lambda: children.listens(self.process.pid), what="the witness")
+        children.set_receive_buffer(self.process.pid, ROOMY)
+        self._reader = open(self._file.name, "rb")  # noqa: SIM115 - closed in close
+
+    def heard(self) -> list[Said]:
+        """What it has written since the last call."""
+        *lines, self._half = (self._half + self._reader.read()).split(b"\n")
+        said = [read_line(line.decode("utf-8", "replace")) for line in lines]
+        self.destroyed.update((one.key, one.ident, one.counts) for one in said if one.event == "DESTROY")
+        self.events += len(said)
+        return said
+
+    def finish(self) -> None:
+        """Wait until it has written all that the kernel said."""
+        pid = self.process.pid
+        wait_for(lambda: not children.waiting_bytes(pid) and children.state(pid) == "S", what="the witness to finish")
+        if lost := children.dropped(pid):
+            raise LabError(f"the witness lost {lost} events")
+
+    def close(self) -> None:
+        stop_process(self.process)
+        self._reader.close()
+        self._file.close()
+
+
+class Past:
+    """What the kernel ever had, and what of it is gone: since when, and with what id."""
+
+    def __init__(self) -> None:
+        self._since: dict[Key, tuple[float, int]] = {}
+        self.known: set[tuple[Key, int]] = set()  # all that the kernel ever had
+
+    def heard(self, said: Iterable[Said], offset: float) -> None:
+        """Events; ``offset`` makes monotonic time of their stamps."""
+        for one in said:
+            self.known.add((one.key, one.ident))
+            if one.event == "DESTROY":
+                self._since[one.key] = one.stamp + offset, one.ident
+            elif one.event == "NEW":
+                self._since.pop(one.key, None)
+
+    def deleted(self, lines: Iterable[str], at: float) -> None:
+        for one in map(read_line, lines):
+            self.known.add((one.key, one.ident))
+            self._since[one.key] = at, one.ident
+
+    def born(self, lines: Iterable[str]) -> None:
+        for one in map(read_line, lines):
+            self.known.add((one.key, one.ident))
+            self._since.pop(one.key, None)
+
+    def due(self, began: float) -> dict[Key, int]:
+        """Those that were gone when a listing began, with their ids; they are not named again."""
+        out = {key: ident for key, (since, ident) in self._since.items() if since < began}
+        for key in out:
+            del self._since[key]
+        return out
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+_MOVES = re.compile(r"<(timeout|use|deltatime)>\d+</\1>")
+
+
+def core(xml: str) -> list[str]:
+    """What of conntrack's XML stays the same while nothing happens: flows without what the clock moves."""
+    return sorted(_MOVES.sub("", xml).split("<flow")[1:])
+
+
+def canonical(item: Flow, whole: bool) -> str:
+    """A flow as a text that can be compared; not ``whole``: only what the stream promises, which flows there are."""
+    flow = {"flags": [], **comparable(item)}  # the contract leaves out what is empty
+    if whole:
+        return json.dumps(flow, sort_keys=True)
+    reply = [flow["reply"].get(name) for name in _NAMES]
+    return json.dumps([*name_of(flow), flow.get("id"), *reply])
+
+
+def differences(ours: Iterable[str], kernel: Iterable[str]) -> str:
+    """What only one of them has, a few of each; "" where they are equal."""
+    mine, theirs = Counter(ours), Counter(kernel)
+    extra, missing = list((mine - theirs).elements()), list((theirs - mine).elements())
+    if not extra and not missing:
+        return ""
+    shown = [
+        *(f"  only ours:   {text}" for text in sorted(extra)[:5]),
+        *(f"  only kernel: {text}" for text in sorted(missing)[:5]),
+    ]
+    return "\n".join([f"{len(extra)} flows too many or other, {len(missing)} missing", *shown])
+
+
+class Oracle:
+    """One scenario, done and judged."""
+
+    def __init__(self, plan: Scenario, world: World) -> None:
+        self.plan, self.world = plan, world
+        self.subject: Subject
+        self.past = Past()
+        self.looks = 0
+        self._names: dict[object, Key] = {}  # of the table's keys
+        self._offset = time.monotonic() - time.time()
+        self._losses: tuple[int | None, int, int] = (None, 0, 0)  # listener, its drops, reports, when looked at last
+
+    def run(self) -> str:
+        """Do it all; Wrong with the reason where the program is; returns what happened, in short."""
+        world = self.world
+        world.prepare()
+        self.witness = Witness(world.router)
+        try:
+            via = world.router.prefix
+            self.subject = JsonSubject(via) if self.plan.mode == "json" else TableSubject(via, self._on_listed)
+            self.subject.not_mine.add(self.witness.process.pid)
+            world.subject = self.subject
+            world.on_gone, world.on_born, world.look = self.past.deleted, self.past.born, self.settle
+            try:
+                self.past.born(world.table())
+                world.listener()
+                self.settle()
+                for step in self.plan.steps:
+                    world.do(step)
+                self.settle()
+                self._check_closed()
+                return self._summary()
+            finally:
+                self.subject.close()
+        finally:
+            self.witness.close()
+
+    def _summary(self) -> str:
+        reports = " ".join(f"{part}={count}" for part, count in sorted(self.subject.reports.items()) if count)
+        return f"{self.witness.events} events, {self.flows} flows left; reported: {reports or 'nothing'}"
+
+    # --- after each listing ---
+
+    def _on_listed(self, began: float) -> None:
+        """A complete listing ended: what was gone when it began must not be on show any more."""
+        self.past.heard(self.witness.heard(), self._offset)
+        if began <= self.world.troubled_until:
+            return
+        due = self.past.due(began)
+        if not due:
+            return
+        suspects = []
+        for key, flow in self._table().live.items():
+            name = self._names.get(key)
+            if name is None:
+                name = self._names[key] = key_of(flow.record())
+            if name in due and flow.record().id == due[name]:
+                suspects.append(name)
+        if suspects:
+            # A packet may have brought it back since.
+            there = {read_line(line).key for line in self._text()}
+            if stale := [name for name in suspects if name not in there]:
+                raise Wrong(f"{len(stale)} flows outlived a whole listing: {stale[:3]}")
+
+    def _table(self) -> Any:
+        assert isinstance(self.subject, TableSubject)
+        return self.subject.table
+
+    def _text(self) -> list[str]:
+        return self.world.router.run(["conntrack", "-L", "-o", "extended,id"]).stdout.splitlines()
+
+    # --- in a calm ---
+
+    def _xml(self) -> str:
+        return self.world.router.run(["conntrack", "-L", "-o", "xml,id"]).stdout
+
+    def settle(self) -> None:
+        """Nothing happens now: after one whole listing the tables are equal, and all losses are reported.
+
+        Entries go on expiring meanwhile, so what counts is a listing during which the kernel's table stayed the same.
+        """
+        world, subject = self.world, self.subject
+        for _ in range(ROUNDS):
+            world.drain()
+            asked, before = time.monotonic(), self._xml()
+            kernel = flows_of_xml(before)
+            self._wait_for_listing(kernel)
+            world.drain()
+            ours, ends = subject.picture(), self._ends()
+            if core(before) == core(self._xml()):
+                break
+        else:
+            raise LabError(f"the kernel's table changed in each of {ROUNDS} rounds")
+        self.looks += 1
+        self.flows = len(kernel)
+        if found := self._differences(ours, kernel):
+            raise Wrong(f"the tables differ in look {self.looks}: {found}")
+        self._check_ends(kernel, asked, ends)
+        self._check_reports()
+
+    def _wait_for_listing(self, kernel: list[Flow]) -> None:
+        """Until a listing is through; the stream, which may wait 8 s before it lists again, may be right at once."""
+        subject = self.subject
+        mark = subject.mark()
+
+        def through() -> bool:
+            if subject.listed_since(mark):
+                return True
+            known = len(subject.known) if isinstance(subject, JsonSubject) else -1
+            return known == len(kernel) and not self._differences(subject.picture(), kernel)
+
+        self.world.until(through, "a complete listing")
+
+    def _differences(self, ours: Iterable[Flow], kernel: Iterable[Flow]) -> str:
+        whole = self.plan.mode == "table"
+        return differences((canonical(item, whole) for item in ours), (canonical(item, whole) for item in kernel))
+
+    def _ends(self) -> list[tuple[int | None, float]]:
+        """Id and time of expiry of each flow that has any."""
+        if self.plan.mode != "table":
+            return []
+        flows, now = self._table().live.values(), time.monotonic()
+        return [(flow.record().id, now + left) for flow in flows if (left := flow.remaining(now)) is not None]
+
+    def _check_ends(self, kernel: list[Flow], asked: float, ours: list[tuple[int | None, float]]) -> None:
+        theirs = {item["id"]: asked + item["timeout"] for item in kernel if "timeout" in item}
+        for ident, end in ours:
+            if ident in theirs and abs(theirs[ident] - end) > SLACK:
+                raise Wrong(f"the end of id {ident} is {end - theirs[ident]:+.1f} s from what the kernel says")
+
+    def _check_reports(self) -> None:
+        world, subject = self.world, self.subject
+        world.until(lambda: not subject.troubles(), f"the end of trouble: {subject.troubles()}")
+        pid = world.listener()
+        drops, lost = children.dropped(pid), subject.reports["lost"]
+        last_pid, last_drops, last_lost = self._losses
+        last_drops = last_drops if pid == last_pid else 0
+        if drops > last_drops and lost == last_lost:
+            raise Wrong(f"{drops - last_drops} events were dropped, and nothing was said")
+        if pid == last_pid and drops == last_drops and lost != last_lost:
+            raise Wrong("a loss was reported that never was")
+        self._losses = pid, drops, lost
+        for part, killed in world.killed.items():
+            said = subject.reports[part]
+            # The stream does not say the same thing again before it was well in between.
+            if said != killed if self.plan.mode == "table" else not min(killed, 1) <= said <= killed:
+                raise Wrong(f"{part} killed {killed} times, reported {said} times")
+
+    # --- at the end ---
+
+    def _check_closed(self) -> None:
+        """The totals of closed flows are what DESTROY said, and no flow was made up."""
+        self.witness.finish()
+        self.past.heard(self.witness.heard(), self._offset)
+        if self.plan.mode != "table":
+            return
+        table = self._table()
+        closed: Counter[Any] = Counter()
+        for flow in table.closed:
+            record, counts = flow.record(), flow.counts()
+            key = key_of(record)
+            if (key, record.id) not in self.past.known and AGAIN not in key[1]:
+                raise Wrong(f"the kernel never had {key} with id {record.id}")
+            if not flow.inferred:
+                closed[key, record.id, counts and tuple(counts)] += 1
+        said = self.witness.destroyed
+        if other := closed - said:
+            raise Wrong(f"{other.total()} closed flows have totals that no DESTROY said: {list(other)[:3]}")
+        if not any(self.subject.reports.values()) and (missed := said - closed):
+            raise Wrong(f"{missed.total()} flows were destroyed, and their totals are not kept: {list(missed)[:3]}")
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+
+def run(plan: Scenario) -> str:
+    """Do a scenario in a laboratory of its own; what happened, in short. Wrong or LabError with the scenario in it."""
+    with mock.patch.object(source, "BACKOFF", QUICK_BACKOFF), Lab() as lab:
+        world = World(lab, plan)
+        try:
+            return Oracle(plan, world).run()
+        except (Wrong, LabError) as error:
+            raise type(error)(f"{error}\n{plan}") from (None if isinstance(error, Wrong) else error)
+        finally:
+            world.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Try the program against the kernel: random churn, then the truth.")
+    parser.add_argument("--seeds", type=int, default=10, help="how many scenarios [10]")
+    parser.add_argument("--first", type=int, default=0, help="the first seed [0]")
+    parser.add_argument("--seed", type=int, help="only this one")
+    wishes = parser.parse_args()
+    seeds = [wishes.seed] if wishes.seed is not None else range(wishes.first, wishes.first + wishes.seeds)
+    failed = []
+    for seed in seeds:
+        began = time.monotonic()
+        plan = scenario(seed)
+        if wishes.seed is not None:
+            print(plan, flush=True)
+        try:
+            outcome = run(plan)
+        except Exception as error:  # the next seed may tell more
+            failed.append(seed)
+            text = str(error) if isinstance(error, Wrong) else traceback.format_exc()
+            outcome = f"FAILED {type(error).__name__}: {text}\n"
+        print(f"seed {seed} {plan.mode}: {outcome} ({time.monotonic() - began:.1f} s)", flush=True)
+    print(f"{len(seeds) - len(failed)} of {len(seeds)} seeds well" + (f"; failed: {failed}" if failed else ""))
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
