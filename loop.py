@@ -6,6 +6,7 @@ the screen.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -111,7 +112,8 @@ def _quietly(close: Callable[[], None]) -> None:
 
 
 def say(text: str) -> None:
-    click.echo(f"{PROGRAM}: {text}", err=True)
+    with contextlib.suppress(OSError):  # a full disk or a reader that has gone: the data must not suffer for it
+        click.echo(f"{PROGRAM}: {text}", err=True)
 
 
 class Runner:

@@ -326,13 +326,15 @@ def _name_of(fd: int) -> str:
 
 
 def take_keyboard() -> None:
-    """Make the terminal standard input where that is something else (a pipe that is replayed, /dev/null)."""
-    if sys.__stdin__ is None or sys.__stdin__.isatty():
+    """Make the terminal standard input where that is something else (a pipe that is replayed, /dev/null, closed)."""
+    if sys.__stdin__ is not None and sys.__stdin__.isatty():
         return
     with contextlib.suppress(OSError):
         fd = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(fd, 0)
         os.close(fd)
+        if sys.__stdin__ is None:
+            sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # blessed looks for its number there
 
 
 def _key_name(key: blessed.keyboard.Keystroke) -> str:
