@@ -1,0 +1,138 @@
+"""One command: started without a shell, read without blocking, stopped with all that it started."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+from parse import Splitter
+from problems import Problem, explain
+
+READ_SIZE = 1 << 20
+# Linux gives pipes of 64 KiB; 1 MiB (the default pipe-max-size) holds 4,500 events while we draw.
+PIPE_SIZE = 1 << 20
+CLOSED_PATIENCE = 1.0  # seconds for a child to end after it has closed its output
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 on, but only where built against it
+
+
+class Child:
+    """A process and both its pipes."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.argv = list(argv)
+        self.started = time.monotonic()
+        self.heard = self.started
+        self.splitter = Splitter()
+        self.closed = 0.0  # when it closed its output
+        self.stderr = b""
+        self.answer = ""  # what a short command printed, for those who collect it
+        # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
+        # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
+        # conntrack -E would live on for ever after we are gone.
+        self.process = subprocess.Popen(
+            self.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,
+            restore_signals=True,
+            bufsize=0,
+        )
+        assert self.process.stdout
+        assert self.process.stderr
+        self.out: int | None = self.process.stdout.fileno()
+        self.err: int | None = self.process.stderr.fileno()
+        for fd in (self.out, self.err):
+            os.set_blocking(fd, False)
+        try:
+            fcntl.fcntl(self.out, F_SETPIPE_SZ, PIPE_SIZE)
+        except OSError:
+            pass  # over the user's pipe quota: 64 KiB do, with less room for bursts
+
+    def fds(self) -> list[int]:
+        return [fd for fd in (self.out, self.err) if fd is not None]
+
+    def read(self) -> bytes:
+        """What is there now, up to READ_SIZE, as whole lines; b"" also when nothing is."""
+        if self.out is None:
+            return b""
+        try:
+            data = os.read(self.out, READ_SIZE)
+        except BlockingIOError:
+            return b""
+        if data:
+            self.heard = time.monotonic()
+            return self.splitter.feed(data)
+        self._close_out()
+        return self.splitter.feed(b"")
+
+    def read_errors(self) -> bytes:
+        """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``."""
+        if self.err is None:
+            return b""
+        try:
+            data = os.read(self.err, 65_536)
+        except BlockingIOError:
+            return b""
+        if not data:
+            assert self.process.stderr
+            self.process.stderr.close()
+            self.err = None
+        self.stderr = (self.stderr + data)[-8192:]
+        return data
+
+    def _close_out(self) -> None:
+        assert self.process.stdout
+        self.process.stdout.close()
+        self.out = None
+        self.closed = time.monotonic()
+
+    def ended(self) -> int | None:
+        """Its exit status once it has ended and all it wrote has been read."""
+        if self.out is not None:
+            return None
+        status = self.process.poll()
+        if status is None and time.monotonic() - self.closed > CLOSED_PATIENCE:
+            self.stop()  # it will never say anything again
+            status = self.process.poll()
+        if status is not None:
+            # A grandchild may hold stderr open for ever: what is there now is all we wait for.
+            while self.err is not None and self.read_errors():
+                pass
+        return status
+
+    def problem(self, status: int) -> Problem:
+        return explain(self.argv, self.stderr.decode("utf-8", "replace"), status)
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to it and its children; False where that is not allowed."""
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            return False
+        return True
+
+    def stop(self, patience: float = 0.5) -> None:
+        """End it and its children: SIGTERM, after ``patience`` seconds SIGKILL; then it is reaped.
+
+        Only a child that is root's (a user's sudo) can't be signalled: it finds its pipes closed when it writes.
+        """
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream and not stream.closed:
+                stream.close()
+        self.out = self.err = None
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                if not self.signal(number):
+                    patience = min(patience, 0.1)
+                try:
+                    self.process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    continue
