@@ -1,7 +1,8 @@
-"""A child process: started without a shell, read without blocking, ended with all that it started."""
+"""One command: started without a shell, read without blocking, stopped with all that it started."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from clean import clean
 from parse import Splitter
 from problems import Problem, explain
 
@@ -19,13 +21,16 @@ PIPE_SIZE = 1 << 20
 # conntrack writes 4 KiB at a time (events line by line). To be woken for each would cost more than parsing it; in 10 ms
 # it writes 0.5 MiB at most, half of what the pipe holds.
 GATHER = 0.01
-CLOSED_PATIENCE = 1.0  # seconds for a child to end after it has closed its output
 URGENT = -10  # nice value
+CLOSED_PATIENCE = 1.0  # seconds for a child to end after it has closed its output
+STOP_PATIENCE = 0.5  # seconds for children to end before they are killed
+CHATTER = 4096  # bytes on stderr in one read that are too many: conntrack's own messages have 60 to 100
+CHATTER_PAUSE = 0.2
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 on, but only where built against it
 
 
 class Child:
-    """One command: started without a shell, read without blocking, stopped with all that it started."""
+    """A process and both its pipes."""
 
     def __init__(self, argv: Sequence[str], gather: bool = False) -> None:
         self.argv = list(argv)
@@ -34,7 +39,9 @@ class Child:
         self.heard = self.started
         self.splitter = Splitter()
         self.closed = 0.0  # when it closed its output
+        self.mute = False  # ... and went on all the same, so that we ended it
         self.stderr = b""
+        self._quiet_until = 0.0  # till then nobody listens to its stderr
         self.answer = ""  # what a short command printed, for those who collect it
         # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
         # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
@@ -63,15 +70,15 @@ class Child:
 
     def fds(self) -> list[int]:
         """What to wait for; if ``rests_until`` lies ahead, until then, too."""
-        out = None if time.monotonic() < self.rests_until else self.out
-        return [fd for fd in (out, self.err) if fd is not None]
+        now = time.monotonic()
+        out = self.out if now >= self.rests_until else None
+        err = self.err if now >= self._quiet_until else None
+        return [fd for fd in (out, err) if fd is not None]
 
     def hurry(self) -> None:
         """Let it run before others, where we may: what the kernel's socket holds is 10 ms of 20,000 events a second."""
-        try:
+        with contextlib.suppress(OSError):  # not root, or no CAP_SYS_NICE in this container
             os.setpriority(os.PRIO_PROCESS, self.process.pid, URGENT)
-        except OSError:
-            pass  # not root, or no CAP_SYS_NICE in this container
 
     def read(self) -> bytes:
         """What is there now, up to READ_SIZE, as whole lines; b"" also when nothing is."""
@@ -90,7 +97,7 @@ class Child:
         return self.splitter.feed(b"")
 
     def read_errors(self) -> bytes:
-        """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``."""
+        """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``. One that never stops must wait."""
         if self.err is None:
             return b""
         try:
@@ -101,6 +108,8 @@ class Child:
             assert self.process.stderr
             self.process.stderr.close()
             self.err = None
+        if len(data) >= CHATTER:
+            self._quiet_until = time.monotonic() + CHATTER_PAUSE
         self.stderr = (self.stderr + data)[-8192:]
         return data
 
@@ -116,19 +125,25 @@ class Child:
             return None
         status = self.process.poll()
         if status is None and time.monotonic() - self.closed > CLOSED_PATIENCE:
-            self.stop()  # it will never say anything again
+            self.mute = True  # it will never say anything again
+            self.stop()
             status = self.process.poll()
         if status is not None:
-            # A grandchild may hold stderr open for ever: what is there now is all we wait for.
-            while self.err is not None and self.read_errors():
-                pass
+            # A grandchild may hold stderr open for ever, or write to it: the pipe's 64 KiB are all we wait for.
+            for _ in range(16):
+                if self.err is None or not self.read_errors():
+                    break
         return status
 
     def problem(self, status: int) -> Problem:
+        if self.mute:
+            return Problem(f"{clean(' '.join(self.argv[-4:]), 60)} closed its output and did not end")
         return explain(self.argv, self.stderr.decode("utf-8", "replace"), status)
 
     def signal(self, number: int) -> bool:
-        """Send a signal to it and its children; False where that is not allowed."""
+        """Send a signal to it and its children, until it is reaped; False where that is not allowed."""
+        if self.process.returncode is not None:
+            return True  # its number may be another's by now
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
@@ -137,20 +152,25 @@ class Child:
             return False
         return True
 
-    def stop(self, patience: float = 0.5) -> None:
+    def stop(self, patience: float = STOP_PATIENCE) -> None:
         """End it and its children: SIGTERM, after ``patience`` seconds SIGKILL; then it is reaped.
 
+        Its children may outlive it (a --via that is killed): as long as it is not reaped, its number is theirs, too.
         Only a child that is root's (a user's sudo) can't be signalled: it finds its pipes closed when it writes.
         """
         for stream in (self.process.stdout, self.process.stderr):
             if stream and not stream.closed:
                 stream.close()
         self.out = self.err = None
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            if self.process.poll() is None:
-                if not self.signal(number):
-                    patience = min(patience, 0.1)
-                try:
-                    self.process.wait(patience)
-                except subprocess.TimeoutExpired:
-                    continue
+        if self.process.returncode is not None:
+            return
+        until = time.monotonic() + (patience if self.signal(signal.SIGTERM) else 0.1)
+        while not self._is_over() and time.monotonic() < until:
+            time.sleep(0.005)
+        allowed = self.signal(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_PATIENCE if allowed else 0.0)
+
+    def _is_over(self) -> bool:
+        """Has it ended? It is not reaped for that."""
+        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None

@@ -7,6 +7,7 @@ What a run needs is imported when it needs it: --help must not wait for a termin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sys
@@ -224,6 +225,8 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
 
 
 def _check_combinations(ctx: click.Context, options: dict[str, Any]) -> None:
+    if sys.stdout is None:
+        raise click.UsageError("standard output is closed: there is nowhere to write to.")
     if options["as_json"] and options["as_csv"]:
         raise click.UsageError("--json and --csv exclude each other.")
     if options["limit"] is not None and not options["once"]:
@@ -291,11 +294,25 @@ def _guarded(run: Callable[[], int]) -> int:
 def _fail(message: str) -> int:
     from clean import clean
 
-    click.echo(f"{PROGRAM}: {clean(message, 400)}", err=True)
+    with contextlib.suppress(OSError):  # standard error on a full disk
+        click.echo(f"{PROGRAM}: {clean(message, 400)}", err=True)
     return 1
 
 
+def _hold_standard_numbers() -> None:
+    """Put something useless where standard input, output or error is closed (`>&-`, some daemons).
+
+    The next file or pipe would get its number, and what is meant for the reader would be written there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number else os.O_WRONLY)  # the lowest that is free: this one
+
+
 def main() -> NoReturn:
+    _hold_standard_numbers()
     try:
         command(prog_name=PROGRAM)
     except ModuleNotFoundError as error:

@@ -32,6 +32,8 @@ class Status:
     geography: list[tuple[str, str]] = field(default_factory=list)  # what is wrong there, and the command that helps
     attributions: list[str] = field(default_factory=list)  # the lines that the databases' licences ask for
     began: bool = False  # something was ever heard from the source
+    listing_since: float | None = None  # when the listing that runs now began
+    recording: str = ""  # why nothing is recorded any more
 
     def unread(self) -> list[str]:
         """What of the input could not be taken as it stood, a sentence each."""
@@ -69,8 +71,10 @@ class Intake:
         self.newest = max(item.at, self.newest or 0.0)
         if isinstance(item, ListingBegan):
             table.begin_listing(item.at)
+            status.listing_since = item.at
         elif isinstance(item, ListingEnded):
             table.end_listing(item.complete, item.at)
+            status.listing_since = None
             status.began = status.began or item.complete
         elif isinstance(item, Lost):
             status.losses += 1

@@ -6,6 +6,7 @@ the screen.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -48,6 +49,9 @@ PROGRAM = "conntrack-monitor"
 FRAME = 1.0  # seconds between frames when only numbers change
 QUICK = 0.02  # seconds between frames while keys are pressed
 ORDERING_SHARE = 24  # ordering the rows takes at most 1/25 of the time
+FLOOD, DEAF_SHARE = 1000, 3.0  # lines not understood in one read, and the pause after it: 3 times what they took
+MOST_JUNK = 10_000  # lines not understood before --once gives up
+JUNK_CURE = "a look at --via and --conntrack"
 HELD = 64 << 20  # bytes of events kept back while the first listing runs
 
 
@@ -94,26 +98,21 @@ def run(wishes: Wishes) -> int:
         ) from None
     with Signals() as signals:
         source = wishes.source()
+        kind = Once if wishes.once else Live if wishes.format == "text" else Stream
+        runner: Once | Live | Stream = kind(wishes, source, signals, recorder)
         try:
-            way = Once if wishes.once else Live if wishes.format == "text" else Stream
-            runner = way(wishes, source, signals, recorder)
             _KEPT.append(runner.table)
             return runner.run()
         finally:
             source.close()
             if recorder:
-                _quietly(recorder.close)
-
-
-def _quietly(close: Callable[[], None]) -> None:
-    try:
-        close()
-    except OSError:
-        pass  # a full disk was reported when it filled
+                recorder.close()
+                runner.say_once(recorder.stopped)
 
 
 def say(text: str) -> None:
-    click.echo(f"{PROGRAM}: {text}", err=True)
+    with contextlib.suppress(OSError):  # a full disk or a reader that has gone: the data must not suffer for it
+        click.echo(f"{PROGRAM}: {text}", err=True)
 
 
 class Runner:
@@ -127,15 +126,18 @@ class Runner:
         self.table = FlowTable(linger=wishes.linger)
         self.intake = Intake(self.table)
         self.problem: Problem | None = None  # why nothing could ever be read
+        self.deaf_until = 0.0  # nobody listens to the source till then
+        self.said: set[str] = set()
 
     def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
         poll = select.poll()
-        for fd in (*fds, *self.source.fds(), self.signals.read_fd):
+        deaf = time.monotonic() < self.deaf_until
+        for fd in (*fds, *(() if deaf else self.source.fds()), self.signals.read_fd):
             poll.register(fd, select.POLLIN)
         for fd in writing:
             poll.register(fd, select.POLLOUT)
-        due = [time for time in (until, self.source.deadline()) if time is not None]
+        due = [at for at in (until, self.source.deadline(), self.deaf_until if deaf else None) if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
@@ -144,16 +146,18 @@ class Runner:
 
     def take(self, item: Item) -> None:
         if self.recorder:
-            try:
-                self.recorder.write(item)
-                self.recorder.flush()
-            except OSError as error:
-                self.stop_recording(error)
+            self.recorder.take(item)
+            if self.recorder.stopped:
+                self.recording_stopped(self.recorder.stopped)
         if isinstance(item, Trouble) and item.problem is not None and not self.intake.status.began:
             # Without events there are still listings; without a first listing there is nothing.
             fatal = item.part == "listing" or item.problem.code in (NOT_PERMITTED, NOT_FOUND)
             self.problem = item.problem if fatal else self.problem
+        rejects, began = self.intake.status.rejects, time.monotonic()
         self.intake.take(item)
+        if self.source.live and self.intake.status.rejects - rejects > FLOOD:
+            now = time.monotonic()
+            self.deaf_until = max(self.deaf_until, now) + DEAF_SHARE * (now - began)
         self.wishes.context.own = self.table.own
 
     def write_out(self, texts: Iterable[str]) -> None:
@@ -178,14 +182,13 @@ class Runner:
                 except OSError as error:
                     raise OSError(error.errno, error.strerror, "standard output") from None
 
-    def stop_recording(self, error: OSError) -> None:
-        assert self.recorder
-        _quietly(self.recorder.close)
-        self.recorder = None
-        self.recording_stopped(f"recording stopped: {error.strerror}")
-
     def recording_stopped(self, words: str) -> None:
-        say(words)
+        self.say_once(words)
+
+    def say_once(self, words: str) -> None:
+        if words and words not in self.said:
+            self.said.add(words)
+            say(words)
 
     def fail(self) -> int:
         assert self.problem
@@ -195,7 +198,7 @@ class Runner:
     def say_leftovers(self) -> None:
         """What the reader of a pipe must know and the data can't say."""
         for text in self.intake.status.unread():
-            say(text)
+            self.say_once(text)
 
     def open_databases(self) -> None:
         """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
@@ -230,14 +233,21 @@ class Once(Runner):
                     complete = isinstance(item, ListingEnded) and item.complete
                 else:  # a recording: as it stands at its end
                     complete = isinstance(item, Ended)
-                if complete:
+                if self._is_junk(complete):
+                    self.problem = Problem(f"this is not conntrack's: {self.intake.status.unread()[0]}", JUNK_CURE)
+                if complete or self.problem is not None:
                     break
-        if not complete:
+        if self.problem is not None:
             return self.fail()
         self.open_databases()
         self._print()
         self._say_state()
         return WELL
+
+    def _is_junk(self, complete: bool) -> bool:
+        """There were lines, and not one of them was understood: an empty table would be a lie."""
+        most = 0 if complete else MOST_JUNK  # some that write no end of it never end
+        return self.source.live and not self.table.live and self.intake.status.rejects > most
 
     def _print(self) -> None:
         from view import arrange
@@ -289,6 +299,7 @@ class Stream(Runner):
         self.open_databases()
         self._held: list[Block] | None = [] if self.source.live else None
         self._held_size = 0
+        told = False
         while not self.intake.status.ended:
             ready = self.wait((), ())
             if self.ended_by_signal():
@@ -301,6 +312,9 @@ class Stream(Runner):
                     return self.fail()
             self.table.tick(self.source.clock())
             self._flush()
+            if self.source.live and not told:  # once, not again with every line; the end tells how many
+                self.say_leftovers()
+                told = bool(self.intake.status.rejects)
         self._flush()
         self.say_leftovers()
         return WELL
@@ -327,7 +341,9 @@ class Stream(Runner):
                 self._release()
                 return
         if isinstance(item, Lost):
-            say(f"lost: {item.what}; the table is being read anew")
+            status = self.intake.status  # a storm of losses is one loss until the table has been read anew
+            if status.lost_at is None or status.lost_at < (self.table.listed_at or 0.0):
+                say(f"lost: {item.what}; the table is being read anew")
         elif isinstance(item, Trouble):
             known = self.intake.status.troubles.get(item.part)
             if item.problem is None and known is not None:
@@ -397,9 +413,9 @@ class Live(Runner):
         keyboard = self.screen.key_fd()
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
-        if self.screen.more_keys:
-            self.next_frame = min(self.next_frame, time.monotonic())
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
+        if self.screen.more_keys:
+            until = time.monotonic()
         ready = self.wait(reading, writing, until)
         if self._heed_signals() or self.screen.hung_up:
             return True
@@ -482,4 +498,4 @@ class Live(Runner):
         return False
 
     def recording_stopped(self, words: str) -> None:
-        self.view.message = words
+        self.intake.status.recording = words

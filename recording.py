@@ -50,9 +50,22 @@ class Recorder:
         self._file = io.BufferedWriter(io.FileIO(fd, "wb"), 1 << 16)
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
+        self.stopped = ""  # why nothing is written any more
+
+    def take(self, item: Item) -> None:
+        """Write it; the first error is the last: a recording with a hole would lie."""
+        if not self.stopped:
+            try:
+                self.write(item)
+                self.flush()
+            except OSError as error:
+                self._stop(error)
+                self.close()
+
+    def _stop(self, error: OSError) -> None:
+        self.stopped = self.stopped or f"recording stopped: {error.strerror}"
 
     def write(self, item: Item) -> None:
-        """Raises OSError when the disk is full; the recorder is of no use then."""
         if isinstance(item, Block):
             self._file.write(item.data if item.data.endswith(b"\n") else item.data + b"\n")
         elif text := _directive(item):
@@ -66,7 +79,11 @@ class Recorder:
             self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        """Write the last second's; that, too, may not fit any more."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self._stop(error)
 
 
 def _directive(item: Item) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
+import re
 import select
 import sys
 import termios
@@ -32,6 +33,7 @@ LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal shows all of a frame or none of it
 ESC_DELAY = 0.05  # seconds a lone Esc waits for the rest of an arrow key; ssh sends a key's bytes in one packet
 KEYS_TIME = 0.02  # seconds of keys in one turn of the loop
+KEYS_MOST = 200  # ... and so many: to press one in a long filter takes 0.1 ms
 RESTORE_PATIENCE = 1.0
 
 # Mid tones: at least 3:1 against black and against white.
@@ -45,6 +47,8 @@ _RGB = {
     "closed": (115, 115, 115),
 }
 _NAMED = {"accent": "cyan", "good": "green", "warn": "yellow", "bad": "red", "nat": "magenta"}
+
+_PLAIN = re.compile(r"[!-~]*")
 
 Cell = tuple[str, str]  # what stands in one cell of the terminal, and its role
 
@@ -107,9 +111,33 @@ class Silent(blessed.Terminal):
     """
 
     def __init__(self, stream: IO[str] | None) -> None:
+        self._waits = ""
         super().__init__(stream=stream, _xtgettcap_data=TermcapResponse(supported=False))
         # A key of a Latin-1 terminal is no reason to end: blessed's own decoder raises.
         self._keyboard_decoder = codecs.getincrementaldecoder(self._encoding)("replace")
+
+    # blessed reads the keyboard byte by byte and moves all that waits for every key of it: 6 s for 10,000 pasted keys.
+
+    def flushinp(self, timeout: float = 0) -> str:  # noqa: ARG002
+        """What waits, and what can be read now in one piece."""
+        text, self._waits = self._waits, ""
+        if self.kbhit(timeout=0):
+            assert self._keyboard_fd is not None
+            data = os.read(self._keyboard_fd, 4096)
+            self._keyboard_eof = not data
+            text += self._keyboard_decoder.decode(data)
+        return text
+
+    def ungetch(self, text: str) -> None:
+        self._waits = text + self._waits
+
+    def plain_keys(self, most: int) -> str:
+        """The letters, digits and signs, at most so many, before the first key that takes more than a look."""
+        text = self.flushinp()
+        match = _PLAIN.match(text, 0, most)
+        assert match  # it may be empty
+        self.ungetch(text[match.end() :])
+        return match.group()
 
     def detect_term_program(self, timeout: float = 0.0, force: bool = False) -> bool | str:  # noqa: ARG002
         return True
@@ -191,11 +219,14 @@ class Screen:
         self.more_keys = False
         until = time.monotonic() + KEYS_TIME
         try:
-            while key := self.term.inkey(timeout=0, esc_delay=ESC_DELAY):
-                names.append(_key_name(key))
-                if time.monotonic() > until:
-                    self.more_keys = True  # in blessed's own buffer, of which no poll knows
+            while True:
+                names += self.term.plain_keys(KEYS_MOST - len(names))
+                if time.monotonic() > until or len(names) >= KEYS_MOST:
+                    self.more_keys = True  # in the terminal's own buffer, of which no poll knows
                     break
+                if not (key := self.term.inkey(timeout=0, esc_delay=ESC_DELAY)):
+                    break
+                names.append(_key_name(key))
         except (EOFError, OSError, termios.error):
             self.hung_up = True
         return [name for name in names if name]
@@ -326,13 +357,15 @@ def _name_of(fd: int) -> str:
 
 
 def take_keyboard() -> None:
-    """Make the terminal standard input where that is something else (a pipe that is replayed, /dev/null)."""
-    if sys.__stdin__ is None or sys.__stdin__.isatty():
+    """Make the terminal standard input where that is something else (a pipe that is replayed, /dev/null, closed)."""
+    if sys.__stdin__ is not None and sys.__stdin__.isatty():
         return
     with contextlib.suppress(OSError):
         fd = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(fd, 0)
         os.close(fd)
+        if sys.__stdin__ is None:
+            sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # blessed looks for its number there
 
 
 def _key_name(key: blessed.keyboard.Keystroke) -> str:

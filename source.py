@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import host
-from child import Child
+from child import STOP_PATIENCE, Child
 from items import Block, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
 from names import PROTOCOLS, PUSHED_DOWN
 from problems import Problem, is_loss, not_started
 
-BURST = 4  # reads of one pipe (10 ms of work) before the others and the keys have their turn
+# Reads of one pipe (10 ms of work, or as long as lines take that nobody understands) before the others and the keys
+# have their turn.
+BURST, BURST_TIME = 4, 0.1
 LISTING_SHARE = 6.0  # a listing of d seconds is followed by a pause of 6 d: at most 1/7 of the time
 LONGEST_PAUSE = 8.0  # ... but rates stay younger than 10 s with the 1.4 s that 200,000 flows take
 SILENCE = 30.0  # a listing that writes nothing for so long hangs
@@ -31,6 +33,7 @@ FACTS_EVERY = 5.0
 OWN_EVERY = 60.0
 FASTEST, SLOWEST = 0.25, 64.0  # seconds between listings that keys can set
 LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
+ASKED_EVERY = 1.0  # seconds between listings that a key asks for, when it is held down
 OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
 
 
@@ -112,6 +115,7 @@ class Live:
         self._events = _Restarted(command.events) if events else None
         self._listing: Child | None = None
         self._listing_due = 0.0
+        self._listing_began = 0.0
         self._listing_failures = 0
         self._wants_again = False
         self._asked: dict[str, Child] = {}
@@ -152,9 +156,10 @@ class Live:
     def close(self) -> None:
         children = [self._events.child if self._events else None, self._listing, *self._asked.values()]
         for child in filter(None, children):
-            child.signal(signal.SIGTERM)  # all are told before any is waited for
+            child.signal(signal.SIGTERM)  # all are told before any is waited for, and all share one patience
+        until = self.clock() + STOP_PATIENCE
         for child in filter(None, children):
-            child.stop()
+            child.stop(max(0.0, until - self.clock()))
 
     def pace(self, factor: float) -> float:
         fastest, slowest = min(FASTEST, self.interval), max(SLOWEST, self.interval)
@@ -167,7 +172,7 @@ class Live:
         if self._listing:
             self._wants_again = True
         else:
-            self._listing_due = min(self._listing_due, self.clock())
+            self._listing_due = min(self._listing_due, max(self.clock(), self._listing_began + ASKED_EVERY))
 
     # --- events ---
 
@@ -185,7 +190,7 @@ class Live:
         child = events.child
         assert child
         for _ in range(BURST):
-            data = child.read()
+            data = child.read() if self.clock() - now < BURST_TIME else b""
             if not data:
                 break
             if not events.well:
@@ -212,10 +217,13 @@ class Live:
             self._resync(now)
 
     def _resync(self, now: float) -> None:
-        """Events are missing: list again, at once; a storm of losses is one storm (see ``_listing_done``)."""
+        """Events are missing: list again, at once; a storm of losses is one storm (see ``_listing_done``).
+
+        Listings that fail have their pauses all the same: one of them will begin after this moment, too.
+        """
         if self._listing:
             self._wants_again = True
-        else:
+        elif not self._listing_failures:
             self._listing_due = min(self._listing_due, now + 0.2)
 
     # --- listings ---
@@ -226,6 +234,7 @@ class Live:
             if now < self._listing_due or self._awaits_own(now):
                 return
             argv = self.command.listing()
+            self._listing_began = now
             try:
                 self._listing = Child(argv, gather=True)
             except OSError as error:

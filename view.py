@@ -437,6 +437,9 @@ def _keep_filter(view: View, prompt: Prompt) -> None:
 # --- what is wrong, with its cure -------------------------------------------------------------------------------------
 
 
+SLOW = 5.0  # seconds: 262,144 flows, the kernel's default maximum, are listed in two
+
+
 @dataclass(frozen=True)
 class Notice:
     """One line about what is lost, stale, switched off or unknown."""
@@ -458,12 +461,16 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
         again = table.listed_at is not None and table.listed_at > status.lost_at
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
         out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
+    if live and status.listing_since is not None and now - status.listing_since > SLOW:
+        seconds = now - status.listing_since
+        out.append(Notice(f"the listing that began {seconds:.0f} s ago has not ended: the table is older than that"))
     if live and status.facts.get("events") == 0:
         out.append(Notice("the kernel sends no events", EVENTS_CURE, bad=True))
     if live and status.facts.get("acct") == 0 and not table.counted:
         out.append(Notice(ACCOUNTING_OFF, ACCOUNTING_CURE))
     if table.overflow:
         out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
+    out += [Notice(text, bad=True) for text in [status.recording] if text]
     out += [Notice(text) for text in status.unread()]
     out += [Notice(text, cure) for text, cure in status.geography]
     return out
@@ -475,6 +482,8 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
         return [(problem.what, problem.cure)]
+    if status.rejects:
+        return [("nothing of what was read is understood", "")]
     if not live:
         return [("the recording has no flow at this time", "")]
     if table.listed_at is None:
