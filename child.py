@@ -18,9 +18,6 @@ from problems import Problem, explain
 READ_SIZE = 1 << 17
 # Linux gives pipes of 64 KiB; 1 MiB (the default pipe-max-size) holds 4,500 events while we draw.
 PIPE_SIZE = 1 << 20
-# conntrack writes 4 KiB at a time (events line by line). To be woken for each would cost more than parsing it; in 10 ms
-# it writes 0.5 MiB at most, half of what the pipe holds.
-GATHER = 0.01
 URGENT = -10  # nice value
 CLOSED_PATIENCE = 1.0  # seconds for a child to end after it has closed its output
 STOP_PATIENCE = 0.5  # seconds for children to end before they are killed
@@ -32,7 +29,8 @@ F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 o
 class Child:
     """A process and both its pipes."""
 
-    def __init__(self, argv: Sequence[str], gather: bool = False) -> None:
+    def __init__(self, argv: Sequence[str], gather: float = 0.0) -> None:
+        """``gather``: seconds to let output gather after all that was there has been read."""
         self.argv = list(argv)
         self.rests_until = 0.0  # until then its output is left to gather
         self.started = time.monotonic()
@@ -42,6 +40,7 @@ class Child:
         self.mute = False  # ... and went on all the same, so that we ended it
         self.stderr = b""
         self._quiet_until = 0.0  # till then nobody listens to its stderr
+        self.leftover = b""  # what came after the last newline, once it has closed its output
         self.answer = ""  # what a short command printed, for those who collect it
         # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
         # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
@@ -64,9 +63,9 @@ class Child:
             os.set_blocking(fd, False)
         try:
             fcntl.fcntl(self.out, F_SETPIPE_SZ, PIPE_SIZE)
-            self._gathers = gather
+            self._gather = gather
         except OSError:
-            self._gathers = False  # over the user's pipe quota: 64 KiB do, with less room for bursts
+            self._gather = 0.0  # over the user's pipe quota: 64 KiB do, with less room for bursts
 
     def fds(self) -> list[int]:
         """What to wait for; if ``rests_until`` lies ahead, until then, too."""
@@ -90,11 +89,12 @@ class Child:
             return b""
         if data:
             self.heard = time.monotonic()
-            if self._gathers and len(data) < READ_SIZE:
-                self.rests_until = self.heard + GATHER
+            if len(data) < READ_SIZE:
+                self.rests_until = self.heard + self._gather
             return self.splitter.feed(data)
         self._close_out()
-        return self.splitter.feed(b"")
+        self.leftover = self.splitter.feed(b"")
+        return b""
 
     def read_errors(self) -> bytes:
         """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``. One that never stops must wait."""

@@ -190,7 +190,9 @@ def age_text(s: Shown) -> str:
     seconds = s.flow.age(s.now)
     if seconds >= 1000 * DAY:  # a clock that was set: five cells are all there is, and no number is cut
         return f"{min(seconds / DAY / 365.25, 9999):.0f}y"
-    return span_text(seconds) if s.flow.knows_age() else ">" + span_text(seconds)
+    if s.flow.knows_age():
+        return span_text(seconds)
+    return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # it need not tick to be true
 
 
 def fit(width: int, wanted: Sequence[Column] = COLUMNS) -> list[tuple[Column, int]]:

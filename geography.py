@@ -179,7 +179,7 @@ class Geography:
         self._looked = True
 
     def _poll_worker(self, worker: Child) -> None:
-        worker.answer += worker.read().decode("utf-8", "replace")
+        worker.answer += worker.read().decode("utf-8", "replace")  # lines only; a leftover was cut off
         lines = worker.answer.split("\n")
         worker.answer = lines.pop()
         for line in lines:

@@ -24,8 +24,13 @@ from problems import Problem, is_loss, not_started
 # Reads of one pipe (10 ms of work, or as long as lines take that nobody understands) before the others and the keys
 # have their turn.
 BURST, BURST_TIME = 4, 0.1
-LISTING_SHARE = 6.0  # a listing of d seconds is followed by a pause of 6 d: at most 1/7 of the time
-LONGEST_PAUSE = 8.0  # ... but rates stay younger than 10 s with the 1.4 s that 200,000 flows take
+# conntrack writes a listing 4 KiB at a time, events line by line. To be woken for each would cost more than reading it.
+# Meanwhile it writes half of what the pipe holds at most: 0.5 MiB of a listing, 1,500 of 30,000 events a second.
+LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
+# Where the kernel's table has 262,144 buckets, a listing of nothing takes 45 ms: every 2 s that would be 1/40 of a core. So
+# the pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d, and 8 s
+# at most, so that with the 1.2 s that 200,000 flows take no rate is older than 10 s.
+SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, LONGEST_PAUSE = 30.0, 6.0, 3.0, 8.0
 SILENCE = 30.0  # a listing that writes nothing for so long hangs
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
@@ -68,6 +73,11 @@ class Source(Protocol):
 def _pause(failures: int) -> float:
     """Seconds until the next try after so many failures before this one."""
     return BACKOFF[min(failures, len(BACKOFF) - 1)]
+
+
+def _listing_pause(interval: float, spent: float) -> float:
+    """Seconds between a listing that took ``spent`` and the next."""
+    return max(interval, min(SMALL_SHARE * interval * spent, LARGE_PAUSE + LARGE_SHARE * spent, LONGEST_PAUSE))
 
 
 @dataclass
@@ -212,6 +222,8 @@ class Live:
                 events.gone(now)
                 events.due, events.failures = now, 0
                 return
+            if status == 0 and child.leftover:
+                yield Block(child.leftover, now, events=True)
             yield Trouble(now, "events", child.problem(status))
             events.gone(now)
             self._resync(now)
@@ -236,7 +248,7 @@ class Live:
             argv = self.command.listing()
             self._listing_began = now
             try:
-                self._listing = Child(argv, gather=True)
+                self._listing = Child(argv, LISTING_GATHERS)
             except OSError as error:
                 yield from self._listing_failed(now, not_started(argv, error))
                 return
@@ -264,6 +276,8 @@ class Live:
                 yield ListingEnded(now, complete=False)
                 yield from self._listing_failed(now, problem)
             return
+        if status == 0 and child.leftover:  # else it was cut off: that it failed says it
+            yield Block(child.leftover, now)
         yield ListingEnded(now, complete=status == 0)
         if status == 0:
             yield from self._listing_done(now, now - child.started)
@@ -289,7 +303,7 @@ class Live:
         """Go on with the other family, as part of the same listing."""
         argv = [*child.argv, "-f", "ipv6"]
         try:
-            self._listing = Child(argv, gather=True)
+            self._listing = Child(argv, LISTING_GATHERS)
         except OSError as error:
             return not_started(argv, error)
         self._listing.started = child.started
@@ -297,7 +311,7 @@ class Live:
 
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
         self._listing = None
-        self._listing_due = now + max(self.interval, min(LISTING_SHARE * spent, LONGEST_PAUSE))
+        self._listing_due = now + _listing_pause(self.interval, spent)
         if self._wants_again:
             self._wants_again = False
             self._listing_due = now + max(0.2, 2 * spent)  # under lasting losses a third of the time, no more
@@ -347,9 +361,10 @@ class Live:
             return
         child.stop()
         del self._asked[what]
-        if what == "facts" and (values := host.parse_facts(child.answer)):
+        answer = child.answer + child.leftover.decode("utf-8", "replace")
+        if what == "facts" and (values := host.parse_facts(answer)):
             yield Facts(now, values)
-        if what == "own" and (addresses := host.parse_addresses(child.answer)):
+        if what == "own" and (addresses := host.parse_addresses(answer)):
             yield Own(now, addresses)
 
 
@@ -365,7 +380,7 @@ class _Restarted:
 
     def start(self, now: float) -> Problem | None:
         try:
-            self.child = Child(self.argv(), gather=True)
+            self.child = Child(self.argv(), EVENTS_GATHER)
             self.child.hurry()
         except OSError as error:
             self._later(now)

@@ -1,173 +1,304 @@
-"""Benchmarks against conntrack itself over the same kernel table, in the same run: only ratios mean anything here.
+"""Benchmarks against conntrack itself and iptstate over the same kernel table, in the same run: `make bench`.
 
-As root; makes a network namespace of its own with 200,000 entries (``--flows`` for another number) and removes it.
+As root; makes network namespaces of its own and removes them. ARGS="NAME ..." chooses some, --flows another size than
+200,000. Other work on the machine disturbs the figures, so only ratios and shares of a core mean anything.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from lab import Namespace, load  # noqa: E402
-
-from fields import Context  # noqa: E402
-from flows import FlowTable  # noqa: E402
-from geography import Geography, Plan  # noqa: E402
-from intake import Status  # noqa: E402
-from parse import Splitter, cut  # noqa: E402
-from render import Scene, frame  # noqa: E402
-from view import View, refresh  # noqa: E402
+import inside
+from ground import (
+    PROGRAM,
+    OnTerminal,
+    best,
+    cpu,
+    kernel_count,
+    listing_bytes,
+    listing_time,
+    resident,
+    sender,
+    table,
+)
+from lab import Namespace
 
 RUNS = 5
-READ = 1 << 17
+SCREEN = (160, 45)
+FRAME = b"\x1b[?2026l"  # the end of a frame
+CALM = 3.0  # seconds after the first screen until all is as it will stay
 
 
-def entries(count: int) -> Iterator[str]:
-    """-R lines: two thirds TCP, one third UDP, all different."""
-    for i in range(count):
-        source = f"10.{i % 7}.{i // 250 % 250}.{i % 250 + 1}"
-        target = f"198.{18 + i % 2}.{i // 65000}.{i % 253 + 1}"
-        ports = f"--sport {1024 + i % 60000} --dport {(443, 80, 22, 8080)[i % 4]}"
-        if i % 3:
-            flags = "--state ESTABLISHED -u ASSURED,SEEN_REPLY"
-            yield f"-A -p tcp -s {source} -d {target} {ports} {flags} -t {100_000 + i}"
-        else:
-            yield f"-A -p udp -s {source} -d {target} {ports} -t {6000 + i % 600}"
+@dataclass
+class Row:
+    """One line of the result: what was measured, the aim, and whether it was reached."""
+
+    what: str
+    measured: str
+    aim: str
+    reached: bool
+
+    def __str__(self) -> str:
+        return f"{self.what:<46} {self.measured:<34} {self.aim:<22} {'reached' if self.reached else 'missed'}"
 
 
-@contextmanager
-def full_table(count: int) -> Iterator[Namespace]:
-    with Namespace("bench") as ns:
-        ns.sysctl("net.netfilter.nf_conntrack_acct", 1)
-        load(ns, entries(count))
-        yield ns
+def at_most(what: str, value: float, aim: float, unit: str) -> Row:
+    return Row(what, f"{value:.3g} {unit}", f"<= {aim:g} {unit}", value <= aim)
 
 
-def best(measure: list[float]) -> float:
-    """The least disturbed run: other work on the machine only ever adds."""
-    return min(measure)
+# --- a table that rests -----------------------------------------------------------------------------------------------
 
 
-def listing_time(ns: Namespace) -> float:
-    """Seconds that `conntrack -L -o extended,id > /dev/null` takes."""
-    start = time.perf_counter()
-    with open(os.devnull, "wb") as null:
-        argv = [*ns.prefix, "conntrack", "-L", "-o", "extended,id"]
-        subprocess.run(argv, stdout=null, stderr=null, check=True)
-    return time.perf_counter() - start
-
-
-def listing_bytes(ns: Namespace) -> bytes:
-    argv = [*ns.prefix, "conntrack", "-L", "-o", "extended,id"]
-    return subprocess.run(argv, capture_output=True, check=True).stdout
-
-
-def apply_time(data: bytes, table: FlowTable, now: float) -> float:
-    """Seconds to parse a listing and apply it to a table."""
-    start = time.perf_counter()
-    table.begin_listing(now)
-    splitter = Splitter()
-    for at in range(0, len(data), READ):
-        rows, _rejects = cut(splitter.feed(data[at : at + READ]))
-        table.listed_all(rows, now)
-    table.end_listing(True, now)
-    return time.perf_counter() - start
-
-
-def parse_and_apply(ns: Namespace) -> None:
-    """Lines parsed and applied a second, a table that is new and one that is known, against conntrack -L."""
-    data = listing_bytes(ns)
+def parse(flows: int) -> Iterator[Row]:
+    """Lines parsed and applied a second against conntrack -L."""
+    with table(flows) as ns:
+        data = listing_bytes(ns)
+        conntrack = best([listing_time(ns) for _ in range(RUNS)])
     lines = data.count(b"\n")
-    conntrack, first, again = [], [], []
-    for _ in range(RUNS):
-        conntrack.append(listing_time(ns))
-        table = FlowTable()
-        first.append(apply_time(data, table, 0.0))
-        again.append(apply_time(data, table, 10.0))
-        assert len(table) == lines
-    print(f"conntrack -L > /dev/null       {lines / best(conntrack):9.0f} lines/s")
-    for name, times in (("first listing", first), ("listing again", again)):
-        ratio = best(conntrack) / best(times)
-        verdict = "reached" if ratio >= 1 else "missed"
-        print(f"parse and apply, {name} {lines / best(times):9.0f} lines/s, ratio {ratio:.2f} (aim 1.0: {verdict})")
+    yield Row("conntrack -L > /dev/null", f"{lines / conntrack:.0f} lines/s", "", True)
+    first, again = inside.listings(data, RUNS)
+    for name, seconds in (("parse and apply, a first listing", first), ("parse and apply, a known table", again)):
+        ratio = conntrack / seconds
+        yield Row(name, f"{lines / seconds:.0f} lines/s, {ratio:.2f}x conntrack", ">= 1x conntrack", ratio >= 1)
 
 
-def print_once(ns: Namespace) -> None:
-    """`--once --limit 50` as a user runs it, against conntrack -L."""
-    argv = [*ns.prefix, sys.executable, str(ROOT / "conntrack_monitor.py"), "--once", "--limit", "50"]
-    conntrack, ours = [], []
-    for _ in range(RUNS):
-        conntrack.append(listing_time(ns))
-        start = time.perf_counter()
-        subprocess.run(argv, capture_output=True, check=True)
-        ours.append(time.perf_counter() - start)
-    ratio = best(ours) / best(conntrack)
-    print(f"--once --limit 50              {best(ours):9.2f} s, {ratio:.2f} times conntrack -L")
+def once(flows: int) -> Iterator[Row]:
+    """`--once --limit 50` as a user runs it, against conntrack -L and iptstate -1."""
+    ours, conntrack, other = [], [], []
+    with table(flows) as ns:
+        for _ in range(RUNS):
+            conntrack.append(listing_time(ns))
+            start = time.perf_counter()
+            subprocess.run([*ns.prefix, *PROGRAM, "--once", "--limit", "50"], capture_output=True, check=True)
+            ours.append(time.perf_counter() - start)
+            if shutil.which("iptstate"):
+                other.append(iptstate_time(ns))
+    name = f"{flows} flows, --once --limit 50"
+    yield at_most(name, best(ours) / best(conntrack), 1.3, "x conntrack -L")
+    if other:
+        yield at_most(name, best(ours) / best(other), 0.6, "x iptstate -1")
 
 
-def new_addresses() -> None:
-    """The longest frame when 10,000 addresses never seen before arrive at once, sorted by country (aim: 100 ms)."""
-    from make_mmdb import place, write
+def iptstate_time(ns: Namespace) -> float:
+    """Seconds that `iptstate -1` takes; without a terminal it writes without end."""
+    start = time.perf_counter()
+    with OnTerminal(ns, ["iptstate", "-1"], SCREEN) as screen:
+        while screen._read(60.0):
+            pass
+        return time.perf_counter() - start
 
-    networks = {
-        f"{a}.{b}.0.0/16": place("DE", "Germany", f"City {a} {b}") for a in range(20, 60) for b in range(0, 250, 5)
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "dbip-city-lite.mmdb", "DBIP-City-Lite", networks)
-        geo = Geography(Plan((folder,), False, "", ""))
-        geo._geoip.open()
+
+def memory(flows: int) -> Iterator[Row]:
+    """Memory of the live screen, a flow, above that of an empty table."""
+    sizes = []
+    for count in (0, flows):
+        with table(count) as ns, OnTerminal(ns, PROGRAM, SCREEN) as screen:
+            screen.until(b"%d" % flows if count else b"no flow")
+            screen.watch(25.0 if count else CALM)  # three listings
+            sizes.append(resident(screen.pid))
+    yield at_most(f"memory of a flow, {flows} live", (sizes[1] - sizes[0]) / flows, 450, "B")
+
+
+def keys(flows: int) -> Iterator[Row]:
+    """From a key to the end of its frame, while listings go on."""
+    with table(flows) as ns, OnTerminal(ns, PROGRAM, SCREEN) as screen:
+        screen.until(b"%d" % flows)
+        screen.watch(CALM)
+        moves = [pressed(screen, key) for _ in range(50) for key in (b"j", b"k", b" ", b" ")]
+        sorts = [pressed(screen, b"s") for _ in range(42)]
+        filters = [pressed(screen, key) for word in WORDS for key in (b"/", *split(word), b"\x15", b"\x1b")]
+    yield at_most("a key that moves, 99th percentile", worst(moves), 20, "ms")
+    yield at_most("a key that sorts, 99th percentile", worst(sorts), 150, "ms")
+    yield at_most("a key that filters, 99th percentile", worst(filters), 150, "ms")
+    medians = " ".join(f"{sorted(measured)[len(measured) // 2]:.0f}" for measured in (moves, sorts, filters))
+    yield Row("... and the medians", f"{medians} ms", "", True)
+
+
+WORDS = (b"proto:tcp ", b"port:443 ", b"src:10.3.0.0/16 ", b"state:established ", b"10.3.7")
+
+
+def split(word: bytes) -> list[bytes]:
+    return [bytes([byte]) for byte in word]
+
+
+def pressed(screen: OnTerminal, key: bytes) -> float:
+    """Milliseconds from the key to the end of the next frame; two seconds between two keys need not be waited for."""
+    screen.watch(0.03)
+    start, began = len(screen.seen), time.monotonic()
+    screen.type(key)
+    return (screen.until(FRAME, start) - began) * 1000
+
+
+def worst(measured: list[float]) -> float:
+    """The 99th percentile."""
+    return sorted(measured)[int(len(measured) * 0.99)]
+
+
+# --- a table that lives -----------------------------------------------------------------------------------------------
+
+
+def live(flows: int) -> Iterator[Row]:
+    """CPU with 1,000 new flows a second, and how old byte rates get; then iptstate on the same table."""
+    seconds = 40.0
+    with table(flows, most=2 * flows) as ns:
+        ns.sysctl("net.netfilter.nf_conntrack_udp_timeout", 10)
+        with sender(ns, 1000, 2 * seconds + 60), OnTerminal(ns, PROGRAM, SCREEN) as screen:
+            screen.until(FRAME)
+            screen.watch(5.0)
+            share, starts = watched(screen, seconds)
+        gaps = [later - sooner for sooner, later in pairwise(starts)]
+        yield at_most(f"{flows} flows, 1,000 new ones a second", share, 0.25, "of a core")
+        oldest = max(gaps, default=seconds) + best([listing_time(ns)])
+        yield at_most("... the oldest byte rate", oldest, 10, "s")
+        if shutil.which("iptstate"):
+            with sender(ns, 1000, seconds + 60), OnTerminal(ns, ["iptstate"], SCREEN) as screen:
+                screen.watch(5.0)
+                other, _ = watched(screen, seconds / 2)
+            yield Row("... and iptstate beside it", f"{other:.3g} of a core", "", True)
+
+
+def watched(screen: OnTerminal, seconds: float) -> tuple[float, list[float]]:
+    """Share of a core over so many seconds, and when listings began."""
+    starts: list[float] = []
+    known: set[str] = set()
+    began, used = time.monotonic(), cpu(screen.pid)
+    while time.monotonic() - began < seconds:
+        screen.watch(0.05)
         try:
-            longest, frames = _frames(geo)
-        finally:
-            geo.close()
-    verdict = "reached" if longest <= 0.1 else "missed"
-    print(f"10,000 new addresses at once   longest frame {longest * 1000:5.1f} ms of {frames} (aim 100 ms: {verdict})")
+            with open(f"/proc/{screen.pid}/task/{screen.pid}/children") as file:
+                children = file.read().split()
+        except FileNotFoundError:
+            break
+        for child in children:
+            if child not in known:
+                known.add(child)
+                try:
+                    with open(f"/proc/{child}/cmdline", "rb") as file:
+                        if b"-L" in file.read().split(b"\0"):
+                            starts.append(time.monotonic())
+                except FileNotFoundError:
+                    pass
+    return (cpu(screen.pid) - used) / (time.monotonic() - began), starts
 
 
-def _frames(geo: Geography) -> tuple[float, int]:
-    """Draw until all is known; the longest frame in seconds, and how many it took."""
-    table, view = FlowTable(), View(Context(where=geo.where), sort="cc")
-    table.begin_listing(0.0)
-    for i in range(10_000):
-        address = f"{20 + i % 40}.{i // 40 % 250}.{i // 10_000}.{i % 250 + 1}"
-        there, back = f"src=10.0.0.1 dst={address} sport=1 dport=443", f"src={address} dst=10.0.0.1 sport=443 dport=1"
-        line = f"tcp      6 100 ESTABLISHED {there} {back}\n"
-        table.listed(cut(line.encode())[0][0], 0.0)
-    table.end_listing(True, 0.0)
-    longest, frames = 0.0, 0
-    while frames == 0 or geo.short:
-        start = time.perf_counter()
-        geo.begin_frame()
-        view.due = 0.0
-        refresh(view, table, float(frames))
-        frame(Scene(view, table, Status(), "bench", True), 160, 45)
-        longest, frames = max(longest, time.perf_counter() - start), frames + 1
-    return longest, frames
+def small(_flows: int) -> Iterator[Row]:
+    """1,000 flows and 50 events a second."""
+    with table(1000) as ns:
+        ns.sysctl("net.netfilter.nf_conntrack_udp_timeout", 10)
+        with sender(ns, 25, 120), OnTerminal(ns, PROGRAM, (80, 24)) as screen:
+            screen.until(FRAME)
+            screen.watch(15.0)  # from now on as many end as begin
+            share, _ = watched(screen, 30.0)
+    yield at_most("1,000 flows, 50 events a second", share, 0.03, "of a core")
+
+
+def calm(_flows: int) -> Iterator[Row]:
+    """Bytes to the terminal when nothing happens."""
+    with table(1000) as ns, OnTerminal(ns, PROGRAM, (80, 24)) as screen:
+        screen.until(FRAME)
+        screen.watch(10.0)
+        before = len(screen.seen)
+        screen.watch(60.0)
+        rate = (len(screen.seen) - before) / 60
+    yield at_most("a calm screen of 80x24", rate, 200, "B/s")
+
+
+def burst(_flows: int) -> Iterator[Row]:
+    """New flows, none of which may be missed: on the screen, and as JSON."""
+    for rate, seconds in ((20_000, 30.0), (30_000, 5.0)):
+        most = int(rate * seconds)
+        with table(0, most=2 * most) as ns, OnTerminal(ns, PROGRAM, SCREEN) as screen:
+            screen.until(FRAME)
+            screen.watch(CALM)
+            with sender(ns, rate, seconds) as child:
+                while child.poll() is None:
+                    screen.watch(0.2)
+                opened, took = said(child)
+            screen.watch(3.0)
+            text, there = screen.text(SCREEN), kernel_count(ns)
+        lost = "lost" in text
+        name = f"screen, {opened / took:.0f} new flows a second, {took:.0f} s"
+        shown = "lost" if lost else "none lost"
+        yield Row(name, f"{opened} opened, {there} in the kernel, {shown}", "none lost", not lost)
+    rate, seconds = 20_000, 30.0
+    most = int(rate * seconds)
+    with table(0, most=2 * most) as ns:
+        program = subprocess.Popen(
+            [*ns.prefix, "sh", "-c", '"$@" | grep -c "\\"event\\":\\"new\\""', "sh", *PROGRAM, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        inside.listener(ns)
+        with sender(ns, rate, seconds) as child:
+            child.wait()
+            opened, took = said(child)
+        inside.quiet(program.pid)
+        for pid in inside.programs(program.pid):
+            os.kill(pid, 15)
+        written, errors = program.communicate()
+    yield Row(
+        f"--json, {opened / took:.0f} new flows a second, {took:.0f} s",
+        f"{opened} opened, {int(written)} written",
+        "every one written",
+        int(written) == opened and b"lost" not in errors,
+    )
+
+
+def said(child: subprocess.Popen[bytes]) -> tuple[int, float]:
+    assert child.stdout
+    opened, took = child.stdout.read().split()
+    return int(opened), float(took)
+
+
+# --- the program alone ------------------------------------------------------------------------------------------------
+
+
+def start(_flows: int) -> Iterator[Row]:
+    for option in ("--help", "--version"):
+        times = []
+        for _ in range(10):
+            began = time.perf_counter()
+            subprocess.run([*PROGRAM[:2], option], capture_output=True, check=True)
+            times.append((time.perf_counter() - began) * 1000)
+        yield at_most(option, best(times), 120, "ms")
+
+
+def places(_flows: int) -> Iterator[Row]:
+    longest, frames = inside.new_addresses()
+    yield at_most(f"10,000 new addresses, the longest of {frames} frames", longest * 1000, 100, "ms")
+
+
+def churn(_flows: int) -> Iterator[Row]:
+    """Memory over an hour of churn, with a fast clock: 10 million events."""
+    early, late = inside.churn(10_000_000)
+    yield at_most("10 million events: growth from the 2nd million", (late - early) / 1e6, 2.0, "MB")
+
+
+BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
+    bench.__name__: bench for bench in (start, parse, once, memory, keys, live, small, calm, burst, places, churn)
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {' '.join(BENCHES)}")
     parser.add_argument("--flows", type=int, default=200_000)
     arguments = parser.parse_args()
     if os.geteuid() != 0:
-        sys.exit("bench: needs root for a network namespace with a table of its own; try: sudo make bench")
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)  # as the program does
-    with full_table(arguments.flows) as ns:
-        parse_and_apply(ns)
-        print_once(ns)
-    new_addresses()
+        sys.exit("bench: needs root for network namespaces with tables of their own; try: sudo make bench")
+    if unknown := set(arguments.names) - set(BENCHES):
+        parser.error(f"no benchmark called {' '.join(sorted(unknown))}; there are: {' '.join(BENCHES)}")
+    for name in arguments.names or BENCHES:
+        for row in BENCHES[name](arguments.flows):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+"""Benchmarks of parts of the program, in this process; and what is to be known of the program from outside."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+
+from ground import best, cpu, resident
+from lab import Namespace, listeners, wait_for
+
+from fields import Context
+from flows import FlowTable
+from geography import Geography, Plan
+from intake import Status
+from parse import Splitter, cut
+from render import Scene, frame
+from view import View, refresh
+
+READ = 1 << 17  # as child.py reads
+
+
+def listings(data: bytes, runs: int) -> tuple[float, float]:
+    """Seconds to parse and apply a listing: to an empty table, and to one that knows all of it."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)  # as the program does
+    first, again = [], []
+    for _ in range(runs):
+        table = FlowTable()
+        first.append(_apply(data, table, 0.0))
+        _apply(data, table, 5.0)
+        again.append(_apply(data, table, 10.0))
+        assert len(table) == data.count(b"\n")
+    return best(first), best(again)
+
+
+def _apply(data: bytes, table: FlowTable, now: float) -> float:
+    start = time.perf_counter()
+    table.begin_listing(now)
+    splitter = Splitter()
+    for at in range(0, len(data), READ):
+        rows, _rejects = cut(splitter.feed(data[at : at + READ]))
+        table.listed_all(rows, now)
+    table.end_listing(True, now)
+    return time.perf_counter() - start
+
+
+def new_addresses() -> tuple[float, int]:
+    """Seconds of the longest frame when 10,000 addresses never seen before come at once, sorted by country."""
+    from make_mmdb import place, write
+
+    networks = {
+        f"{a}.{b}.0.0/16": place("DE", "Germany", f"City {a} {b}") for a in range(20, 60) for b in range(0, 250, 5)
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder) / "dbip-city-lite.mmdb", "DBIP-City-Lite", networks)
+        geo = Geography(Plan((folder,), False, "", ""))
+        geo._geoip.open()
+        try:
+            return _frames(geo)
+        finally:
+            geo.close()
+
+
+def _frames(geo: Geography) -> tuple[float, int]:
+    table, view = FlowTable(), View(Context(where=geo.where), sort="cc")
+    table.begin_listing(0.0)
+    for i in range(10_000):
+        address = f"{20 + i % 40}.{i // 40 % 250}.{i // 10_000}.{i % 250 + 1}"
+        there, back = f"src=10.0.0.1 dst={address} sport=1 dport=443", f"src={address} dst=10.0.0.1 sport=443 dport=1"
+        table.listed(cut(f"tcp      6 100 ESTABLISHED {there} {back}\n".encode())[0][0], 0.0)
+    table.end_listing(True, 0.0)
+    longest, frames = 0.0, 0
+    while frames == 0 or geo.short:
+        start = time.perf_counter()
+        geo.begin_frame()
+        view.due = 0.0
+        refresh(view, table, float(frames))
+        frame(Scene(view, table, Status(), "bench", True), *(160, 45))
+        longest, frames = max(longest, time.perf_counter() - start), frames + 1
+    return longest, frames
+
+
+def churn(events: int) -> tuple[int, int]:
+    """Bytes in memory after two million events and after all: 20,000 live flows come, change and go."""
+    table, view = FlowTable(), View(Context())
+    early = 0
+    made = 0
+    for second in count():
+        now = float(second)
+        numbers = range(second * 925, (second + 1) * 925)
+        lines = [_line("    [NEW] ", n, 30, "[UNREPLIED] ", "") for n in numbers]
+        lines += [_line(" [UPDATE] ", n, 180, "", "") for n in numbers]
+        lines += [_line("[DESTROY] ", n - 18_500, None, "", "packets=2 bytes=99 ") for n in numbers if n >= 18_500]
+        rows, rejects = cut("".join(lines).encode())
+        assert not rejects
+        table.listed_all(rows, now)
+        made += len(rows)
+        if second % 8 == 7:
+            table.begin_listing(now)
+            there = range(max(0, second - 19) * 925, (second + 1) * 925)
+            rows, _ = cut("".join(_line("", n, 170, "", f"packets=1 bytes={second} ") for n in there).encode())
+            table.listed_all(rows, now)
+            table.end_listing(True, now)
+        table.tick(now)
+        refresh(view, table, now)
+        frame(Scene(view, table, Status(), "bench", True), *(80, 24))
+        if not early and made >= 2_000_000:
+            early = resident(os.getpid())
+        if made >= events:
+            return early, resident(os.getpid())
+    raise AssertionError
+
+
+def _line(tag: str, n: int, timeout: int | None, flags: str, counts: str) -> str:
+    src, dst, port = f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}", f"198.18.{n % 251}.{n % 241}", 1024 + n % 60_000
+    time = "" if timeout is None else f"{timeout} "
+    return (
+        f"{tag}ipv4     2 udp      17 {time}src={src} dst={dst} sport={port} dport=53 {counts}{flags}"
+        f"src={dst} dst={src} sport=53 dport={port} {counts}id={n * 2_654_435_761 % 2**32}\n"
+    )
+
+
+# --- from outside -----------------------------------------------------------------------------------------------------
+
+
+def programs(pid: int) -> list[int]:
+    """The processes below ``pid`` that are the program."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        if any(word.endswith(b"conntrack_monitor.py") for word in words):
+            found.append(int(child))
+    return found
+
+
+def listener(ns: Namespace) -> None:
+    """Wait until somebody listens to events there."""
+    wait_for(lambda: listeners(ns) > 0)
+
+
+def quiet(pid: int) -> None:
+    """Wait until a process and its children have nothing to do: for a second they use less than a tenth of it."""
+
+    def rests() -> bool:
+        before = cpu(pid)
+        time.sleep(1.0)
+        return cpu(pid) - before < 0.2
+
+    wait_for(rests, timeout=120)
