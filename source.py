@@ -27,8 +27,8 @@ BURST, BURST_TIME = 4, 0.1
 # conntrack writes a listing 4 KiB at a time, events line by line. To be woken for each would cost more than reading it.
 # Meanwhile it writes half of what the pipe holds at most: 0.5 MiB of a listing, 1,500 of 30,000 events a second.
 LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
-# Where the kernel's table has 262,144 buckets, a listing of nothing takes 45 ms: every 2 s that would be 1/40 of a core. So
-# the pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d, and 8 s
+# Where the kernel has 262,144 buckets, a listing of nothing takes 45 ms: every 2 s that would be 1/40 of a core. So the
+# pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d, and 8 s
 # at most, so that with the 1.2 s that 200,000 flows take no rate is older than 10 s.
 SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, LONGEST_PAUSE = 30.0, 6.0, 3.0, 8.0
 SILENCE = 30.0  # a listing that writes nothing for so long hangs

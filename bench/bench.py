@@ -101,7 +101,7 @@ def memory(flows: int) -> Iterator[Row]:
     sizes = []
     for count in (0, flows):
         with table(count) as ns, OnTerminal(ns, PROGRAM, SCREEN) as screen:
-            screen.until(b"%d" % flows if count else b"no flow")
+            screen.until(b"%d" % flows if count else FRAME)
             screen.watch(25.0 if count else CALM)  # three listings
             sizes.append(resident(screen.pid))
     yield at_most(f"memory of a flow, {flows} live", (sizes[1] - sizes[0]) / flows, 450, "B")
