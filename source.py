@@ -112,7 +112,7 @@ class Child:
         return [fd for fd in (self.out, self.err) if fd is not None]
 
     def read(self) -> bytes:
-        """What is there now, up to READ_SIZE, as whole lines; b"" also when nothing is."""
+        """What is there now, up to READ_SIZE, as whole lines; b"" also when nothing is. Half a line is nothing."""
         if self.out is None:
             return b""
         try:
@@ -123,7 +123,7 @@ class Child:
             self.heard = time.monotonic()
             return self.splitter.feed(data)
         self._close_out()
-        return self.splitter.feed(b"")
+        return b""  # conntrack ends every line: what is left is half of one, cut off when it was killed
 
     def read_errors(self) -> bytes:
         """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``."""
