@@ -497,6 +497,27 @@ esac"""
     assert "lost: events (ENOBUFS)" in program.err.read_text()
 
 
+def test_of_a_listing_that_was_killed_half_a_line_is_not_taken(fake: Callable[[str], str], tmp_path: Path) -> None:
+    """Cut within its last number a line looks whole, and would be a flow with another id, that nobody ever had."""
+    lines = MIXED.read_bytes().splitlines(keepends=True)
+    script = f"""
+case "$1" in
+-L) echo x >> {tmp_path}/listings
+    if [ $(wc -l < {tmp_path}/listings) -eq 2 ]; then head -c {len(b"".join(lines[:5])) - 3} {MIXED}; kill -KILL $$; fi
+    cat {MIXED} ;;
+-E) exec sleep 60 ;;
+esac"""
+    with Running(tmp_path, "--json", "--interval", "0.2", "--conntrack", fake(script)) as program:
+        program.wait_for(
+            lambda: (tmp_path / "listings").exists() and (tmp_path / "listings").read_text().count("x") >= 4
+        )
+        assert program.stop() == 0
+    assert [item["event"] for item in objects(program.out.read_bytes())] == ["list"] * len(lines)
+    said = program.err.read_text()
+    assert "listing stopped: killed by signal 9" in said
+    assert "not understood" not in said
+
+
 def test_a_flow_that_only_listings_know_comes_and_goes(fake: Callable[[str], str], tmp_path: Path) -> None:
     """nf_conntrack_events=2: what is older than the listener has no events; the reader hears of it all the same."""
     script = f"""
