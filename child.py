@@ -33,6 +33,7 @@ class Child:
         self.heard = self.started
         self.splitter = Splitter()
         self.closed = 0.0  # when it closed its output
+        self.cut = False  # what it wrote ends in the middle of a line
         self.mute = False  # ... and went on all the same, so that we ended it
         self.stderr = b""
         self._quiet_until = 0.0  # till then nobody listens to its stderr
@@ -77,7 +78,9 @@ class Child:
             self.heard = time.monotonic()
             return self.splitter.feed(data)
         self._close_out()
-        return self.splitter.feed(b"")
+        left = self.splitter.feed(b"")
+        self.cut = bool(left)
+        return left
 
     def read_errors(self) -> bytes:
         """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``. One that never stops must wait."""
@@ -120,8 +123,14 @@ class Child:
 
     def problem(self, status: int) -> Problem:
         if self.mute:
-            return Problem(f"{clean(' '.join(self.argv[-4:]), 60)} closed its output and did not end")
+            return Problem(f"{self.name()} closed its output and did not end")
+        if self.cut and status == 0:
+            return Problem(f"{self.name()} broke off in the middle of a line")
         return explain(self.argv, self.stderr.decode("utf-8", "replace"), status)
+
+    def name(self) -> str:
+        """The command as people are told of it, without what --via puts before it."""
+        return clean(" ".join(self.argv[-4:]), 60)
 
     def signal(self, number: int) -> bool:
         """Send a signal to it and its children, until it is reaped; False where that is not allowed."""

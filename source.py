@@ -247,7 +247,7 @@ class Live:
                 return
             child.stop()
             yield ListingEnded(now, complete=False)
-            silent = Problem(f"{' '.join(child.argv[-4:])}: no answer for {SILENCE:.0f} s")
+            silent = Problem(f"{child.name()}: no answer for {SILENCE:.0f} s")
             yield from self._listing_failed(now, silent)
             return
         child.stop()
@@ -257,8 +257,9 @@ class Live:
                 yield ListingEnded(now, complete=False)
                 yield from self._listing_failed(now, problem)
             return
-        yield ListingEnded(now, complete=status == 0)
-        if status == 0:
+        complete = status == 0 and not child.cut
+        yield ListingEnded(now, complete)
+        if complete:
             yield from self._listing_done(now, now - child.started)
         else:
             yield from self._listing_failed(now, child.problem(status))
