@@ -30,6 +30,7 @@ SHARE = 0.5  # of one core: a program that spins uses all of it, one that rests 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """What a program under test gets beside our own environment: the mark, and no database from anywhere."""
+    (folder / "no-databases").mkdir(exist_ok=True)
     return {
         MARK: str(folder),
         "CONNTRACK_MONITOR_NO_DOWNLOAD": "1",
@@ -73,8 +74,9 @@ def cpu_seconds(folder: Path) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def is_stopped(pid: int) -> bool:
-    return _stat(pid)[0] == "T"
+def is_in_state(pid: int, letter: str) -> bool:
+    """R: it runs or wants to; S: it waits; T: it is stopped."""
+    return _stat(pid)[0] == letter
 
 
 def kept_waiting(pid: int) -> float:
