@@ -137,8 +137,14 @@ class Child:
 
     def problem(self, status: int) -> Problem:
         if self.mute:
-            return Problem(f"{clean(' '.join(self.argv[-4:]), 60)} closed its output and did not end")
+            return Problem(f"{self.name()} closed its output and did not end")
+        if self.leftover and status == 0:
+            return Problem(f"{self.name()} broke off in the middle of a line")
         return explain(self.argv, self.stderr.decode("utf-8", "replace"), status)
+
+    def name(self) -> str:
+        """The command as people are told of it, without what --via puts before it."""
+        return clean(" ".join(self.argv[-4:]), 60)
 
     def signal(self, number: int) -> bool:
         """Send a signal to it and its children, until it is reaped; False where that is not allowed."""

@@ -233,6 +233,8 @@ class Once(Runner):
                     complete = isinstance(item, ListingEnded) and item.complete
                 else:  # a recording: as it stands at its end
                     complete = isinstance(item, Ended)
+                if isinstance(item, Trouble) and item.part == "listing":
+                    self.problem = item.problem  # also of one that broke off: nobody waits here for a better one
                 if self._is_junk(complete):
                     self.problem = Problem(f"this is not conntrack's: {self.intake.status.unread()[0]}", JUNK_CURE)
                 if complete or self.problem is not None:

@@ -365,7 +365,7 @@ def take_keyboard() -> None:
         os.dup2(fd, 0)
         os.close(fd)
         if sys.__stdin__ is None:
-            sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115  # blessed looks for its number there
+            sys.__stdin__ = os.fdopen(0, closefd=False)  # type: ignore[misc]  # blessed looks for its number there
 
 
 def _key_name(key: blessed.keyboard.Keystroke) -> str:

@@ -266,7 +266,7 @@ class Live:
                 return
             child.stop()
             yield ListingEnded(now, complete=False)
-            silent = Problem(f"{' '.join(child.argv[-4:])}: no answer for {SILENCE:.0f} s")
+            silent = Problem(f"{child.name()}: no answer for {SILENCE:.0f} s")
             yield from self._listing_failed(now, silent)
             return
         child.stop()
@@ -278,8 +278,9 @@ class Live:
             return
         if status == 0 and child.leftover:  # else it was cut off: that it failed says it
             yield Block(child.leftover, now)
-        yield ListingEnded(now, complete=status == 0)
-        if status == 0:
+        complete = status == 0 and not child.leftover
+        yield ListingEnded(now, complete)
+        if complete:
             yield from self._listing_done(now, now - child.started)
         else:
             yield from self._listing_failed(now, child.problem(status))

@@ -461,6 +461,8 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
         again = table.listed_at is not None and table.listed_at > status.lost_at
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
         out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
+    if status.recording:
+        out.append(Notice(status.recording, bad=True))
     if live and status.listing_since is not None and now - status.listing_since > SLOW:
         seconds = now - status.listing_since
         out.append(Notice(f"the listing that began {seconds:.0f} s ago has not ended: the table is older than that"))
@@ -470,7 +472,6 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
         out.append(Notice(ACCOUNTING_OFF, ACCOUNTING_CURE))
     if table.overflow:
         out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
-    out += [Notice(text, bad=True) for text in [status.recording] if text]
     out += [Notice(text) for text in status.unread()]
     out += [Notice(text, cure) for text, cure in status.geography]
     return out

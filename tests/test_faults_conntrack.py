@@ -1,0 +1,280 @@
+"""Everything that can go wrong with conntrack and with what stands before it: on screen, in a stream, with --once.
+
+Played by scripts; test_faults_kernel.py has what the real one can be made to do. Proven elsewhere:
+
+============================================================================  ========================================
+conntrack missing, not executable, not permitted, killed, failing, no kernel  test_cli: test_conntrack_failing_at_the_
+support, at the start of --once, --json and --csv                             start, test_no_conntrack_at_all
+no privileges, a namespace that does not exist, with the real conntrack       test_kernel
+a child that ignores SIGTERM is killed; signals end a stream                  test_cli
+arguments reach conntrack without a shell                                     test_cli, test_architecture
+============================================================================  ========================================
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from faults import CAPTURES, MIXED, Fake, OnScreen, Piped, changed, children, once, rest
+
+NOT_PERMITTED = "needs root or CAP_NET_ADMIN"
+REFUSED = "root@router: Permission denied (publickey,password)."
+
+
+def failing(name: str) -> str:
+    """Lines of shell that fail as a capture did."""
+    text = (CAPTURES / "failures" / f"{name}.stderr").read_text()
+    return f"cat >&2 <<'EOF'\n{text}EOF\nexit {(CAPTURES / 'failures' / f'{name}.rc').read_text()}"
+
+
+@dataclass
+class Fault:
+    """What -L and -E do when it happens, what is said of both, and how --once ends if it happens at the start."""
+
+    listing: str = ""
+    events: str = ""
+    of_listing: str = ""
+    of_events: str = ""
+    code: int = 1
+    via: str = ""
+    seconds: float = 1.0  # to watch the processor time
+
+
+FAULTS = {
+    "exits 1": Fault(
+        "exit 1",
+        "exit 1",
+        "listing stopped: conntrack -L -o extended,id ended with status 1",
+        "events stopped: conntrack -E -o extended,id,timestamp ended with status 1",
+    ),
+    "is killed": Fault(
+        "kill -9 $$", "kill -9 $$", "listing stopped: killed by signal 9", "events stopped: killed by signal 9"
+    ),
+    "writes half a line and ends": Fault(
+        f"head -c 1000 {MIXED}",
+        f"head -c 100 {MIXED}",
+        "listing stopped: conntrack -L -o extended,id broke off in the middle of a line",
+        "events stopped: conntrack -E -o extended,id,timestamp broke off in the middle of a line",
+    ),
+    "closes its output and goes on": Fault(
+        "exec >&-; exec sleep 60",
+        "exec >&-; exec sleep 60",
+        "listing stopped: conntrack -L -o extended,id closed its output and did not end",
+        "events stopped: conntrack -E -o extended,id,timestamp closed its output and did not end",
+    ),
+    "may do it no more": Fault(
+        failing("nobody-L"),
+        failing("nobody-E"),
+        f"listing stopped: not permitted: reading the connection table {NOT_PERMITTED}",
+        "events stopped: not permitted",
+        code=3,
+    ),
+    "writes garbage": Fault(
+        "head -c 20000 /dev/urandom; echo",
+        "while :; do head -c 2000 /dev/urandom; sleep 0.05; done",
+        "lines not understood, the first: ",
+        code=1,
+    ),
+    "never stops writing garbage": Fault(
+        "exec yes",
+        "exec yes",
+        "lines not understood, the first: y",
+        seconds=3.0,  # it comes in pieces of 0.2 s
+    ),
+    "loses its ssh": Fault(
+        f"head -c 1000 {MIXED}; echo 'Connection to router closed by remote host.' >&2; exit 255",
+        "echo 'client_loop: send disconnect: Broken pipe' >&2; exit 255",
+        "listing stopped: Connection to router closed by remote host.",
+        "events stopped: client_loop: send disconnect: Broken pipe",
+        via="ssh root@router",
+    ),
+    # It would ask if it had a terminal to ask at; then it would hang, and take our keys.
+    "is asked for a password": Fault(
+        f"(: < /dev/tty) 2>/dev/null && exec sleep 60; echo '{REFUSED}' >&2; exit 255",
+        f"(: < /dev/tty) 2>/dev/null && exec sleep 60; echo '{REFUSED}' >&2; exit 255",
+        "listing stopped: ssh did not let us in: it can't ask for a password here",
+        "events stopped: ssh did not let us in",
+        code=3,
+        via="ssh root@router",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_it_happens_in_the_middle_and_at_the_start(tmp_path: Path, name: str) -> None:
+    fault = FAULTS[name]
+    fake = Fake(tmp_path, fault.listing, fault.events, name=fault.via.split()[0] if fault.via else "conntrack")
+    args = ["--interval", "0.2", *(["--via", fault.via] if fault.via else [])]
+    with (
+        OnScreen(tmp_path, *args, size=(160, 30), env=fake.env) as screen,
+        Piped(tmp_path, *args, env=fake.env) as stream,
+    ):
+        screen.wait("Connections · 308")
+        stream.wait(lambda: stream.lines() >= fake.lines, screen)
+        fake.breaks()
+        before = fake.starts("-L"), fake.starts("-E")
+        for words in (fault.of_listing, fault.of_events):
+            screen.wait(words)
+            stream.wait(words, screen)
+        rest(screen, stream, seconds=fault.seconds)
+        if "stopped" in fault.of_listing:
+            assert "● stale" in screen.text
+            assert " s old, trying again" in screen.text
+            # Two programs; after 1, 2, 5 s again, with a listing when the events are tried again, but no storm.
+            assert fake.starts("-L") - before[0] <= 2 * 5
+        assert fake.starts("-E") - before[1] <= 2 * 3
+        screen.leave()
+        stream.leave()
+    status, words = once(tmp_path, *args, env=fake.env)
+    assert status == fault.code
+    assert fault.of_listing.removeprefix("listing stopped: ") in words
+
+
+def test_what_is_mended_is_well_again(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, "exit 1", "exit 1")
+    args = ("--interval", "0.2")
+    with OnScreen(tmp_path, *args, env=fake.env) as screen, Piped(tmp_path, *args, env=fake.env) as stream:
+        screen.wait("Connections · 308")
+        stream.wait(lambda: stream.lines() >= fake.lines, screen)
+        fake.breaks()
+        for part in ("listing", "events"):
+            screen.wait(f"{part} stopped")
+            stream.wait(f"{part} stopped", screen)
+        fake.is_mended()
+        screen.wait("● live")
+        assert "stopped" not in screen.text
+        stream.wait("listing is back", screen)
+        stream.wait("events are back", screen)
+        screen.leave()
+        stream.leave()
+
+
+def test_it_is_not_there_when_the_screen_starts(tmp_path: Path) -> None:
+    with OnScreen(tmp_path, env={"PATH": str(tmp_path)}) as screen:
+        screen.has_left(status=4)
+        assert "conntrack is not installed here; try: apt install conntrack" in screen.words()
+
+
+SILENT = changed("import source, view; source.SILENCE, view.SLOW = 2.5, 1.0")  # 30 and 5 seconds
+
+
+@pytest.mark.parametrize("half", ["", f"head -c 1000 {MIXED};"])
+def test_it_hangs(tmp_path: Path, half: str) -> None:
+    """Without a word, and after half a line."""
+    fake = Fake(tmp_path, f"{half} exec sleep 60")
+    args = ("--interval", "0.2")
+    with (
+        OnScreen(tmp_path, *args, size=(160, 30), env=fake.env, program=SILENT) as screen,
+        Piped(tmp_path, *args, env=fake.env, program=SILENT) as stream,
+    ):
+        screen.wait("Connections · 308")
+        stream.wait(lambda: stream.lines() >= fake.lines, screen)
+        fake.breaks()
+        before = fake.starts("-L")
+        screen.wait(" s ago has not ended: the table is older than that")
+        rest(screen, stream)
+        screen.wait("listing stopped: conntrack -L -o extended,id: no answer for 2 s, table is ")
+        stream.wait("listing stopped: conntrack -L -o extended,id: no answer for 2 s; trying again", screen)
+        assert "Connections · 308" in screen.text  # a listing that was cut sweeps nothing
+        assert fake.starts("-L") - before <= 4
+        screen.leave()
+        stream.leave()
+    assert once(tmp_path, env=fake.env, program=SILENT) == (
+        1,
+        "conntrack-monitor: conntrack -L -o extended,id: no answer for 2 s\n",
+    )
+
+
+# --- no storms ----------------------------------------------------------------------------------------------------------
+
+
+def test_losses_while_listings_fail_start_no_storm_of_them(tmp_path: Path) -> None:
+    lost = "while :; do echo 'WARNING: We have hit ENOBUFS! We are losing events.' >&2; sleep 0.05; done"
+    fake = Fake(tmp_path, "exit 1", lost)
+    with OnScreen(tmp_path, env=fake.env) as screen, Piped(tmp_path, env=fake.env) as stream:
+        screen.wait("Connections · 308")
+        stream.wait(lambda: stream.lines() >= fake.lines, screen)
+        fake.breaks()
+        screen.wait("listing stopped")
+        stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
+        before = fake.starts("-L")
+        rest(screen, stream, seconds=2.0)
+        assert fake.starts("-L") - before <= 2 * 2  # five a second without pauses
+        assert "events (ENOBUFS) lost " in screen.text
+        assert stream.words().count("lost: ") == 1  # one storm, and it lasts
+        screen.leave()
+        stream.leave()
+
+
+def test_a_key_held_down_starts_no_storm_of_listings(tmp_path: Path) -> None:
+    fake = Fake(tmp_path)
+    with OnScreen(tmp_path, "--interval", "60", env=fake.env) as screen:
+        screen.wait("Connections · 308")
+        before = fake.starts("-L")
+        for _ in range(100):
+            screen.type("\f")
+            screen.read(0.02)
+            time.sleep(0.02)  # as fast as a keyboard repeats
+        assert fake.starts("-L") - before <= 5  # 40 without a bound
+        screen.leave()
+
+
+def test_noise_on_standard_error_is_not_listened_to_all_day(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, events="yes noise >&2")
+    with OnScreen(tmp_path, env=fake.env) as screen, Piped(tmp_path, env=fake.env) as stream:
+        screen.wait("Connections · 308")
+        stream.wait(lambda: stream.lines() >= fake.lines, screen)
+        fake.breaks()
+        children(screen, "yes noise", screen)
+        children(stream, "yes noise", screen)
+        rest(screen, stream)
+        screen.leave()
+        stream.leave()
+
+
+# --- no orphans ---------------------------------------------------------------------------------------------------------
+
+STUBBORN = "trap '' TERM; while :; do sleep 0.2; done"
+
+
+def test_what_a_killed_prefix_leaves_behind_is_ended(tmp_path: Path) -> None:
+    """The --via is killed, and what it started neither knows that nor minds SIGTERM."""
+    prefix = tmp_path / "prefix"
+    prefix.write_text('#!/bin/sh\n[ "$2" = -E ] || exec "$@"\ntrap "" TERM\n"$@" &\nwait\n')
+    prefix.chmod(0o755)
+    fake = Fake(tmp_path, events="exec sleep 60")
+    fake.breaks()
+    args = ("--via", prefix)
+    with OnScreen(tmp_path, *args, env=fake.env) as screen, Piped(tmp_path, *args, env=fake.env) as stream:
+        screen.wait("Connections · 308")
+        stream.wait(lambda: stream.lines() >= fake.lines, screen)
+        for program in (screen, stream):
+            children(program, "sleep 60", screen)
+            for pid in children(program, f"{prefix} conntrack -E", screen):
+                os.kill(pid, signal.SIGKILL)
+        screen.leave()
+        stream.leave()
+
+
+def test_children_that_do_not_want_to_end_share_one_patience(tmp_path: Path) -> None:
+    """Events, listing, facts and addresses: four of them, and a terminal that does not take the last words."""
+    prefix = tmp_path / "prefix"
+    prefix.write_text(f"#!/bin/sh\n{STUBBORN}\n")
+    prefix.chmod(0o755)
+    soon = changed("import source; source.OWN_PATIENCE = 0.2")  # else the listing waits 3 s for the addresses
+    with (
+        OnScreen(tmp_path, "--via", prefix, program=soon) as screen,
+        Piped(tmp_path, "--via", prefix, program=soon) as stream,
+    ):
+        screen.wait("reading the connection table")
+        for program in (screen, stream):
+            for words in ("conntrack -E", "conntrack -L", "grep", "ip"):
+                children(program, f"{prefix} {words}", screen)
+        rest(screen, stream)
+        screen.leave()
+        stream.leave()

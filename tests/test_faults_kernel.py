@@ -1,0 +1,201 @@
+"""Faults of the real conntrack on the real kernel: killed, taken away, forbidden, its namespace gone, its events lost.
+
+test_kernel.py has what goes wrong at the start; test_faults_conntrack.py what the real one can't be made to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults import OnScreen, Piped, children, is_in_state, rest, wait_for
+from lab import Namespace, conntrack_xml, insert, insert_arguments, kernel_mark, listeners, load
+from terminal import PROGRAM
+
+pytestmark = kernel_mark()
+
+SIZE = (160, 30)
+
+
+@pytest.fixture
+def ns() -> Iterator[Namespace]:
+    with Namespace() as made:
+        load(made, entries(1, 20))
+        yield made
+
+
+def entries(first: int, last: int) -> Iterator[str]:
+    for port in range(first, last + 1):
+        yield "-I " + " ".join(insert_arguments(src="192.0.2.1", dst="192.0.2.2", sport=port, dport=80, timeout=3600))
+
+
+def inside(ns: Namespace) -> list[str]:
+    """The program in a namespace, as one process."""
+    ip, *words = ns.prefix
+    return [shutil.which(ip) or ip, *words, *PROGRAM]
+
+
+def begin(ns: Namespace, screen: OnScreen, stream: Piped) -> None:
+    """Until both have listed the 20 entries, and their listeners run."""
+    screen.wait("Connections · 20")
+    stream.wait(lambda: stream.lines() >= 20, screen)
+    wait_for(lambda: listeners(ns) == 2, lambda: listeners(ns), screen)
+
+
+def test_the_listener_is_killed(ns: Namespace, tmp_path: Path) -> None:
+    args = ("--interval", "0.2")
+    with (
+        OnScreen(tmp_path, *args, size=SIZE, program=inside(ns)) as screen,
+        Piped(tmp_path, *args, program=inside(ns)) as stream,
+    ):
+        begin(ns, screen, stream)
+        for program in (screen, stream):
+            for pid in children(program, "conntrack -E", screen):
+                os.kill(pid, signal.SIGKILL)
+        screen.wait("events stopped: killed by signal 9")
+        stream.wait("events stopped: killed by signal 9", screen)
+        insert(ns, src="192.0.2.9", dst="192.0.2.2", sport=1, dport=80)  # while nobody listens
+        stream.wait("events are back", screen)
+        screen.wait("● live")
+        screen.wait("Connections · 21")
+        stream.wait(lambda: b'"192.0.2.9"' in stream.out.read_bytes(), screen)
+        rest(screen, stream)
+        assert len(children(screen, "conntrack -E")) == len(children(stream, "conntrack -E")) == 1
+        screen.leave()
+        stream.leave()
+
+
+def test_conntrack_is_taken_away_and_put_back(ns: Namespace, tmp_path: Path) -> None:
+    real, copy = shutil.which("conntrack"), tmp_path / "conntrack"
+    assert real
+    shutil.copy(real, copy)
+    args = ("--interval", "0.2", "--conntrack", copy)
+    with (
+        OnScreen(tmp_path, *args, size=SIZE, program=inside(ns)) as screen,
+        Piped(tmp_path, *args, program=inside(ns)) as stream,
+    ):
+        begin(ns, screen, stream)
+        copy.unlink()
+        screen.wait(f"listing stopped: {copy} is not installed here, table is ")
+        stream.wait(f"listing stopped: {copy} is not installed here; try: apt install conntrack; trying again", screen)
+        assert "try: apt install conntrack" in screen.text
+        rest(screen, stream)
+        insert(ns, src="192.0.2.9", dst="192.0.2.2", sport=1, dport=80)
+        screen.wait("Connections · 21")  # the listener runs on
+        shutil.copy(real, copy)
+        screen.wait("● live")
+        stream.wait("listing is back", screen)
+        screen.leave()
+        stream.leave()
+
+
+def test_the_permission_is_lost(ns: Namespace, tmp_path: Path) -> None:
+    lost, prefix = tmp_path / "lost", tmp_path / "prefix"
+    drop = "setpriv --bounding-set -net_admin --inh-caps -net_admin"
+    prefix.write_text(f'#!/bin/sh\n[ -e {lost} ] && exec {drop} "$@"\nexec "$@"\n')
+    prefix.chmod(0o755)
+    args = ("--interval", "0.2", "--via", prefix)
+    with (
+        OnScreen(tmp_path, *args, size=SIZE, program=inside(ns)) as screen,
+        Piped(tmp_path, *args, program=inside(ns)) as stream,
+    ):
+        begin(ns, screen, stream)
+        lost.touch()
+        for program in (screen, stream):
+            for pid in children(program, "conntrack -E", screen):
+                os.kill(pid, signal.SIGKILL)
+        for part in ("listing", "events"):
+            words = f"{part} stopped: not permitted: reading the connection table needs root or CAP_NET_ADMIN"
+            screen.wait(words)
+            stream.wait(words, screen)
+        assert "try: sudo, or --via sudo" in screen.text
+        assert "Connections · 20" in screen.text
+        rest(screen, stream)
+        lost.unlink()
+        screen.wait("● live")
+        screen.leave()
+        stream.leave()
+
+
+def test_the_namespace_is_gone(tmp_path: Path) -> None:
+    """Its name, that is: the listener inside keeps the namespace, and goes on."""
+    with Namespace() as ns:
+        load(ns, entries(1, 20))
+        args = ("--interval", "0.2", "--via", ns.via)
+        with OnScreen(tmp_path, *args, size=SIZE) as screen, Piped(tmp_path, *args) as stream:
+            begin(ns, screen, stream)
+            subprocess.run(["ip", "netns", "del", ns.name], check=True)
+            words = f"listing stopped: there is no network namespace '{ns.name}'"
+            screen.wait(words)
+            stream.wait(words, screen)
+            assert "try: ip netns list" in screen.text
+            assert "Connections · 20" in screen.text
+            rest(screen, stream)
+            screen.leave()
+            stream.leave()
+
+
+def test_events_lost_while_stopped_are_said_and_made_good(ns: Namespace, tmp_path: Path) -> None:
+    """SIGSTOP, more events than the pipe and the socket hold, SIGCONT."""
+    with (
+        OnScreen(tmp_path, size=SIZE, program=inside(ns)) as screen,
+        Piped(tmp_path, program=inside(ns)) as stream,
+    ):
+        begin(ns, screen, stream)
+        for program in (screen, stream):
+            os.kill(program.pid, signal.SIGSTOP)
+            wait_for(lambda pid=program.pid: is_in_state(pid, "T"))  # type: ignore[misc]
+        load(ns, entries(21, 20_020))
+        for program in (screen, stream):
+            os.kill(program.pid, signal.SIGCONT)
+        screen.wait("events (ENOBUFS) lost ")
+        stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
+        screen.wait("Connections · 20020")
+        screen.wait("table read anew since")
+        kernels = {flow["id"] for flow in conntrack_xml(ns)}
+
+        def told() -> set[int]:
+            text = stream.out.read_text()
+            return {json.loads(line)["id"] for line in text[: text.rfind("\n") + 1].splitlines()}
+
+        stream.wait(lambda: told() == kernels, screen)
+        screen.leave()
+        stream.leave()
+
+
+# --- a recording on a full disk -------------------------------------------------------------------------------------------
+
+
+def test_a_recording_fills_its_disk(ns: Namespace, tmp_path: Path) -> None:
+    """A file system of 64 KiB in a mount namespace of the program's own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = 'mount -t tmpfs -o size=64k,mode=755 none "$0" && exec "$@"'
+    small = ["/usr/bin/unshare", "-m", "/bin/sh", "-c", mount, str(disk)]
+    args = ("--interval", "0.2", "--record", disk / "some.rec")
+    with (
+        OnScreen(tmp_path, *args, size=SIZE, program=[*small, *inside(ns)]) as screen,
+        Piped(tmp_path, *args, program=[*small, *inside(ns)]) as stream,
+    ):
+        begin(ns, screen, stream)
+        load(ns, entries(21, 1000))
+        screen.wait("! recording stopped: No space left on device")
+        stream.wait("recording stopped: No space left on device", screen)
+        screen.wait("Connections · 1000")
+        screen.type("n")
+        screen.wait("192.0.2.2:80")
+        assert "recording stopped" in screen.text  # not only till the next key
+        rest(screen, stream)
+        for program in (screen, stream):
+            there = Path(f"/proc/{program.pid}/root{disk}/some.rec")
+            assert stat.S_IMODE(there.stat().st_mode) == 0o600
+        screen.leave()
+        assert "recording stopped: No space left on device" in screen.words()
+        stream.leave()
