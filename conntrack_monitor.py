@@ -320,8 +320,10 @@ def main() -> NoReturn:
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.flush()
         os._exit(end.code)  # Python would free 200,000 flows one by one, for 0.1 s
     raise SystemExit(0)
 

@@ -215,12 +215,12 @@ def test_a_key_held_down_starts_no_storm_of_listings(tmp_path: Path) -> None:
     fake = Fake(tmp_path)
     with OnScreen(tmp_path, "--interval", "60", env=fake.env) as screen:
         screen.wait("Connections · 308")
-        before = fake.starts("-L")
+        before, began = fake.starts("-L"), time.monotonic()
         for _ in range(100):
             screen.type("\f")
             screen.read(0.02)
             time.sleep(0.02)  # as fast as a keyboard repeats
-        assert fake.starts("-L") - before <= 5  # 40 without a bound
+        assert fake.starts("-L") - before <= 2 + (time.monotonic() - began)  # 40 in 4 s without a bound
         screen.leave()
 
 
