@@ -22,7 +22,7 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from download import Progress
     from geography import Plan
-    from loop import Wishes
+    from runner import Wishes
 
 VERSION = "0.1.0"
 PROGRAM = "conntrack-monitor"
@@ -188,7 +188,7 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
     """The checked options, as the loop takes them."""
     from fields import Context
     from filters import FilterError, compile_filter, from_flags
-    from loop import Wishes
+    from runner import Wishes
 
     _check_combinations(ctx, options)
     context = Context()

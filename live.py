@@ -1,0 +1,132 @@
+"""The screen: keys and signals in, a frame when it is due."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from geography import Geography
+from items import ListingEnded
+from problems import WELL
+from render import Scene, frame
+from runner import FRAME, Runner
+from screen import Screen, take_keyboard
+from signals import Signals
+from view import View, press, refresh
+
+QUICK = 0.02  # seconds between frames while keys are pressed
+ORDERING_SHARE = 24  # ordering the rows takes at most 1/25 of the time
+
+
+class Live(Runner):
+    """The screen."""
+
+    def run(self) -> int:
+        take_keyboard()
+        wishes = self.wishes
+        self.view = View(wishes.context, wishes.base(), sort=wishes.sort or "rate", reverse=wishes.reverse)
+        self.view.set_filter(wishes.expression)
+        self.screen = Screen(wishes.colour, os.environ)
+        self.geography = Geography(wishes.plan)
+        wishes.context.where = self.geography.where
+        wishes.context.detail = self.geography.detail
+        self.next_frame = 0.0
+        self.last_frame = 0.0
+        try:
+            self.screen.enter()
+            while not self._turn():
+                pass
+        finally:
+            self.screen.close()
+            self.geography.close()
+        if self.problem is not None:
+            return self.fail()
+        return WELL
+
+    def _turn(self) -> bool:
+        """Once round the loop; True when it is time to go."""
+        keyboard = self.screen.key_fd()
+        writing = [self.screen.out_fd] if self.screen.pending else []
+        reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
+        until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
+        if self.screen.more_keys:
+            until = time.monotonic()
+        ready = self.wait(reading, writing, until)
+        if self._heed_signals() or self.screen.hung_up:
+            return True
+        if (keyboard in ready or self.screen.more_keys) and self._heed_keys():
+            return True
+        for item in self.source.poll():
+            self.take(item)
+            if self.problem is not None:
+                return True
+            if isinstance(item, ListingEnded) and self.table.listings <= 1:
+                self._soon()
+        self.table.tick(self._now())
+        if self.last_frame:  # the first screen comes first
+            self.geography.poll()
+            if self.geography.fresh:
+                self.geography.fresh = False
+                self._soon()
+        if self.screen.pending:
+            self.screen.flush()
+        elif time.monotonic() >= self.next_frame:
+            self._draw()
+        return self.screen.hung_up
+
+    def _now(self) -> float:
+        return self.source.clock()
+
+    def _soon(self) -> None:
+        """A frame as soon as the last one has been on show for a moment."""
+        self.view.due = 0.0
+        self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
+
+    def _draw(self) -> None:
+        self.last_frame = time.monotonic()
+        self.next_frame = self.last_frame + FRAME
+        self.geography.begin_frame()
+        if refresh(self.view, self.table, self._now()):
+            # To put 200,000 flows in order takes up to 0.4 s: then it is done more rarely, and keys still act at once.
+            spent = time.monotonic() - self.last_frame
+            self.view.due = max(self.view.due, self.view.context.now + ORDERING_SHARE * spent)
+        width, height = self.screen.size()
+        if width <= 0 or height <= 0:
+            return
+        self.intake.status.geography = self.geography.notices(time.time())
+        self.intake.status.attributions = self.geography.attributions()
+        scene = Scene(self.view, self.table, self.intake.status, self.source.name, self.source.live, self.screen.glyphs)
+        self.screen.draw(frame(scene, width, height), width, height)
+        if self.geography.short:
+            self._soon()
+
+    def _heed_signals(self) -> bool:
+        for number in self.signals.waiting():
+            if number in Signals.ENDING:
+                return True
+            if number == signal.SIGTSTP:
+                self.screen.leave()
+                self.signals.stop_here()
+                self.screen.enter()
+            elif number in (signal.SIGWINCH, signal.SIGCONT):
+                self.screen.repaint()
+            self._soon()
+        return False
+
+    def _heed_keys(self) -> bool:
+        for key in self.screen.read_keys():
+            wish = press(self.view, self.table, key)
+            if wish == "quit":
+                return True
+            if wish == "redraw":
+                self.screen.repaint()
+                self.source.list_now()
+            if wish in ("faster", "slower"):
+                seconds = self.source.pace(0.5 if wish == "faster" else 2.0)
+                self.view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
+        self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
+        return False
+
+    def recording_stopped(self, words: str) -> None:
+        self.intake.status.recording = words
