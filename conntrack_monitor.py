@@ -11,7 +11,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 try:
@@ -56,6 +56,30 @@ class SortColumn(click.ParamType[str]):
         return name
 
 
+@contextlib.contextmanager
+def _harmless() -> Iterator[None]:
+    """Errors that repeat a word do not steer the terminal: a file's name that the shell completed may be anybody's."""
+    try:
+        yield
+    except click.ClickException as error:
+        from clean import printable
+
+        vars(error)["message"] = "\n".join(map(printable, error.message.split("\n")))
+        raise
+
+
+class Harmless(click.Command):
+    """A command with harmless errors."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _harmless():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _harmless():
+            return super().invoke(ctx)
+
+
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     """Also names the publishers of the databases in use, as their licences ask."""
     if value and not ctx.resilient_parsing:
@@ -68,6 +92,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
 
 @click.command(
+    cls=Harmless,
     context_settings={"auto_envvar_prefix": "CONNTRACK_MONITOR", "help_option_names": ["-h", "--help"]},
     epilog="Filter: proto:tcp state:established src:10.0.0.0/8 host:192.0.2.1 port:443 dir:out nat:snat mark:0x10 "
     "zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s; blanks mean and; or, not, ! and parentheses work; a bare "

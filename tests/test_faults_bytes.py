@@ -1,0 +1,259 @@
+"""From any bytes to the bytes that a terminal gets: nothing from outside may steer it.
+
+The whole way: a recording's bytes (lines of conntrack, real ones and hostile ones, directives), messages of children,
+texts of databases, names of hosts -> items -> intake -> table -> view -> frame -> what screen.py writes. Each part has
+its own tests (test_parse, test_render, test_geoip); this is about what falls between them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from faults import CAPTURES, Fake, OnScreen
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worlds import flow_lines, keys, sizes, wheres
+
+import export
+from fields import Context
+from flows import FlowTable
+from geoip import GeoIP
+from intake import Intake
+from items import Item, Trouble
+from loop import Once
+from places import Detail, Place
+from problems import explain, not_started
+from recording import Replay
+from render import ASCII, ROLES, Glyphs, Scene, frame
+from screen import BEGIN, END, ENTER, Screen
+from view import View, press, refresh
+
+# Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
+# directions, characters without width, private and unassigned ones, lines and paragraphs, half a pair.
+BAD = [
+    "\x1b[31m",
+    "\x1b]0;owned\x07",
+    "\x9b2J",
+    "\x00",
+    "\x07",
+    "\x08",
+    "\x0e",
+    "\x7f",
+    "\x85",
+    "\u200b",
+    "\u202e",
+    "\u2066",
+]
+BAD += [
+    "\ufeff",
+    "\u00ad",
+    "\u2028",
+    "\ue000",
+    "\U000e0041",
+    "\u0378",
+    "\udc9b",
+    "\r",
+    "\x1b(0",
+    "\x1bP+q\x1b\\",
+    "\x1b[?1049l",
+]
+bad_texts = st.lists(st.one_of(st.sampled_from(BAD), st.text(max_size=6)), max_size=6).map("".join)
+bad_bytes = st.one_of(bad_texts.map(lambda text: text.encode("utf-8", "surrogatepass")), st.binary(max_size=30))
+
+
+@lru_cache(maxsize=1)
+def real_lines() -> list[bytes]:
+    """A few lines of every capture."""
+    found = []
+    for path in sorted(CAPTURES.rglob("*.txt")):
+        found += [line + b"\n" for line in path.read_bytes().splitlines()[:6] if b"src=" in line]
+    return found
+
+
+@st.composite
+def mutated_lines(draw: st.DrawFn) -> bytes:
+    """A real line in which a few places hold something else."""
+    line = draw(st.sampled_from(real_lines()))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(line)))
+        line = line[:at] + draw(bad_bytes) + line[at + draw(st.integers(0, 9)) :]
+    word = draw(st.sampled_from([b"", b"helper=", b"secctx=", b"labels=", b"[USERSPACE] portid=7 progname=", b"mark="]))
+    return line.rstrip(b"\n") + b" " + word + draw(bad_bytes).replace(b"\n", b"") + b"\n"
+
+
+directives = st.one_of(
+    st.sampled_from(
+        [b"# 1.5 list\n", b"# 2.5 end 1\n", b"# 3.5 facts count=7 max=9 acct=0 events=0\n", b"# 4.5 own 10.0.0.1\n"]
+    ),
+    bad_bytes.map(lambda text: b"# 5.5 lost " + text + b"\n"),
+)
+recordings = st.lists(st.one_of(flow_lines(), mutated_lines(), directives, bad_bytes), max_size=12).map(b"".join)
+
+
+@st.composite
+def troubles(draw: st.DrawFn) -> Trouble:
+    """A child's death with any words about it, or one that could not be started at all."""
+    argv = [draw(bad_texts) or "x", "conntrack", "-L", draw(bad_texts)]
+    if draw(st.booleans()):
+        problem = not_started(
+            argv,
+            draw(st.sampled_from([FileNotFoundError(2, "No such file"), PermissionError(), OSError(8, "Exec format")])),
+        )
+    else:
+        known = st.sampled_from(
+            [
+                "ssh: ",
+                "Connection closed by ",
+                'Cannot open network namespace "',
+                "Error: No such container: ",
+                "x conntrack: not found",
+            ]
+        )
+        said = "".join(draw(st.lists(st.one_of(bad_texts, known, st.just("\n")), max_size=5)))
+        problem = explain(argv, said, draw(st.sampled_from([1, 127, 255, -9, 0])))
+    return Trouble(6.0, draw(st.sampled_from(["listing", "events"])), problem)
+
+
+class Sheet:
+    """A Screen that writes here; its colours are sequences that nobody else would think of."""
+
+    def __init__(self, ascii_only: bool, dumb: bool) -> None:
+        self.screen = Screen.__new__(Screen)
+        self.screen.dumb = dumb
+        self.screen.glyphs = ASCII if ascii_only else Glyphs()
+        self.screen.palette = {role: f"\x1b[38;5;{77 + i}m" for i, role in enumerate(ROLES)}
+        self.screen._entered = False
+        self.screen.repaint()
+        self.written: list[bytes] = []
+        self.screen._write = self.written.append  # type: ignore[method-assign,assignment]
+        own = [
+            *map(re.escape, [ENTER, BEGIN, END, "\x1b[0m", "\x1b[K", *self.screen.palette.values()]),
+            r"\x1b\[\d+;\d+H",
+        ]
+        self._own = re.compile("|".join(own if not dumb else ["\n"]))
+
+    def foreign(self) -> list[str]:
+        """What it wrote that a terminal obeys, without the program's own sequences."""
+        return obeyed(self._own.sub("", b"".join(self.written).decode()))
+
+
+def obeyed(text: str) -> list[str]:
+    """The characters of ``text`` that are no plain text."""
+    return [char for char in text if unicodedata.category(char)[0] == "C" or unicodedata.category(char) in ("Zl", "Zp")]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bytes") / "some.rec"
+
+
+def items_of(file: Path, data: bytes) -> Iterator[Item]:
+    file.write_bytes(data)
+    source = Replay(str(file), 0.0)
+    while source.fds() or source.deadline() is not None:
+        yield from source.poll()
+    yield from source.poll()
+    source.close()
+
+
+@given(
+    data=recordings,
+    trouble=st.none() | troubles(),
+    place=wheres,
+    texts=st.tuples(bad_texts, bad_texts, bad_texts),
+    steps=st.lists(st.tuples(keys, sizes), min_size=1, max_size=6),
+    kind=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+@settings(max_examples=200)
+def test_no_byte_from_outside_steers_the_terminal(
+    file: Path,
+    data: bytes,
+    trouble: Trouble | None,
+    place: Place,
+    texts: tuple[str, str, str],
+    steps: list[tuple[str, tuple[int, int]]],
+    kind: tuple[bool, bool, bool],
+) -> None:
+    name, typed, said = texts
+    ascii_only, dumb, live = kind
+    context = Context(where=lambda _: place, detail=lambda _: Detail(place, subdivision=said, sources=(said, typed)))
+    table = FlowTable()
+    intake = Intake(table)
+    for item in items_of(file, data):
+        intake.take(item)
+    if trouble is not None:
+        intake.take(trouble)
+    view = View(context)
+    sheet = Sheet(ascii_only, dumb)
+    for key, size in [("", (100, 30)), *((char, (100, 30)) for char in "/" + typed), *steps]:
+        press(view, table, key)
+        view.due = 0.0
+        refresh(view, table, (intake.newest or 0.0) + 1.0)
+        lines = frame(Scene(view, table, intake.status, name, live, sheet.screen.glyphs), *size)
+        assert obeyed("".join(text for line in lines for text, _ in line)) == []
+        sheet.screen.draw(lines, *size)
+    assert sheet.foreign() == []
+    assert obeyed("".join(intake.status.unread())) == []
+    assert obeyed("".join(map(str, intake.status.troubles.values()))) == []
+    is_clean_in_pipes(table, context)
+
+
+def is_clean_in_pipes(table: FlowTable, context: Context) -> None:
+    """What --once, --json and --csv print goes to terminals, too."""
+    once = Once.__new__(Once)
+    once.wishes = SimpleNamespace(context=context)  # type: ignore[assignment]
+    assert set(obeyed(once._text(list(table.live.values())))) <= {"\n"}
+    for flow in table:
+        item = export.item_of(flow.record(), flow, context, "list", "1.5")
+        for line in (export.json_line(item), export.csv_line(item)):
+            assert obeyed(line) == ["\n"]
+
+
+@given(st.lists(bad_texts.map(lambda text: text.replace("/", "").replace("\0", "")), min_size=1, max_size=2))
+@settings(max_examples=40)
+def test_names_of_database_files_do_not_steer_it_either(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for name in names:
+            path = os.path.join(os.fsencode(folder), name.encode("utf-8", "surrogatepass")[:100] + b".mmdb")
+            Path(os.fsdecode(path)).write_bytes(b"no database \x1b[2J" + name.encode("utf-8", "surrogatepass"))
+            paths.append(os.fsdecode(path))
+        geoip = GeoIP((*paths, folder, f"{folder}/{names[0]}/nothing"))
+        geoip.open()
+        assert len(geoip.notices) >= len(set(paths))
+        assert obeyed("".join([*geoip.notices, *geoip.attributions()])) == []
+
+
+EVIL = "\x1b[2J\u202e\x9b"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        *(
+            [option, EVIL]
+            for option in ("--replay", "--record", "--via", "--conntrack", "-f", "-p", "-s", "--sort", "--geoip-db")
+        ),
+        ["-f", f"port:{EVIL}"],
+        [f"--{EVIL}"],
+        [EVIL],
+    ],
+    ids=lambda args: args[0].strip(EVIL),
+)
+def test_words_of_the_command_line_come_back_harmless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str]
+) -> None:
+    """On a terminal: in a pipe click takes some of it out."""
+    fake = Fake(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with OnScreen(tmp_path, "--once", *args, env=fake.env) as terminal:
+        terminal.end()
+        assert set(obeyed(terminal.seen.decode())) <= {"\r", "\n"}
