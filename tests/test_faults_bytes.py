@@ -28,7 +28,7 @@ from flows import FlowTable
 from geoip import GeoIP
 from intake import Intake
 from items import Item, Trouble
-from loop import Once
+from once import Once
 from places import Detail, Place
 from problems import explain, not_started
 from recording import Replay
