@@ -28,9 +28,9 @@ BURST, BURST_TIME = 4, 0.1
 # Meanwhile it writes half of what the pipe holds at most: 0.5 MiB of a listing, 1,500 of 30,000 events a second.
 LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
 # Where the kernel has 262,144 buckets, a listing of nothing takes 45 ms: every 2 s that would be 1/40 of a core. So the
-# pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d, and 8 s
-# at most, so that with the 1.2 s that 200,000 flows take no rate is older than 10 s.
-SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, LONGEST_PAUSE = 30.0, 6.0, 3.0, 8.0
+# pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d; and no
+# rate gets older than 9.5 s (200,000 flows take 1.2 s), unless listings then took more than a third of the time.
+SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, OLDEST_RATE = 30.0, 6.0, 3.0, 9.5
 SILENCE = 30.0  # a listing that writes nothing for so long hangs
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
@@ -77,7 +77,8 @@ def _pause(failures: int) -> float:
 
 def _listing_pause(interval: float, spent: float) -> float:
     """Seconds between a listing that took ``spent`` and the next."""
-    return max(interval, min(SMALL_SHARE * interval * spent, LARGE_PAUSE + LARGE_SHARE * spent, LONGEST_PAUSE))
+    pause = min(SMALL_SHARE * interval * spent, LARGE_PAUSE + LARGE_SHARE * spent, OLDEST_RATE - spent)
+    return max(interval, pause, 2 * spent)
 
 
 @dataclass

@@ -137,13 +137,13 @@ def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit
     ``limit``: only so many, without sorting all the others.
     """
     column = BY_KEY[sort]
-    key = column.keys(flows, context).__getitem__
+    keys = column.keys(flows, context)
     falling = column.descending != reverse
     if limit is not None and limit < len(flows) // 10:
-        places = (heapq.nlargest if falling else heapq.nsmallest)(limit, range(len(flows)), key=key)
-    else:
-        places = sorted(range(len(flows)), key=key, reverse=falling)
-    return [flows[place] for place in places]
+        places = (heapq.nlargest if falling else heapq.nsmallest)(limit, range(len(flows)), key=keys.__getitem__)
+        return [flows[place] for place in places]
+    of_next = iter(keys).__next__  # sort asks for each flow's key once, in their order
+    return sorted(flows, key=lambda _flow: of_next(), reverse=falling)
 
 
 def _follow(view: View) -> None:

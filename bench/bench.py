@@ -156,8 +156,7 @@ def live(flows: int) -> Iterator[Row]:
             share, starts = watched(screen, seconds)
         gaps = [later - sooner for sooner, later in pairwise(starts)]
         yield at_most(f"{flows} flows, 1,000 new ones a second", share, 0.25, "of a core")
-        oldest = max(gaps, default=seconds) + best([listing_time(ns)])
-        yield at_most("... the oldest byte rate", oldest, 10, "s")
+        yield at_most("... the oldest byte rate", max(gaps, default=seconds), 10, "s")
         if shutil.which("iptstate"):
             with sender(ns, 1000, seconds + 60), OnTerminal(ns, ["iptstate"], SCREEN) as screen:
                 screen.watch(5.0)
@@ -179,13 +178,14 @@ def watched(screen: OnTerminal, seconds: float) -> tuple[float, list[float]]:
             break
         for child in children:
             if child not in known:
-                known.add(child)
                 try:
                     with open(f"/proc/{child}/cmdline", "rb") as file:
-                        if b"-L" in file.read().split(b"\0"):
-                            starts.append(time.monotonic())
+                        words = file.read().split(b"\0")
                 except FileNotFoundError:
-                    pass
+                    continue
+                if b"-L" in words:
+                    known.add(child)
+                    starts.append(time.monotonic())
     return (cpu(screen.pid) - used) / (time.monotonic() - began), starts
 
 
