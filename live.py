@@ -16,8 +16,8 @@ from signals import Signals
 from view import View, press, refresh
 
 QUICK = 0.02  # seconds between frames while keys are pressed
-# Ordering the rows takes 1/100 of the time, so that one key in a hundred at most has to wait for it; counters change only
-# with a listing, every 10 s at most, so that it need not be rarer.
+# Ordering the rows takes 1/100 of the time: one key in a hundred at most has to wait for it. Counters change only
+# with a listing, every 10 s, so that it need not be rarer.
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 
 
@@ -90,7 +90,7 @@ class Live(Runner):
         self.next_frame = self.last_frame + FRAME
         self.geography.begin_frame()
         if refresh(self.view, self.table, self._now()):
-            # To put 200,000 flows in order takes 0.03 to 0.3 s: then it is done more rarely, and keys still act at once.
+            # To put 200,000 flows in order takes 0.03 to 0.3 s: then it is done more rarely, but for keys at once.
             pause = ORDERING_SHARE * (time.monotonic() - self.last_frame)
             self.view.due = max(self.view.due, self.view.context.now + min(pause, ORDERED_EVERY))
         width, height = self.screen.size()
