@@ -7,8 +7,8 @@ from columns import COLUMNS, shown
 from flow import Flow
 from items import Ended, ListingEnded, Trouble
 from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, TRACKING_CURE, TRACKING_OFF, WELL, Problem
+from rows import arrange
 from runner import Runner, say
-from view import arrange
 
 MOST_JUNK = 10_000  # lines not understood before --once gives up
 JUNK_CURE = "a look at --via and --conntrack"

@@ -33,8 +33,9 @@ from places import Detail, Place
 from problems import explain, not_started
 from recording import Replay
 from render import ASCII, ROLES, Glyphs, Scene, frame
+from rows import refresh
 from screen import BEGIN, END, ENTER, Screen
-from view import View, press, refresh
+from view import View, press
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
 # directions, characters without width, private and unassigned ones, lines and paragraphs, half a pair.
