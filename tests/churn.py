@@ -21,7 +21,8 @@ from lab import PATIENCE, Agent, Lab, LabError, TcpConnection, insert_arguments,
 from subjects import Subject
 
 HALFWAY = 6_000  # entries of which a listing is never done at once: 1.3 MB, over the 1 MiB of a pipe
-DEFAULT_BUFFER, TINY_BUFFER = 212_992, 4_096  # SO_RCVBUF of a listener: Linux's default, and 5 events
+# SO_RCVBUF of a listener, which the kernel doubles: Linux's default, and room for ten events.
+DEFAULT_BUFFER, TINY_BUFFER = 106_496, 4_096
 SPRAY_PORT = 40_000
 ECHO_PORT = 5001
 AGAIN = "198.18.255.1"  # whose flow is deleted and made anew so fast that nobody knows all its ids
@@ -109,14 +110,14 @@ FILTERS = (
 )
 
 
+def _size(rng: random.Random, low: int, high: int) -> int:
+    """Small ones as often as large ones."""
+    return round(math.exp(rng.uniform(math.log(low + 1), math.log(high + 1)))) - 1
+
+
 def _some(rng: random.Random, kinds: tuple[tuple[str, int, int, int], ...], count: int) -> list[Step]:
-    chosen = rng.choices(kinds, [weight for _name, weight, *_ in kinds], k=count)
-    # Small sizes as often as large ones: from its logarithm.
-    sizes = [
-        (low if low == high else int(math.exp(rng.uniform(math.log(low + 1), math.log(high + 2)))) - 1, high)
-        for _name, _weight, low, high in chosen
-    ]
-    return [Step(name, min(size, high)) for (name, *_), (size, high) in zip(chosen, sizes)]
+    chosen = rng.choices(kinds, [often for _name, often, _low, _high in kinds], k=count)
+    return [Step(name, _size(rng, low, high)) for name, _often, low, high in chosen]
 
 
 def _trouble(rng: random.Random, heavy: int) -> Step:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
 import time
 import traceback
@@ -290,6 +291,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed [0]")
     parser.add_argument("--seed", type=int, help="only this one")
     wishes = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves no namespace behind
     seeds = [wishes.seed] if wishes.seed is not None else range(wishes.first, wishes.first + wishes.seeds)
     failed = []
     for seed in seeds:
