@@ -193,7 +193,9 @@ def test_no_byte_from_outside_steers_the_terminal(
         intake.take(trouble)
     view = View(context)
     sheet = Sheet(ascii_only, dumb)
-    for key, size in [("", (100, 30)), *((char, (100, 30)) for char in "/" + typed), *steps]:
+    first, last = [(char, (100, 30)) for char in ("", "/", *typed, "esc")], [("?", (90, 200)), ("x", (90, 200))]
+    last += [("esc", (90, 200))] * 3 + [("enter", (90, 200))]  # out of all that is open; then details, whole
+    for key, size in first + steps + last:
         press(view, table, key)
         view.due = 0.0
         refresh(view, table, (intake.newest or 0.0) + 1.0)
