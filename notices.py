@@ -55,7 +55,7 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
         return [(problem.what, problem.cure)]
-    if status.rejects:
+    if status.rejects and not status.understood:
         return [("nothing of what was read is understood", "")]
     if not live:
         return [("the recording has no flow at this time", "")]

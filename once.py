@@ -45,7 +45,8 @@ class Once(Runner):
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
         most = 0 if complete else MOST_JUNK  # some that write no end of it never end
-        return self.source.live and not self.table.live and self.intake.status.rejects > most
+        status = self.intake.status
+        return self.source.live and not status.understood and status.rejects > most
 
     def _print(self) -> None:
         context = self.wishes.context
