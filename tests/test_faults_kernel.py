@@ -148,12 +148,12 @@ def test_events_lost_while_stopped_are_said_and_made_good(ns: Namespace, tmp_pat
         for program in (screen, stream):
             os.kill(program.pid, signal.SIGSTOP)
             wait_for(lambda pid=program.pid: is_in_state(pid, "T"))  # type: ignore[misc]
-        load(ns, entries(21, 20_020))
+        load(ns, entries(21, 8_020))
         for program in (screen, stream):
             os.kill(program.pid, signal.SIGCONT)
         screen.wait("events (ENOBUFS) lost ")
         stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
-        screen.wait("Connections · 20020")
+        screen.wait("Connections · 8020")
         screen.wait("table read anew since")
         kernels = {flow["id"] for flow in conntrack_xml(ns)}
 
