@@ -315,6 +315,7 @@ _TUPLE_NUMBERS = {
     "zone-reply": "zone",
 }
 _TUPLE_TEXTS = {"src", "dst", "srckey", "dstkey"}
+_ADDRESS_OR_KEY = re.compile(r"[0-9a-fA-F:.x]{2,45}")  # no escape sequence that a recording has in its place
 
 
 @lru_cache(maxsize=1024)
@@ -378,7 +379,8 @@ def _take_words(out: Record, text: str) -> None:
         elif name in _TUPLE_TEXTS:
             if name == "src" and side.src:
                 side = out.reply
-            setattr(side, name, value)
+            if _ADDRESS_OR_KEY.fullmatch(value):
+                setattr(side, name, value)
         elif name in _TUPLE_NUMBERS:
             setattr(side, _TUPLE_NUMBERS[name], _number(value))
         elif name in _NUMBERS:
