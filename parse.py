@@ -360,6 +360,7 @@ _TUPLE_NUMBERS = {
     "zone-reply": "zone",
 }
 _TUPLE_TEXTS = {"src", "dst", "srckey", "dstkey"}
+_ADDRESS_OR_KEY = re.compile(r"[0-9a-fA-F:.x]{2,45}")  # no escape sequence that a recording has in its place
 
 
 @lru_cache(maxsize=1024)
@@ -474,7 +475,7 @@ def _take_words(out: Record, text: str) -> None:
         elif name in _TUPLE_TEXTS:
             if name == "src" and side.src:
                 side = out.reply
-            if not getattr(side, name):  # words of somebody else's change no tuple
+            if not getattr(side, name) and _ADDRESS_OR_KEY.fullmatch(value):  # words of others change no tuple
                 setattr(side, name, value)
         elif name in _TUPLE_NUMBERS:
             setattr(side, _TUPLE_NUMBERS[name], _number(value))

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 from faults import CAPTURES, Fake, OnScreen
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from worlds import flow_lines, keys, sizes, wheres
 
@@ -174,6 +174,15 @@ def items_of(file: Path, data: bytes) -> Iterator[Item]:
     kind=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
 @settings(max_examples=100)
+@example(
+    data=b"gre      47 2 src=192.0.2.1 dst=192.0.2.2 srckey=0x0 dstkey=0x0 [UNREPLIED] src=192.0.2.2 dst=192.0.2.1 "
+    b"srckey=\x1b[31m0x0 dstkey=0x0 mark=0 src=\x1b[2J dst=\xc2\x9b2J use=2 \n",
+    trouble=None,
+    place=Place(),
+    texts=("", "", ""),
+    steps=[("", (80, 24))],
+    kind=(False, False, False),
+)
 def test_no_byte_from_outside_steers_the_terminal(
     file: Path,
     data: bytes,
