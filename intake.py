@@ -32,6 +32,7 @@ class Status:
     geography: list[tuple[str, str]] = field(default_factory=list)  # what is wrong there, and the command that helps
     attributions: list[str] = field(default_factory=list)  # the lines that the databases' licences ask for
     began: bool = False  # something was ever heard from the source
+    understood: bool = False  # ... and a line of it was one
     listing_since: float | None = None  # when the listing that runs now began
     recording: str = ""  # why nothing is recorded any more
 
@@ -61,6 +62,7 @@ class Intake:
         self.status = Status()
         self.report = report
         self._last = b""  # the newest line's text behind its original tuple
+        self._rows = self._junk = 0  # lines of the newest listing: understood, not understood
         self.newest: float | None = None  # the newest stamp of a recording
 
     def take(self, item: Item) -> None:
@@ -71,9 +73,11 @@ class Intake:
         self.newest = max(item.at, self.newest or 0.0)
         if isinstance(item, ListingBegan):
             table.begin_listing(item.at)
+            self._rows = self._junk = 0
             status.listing_since = item.at
         elif isinstance(item, ListingEnded):
-            table.end_listing(item.complete, item.at)
+            # Lines, and none of them is one: whatever that was, it is no table to sweep by.
+            table.end_listing(item.complete and (self._rows > 0 or self._junk == 0), item.at)
             status.listing_since = None
             status.began = status.began or item.complete
         elif isinstance(item, Lost):
@@ -93,16 +97,17 @@ class Intake:
 
     def _take_block(self, block: Block) -> None:
         rows, rejects = cut(block.data, self._last)
+        if not block.events:
+            self._rows += len(rows)
+            self._junk += len(rejects)
         if rejects:
             self.status.rejects += len(rejects)
             self.status.first_reject = self.status.first_reject or reject_text(rejects[0])
         if rows:
-            self.status.began = True
+            self.status.began = self.status.understood = True
             self._last = rest_of(rows[-1])
         if block.at is not None and self.report is None:
-            self.table.listed_all(
-                rows, block.at
-            )  # the fast way: nobody wants to hear of each line, and all have one time
+            self.table.listed_all(rows, block.at)  # the fast way: nobody wants to hear of each line
         else:
             self._apply_each(rows, block.at)
 

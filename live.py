@@ -10,15 +10,18 @@ from geography import Geography
 from items import ListingEnded
 from problems import WELL
 from render import Scene, frame
+from rows import refresh
 from runner import FRAME, Runner
 from screen import Screen, take_keyboard
 from signals import Signals
-from view import View, press, refresh
+from view import View, press
 
 QUICK = 0.02  # seconds between frames while keys are pressed
 # Ordering the rows takes 1/100 of the time: one key in a hundred at most has to wait for it. Counters change only
 # with a listing, every 10 s, so that it need not be rarer.
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
+# Seconds that a filter goes on before keys have their turn; before less than a page of what a new one finds is shown.
+SLICE, FIRST_SLICE = 0.01, 0.08
 
 
 class Live(Runner):
@@ -35,6 +38,7 @@ class Live(Runner):
         wishes.context.detail = self.geography.detail
         self.next_frame = 0.0
         self.last_frame = 0.0
+        self.ordering = 0.0  # seconds that the present order of the rows has taken so far
         try:
             self.screen.enter()
             while not self._turn():
@@ -89,10 +93,7 @@ class Live(Runner):
         self.last_frame = time.monotonic()
         self.next_frame = self.last_frame + FRAME
         self.geography.begin_frame()
-        if refresh(self.view, self.table, self._now()):
-            # To put 200,000 flows in order takes 0.03 to 0.3 s: then it is done more rarely, but for keys at once.
-            pause = ORDERING_SHARE * (time.monotonic() - self.last_frame)
-            self.view.due = max(self.view.due, self.view.context.now + min(pause, ORDERED_EVERY))
+        self._order()
         width, height = self.screen.size()
         if width <= 0 or height <= 0:
             return
@@ -100,8 +101,26 @@ class Live(Runner):
         self.intake.status.attributions = self.geography.attributions()
         scene = Scene(self.view, self.table, self.intake.status, self.source.name, self.source.live, self.screen.glyphs)
         self.screen.draw(frame(scene, width, height), width, height)
-        if self.geography.short:
+        if self.geography.short and not self.view.sifting:
             self._soon()
+
+    def _order(self) -> None:
+        """Put the rows into order if that is due, or go on with it for a moment."""
+        view, began = self.view, time.monotonic()
+
+        def enough() -> bool:
+            spent = time.monotonic() - began
+            page = len(view.found) >= view.page or not view.partial
+            return spent > SLICE and (page or spent > FIRST_SLICE)
+
+        if not refresh(view, self.table, self._now(), enough):
+            return
+        self.ordering += time.monotonic() - began
+        if view.sifting:
+            self.next_frame = self.last_frame  # as soon as keys and source have had their turn
+        else:
+            view.due = max(view.due, view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
+            self.ordering = 0.0
 
     def _heed_signals(self) -> bool:
         for number in self.signals.waiting():

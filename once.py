@@ -7,8 +7,8 @@ from columns import COLUMNS, shown
 from flow import Flow
 from items import Ended, ListingEnded, Trouble
 from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, TRACKING_CURE, TRACKING_OFF, WELL, Problem
+from rows import arrange
 from runner import Runner, say
-from view import arrange
 
 MOST_JUNK = 10_000  # lines not understood before --once gives up
 JUNK_CURE = "a look at --via and --conntrack"
@@ -45,7 +45,8 @@ class Once(Runner):
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
         most = 0 if complete else MOST_JUNK  # some that write no end of it never end
-        return self.source.live and not self.table.live and self.intake.status.rejects > most
+        status = self.intake.status
+        return self.source.live and not status.understood and status.rejects > most
 
     def _print(self) -> None:
         context = self.wishes.context

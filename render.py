@@ -16,8 +16,10 @@ from export import size_text
 from flow import Flow
 from flows import FlowTable
 from intake import Status
+from notices import Notice, empty_reason, notices_of
+from rows import row
 from spans import Line, Span, cells, clip, cut, cut_middle, length, pad, spread, wrap
-from view import BINDINGS, Binding, Notice, Prompt, View, empty_reason, keep_in_sight, notices_of, row
+from view import BINDINGS, Binding, Prompt, View, keep_in_sight
 
 # What a role means is the palette's: screen.py makes one for the terminal at hand.
 ROLES = (
@@ -186,7 +188,7 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         if place:
             fact(place)
     else:
-        fact(f"{view.fitting} of {view.total}" if view.predicate is not None else f"{view.total}")
+        fact(f"{view.fitting}{'+' * view.sifting} of {view.total}" if view.predicate is not None else f"{view.total}")
     if view.paused:
         fact(f"PAUSED, {view.held} events held", "warn")
     if not view.overlay:

@@ -1,4 +1,4 @@
-"""What is on show: the interface's state, the keys (one table, which also makes the help), the order of the rows.
+"""What is on show: the interface's state, and the keys (one table, which also makes the help).
 
 Pure: keys come in as names ("down", "f1", "/"), the time and the size as arguments; what has to happen outside (quit,
 list again) goes out as a word.
@@ -6,21 +6,16 @@ list again) goes out as a word.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from clean import clean
-from columns import BY_KEY, SORTS, Shown, shown
+from columns import BY_KEY, SORTS, Shown
 from fields import Context, Predicate
 from filters import FilterError, all_of, compile_filter
 from flow import Flow
 from flows import FlowTable
-from intake import Status
-from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, TRACKING_CURE, TRACKING_OFF
 
-REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
 GEO_MODES = ("auto", "country", "network", "city", "off")
 
 
@@ -69,6 +64,11 @@ class View:
     stock: list[Flow] = field(default_factory=list)  # while paused: the flows that were there when it began
     cells: dict[Flow, Shown] = field(default_factory=dict)  # while paused: rows as they were
     made: tuple[object, ...] = ()  # what ``order`` was made for: sort, filter and the like
+    ranked: list[Flow] = field(default_factory=list)  # all flows in their order, wanted or not
+    found: list[Flow] = field(default_factory=list)  # of these, the wanted ones, as far as ``sifted``
+    sifted: int = 0
+    sifting: bool = False  # the filter has not seen all of ``ranked`` yet
+    partial: bool = False  # ... and what it has found is on show: the filter is a new one
 
     @property
     def predicate(self) -> Predicate | None:
@@ -86,93 +86,12 @@ class View:
         self.due = 0.0
 
 
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def refresh(view: View, table: FlowTable, now: float) -> bool:
-    """Put the rows into order if that is due. Returns whether it was."""
-    view.context.now = now
-    view.context.own = table.own
-    if view.paused:
-        view.held = table.events - view.events_at_pause
-        if view.made == view.wishes:
-            return False
-    elif view.arranged <= now < view.due:
-        return False
-    view.due, view.arranged = now + REFRESH, now
-    view.made = view.wishes
-    if not view.paused:
-        view.total = len(table)
-    flows, live = _flows(view, table)
-    if view.frozen and view.order:
-        wanted = dict.fromkeys(flows)
-        kept = [flow for flow in view.order if flow in wanted]
-        for flow in kept:
-            del wanted[flow]
-        view.order = [*kept, *wanted]
-    else:
-        view.order = arrange(flows, view.sort, view.reverse, view.context)
-    view.fitting = sum(1 for flow in view.order if flow.ended is None) if view.paused else live
-    _follow(view)
-    return True
-
-
-def _flows(view: View, table: FlowTable) -> tuple[list[Flow], int]:
-    """The flows that are wanted, and how many of them are live."""
-    wanted = view.predicate
-    if view.paused:
-        there = [flow for flow in view.stock if view.closed or flow.ended is None]
-        flows = [flow for flow in there if wanted is None or wanted(flow)]
-        return flows, sum(1 for flow in flows if flow.ended is None)
-    flows = list(table.live.values() if wanted is None else filter(wanted, table.live.values()))
-    live = len(flows)
-    if view.closed:
-        flows += filter(wanted, table.closed) if wanted is not None else table.closed
-    return flows, live
-
-
-def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
-    """Sorted by a column, in its natural direction or the other; equal flows keep the order they came in.
-
-    ``limit``: only so many, without sorting all the others.
-    """
-    column = BY_KEY[sort]
-    keys = column.keys(flows, context)
-    falling = column.descending != reverse
-    if limit is not None and limit < len(flows) // 10:
-        places = (heapq.nlargest if falling else heapq.nsmallest)(limit, range(len(flows)), key=keys.__getitem__)
-        return [flows[place] for place in places]
-    of_next = iter(keys).__next__  # sort asks for each flow's key once, in their order
-    return sorted(flows, key=lambda _flow: of_next(), reverse=falling)
-
-
-def _follow(view: View) -> None:
-    """Keep the selection on its flow; if that is gone, on the row that took its place."""
-    try:
-        view.at = 0 if view.selected is None else view.order.index(view.selected)
-    except ValueError:
-        view.at = min(view.at, max(0, len(view.order) - 1))
-        if view.order and view.overlay != "details":
-            view.selected = view.order[view.at]
-    keep_in_sight(view)
-
-
 def keep_in_sight(view: View) -> None:
     """Scroll so that the selected row is on screen, and no line below the last row is wasted."""
     if view.selected is not None:
         view.top = min(view.top, view.at)
         view.top = max(view.top, view.at - view.page + 1)
     view.top = max(0, min(view.top, len(view.order) - view.page))
-
-
-def row(view: View, flow: Flow) -> Shown:
-    """What a row is made of; while paused, as it was when it was first shown in the pause."""
-    if not view.paused:
-        return shown(flow, view.context, view.names)
-    kept = view.cells.get(flow)
-    if kept is None:  # a copy: the flow itself lives on
-        kept = view.cells[flow] = shown(copy(flow), view.context, view.names)
-    return kept if kept.names == view.names else replace(kept, names=view.names)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -432,63 +351,3 @@ def _keep_filter(view: View, prompt: Prompt) -> None:
     view.prompt = None
     if prompt.text.strip():
         view.history = [*[text for text in view.history if text != prompt.text], prompt.text][-50:]
-
-
-# --- what is wrong, with its cure -------------------------------------------------------------------------------------
-
-
-SLOW = 5.0  # seconds: 262,144 flows, the kernel's default maximum, are listed in two
-
-
-@dataclass(frozen=True)
-class Notice:
-    """One line about what is lost, stale, switched off or unknown."""
-
-    text: str
-    cure: str = ""
-    bad: bool = False  # the picture may be untrue, not only poorer
-
-
-def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list[Notice]:
-    """All that is wrong, the worst first."""
-    out = []
-    for part in ("listing", "events"):
-        if (problem := status.troubles.get(part)) is not None:
-            since = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
-            text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
-            out.append(Notice(text, problem.cure, bad=True))
-    if status.losses and status.lost_at is not None and now - status.lost_at < 60:
-        again = table.listed_at is not None and table.listed_at > status.lost_at
-        text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
-        out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
-    if status.recording:
-        out.append(Notice(status.recording, bad=True))
-    if live and status.listing_since is not None and now - status.listing_since > SLOW:
-        seconds = now - status.listing_since
-        out.append(Notice(f"the listing that began {seconds:.0f} s ago has not ended: the table is older than that"))
-    if live and status.facts.get("events") == 0:
-        out.append(Notice("the kernel sends no events", EVENTS_CURE, bad=True))
-    if live and status.facts.get("acct") == 0 and not table.counted:
-        out.append(Notice(ACCOUNTING_OFF, ACCOUNTING_CURE))
-    if table.overflow:
-        out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
-    out += [Notice(text) for text in status.unread()]
-    out += [Notice(text, cure) for text, cure in status.geography]
-    return out
-
-
-def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
-    """Why no row is there: (words, command that helps)."""
-    if len(table) and view.predicate is not None:
-        return [("no flow fits the filter", "Esc" if view.filter else "")]
-    if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
-        return [(problem.what, problem.cure)]
-    if status.rejects:
-        return [("nothing of what was read is understood", "")]
-    if not live:
-        return [("the recording has no flow at this time", "")]
-    if table.listed_at is None:
-        return [("reading the connection table ...", "")]
-    if status.facts.get("count", 0) > 0 and view.base is None:
-        return [("the kernel counts entries but lists none", "conntrack -L")]
-    return [(TRACKING_OFF, TRACKING_CURE), ("or simply nobody has sent anything yet", "")]

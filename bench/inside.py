@@ -18,7 +18,8 @@ from geography import Geography, Plan
 from intake import Status
 from parse import Splitter, cut
 from render import Scene, frame
-from view import View, refresh
+from rows import refresh
+from view import View
 
 READ = 1 << 17  # as child.py reads
 

@@ -151,9 +151,6 @@ esac
     def breaks(self) -> None:
         self._broken.touch()
 
-    def is_mended(self) -> None:
-        self._broken.unlink()
-
     def starts(self, option: str) -> int:
         return self._log.read_text().split().count(option)
 
@@ -301,16 +298,21 @@ class Piped:
         no_orphans(self.folder)
 
 
-def rest(*programs: OnScreen | Piped, seconds: float = 1.0) -> None:
-    """They, with all their children, use little of a core for that long; screens are read meanwhile."""
+def usage(*programs: OnScreen | Piped, seconds: float = 1.0) -> list[float]:
+    """The processor time that each, with all its children, uses in that time; screens are read meanwhile."""
     before = [cpu_seconds(program.folder) for program in programs]
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         for program in programs:
             if isinstance(program, OnScreen):
-                assert program.read(min(left, 0.05)), "the program has ended:\n" + program.text
+                assert program.read(0.0), "the program has ended:\n" + program.text
         time.sleep(min(left, 0.02))
-    used = [cpu_seconds(program.folder) - then for program, then in zip(programs, before)]
+    return [cpu_seconds(program.folder) - then for program, then in zip(programs, before)]
+
+
+def rest(*programs: OnScreen | Piped, seconds: float = 1.0) -> None:
+    """They use little of a core for that long."""
+    used = usage(*programs, seconds=seconds)
     assert max(used) < SHARE * seconds, used
 
 

@@ -17,153 +17,27 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
+import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import Any
 from unittest import mock
 
 import children
 from churn import AGAIN, Scenario, World, scenario
-from lab import Flow, Lab, LabError, Namespace, comparable, flows_of_xml, stop_process, wait_for
-from subjects import QUICK_BACKOFF, JsonSubject, Subject, TableSubject, Wrong, name_of
+from lab import Flow, Lab, LabError, comparable, flows_of_xml
+from subjects import QUICK_BACKOFF, SIDE, JsonSubject, Subject, TableSubject, Wrong, name_of
+from witness import Hearing, Key, Past, Witness, key_of, read_line
 
 import source
-from parse import Record
+from flows import MAX_CLOSED
 
-ROOMY = 64 << 20  # bytes for the witness's socket: 80,000 events
 SLACK = 2.5  # seconds by which timeouts may differ: two roundings, and a machine that is busy
 ROUNDS = 40  # tries to find the kernel's table unchanged while a listing is taken in
-
-Key = tuple[int, str, str]  # protocol number, original tuple, zones
-Counts = tuple[int, int, int, int]
-
-
-# --- what conntrack's text says, read without the program's parser ----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Said:
-    """A line of conntrack: who it is about, and the counters of both directions."""
-
-    stamp: float
-    event: str
-    key: Key
-    ident: int
-    counts: Counts | None
-
-
-_COUNTERS = re.compile(r"packets=(\d+) bytes=(\d+)")
-
-
-def read_line(line: str) -> Said:
-    """One line of -E, -L or -D with ``-o extended,id``.
-
-    >>> read_line("ipv4     2 udp      17 9 src=::1 dst=::2 sport=1 dport=2 src=::2 dst=::1 sport=2 dport=1 id=7").key
-    (17, 'src=::1 dst=::2 sport=1 dport=2', '')
-    """
-    line = line.partition(" [USERSPACE]")[0]
-    stamp, event = 0.0, ""
-    if line.startswith("["):
-        first, _, line = line.partition("\t")
-        stamp = float(first[1:-1])
-        event, _, line = line.strip(" [").partition("] ")
-    words = line.split()
-    start = next(i for i, word in enumerate(words) if word.startswith("src="))
-    end = next(
-        i for i, word in enumerate(words[start + 1 :], start + 1) if word.startswith(("src=", "packets=", "[", "zone"))
-    )
-    zones = sorted(word for word in words[end:] if word.startswith("zone"))
-    counts = [int(number) for pair in _COUNTERS.findall(line) for number in pair]
-    ident = int(words[-1].partition("=")[2])
-    key = int(words[3]), " ".join(words[start:end]), " ".join(zones)
-    return Said(stamp, event, key, ident, (counts[0], counts[1], counts[2], counts[3]) if counts else None)
-
-
-_NAMES = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
-
-
-def key_of(record: Record) -> Key:
-    """The same of what the program knows."""
-    original = record.original
-    words = [(name, getattr(original, name)) for name in _NAMES]
-    text = " ".join(f"{'id' if name == 'icmp_id' else name}={value}" for name, value in words if value is not None)
-    zones = [("zone", record.zone), ("zone-orig", original.zone), ("zone-reply", record.reply.zone)]
-    return record.kind.number, text, " ".join(sorted(f"{name}={number}" for name, number in zones if number))
-
-
-class Witness:
-    """A second listener with so much room that it loses nothing; it writes to a file, which never makes it wait."""
-
-    def __init__(self, namespace: Namespace) -> None:
-        self._file = tempfile.NamedTemporaryFile("w+b")  # noqa: SIM115 - closed in close
-        self._half = b""
-        argv = [*namespace.prefix, "conntrack", "-E", "-o", "extended,id,timestamp"]
-        self.process = subprocess.Popen(argv, stdout=self._file, stderr=subprocess.DEVNULL)
-        self.destroyed: Counter[Any] = Counter()  # of key, id and counters
-        self.events = 0
-        wait_for(lambda: children.listens(self.process.pid), what="the witness")
-        children.set_receive_buffer(self.process.pid, ROOMY)
-        self._reader = open(self._file.name, "rb")  # noqa: SIM115 - closed in close
-
-    def heard(self) -> list[Said]:
-        """What it has written since the last call."""
-        *lines, self._half = (self._half + self._reader.read()).split(b"\n")
-        said = [read_line(line.decode("utf-8", "replace")) for line in lines]
-        self.destroyed.update((one.key, one.ident, one.counts) for one in said if one.event == "DESTROY")
-        self.events += len(said)
-        return said
-
-    def finish(self) -> None:
-        """Wait until it has written all that the kernel said."""
-        pid = self.process.pid
-        wait_for(lambda: not children.waiting_bytes(pid) and children.state(pid) == "S", what="the witness to finish")
-        if lost := children.dropped(pid):
-            raise LabError(f"the witness lost {lost} events")
-
-    def close(self) -> None:
-        stop_process(self.process)
-        self._reader.close()
-        self._file.close()
-
-
-class Past:
-    """What the kernel ever had, and what of it is gone: since when, and with what id."""
-
-    def __init__(self) -> None:
-        self._since: dict[Key, tuple[float, int]] = {}
-        self.known: set[tuple[Key, int]] = set()  # all that the kernel ever had
-
-    def heard(self, said: Iterable[Said], offset: float) -> None:
-        """Events; ``offset`` makes monotonic time of their stamps."""
-        for one in said:
-            self.known.add((one.key, one.ident))
-            if one.event == "DESTROY":
-                self._since[one.key] = one.stamp + offset, one.ident
-            elif one.event == "NEW":
-                self._since.pop(one.key, None)
-
-    def deleted(self, lines: Iterable[str], at: float) -> None:
-        for one in map(read_line, lines):
-            self.known.add((one.key, one.ident))
-            self._since[one.key] = at, one.ident
-
-    def born(self, lines: Iterable[str]) -> None:
-        for one in map(read_line, lines):
-            self.known.add((one.key, one.ident))
-            self._since.pop(one.key, None)
-
-    def due(self, began: float) -> dict[Key, int]:
-        """Those that were gone when a listing began, with their ids; they are not named again."""
-        out = {key: ident for key, (since, ident) in self._since.items() if since < began}
-        for key in out:
-            del self._since[key]
-        return out
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -185,7 +59,7 @@ def canonical(item: Flow, whole: bool) -> str:
     flow = {"flags": [], **comparable(item)}  # the contract leaves out what is empty
     if whole:
         return json.dumps(flow, sort_keys=True)
-    reply = [flow["reply"].get(name) for name in _NAMES]
+    reply = [flow["reply"].get(name) for name in SIDE]
     return json.dumps([*name_of(flow), flow.get("id"), *reply])
 
 
@@ -209,9 +83,9 @@ class Oracle:
         self.plan, self.world = plan, world
         self.subject: Subject
         self.past = Past()
-        self.looks = 0
+        self.looks = self.compared = 0
         self._names: dict[object, Key] = {}  # of the table's keys
-        self._offset = time.monotonic() - time.time()
+        self._last_closed: object = None
         self._losses: tuple[int | None, int, int] = (None, 0, 0)  # listener, its drops, reports, when looked at last
 
     def run(self) -> str:
@@ -219,12 +93,14 @@ class Oracle:
         world = self.world
         world.prepare()
         self.witness = Witness(world.router)
+        self.hearing = Hearing(self.witness)
         try:
             via = world.router.prefix
             self.subject = JsonSubject(via) if self.plan.mode == "json" else TableSubject(via, self._on_listed)
             self.subject.not_mine.add(self.witness.process.pid)
             world.subject = self.subject
             world.on_gone, world.on_born, world.look = self.past.deleted, self.past.born, self.settle
+            world.on_done = lambda: self.hearing.check(self.subject)
             try:
                 self.past.born(world.table())
                 world.listener()
@@ -241,30 +117,41 @@ class Oracle:
 
     def _summary(self) -> str:
         reports = " ".join(f"{part}={count}" for part, count in sorted(self.subject.reports.items()) if count)
-        return f"{self.witness.events} events, {self.flows} flows left; reported: {reports or 'nothing'}"
+        return f"{self.witness.events} events, {self.compared} ends held against DESTROY, {self.flows} flows left; reported: {reports or 'nothing'}"
 
     # --- after each listing ---
 
     def _on_listed(self, began: float) -> None:
-        """A complete listing ended: what was gone when it began must not be on show any more."""
-        self.past.heard(self.witness.heard(), self._offset)
-        if began <= self.world.troubled_until:
-            return
-        due = self.past.due(began)
-        if not due:
-            return
-        suspects = []
-        for key, flow in self._table().live.items():
-            name = self._names.get(key)
-            if name is None:
-                name = self._names[key] = key_of(flow.record())
-            if name in due and flow.record().id == due[name]:
-                suspects.append(name)
-        if suspects:
-            # A packet may have brought it back since.
+        """A complete listing ended: what was gone is not on show any more, and what is on show no more is gone."""
+        self.hearing.check(self.subject)
+        self.past.heard(self.witness.heard())
+        hidden = {key for key in self._newly_inferred() if self.past.never_ended(key)}
+        stale = set()
+        if began > self.world.troubled_until and (
+            due := self.past.due(began, (self.hearing.since, self.world.drained_at))
+        ):
+            stale = {key for key, flow in self._named_flows() if key in due and flow.record().id == due[key]}
+        if hidden or stale:
+            # An end may not have been said yet, and a packet may have brought a flow back.
             there = {read_line(line).key for line in self._text()}
-            if stale := [name for name in suspects if name not in there]:
-                raise Wrong(f"{len(stale)} flows outlived a whole listing: {stale[:3]}")
+            if wrong := stale - there:
+                raise Wrong(f"{len(wrong)} flows are gone and still on show: {list(wrong)[:3]}")
+            if wrong := hidden & there:
+                raise Wrong(f"{len(wrong)} flows are there and were called gone: {list(wrong)[:3]}")
+
+    def _named_flows(self) -> Iterator[tuple[Key, Any]]:
+        for key, flow in self._table().live.items():
+            if key not in self._names:
+                self._names[key] = key_of(flow.record())
+            yield self._names[key], flow
+
+    def _newly_inferred(self) -> list[Key]:
+        """Flows that this listing showed to be gone."""
+        closed = self._table().closed
+        fresh = list(takewhile(lambda flow: flow is not self._last_closed, reversed(closed)))
+        if closed:
+            self._last_closed = closed[-1]
+        return [key_of(flow.record()) for flow in fresh if flow.inferred]
 
     def _table(self) -> Any:
         assert isinstance(self.subject, TableSubject)
@@ -361,12 +248,13 @@ class Oracle:
     def _check_closed(self) -> None:
         """The totals of closed flows are what DESTROY said, and no flow was made up."""
         self.witness.finish()
-        self.past.heard(self.witness.heard(), self._offset)
+        self.hearing.check(self.subject)
+        self.past.heard(self.witness.heard())
         if self.plan.mode != "table":
             return
-        table = self._table()
+        flows = self._table().closed
         closed: Counter[Any] = Counter()
-        for flow in table.closed:
+        for flow in flows:
             record, counts = flow.record(), flow.counts()
             key = key_of(record)
             if (key, record.id) not in self.past.known and AGAIN not in key[1]:
@@ -374,9 +262,11 @@ class Oracle:
             if not flow.inferred:
                 closed[key, record.id, counts and tuple(counts)] += 1
         said = self.witness.destroyed
-        if other := closed - said:
+        if other := closed - Counter((one.key, one.ident, one.counts) for one in said):
             raise Wrong(f"{other.total()} closed flows have totals that no DESTROY said: {list(other)[:3]}")
-        if not any(self.subject.reports.values()) and (missed := said - closed):
+        heard = Counter((one.key, one.ident, one.counts) for one in said if self.hearing.whole(one.at))
+        self.compared = heard.total()
+        if (missed := heard - closed) and len(flows) < MAX_CLOSED:
             raise Wrong(f"{missed.total()} flows were destroyed, and their totals are not kept: {list(missed)[:3]}")
 
 
@@ -401,6 +291,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed [0]")
     parser.add_argument("--seed", type=int, help="only this one")
     wishes = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # leaves no namespace behind
     seeds = [wishes.seed] if wishes.seed is not None else range(wishes.first, wishes.first + wishes.seeds)
     failed = []
     for seed in seeds:

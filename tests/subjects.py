@@ -181,7 +181,7 @@ class TableSubject(Subject):
 
 
 # What tells one flow from another, of an object of the stream.
-_SIDE = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
+SIDE = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
 _SAID = (
     ("lost", re.compile(r"^conntrack-monitor: lost: ", re.MULTILINE)),
     ("events", re.compile(r"^conntrack-monitor: events stopped: ", re.MULTILINE)),
@@ -193,7 +193,7 @@ def name_of(item: dict[str, Any]) -> tuple[object, ...]:
     """Family, protocol, original tuple and zones."""
     original, reply = item["original"], item["reply"]
     zones = (item.get("zone"), original.get("zone_orig"), reply.get("zone_reply"))
-    return (item["family"], item["protocol_number"], *(original.get(key) for key in _SIDE), *zones)
+    return (item["family"], item["protocol_number"], *(original.get(key) for key in SIDE), *zones)
 
 
 class JsonSubject(Subject):

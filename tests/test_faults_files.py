@@ -72,7 +72,6 @@ def is_replayed_although_it_goes_back(folder: Path, recording: Path) -> None:
     with OnScreen(folder, *args) as screen, Piped(folder, *args) as stream:
         screen.wait("replay ended")
         screen.wait(said)
-        rest(screen)
         screen.leave()
         stream.has_left()
         assert said in stream.words()

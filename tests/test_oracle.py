@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from churn import Scenario, Step, entries, scenario
 from lab import kernel_mark
-from oracle import Past, differences, read_line, run
+from oracle import differences, run
 from subjects import Wrong
+from witness import Past, read_line
 
 import flow
 import flows
@@ -68,7 +69,7 @@ def miscounting(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("defect", "steps", "words"),
     [
-        (no_sweep, [Step("silent", 0, (Step("delete", 0),))], "tables differ|outlived"),
+        (no_sweep, [Step("silent", 0, (Step("delete", 0),))], "tables differ|still on show"),
         (silence, [Step("tiny", 0, (Step("spray", 2000),))], "dropped, and nothing was said"),
         (no_final_totals, [Step("udp", 1), Step("delete", 0)], "no DESTROY said"),
         (miscounting, [], "counts by state"),
@@ -113,13 +114,21 @@ def test_what_is_gone_is_due_once_and_not_when_it_is_back() -> None:
     said = read_line(LINE)
     assert (said.event, said.ident, said.counts) == ("DESTROY", 3222263527, (1, 60, 2, 0))
     assert said.key == (17, "src=198.18.0.1 dst=198.19.0.1 sport=6 dport=80", "zone=3")
+    nothing = (0.0, 0.0)
     past = Past()
-    past.heard([said], offset=-1795469900.0)
-    assert past.due(17.0) == {}
-    assert past.due(18.0) == {said.key: said.ident}
-    assert past.due(18.0) == {}
-    past.heard([said, read_line(LINE.replace("[DESTROY]", "    [NEW]"))], offset=0.0)
-    assert past.due(1e18) == {}
+    past.heard([read_line(LINE, -1795469900.0)])
+    assert past.due(17.0, nothing) == {}
+    assert past.due(18.0, nothing) == {said.key: said.ident}
+    assert past.due(18.0, nothing) == {}
+    past.heard([read_line(LINE, -1795469900.0)])
+    assert past.due(0.0, (17.0, 18.0)) == {said.key: said.ident}
+    born = read_line(LINE.replace("[DESTROY]", "    [NEW]"))
+    past.heard([said, born])
+    assert past.due(1e18, nothing) == {}
+    assert not past.never_ended(said.key)
+    fresh = Past()
+    fresh.heard([born])
+    assert fresh.never_ended(said.key)
 
 
 def test_differences_are_told() -> None:

@@ -16,7 +16,7 @@ from flow import Flow
 from flows import FlowTable
 from parse import cut
 from places import Place
-from view import arrange
+from rows import arrange
 
 NOW = 9.0
 OWN = frozenset({"10.0.0.1", "2001:db8::1", "192.0.2.1"})

@@ -12,8 +12,9 @@ from intake import Status
 from parse import cut
 from places import Place
 from render import Glyphs, Scene
+from rows import refresh
 from spans import Line, cells
-from view import BINDINGS, View, press, refresh
+from view import BINDINGS, View, press
 
 
 def line(
