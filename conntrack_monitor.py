@@ -135,7 +135,7 @@ NOTES = {
     "flag:unreplied bytes:>1M rate:>100k age:<10s; blanks mean and; or, not, ! and parentheses work; a bare word "
     "searches everything shown.",
     "Exit status": "0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
-    "Environment": "every option can be set as CONNTRACK_MONITOR_<OPTION>.",
+    "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
     "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, fetched when there is no database; GeoLite2 "
     "data created by MaxMind, available from https://www.maxmind.com, where you put it.",
 }

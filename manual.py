@@ -38,7 +38,7 @@ def page(ctx: click.Context, program: str, release: str, notes: Mapping[str, str
     ]
     lines += [".SH KEYS", *_terms((", ".join(binding.keys), binding.text) for binding in BINDINGS)]
     for head, text in notes.items():
-        lines += [f".SH {head.upper()}", _roff(text[:1].upper() + text[1:])]
+        lines += [f".SH {head.upper()}", _roff(text)]
     lines += [".SH EXAMPLES"]
     for what, command in EXAMPLES:
         lines += [".TP", _roff(what), ".nf", f".B {_roff(command.format(program))}".replace("\n", "\n.B "), ".fi"]

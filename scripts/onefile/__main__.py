@@ -10,6 +10,6 @@ import bytecode
 
 bytecode.use(os.path.dirname(__file__))
 
-from conntrack_monitor import main
+from conntrack_monitor import main  # noqa: E402
 
 main()

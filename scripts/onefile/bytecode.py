@@ -70,7 +70,7 @@ def use(archive: str) -> None:
             _write(path, modules)
     except (OSError, ValueError, SyntaxError):
         return
-    sys.meta_path.insert(0, Kept(archive, modules))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Kept(archive, modules))
 
 
 def _folder() -> str:
