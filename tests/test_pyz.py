@@ -175,7 +175,7 @@ def test_a_screen_goes_on_while_the_file_is_written_over(pyz: Path, env: dict[st
     with Terminal("--replay", str(DEMO), "--speed", "0", program=[str(program)], env=env) as screen:
         screen.wait("ESTAB")
         program.write_bytes(b"an upgrade that has only begun")
-        for key, words in (("?", "this help"), ("q", "ESTAB"), ("\r", "original"), ("q", "ESTAB")):
+        for key, words in (("?", "this help"), ("\x1b", "ESTAB"), ("j\r", "original"), ("\x1b", "ESTAB")):
             screen.type(key)
             screen.wait(words)
         screen.type("q")
