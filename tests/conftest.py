@@ -22,6 +22,7 @@ os.environ["BLESSED_QUERY_TIMEOUT_SECONDS"] = "0"
 
 # Shared machines stall for seconds at a time: what a test finds must not depend on that.
 hypothesis.settings.register_profile("steady", deadline=None, max_examples=150)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)  # for the second Python and the third
 hypothesis.settings.load_profile("steady")
 
 

@@ -29,7 +29,10 @@ def pythons() -> dict[str, str]:
     found = {}
     for minor in range(10, 14):
         name = f"python3.{minor}"
-        places = [shutil.which(name) or "", *map(str, Path("/root/.pyenv/versions").glob(f"3.{minor}.*/bin/{name}"))]
+        places = [
+            shutil.which(name) or "",
+            *map(str, (Path.home() / ".pyenv" / "versions").glob(f"3.{minor}.*/bin/{name}")),
+        ]
         for place in places:  # pyenv's shims on the PATH may lead nowhere
             if place and subprocess.run([place, "-c", ""], capture_output=True, check=False).returncode == 0:
                 found[f"3.{minor}"] = place

@@ -43,6 +43,12 @@ Host keyless
 Host stranger
   IdentityFile {folder}/user
   UserKnownHostsFile {folder}/none
+Host shared
+  IdentityFile {folder}/user
+  IdentitiesOnly yes
+  ControlMaster auto
+  ControlPath /tmp/cm-ssh-{pid}
+  ControlPersist 60
 Host *
   HostName {address}
   User root
@@ -66,7 +72,7 @@ class Sshd:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
         (folder / "known").write_text(f"{lab.ROUTER} {(folder / 'host.pub').read_text()}")
         (folder / "sshd").write_text(SERVER.format(address=lab.ROUTER, folder=folder, tree=tree))
-        (folder / "ssh").write_text(CLIENT.format(address=lab.ROUTER, folder=folder))
+        (folder / "ssh").write_text(CLIENT.format(address=lab.ROUTER, folder=folder, pid=os.getpid()))
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd jails itself; a service makes it elsewhere
         self.start()
 
@@ -168,6 +174,25 @@ def test_events_come_back_after_a_connection_that_nobody_closed(
     finally:
         program.terminate()
         assert program.wait(20) == 0
+
+
+def test_one_login_serves_all(lab: Lab, sshd: Sshd, here: list[str]) -> None:
+    """The ssh that stays behind for the others holds their standard error open: nobody waits for its end."""
+
+    def logins() -> int:
+        return sum(flow["original"].get("dport") == 22 for flow in lab.table())
+
+    lab.echo_server(80)
+    with Terminal("--via", sshd.via("shared"), program=here) as screen:
+        with lab.tcp_connect(80) as connection:
+            screen.wait(lambda: f":{connection.port}" in screen.text)
+        screen.type("q")
+        assert screen.end() == 0
+    before = logins()
+    done = subprocess.run([*here, "--once", "--via", sshd.via("shared")], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert logins() == before > 0
+    lab.client.run([*sshd.via("shared").split()[:-1], "-O", "exit", "shared"], check=False)
 
 
 @pytest.mark.parametrize("host", ["keyless", "stranger"])
