@@ -18,7 +18,8 @@ import ends
 from clean import printable
 from fields import Context
 from flow import Flow
-from parse import Record, Tuple
+from parse import Cut, Record, Tuple, kind_of, record, usual
+from places import Place
 
 Item = dict[str, Any]
 
@@ -107,6 +108,67 @@ def json_line(item: Item) -> str:
     """ASCII only, so that control characters of a program's name are escaped, C1 ones too."""
     return _encode(item) + "\n"
 
+
+# --- usual lines ------------------------------------------------------------------------------------------------------
+
+
+def json_event(row: Cut, flow: Flow, context: Context, event: str, time: str | None) -> str:
+    """What json_line says of a row: 20,000 a second with little CPU, for it has to share two cores with conntrack."""
+    words = usual(row) if flow.plain else None
+    if words is None:
+        return json_line(item_of(record(row), flow, context, event, time))
+    stamp, _, head, timeout, state, _, src, dst, sport, dport, _, _, _ = row
+    packets, size, unreplied, reply_packets, reply_size, assured, mark, use, ident = words
+    moment = stamp[1:-2].decode() or time
+    source, target = f'"{src.decode()}"', f'"{dst.decode()}"'
+    here, there = int(sport), int(dport)
+    flags = '"UNREPLIED"' if unreplied else ""
+    if assured:
+        flags += ',"ASSURED"' if flags else '"ASSURED"'
+    way = ends.direction(flow.ends(), context.own) if context.own else None
+    address = context.remote_address(flow)
+    return "".join(
+        (
+            "{" if moment is None else f'{{"time":"{iso_time(moment)}",',
+            f'"event":"{event}",{_kind_text(head, b":" in src)}',
+            f',"state":"{state[:-1].decode()}"' if state else "",
+            f',"timeout":{int(timeout)}' if timeout else "",
+            f',"flags":[{flags}]' if flags else "",
+            f',"original":{{"src":{source},"dst":{target},"sport":{here},"dport":{there}',
+            f"{_counts_text(packets, size)}}}",
+            f',"reply":{{"src":{target},"dst":{source},"sport":{there},"dport":{here}',
+            f"{_counts_text(reply_packets, reply_size)}}}",
+            f',"mark":{int(mark)}' if mark else "",
+            f',"use":{int(use)}' if use else "",
+            f',"id":{int(ident)}' if ident else "",
+            f',"direction":"{way}"' if way else "",
+            f',"remote":{{"ip":"{address}"{_place_text(context.where(address))}}}}}\n',
+        )
+    )
+
+
+@lru_cache(maxsize=1024)
+def _kind_text(head: bytes, is_ipv6: bool) -> str:
+    kind = kind_of(head)
+    family = kind.family or ("ipv6" if is_ipv6 else "ipv4")
+    return _inside({"family": family, "protocol": kind.protocol, "protocol_number": kind.number})
+
+
+def _counts_text(packets: bytes | None, size: bytes | None) -> str:
+    return f',"packets":{int(packets)},"bytes":{int(size)}' if packets and size else ""
+
+
+@lru_cache(maxsize=65_536)
+def _place_text(place: Place) -> str:
+    known = {key: value for key, value in place._asdict().items() if value is not None}
+    return "," + _inside(known) if known else ""
+
+
+def _inside(item: Item) -> str:
+    return _encode(item)[1:-1]
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
 
 _TUPLE_COLUMNS = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
 CSV_COLUMNS = (

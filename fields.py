@@ -27,8 +27,9 @@ class Context:
     detail: Callable[[str], Detail] = lambda _address: Detail()
 
     def __post_init__(self) -> None:
-        self._far: dict[bytes, str] = {}  # addresses as text -> the same where public and not ours, else ""
-        self._far_for: Set[str] | None = None
+        # An address as text: the same as str, whether it is public and not ours, whether it is ours.
+        self._known: dict[bytes, tuple[str, bool, bool]] = {}
+        self._known_for: Set[str] | None = None
 
     def remote(self, flow: Flow) -> Place:
         return self.where(self.remote_address(flow))
@@ -39,17 +40,19 @@ class Context:
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ends.remote says of a flow without NAT."""
-        if self._far_for is not self.own or len(self._far) > REMEMBERED:
-            self._far, self._far_for = {}, self.own
-        far = self._far
-        for address in (dst, src):
-            if (known := far.get(address)) is None:
-                text = address.decode()
-                known = far[address] = text if text not in self.own and ends.scope(text) == "public" else ""
-            if known:
-                return known
-        here, there = src.decode(), dst.decode()
-        return here if there in self.own and here not in self.own else there
+        if self._known_for is not self.own or len(self._known) > REMEMBERED:
+            self._known, self._known_for = {}, self.own
+        there, there_is_far, there_is_own = self._known.get(dst) or self._learn(dst)
+        if there_is_far:
+            return there
+        here, here_is_far, here_is_own = self._known.get(src) or self._learn(src)
+        return here if here_is_far or (there_is_own and not here_is_own) else there
+
+    def _learn(self, address: bytes) -> tuple[str, bool, bool]:
+        text = address.decode()
+        own = text in self.own
+        known = self._known[address] = text, not own and ends.scope(text) == "public", own
+        return known
 
 
 def by_family(value: str, _context: Context) -> Predicate:

@@ -180,36 +180,39 @@ class FlowTable:
         The two short ways are those of almost all lines: a flow never seen before, and one of which nothing is new but
         the timeout.
         """
-        groups, live, gone, sight = self._groups, self.live, self._gone, self._seen(now)
+        live, gone, sight = self.live, self._gone, self._seen(now)
+        group_of, flow_of, counters_seen = self._groups.get, self.live.get, self._counters_seen
         for row in rows:
             _stamp, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
+            group = group_of(head + state)
             rest = before + turned + after
-            group = groups.get(head + state)
-            if not tag and group is not None and timeout and b"zone" not in rest:
+            if group is not None and timeout and not tag and b"zone" not in rest:
                 key = group.prefix + original
-                flow = live.get(key)
-                counted = b"packets=" in before
+                flow = flow_of(key)
                 if flow is None:
                     if key not in gone and len(live) < self.limit:
                         flow = live[key] = Flow(key, group, now, FOUND, sight)
                         group.number += 1
                         flow.rest = rest
                         flow.timeout = int(timeout)
-                        self._counters_seen |= counted
+                        counters_seen = counters_seen or b"packets=" in before
                         continue
                 elif flow.rest == rest and flow.group is group and key not in gone:
-                    if counted and flow.course is FOUND:
-                        flow.course = RESTING
-                    if flow.course.rates is (IDLE if counted else None):
+                    rates = flow.course.rates
+                    if rates is None and b"packets=" in before and flow.course is FOUND:
+                        flow.course, rates = RESTING, IDLE
+                    if rates is IDLE or (rates is None and b"packets=" not in before):
                         flow.timeout = int(timeout)
                         flow.sight = sight
                         flow.sampled = now
-                        self._counters_seen |= counted
+                        counters_seen = counters_seen or rates is IDLE
                         continue
             if tag:
                 self.event(row, now)
             else:
                 self.listed(row, now)
+            group_of = self._groups.get  # new groups may have taken the place of the old ones
+        self._counters_seen = self._counters_seen or counters_seen
 
     def life(self, flow: Flow) -> list[tuple[float, str, str | None]]:
         """The flow's events as far as the tape goes back: time, event, state then."""

@@ -93,9 +93,14 @@ class Stream(Runner):
         context = self.wishes.context
         context.now = now
         if self._wanted is None or self._wanted(flow):
-            self._out.append(self._line(export.item_of(record(row), flow, context, event, self.recorded_time())))
+            self._out.append(self._line_of(row, flow, event, self.recorded_time()))
             if len(self._out) >= 500:
                 self._flush()
+
+    def _line_of(self, row: Cut, flow: Flow, event: str, time: str | None) -> str:
+        if self.wishes.format == "json":
+            return export.json_event(row, flow, self.wishes.context, event, time)
+        return self._line(export.item_of(record(row), flow, self.wishes.context, event, time))
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""

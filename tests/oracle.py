@@ -5,7 +5,8 @@ the table behind the screen, or the program with --json and a reader (``subjects
 
 * after each calm and at the end: the subject's table and ``conntrack -L -o xml``, exactly, timeouts within seconds;
 * at each turn: the counts in the header and the table;
-* at each complete listing: what the kernel said was gone before it began is gone from the table;
+* at each complete listing: what was gone before it began is gone from the table, what a DESTROY ended meanwhile it does
+  not bring back, and what it made disappear the kernel has no more;
 * at the end: the totals of closed flows and what DESTROY said to a second listener, which loses nothing;
 * each child that was killed, and each event that the kernel could not deliver, was reported.
 
@@ -29,7 +30,7 @@ from unittest import mock
 
 import children
 from churn import AGAIN, Scenario, World, scenario
-from lab import Flow, Lab, LabError, comparable, flows_of_xml
+from lab import Flow, Lab, LabError, comparable, flows_of_xml, wait_for
 from subjects import QUICK_BACKOFF, SIDE, JsonSubject, Subject, TableSubject, Wrong, name_of
 from witness import Hearing, Key, Past, Witness, key_of, read_line
 
@@ -44,8 +45,6 @@ ROUNDS = 40  # tries to find the kernel's table unchanged while a listing is tak
 
 
 _MOVES = re.compile(r"<(timeout|use|deltatime)>\d+</\1>")
-
-
 _TIMEOUT = re.compile(r"<timeout>(\d+)</timeout>(?:(?!<flow).)*?<id>(\d+)</id>")
 
 
@@ -132,11 +131,13 @@ class Oracle:
         ):
             stale = {key for key, flow in self._named_flows() if key in due and flow.record().id == due[key]}
         if hidden or stale:
-            # An end may not have been said yet, and a packet may have brought a flow back.
+            # An end may not have been said yet, and a packet may have brought a flow back: this very moment, too.
             there = {read_line(line).key for line in self._text()}
             if wrong := stale - there:
                 raise Wrong(f"{len(wrong)} flows are gone and still on show: {list(wrong)[:3]}")
-            if wrong := hidden & there:
+            wait_for(self.witness.up_to_date, what="the witness")
+            self.past.heard(self.witness.heard())
+            if wrong := {key for key in hidden & there if self.past.never_ended(key)}:
                 raise Wrong(f"{len(wrong)} flows are there and were called gone: {list(wrong)[:3]}")
 
     def _named_flows(self) -> Iterator[tuple[Key, Any]]:

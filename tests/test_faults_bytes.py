@@ -173,7 +173,7 @@ def items_of(file: Path, data: bytes) -> Iterator[Item]:
     steps=st.lists(st.tuples(keys, sizes), min_size=1, max_size=6),
     kind=st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )
-@settings(max_examples=120)
+@settings(max_examples=100)
 def test_no_byte_from_outside_steers_the_terminal(
     file: Path,
     data: bytes,

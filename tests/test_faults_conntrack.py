@@ -231,7 +231,7 @@ def test_losses_while_listings_fail_start_no_storm_of_them(tmp_path: Path) -> No
         screen.wait("listing stopped")
         stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
         before = fake.starts("-L")
-        rest(screen, stream, seconds=2.0)
+        rest(screen, stream, seconds=1.5)
         assert fake.starts("-L") - before <= 2 * 2  # five a second without pauses
         assert "events (ENOBUFS) lost " in screen.text
         assert stream.words().count("lost: ") == 1  # one storm, and it lasts
@@ -303,6 +303,5 @@ def test_children_that_do_not_want_to_end_share_one_patience(tmp_path: Path) -> 
         for program in (screen, stream):
             for words in ("conntrack -E", "conntrack -L", "grep", "ip"):
                 children(program, f"{prefix} {words}", screen)
-        rest(screen, stream)
         screen.leave()
         stream.leave()

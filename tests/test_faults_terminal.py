@@ -290,6 +290,9 @@ def test_a_screen_with_a_stream_at_its_end(tmp_path: Path) -> None:
             folder = tmp_path / str(number)
             folder.mkdir()
             screens.append(stack.enter_context(OnScreen(folder, env=Fake(folder).env, program=redirected(how))))
+        piped = ["/bin/sh", "-c", f'cat {MIXED} | "$@"', "sh", *PROGRAM]
+        screens.append(stack.enter_context(OnScreen(tmp_path, "--replay", "-", program=piped)))
+        screens[-1].wait("replay ended")
         for screen in screens:
             screen.wait("Connections · 308")
         rest(*screens)
@@ -308,15 +311,6 @@ def test_a_screen_without_a_keyboard(tmp_path: Path) -> None:
         (pid,) = [pid for pid in children(screen, "conntrack_monitor.py") if pid != screen.pid]
         os.kill(pid, signal.SIGTERM)
         screen.has_left()
-
-
-def test_a_recording_from_a_pipe_that_ends(tmp_path: Path) -> None:
-    with OnScreen(
-        tmp_path, "--replay", "-", program=["/bin/sh", "-c", f'cat {MIXED} | "$@"', "sh", *PROGRAM]
-    ) as screen:
-        screen.wait("replay ended")
-        rest(screen)
-        screen.leave()
 
 
 @pytest.mark.parametrize("mode", [[], ["--json"], ["--once", "--csv", "--record", "rec"]])

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from worlds import flow_lines
 
 import ends
+import export
 from columns import BY_KEY
 from fields import FIELDS, Context, bare, shown_text
 from flow import Flow
 from flows import FlowTable
-from parse import cut
+from parse import cut, record
 from places import Place
 from rows import arrange
 
@@ -160,6 +161,16 @@ def test_networks_are_found_on_every_side(block: bytes, network: str) -> None:
         e = flow.ends()
         fits = [inside(address) for address in (e.src, e.dst, e.reply_src, e.reply_dst)]
         assert [wanted[name](flow) for name in ("host", "src", "dst")] == [any(fits), fits[0], fits[1]]
+
+
+@given(block=blocks, own=st.sampled_from([OWN, frozenset[str]()]), time=st.sampled_from([None, "1795386413.786793"]))
+def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[str], time: str | None) -> None:
+    table = FlowTable(own=own)
+    context = Context(9.0, own, where)
+    for row in cut(block)[0]:
+        flow = table.event(row, 1.0)
+        item = export.item_of(record(row), flow, context, "update", time)
+        assert export.json_event(row, flow, context, "update", time) == export.json_line(item)
 
 
 def state_of(table: FlowTable) -> Any:
