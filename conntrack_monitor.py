@@ -8,6 +8,7 @@ What a run needs is imported when it needs it: --help must not wait for a termin
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shlex
 import sys
@@ -20,6 +21,8 @@ except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from download import Progress
     from geography import Plan
     from runner import Wishes
@@ -85,32 +88,87 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     if value and not ctx.resilient_parsing:
         from geoip import attributions_of_files, search_paths
 
-        click.echo(f"{PROGRAM} {VERSION}")
+        click.echo(f"{PROGRAM} {_release()}")
         for line in attributions_of_files(search_paths((), os.environ)):
             click.echo(line)
         ctx.exit()
 
 
+def _release() -> str:
+    """The version; of the one file, also the commit that it was built from."""
+    try:
+        return f"{VERSION} (commit {importlib.import_module('built_from').COMMIT})"
+    except ModuleNotFoundError:
+        return VERSION
+
+
+def _print_man(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        import manual
+
+        click.echo(manual.page(ctx, PROGRAM, _release(), NOTES), nl=False)
+        ctx.exit()
+
+
+def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
+    if shell and not ctx.resilient_parsing:
+        import manual
+
+        click.echo(manual.completion(ctx.command, shell, PROGRAM))
+        ctx.exit()
+
+
+def _completes(what: str) -> Callable[..., list[CompletionItem]]:
+    """What the shell offers for an option's value: "file", or one of the lists in manual.py."""
+
+    def offer(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        import manual
+
+        return manual.offer(what, incomplete)
+
+    return offer
+
+
+# What help and manual page say beside the options.
+NOTES = {
+    "Filter": "proto:tcp state:established src:10.0.0.0/8 host:192.0.2.1 port:443 dir:out nat:snat mark:0x10 zone:3 "
+    "flag:unreplied bytes:>1M rate:>100k age:<10s; blanks mean and; or, not, ! and parentheses work; a bare word "
+    "searches everything shown.",
+    "Exit status": "0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
+    "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
+    "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, fetched when there is no database; GeoLite2 "
+    "data created by MaxMind, available from https://www.maxmind.com, where you put it.",
+}
+
+
 @click.command(
     cls=Harmless,
     context_settings={"auto_envvar_prefix": "CONNTRACK_MONITOR", "help_option_names": ["-h", "--help"]},
-    epilog="Filter: proto:tcp state:established src:10.0.0.0/8 host:192.0.2.1 port:443 dir:out nat:snat mark:0x10 "
-    "zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s; blanks mean and; or, not, ! and parentheses work; a bare "
-    "word searches everything shown. Exit status: 0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, "
-    "4 conntrack not found. Every option can be set as CONNTRACK_MONITOR_<OPTION> in the environment. Geography: "
-    "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, fetched when there is no database; GeoLite2 data created "
-    "by MaxMind, available from https://www.maxmind.com, where you put it.",
+    epilog=" ".join(f"{head}: {text}" for head, text in NOTES.items()),
 )
 @click.option(
-    "-p", "--protocol", multiple=True, metavar="NAME", help="Only this protocol (name or number); repeatable."
+    *("-p", "--protocol"),
+    multiple=True,
+    metavar="NAME",
+    shell_complete=_completes("protocol"),
+    help="Only this protocol (name or number); repeatable.",
 )
 @click.option(
-    "-s", "--state", multiple=True, metavar="STATE", help="Only this state, or ASSURED, UNREPLIED; repeatable."
+    *("-s", "--state"),
+    multiple=True,
+    metavar="STATE",
+    shell_complete=_completes("state"),
+    help="Only this state, or ASSURED, UNREPLIED; repeatable.",
 )
 @click.option("-4", "--ipv4", is_flag=True, help="Only IPv4.")
 @click.option("-6", "--ipv6", is_flag=True, help="Only IPv6.")
 @click.option("-f", "--filter", "expression", metavar="EXPR", show_envvar=False, help="Filter expression, see below.")
-@click.option("--sort", type=SortColumn(), help="Sort by this column [rate; with --once: bytes].")
+@click.option(
+    "--sort",
+    type=SortColumn(),
+    shell_complete=_completes("sort"),
+    help="Sort by this column [rate; with --once: bytes].",
+)
 @click.option("--reverse", is_flag=True, help="Sort the other way round.")
 @click.option("--view", type=click.Choice(["connections"]), default="connections", help="What to show.")
 @click.option("--interval", type=Finite(0.2, 3600), default=2.0, show_default=True, help="Seconds between listings.")
@@ -123,16 +181,56 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 @click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="With --once: at most N rows.")
 @click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
-@click.option("--conntrack", default="conntrack", show_default=True, metavar="PATH", help="The conntrack program.")
-@click.option("--replay", metavar="FILE", help="Read FILE ('-': standard input) in place of running conntrack.")
+@click.option(
+    "--conntrack",
+    default="conntrack",
+    show_default=True,
+    metavar="PATH",
+    shell_complete=_completes("file"),
+    help="The conntrack program.",
+)
+@click.option(
+    "--replay",
+    metavar="FILE",
+    shell_complete=_completes("file"),
+    help="Read FILE ('-': standard input) in place of running conntrack.",
+)
 @click.option(
     "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay so many times as fast; 0: at once."
 )
-@click.option("--record", metavar="FILE", help="Also write everything read to FILE, for --replay.")
-@click.option("--geoip-db", multiple=True, metavar="PATH", help="Database file or folder; repeatable [GEOIP_DB_PATHS].")
+@click.option(
+    "--record",
+    metavar="FILE",
+    shell_complete=_completes("file"),
+    help="Also write everything read to FILE, for --replay.",
+)
+@click.option(
+    "--geoip-db",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=_completes("file"),
+    help="Database file or folder; repeatable [GEOIP_DB_PATHS].",
+)
 @click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
 @click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
 @click.option("--geoip-worker", default="", hidden=True)
+@click.option(
+    "--print-completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    metavar="SHELL",
+    callback=_print_completion,
+    expose_value=False,
+    is_eager=True,
+    help="Print what makes bash, zsh or fish complete options.",
+)
+@click.option(
+    "--print-man",
+    is_flag=True,
+    callback=_print_man,
+    expose_value=False,
+    is_eager=True,
+    help="Print the manual page, for man -l.",
+)
 @click.option(
     "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Print the version."
 )

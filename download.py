@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,8 @@ CHUNK = 256 << 10
 MONTHS_BACK = 3
 DAY = 86_400
 OLDEST_BUILD = 1_388_534_400  # 2014, the year of the format's version 2
-MANUAL = "conntrack_monitor.py --update-geoip"
+# What fetches now, by the name this program has here: a checkout's, or the one file's.
+MANUAL = f"{clean(os.path.basename(sys.argv[0]))} --update-geoip"
 
 
 class Progress(NamedTuple):

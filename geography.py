@@ -25,7 +25,7 @@ DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; th
 FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the C reader, 500 with the pure one
 KINDS = ("city", "asn")
 MISSING = "no GeoIP database"
-MISSING_CURE = "conntrack_monitor.py --update-geoip"
+MISSING_CURE = download.MANUAL
 
 
 @dataclass(frozen=True)

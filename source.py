@@ -31,6 +31,7 @@ LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
 # pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d; and no
 # rate gets older than 9.5 s (200,000 flows take 1.2 s), unless listings then took more than a third of the time.
 SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, OLDEST_RATE = 30.0, 6.0, 3.0, 9.5
+SSH_FAILED = 255  # ssh's exit status when it was ssh that failed, not the command there
 SILENCE = 30.0  # a listing that writes nothing for so long hangs
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
@@ -128,6 +129,7 @@ class Live:
         self._listing_due = 0.0
         self._listing_began = 0.0
         self._listing_failures = 0
+        self._cut_at = 0.0  # when a listing last failed as it does where the way there is cut
         self._wants_again = False
         self._asked: dict[str, Child] = {}
         self._facts_due = 0.0
@@ -229,6 +231,16 @@ class Live:
             events.gone(now)
             self._resync(now)
 
+    def _renew_events(self, now: float) -> None:
+        """The way there was cut and is back: events from before may wait on a connection that only we still know of.
+
+        Then they would be silent for ever (a router that was started anew, a NAT on the way that has forgotten).
+        """
+        events = self._events
+        if self.command.via and events and events.child and events.child.started < self._cut_at:
+            events.gone(now)
+            events.due = now
+
     def _resync(self, now: float) -> None:
         """Events are missing: list again, at once; a storm of losses is one storm (see ``_listing_done``).
 
@@ -267,6 +279,7 @@ class Live:
                 return
             child.stop()
             yield ListingEnded(now, complete=False)
+            self._cut_at = now
             silent = Problem(f"{child.name()}: no answer for {SILENCE:.0f} s")
             yield from self._listing_failed(now, silent)
             return
@@ -284,6 +297,8 @@ class Live:
         if complete:
             yield from self._listing_done(now, now - child.started)
         else:
+            if status == SSH_FAILED:
+                self._cut_at = now
             yield from self._listing_failed(now, child.problem(status))
 
     def _awaits_own(self, now: float) -> bool:
@@ -318,6 +333,7 @@ class Live:
             self._wants_again = False
             self._listing_due = now + max(0.2, 2 * spent)  # under lasting losses a third of the time, no more
         self._listing_failures = 0
+        self._renew_events(now)
         yield Trouble(now, "listing", None)
 
     def _listing_failed(self, now: float, problem: Problem) -> Iterator[Item]:

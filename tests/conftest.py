@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -17,4 +22,32 @@ os.environ["BLESSED_QUERY_TIMEOUT_SECONDS"] = "0"
 
 # Shared machines stall for seconds at a time: what a test finds must not depend on that.
 hypothesis.settings.register_profile("steady", deadline=None, max_examples=150)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)  # for the second Python and the third
 hypothesis.settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def minbase() -> Iterator[Path]:
+    """A folder with a bare Debian: Python, conntrack, nothing else. In CI it must be possible."""
+    import minbase as makes
+
+    if (reason := makes.missing_minbase()) and os.environ.get("CI") != "true":
+        pytest.skip(reason)
+    tree = Path(tempfile.mkdtemp(prefix="cm-minbase-"))
+    try:
+        makes.make(tree)
+        yield tree
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one-file program as ``make pyz`` builds it, from what is here."""
+    target = tmp_path_factory.mktemp("pyz") / "conntrack-monitor.pyz"
+    command = [sys.executable, str(ROOT / "scripts" / "build_pyz.py"), str(target)]
+    built = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+    if built.returncode and os.environ.get("CI") != "true":
+        pytest.skip(f"the packages for the one file can't be fetched: {built.stderr[-200:]}")
+    assert built.returncode == 0, built.stderr
+    return target

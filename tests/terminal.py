@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import shlex
 import signal
 import struct
 import sys
@@ -16,7 +17,11 @@ from pathlib import Path
 
 import pyte
 
-PROGRAM = [sys.executable, str(Path(__file__).parent.parent / "conntrack_monitor.py")]
+# TEST_PROGRAM="python3.10 dist/conntrack-monitor.pyz" puts another program to the same tests.
+PROGRAM = shlex.split(os.environ.get("TEST_PROGRAM", "")) or [
+    sys.executable,
+    str(Path(__file__).parent.parent / "conntrack_monitor.py"),
+]
 PATIENCE = 20.0
 
 

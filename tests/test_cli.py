@@ -14,17 +14,16 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from terminal import PROGRAM
 
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT / "fixtures" / "captures"
-PROGRAM = [sys.executable, str(ROOT / "conntrack_monitor.py")]
 MIXED = CAPTURES / "mixed-table" / "L.ext-id.txt"
 EVENTS = CAPTURES / "tcp-lifecycle" / "E.ext-id-ts.txt"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,10 @@ from lab import (
     matches,
     wait_for,
 )
+from terminal import PROGRAM
 
 pytestmark = kernel_mark()
 
-PROGRAM = [sys.executable, str(Path(__file__).parent.parent / "conntrack_monitor.py")]
 Item = dict[str, Any]
 
 

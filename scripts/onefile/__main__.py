@@ -1,0 +1,15 @@
+"""Where the one file begins. Pythons that are too old must understand this module, to say so."""
+
+import os
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit("conntrack-monitor: Python 3.10 or later is needed; this is {}.{}".format(*sys.version_info))
+
+import bytecode
+
+bytecode.use(os.path.dirname(__file__))
+
+from conntrack_monitor import main  # noqa: E402
+
+main()
