@@ -379,8 +379,8 @@ def _take_words(out: Record, text: str) -> None:
         elif name in _TUPLE_TEXTS:
             if name == "src" and side.src:
                 side = out.reply
-            if _ADDRESS_OR_KEY.fullmatch(value):
-                setattr(side, name, value)
+            if match := _ADDRESS_OR_KEY.match(value):
+                setattr(side, name, match.group())
         elif name in _TUPLE_NUMBERS:
             setattr(side, _TUPLE_NUMBERS[name], _number(value))
         elif name in _NUMBERS:
