@@ -475,8 +475,9 @@ def _take_words(out: Record, text: str) -> None:
         elif name in _TUPLE_TEXTS:
             if name == "src" and side.src:
                 side = out.reply
-            if not getattr(side, name) and _ADDRESS_OR_KEY.fullmatch(value):  # words of others change no tuple
-                setattr(side, name, value)
+            # Words of others change no tuple, and of what stands before their junk nothing is lost.
+            if not getattr(side, name) and (match := _ADDRESS_OR_KEY.match(value)):
+                setattr(side, name, match.group())
         elif name in _TUPLE_NUMBERS:
             setattr(side, _TUPLE_NUMBERS[name], _number(value))
         elif name in _NUMBERS:
