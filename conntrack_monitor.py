@@ -108,6 +108,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 @click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
 @click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
 @click.option("--geoip-worker", default="", hidden=True)
+@click.option("--heartbeat", default="", hidden=True)  # for the health check of a container
 @click.option(
     "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Print the version."
 )
@@ -221,6 +222,7 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
         limit=options["limit"],
         record=options["record"],
         plan=_plan(options),
+        heartbeat=options["heartbeat"],
     )
 
 

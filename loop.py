@@ -52,6 +52,7 @@ ORDERING_SHARE = 24  # ordering the rows takes at most 1/25 of the time
 FLOOD, DEAF_SHARE = 1000, 3.0  # lines not understood in one read, and the pause after it: 3 times what they took
 MOST_JUNK = 10_000  # lines not understood before --once gives up
 JUNK_CURE = "a look at --via and --conntrack"
+BEAT = 2.0  # seconds between two heartbeats; the container's health check allows 15
 HELD = 64 << 20  # bytes of events kept back while the first listing runs
 
 
@@ -73,6 +74,7 @@ class Wishes:
     limit: int | None
     record: str | None
     plan: Plan
+    heartbeat: str = ""  # a file that is touched while the loop goes round
 
     def base(self) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -127,19 +129,29 @@ class Runner:
         self.intake = Intake(self.table)
         self.problem: Problem | None = None  # why nothing could ever be read
         self.deaf_until = 0.0  # nobody listens to the source till then
+        self.next_beat = 0.0 if wishes.heartbeat else None
         self.said: set[str] = set()
 
     def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
+        self._beat()
         poll = select.poll()
         deaf = time.monotonic() < self.deaf_until
         for fd in (*fds, *(() if deaf else self.source.fds()), self.signals.read_fd):
             poll.register(fd, select.POLLIN)
         for fd in writing:
             poll.register(fd, select.POLLOUT)
-        due = [at for at in (until, self.source.deadline(), self.deaf_until if deaf else None) if at is not None]
+        ends = (until, self.source.deadline(), self.deaf_until if deaf else None, self.next_beat)
+        due = [at for at in ends if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
+
+    def _beat(self) -> None:
+        """Touch the file that says that the loop goes round; one that can't be touched says that it does not."""
+        if self.next_beat is not None and time.monotonic() >= self.next_beat:
+            self.next_beat = time.monotonic() + BEAT
+            with contextlib.suppress(OSError):
+                open(self.wishes.heartbeat, "wb").close()
 
     def ended_by_signal(self) -> bool:
         return any(number in Signals.ENDING for number in self.signals.waiting())
