@@ -24,7 +24,6 @@ RUN apt-get update -qq \
 COPY --from=build /opt/conntrack-monitor /opt/conntrack-monitor
 
 ENV LANG=C.UTF-8 TERM=xterm-256color PYTHONDONTWRITEBYTECODE=1 GEOIP_DB_PATHS=/usr/share/GeoIP
-VOLUME /usr/share/GeoIP
 
 ARG VERSION=0.1.0
 ARG REVISION=

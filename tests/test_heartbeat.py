@@ -20,6 +20,6 @@ def test_is_touched_again_and_again(tmp_path: Path) -> None:
 
 def test_a_file_that_can_not_be_written_stops_nothing() -> None:
     with Terminal("--heartbeat", "/nonexistent/alive", "--replay", DEMO) as terminal:
-        terminal.wait("proto")
+        terminal.wait("quit")
         terminal.type("q")
         assert terminal.end() == 0
