@@ -409,11 +409,11 @@ put() { # FILE MODE, text from standard input; never half a file
 }
 
 write_files() {
-    act mkdir -p "$folder"
-    compose_file "$image" | put "$folder/docker-compose.yml" 0644
-    wrapper_file | put "$folder/$NAME" 0755
+    act mkdir -p "$folder" || return
+    compose_file "$image" | put "$folder/docker-compose.yml" 0644 || return
+    wrapper_file | put "$folder/$NAME" 0755 || return
     if [ -f "$script" ] && ! [ "$script" -ef "$folder/setup-conntrack-monitor.sh" ]; then
-        put "$folder/setup-conntrack-monitor.sh" 0755 <"$script"
+        put "$folder/setup-conntrack-monitor.sh" 0755 <"$script" || return
     fi
     # The run as root works for whom the folder above belongs to.
     [ "$dry" = 1 ] || [ "$(id -u)" != 0 ] || chown -R --reference="$(dirname "$folder")" "$folder"
