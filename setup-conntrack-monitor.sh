@@ -100,15 +100,18 @@ compose() {
     fi
 }
 
+# Tells one run from the next; ends with "true" while it runs.
+run_of() { fact '{{.State.StartedAt}} {{.State.FinishedAt}} {{.RestartCount}} {{.State.Running}}'; }
+
 fact() { docker inspect -f "$1" "$NAME" 2>/dev/null; }
 
 attach() {
-    local before after modes
+    local before modes tries=2
     if ! [ -t 0 ] || ! [ -t 1 ]; then
         echo "attach wants a terminal" >&2
         return 2
     fi
-    before=$(fact '{{.State.StartedAt}} {{.State.Running}}')
+    before=$(run_of)
     case $before in
     *" true") ;;
     *) echo "it is not running; try: $here/conntrack-monitor start" >&2; return 1 ;;
@@ -117,13 +120,16 @@ attach() {
     command -v flock >/dev/null && flock -s 9
     modes=$(stty -g)
     trap : INT
-    docker attach "$NAME" 9>&-
+    docker attach "$NAME" 9>&- && tries=20 # 1 for a detach, else the program's status
     trap - INT
     stty "$modes"
     # docker leaves the alternate screen on and the cursor hidden, and says "read escape sequence".
     printf '\033[?2026l\033[?1049l\033[?25h\033[?1000l\033[?1002l\033[?1003l\033[?1006l\033[?2004l\033[0m\r\033[K'
-    after=$(fact '{{.State.StartedAt}} {{.State.Running}}')
-    if [ "$before" = "$after" ]; then
+    while [ "$before" = "$(run_of)" ] && [ "$tries" -gt 0 ]; do # Docker notes an end a moment later
+        sleep 0.1
+        tries=$((tries - 1))
+    done
+    if [ "$tries" = 0 ]; then
         # A terminal of no size is drawn on by nobody: nothing goes to the log until the next one attaches.
         if command -v flock >/dev/null && flock -xn 9; then
             docker exec "$NAME" stty -F /dev/console rows 0 cols 0 2>/dev/null

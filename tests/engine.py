@@ -186,7 +186,9 @@ def _apt_settings(apt: Path, proxy: str) -> None:
             shutil.copy(here / name, apt / name)
     settings = [f'Acquire::{scheme}::Proxy "{proxy}";\n' for scheme in ("http", "https")]
     for file in sorted((here / "apt.conf.d").iterdir()):
-        settings += [line + "\n" for line in file.read_text().splitlines() if re.match(r"Acquire::(?!https?::Proxy)", line)]
+        settings += [
+            line + "\n" for line in file.read_text().splitlines() if re.match(r"Acquire::(?!https?::Proxy)", line)
+        ]
     (apt / "apt.conf.d/99machine").write_text("".join(settings) + 'Acquire::http::Pipeline-Depth "0";\n')
 
 
@@ -218,6 +220,7 @@ class Engine:
         self.namespace = Namespace("dk")
         self.env = {"DOCKER_HOST": f"unix://{self.folder}/d.sock", "DOCKER_CONFIG": str(self.folder / "config")}
         self.env |= {"COMPOSE_PROJECT_NAME": NAME, "HOME": str(self.folder)}
+        self.composer = ["docker-compose", "-f", str(ROOT / "docker-compose.yml")]
         self._daemon: subprocess.Popen[bytes] | None = None
         self._proxy: Proxy | None = None
 
@@ -240,14 +243,20 @@ class Engine:
 
     def _start(self) -> None:
         at = self.folder
-        words = ["nsenter", f"--net=/run/netns/{self.namespace.name}", "dockerd", "--config-file", str(at / "none.json")]
+        words = [
+            "nsenter",
+            f"--net=/run/netns/{self.namespace.name}",
+            "dockerd",
+            "--config-file",
+            str(at / "none.json"),
+        ]
         words += ["--data-root", str(at / "data"), "--exec-root", str(at / "exec"), "-p", str(at / "d.pid")]
         words += ["-H", self.env["DOCKER_HOST"], "--iptables=false", "--ip6tables=false", "--bip", f"{GATEWAY}/24"]
         (at / "none.json").write_text("{}")
         with open(at / "dockerd.log", "wb") as log:
             self._daemon = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            wait_for(lambda: self._daemon_ended() or (at / "d.sock").exists() and self._answers(), 60, "dockerd")
+            wait_for(lambda: self._daemon_ended() or ((at / "d.sock").exists() and self._answers()), 60, "dockerd")
             assert not self._daemon_ended()
         except Exception as error:
             raise AssertionError(f"{error}\n{(at / 'dockerd.log').read_text()[-3000:]}") from None
@@ -312,18 +321,22 @@ class Engine:
         folder = self.folder / "data/containers" / self.inspect("{{.Id}}") / "local-logs"
         return sum(path.stat().st_size for path in folder.glob("*")) if folder.exists() else 0
 
-    def add_flow(self, source: str, port: int, protocol: str = "tcp", timeout: int = 600) -> None:
+    def add_flow(self, source: str, destination: str = "192.0.2.7") -> None:
         """An entry in the table that the container looks at; nothing is sent."""
-        words = ["conntrack", "-I", "-s", source, "-d", "192.0.2.7", "-p", protocol, "--sport", str(port), "--dport", "443"]
-        words += ["-t", str(timeout), *(["--state", "ESTABLISHED", "-u", "ASSURED"] if protocol == "tcp" else [])]
-        self.namespace.run(words)
+        words = ["conntrack", "-I", "-s", source, "-d", destination, "-p", "tcp", "--sport", "4000", "--dport", "443"]
+        self.namespace.run([*words, "-t", "6000", "--state", "ESTABLISHED", "-u", "ASSURED"])
 
     def delete_flow(self, source: str) -> None:
         self.namespace.run(["conntrack", "-D", "-s", source])
 
+    def compose(self, *words: str, env: dict[str, str] | None = None, check: bool = True) -> str:
+        """Compose on the checkout's own file; the plugin's where that is installed."""
+        return run(*self.composer, *words, env={**self.env, **(env or {})}, check=check)
+
 
 def main() -> None:
     """An engine to play with, until SIGTERM: prints what to put into the environment."""
+
     def end(*_: object) -> None:
         raise SystemExit
 

@@ -11,7 +11,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyte
@@ -23,7 +23,13 @@ PATIENCE = 20.0
 class Terminal:
     """Runs the program; ``text`` is the screen now, ``wait`` reads until a condition holds."""
 
-    def __init__(self, *args: str, size: tuple[int, int] = (100, 30), env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *args: str,
+        size: tuple[int, int] = (100, 30),
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.screen = pyte.Screen(*size)
         self.stream = pyte.ByteStream(self.screen)
         self.seen = b""
@@ -33,7 +39,7 @@ class Terminal:
             os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})})
             os.environ.pop("LC_ALL", None)
             self._size(0, *size)
-            os.execv(PROGRAM[0], [*PROGRAM, *args])
+            os.execvp(program[0], [*program, *args])
         self._size(self.fd, *size)
 
     @staticmethod
