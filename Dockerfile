@@ -40,5 +40,7 @@ LABEL org.opencontainers.image.title="Conntrack Monitor" \
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
     CMD ["sh", "-c", "test -n \"$(find /run/conntrack-monitor -newermt '-15 seconds')\""]
 
-# env: Ctrl+Z and Ctrl+\ of whoever is attached neither stop nor end what all others look at, under --init, too.
-ENTRYPOINT ["env", "--ignore-signal=TSTP", "--ignore-signal=QUIT", "conntrack-monitor", "--heartbeat", "/run/conntrack-monitor"]
+# env: Ctrl+Z and Ctrl+\ of whoever is attached neither stop nor end what all others look at, under --init, too; and what
+# asks the program to end waits until it listens, as the kernel drops it for a process 1 that does not.
+ENTRYPOINT ["env", "--ignore-signal=TSTP,QUIT", "--block-signal=TERM,INT", \
+    "conntrack-monitor", "--heartbeat", "/run/conntrack-monitor"]

@@ -146,11 +146,13 @@ def _fetch(options: dict[str, Any]) -> int:
 
     import geography
     from download import NAMES
+    from signals import unblock
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt  # takes the unfinished file away
 
     signal.signal(signal.SIGTERM, stop)
+    unblock()
     if options["geoip_worker"]:
         return geography.work(_plan(options), options["geoip_worker"])
     with _Bar() as bar:

@@ -170,6 +170,7 @@ def make_base(tar: Path, folder: Path, proxy: str) -> None:
         if kept:
             run("tar", "-C", str(tree), "-cf", kept, ".")
     (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /{name}/*\n" for name in SLIM[:4]))
+    (tree / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")  # as the official images have it
     _apt_settings(tree / "etc/apt", proxy)
     _pip_settings(tree / "etc", proxy)
     run("tar", "-C", str(tree), "-cf", str(tar), ".")
