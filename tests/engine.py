@@ -172,7 +172,7 @@ def make_base(tar: Path, folder: Path, proxy: str) -> None:
         run("debootstrap", "--variant=minbase", suite, str(tree), uri)
         for name in SLIM:
             for path in (tree / name).glob("*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         if kept:
             run("tar", "-C", str(tree), "-cf", kept, ".")
     (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /{name}/*\n" for name in SLIM[:4]))
