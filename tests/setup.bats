@@ -33,7 +33,11 @@ no_leak() {
 in_terminal() { # INPUT COMMAND...
     local input=$1
     shift
-    printf '%s\n' "$input" | script -qec "$(printf '%q ' "$@")" /dev/null
+    mkfifo "$STUB/keys"
+    exec 7<>"$STUB/keys" # never at its end: script waits 2 s for nothing after that
+    rm "$STUB/keys"
+    printf '%s\n' "$input" >&7
+    script -qec "$(printf '%q ' "$@")" /dev/null <&7 7>&-
 }
 
 # --- options ---

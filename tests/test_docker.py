@@ -425,6 +425,7 @@ def test_setup_from_nothing_to_nothing(engine: Engine, tmux: Tmux) -> None:
     tmux.wait("10.3.3.3")
     tmux.press("q")
     tmux.wait("starts it again. To stop it")
+    wait_for(lambda: engine.status() == "running", what="the restart")
     wrapper = [str(folder / NAME)]
     assert "running" in run(*wrapper, "status", env=engine.env)
     run(*wrapper, "restart", env=engine.env)
