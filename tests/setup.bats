@@ -460,8 +460,8 @@ wrapper() {
 
 @test "wrapper: while another one looks, the terminal keeps its size" {
     wrapper
-    flock -s "$FOLDER/.viewers" env -u BATS_TEST_NAME bash -c 'echo >"$STUB/held"; read -r <"$STUB/gate"' 3>&- &
     mkfifo "$STUB/gate"
+    flock -s "$FOLDER/.viewers" bash -c 'echo >"$STUB/held"; read -r <"$STUB/gate"' 3>&- &
     while [ ! -e "$STUB/held" ]; do command sleep 0; done
     run in_terminal "" "$WRAPPER" attach
     echo >"$STUB/gate"

@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.bats")), ids=lambda path: path.name)
 @pytest.mark.skipif(shutil.which("bats") is None and os.environ.get("CI") != "true", reason="not installed: bats")
 def test_bats(file: Path) -> None:
-    done = subprocess.run(["bats", "-T", str(file)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    # timeout: what hangs in a shell hangs for ever, and its children keep the pipe open
+    words = ["timeout", "-k", "5", "240", "bats", "-T", str(file)]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "# skip" not in done.stdout, done.stdout
