@@ -408,6 +408,7 @@ def install(engine: Engine, *words: str) -> str:
 
 def test_setup_from_nothing_to_nothing(engine: Engine, tmux: Tmux) -> None:
     engine.remove()
+    engine.namespace.run(["conntrack", "-F"])
     folder = engine.folder / "a home" / NAME
     shutil.rmtree(folder, ignore_errors=True)
     for round in ("first", "again"):
