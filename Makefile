@@ -4,7 +4,7 @@ ARGS ?=
 SEEDS ?= 10
 export PYTHON
 
-.PHONY: help run test check unit oracle bench demo pyz clean
+.PHONY: help run test check unit oracle bench demo pyz bats image clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,12 @@ check: ## ruff and mypy
 unit: ## pytest; ARGS="-k name" to choose
 	@scripts/bootstrap.sh test
 	.venv/bin/pytest $(ARGS)
+
+bats: ## The tests of the setup script alone (needs bats)
+	bats tests/setup.bats
+
+image: ## Build the container's image from this checkout
+	docker build -t ghcr.io/0xf00f00/conntrack-monitor:latest .
 
 oracle: ## Random churn, then the table against the kernel's (as root): SEEDS=200, or ARGS="--seed 17" for one again
 	@scripts/bootstrap.sh test

@@ -214,6 +214,7 @@ NOTES = {
 @click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
 @click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
 @click.option("--geoip-worker", default="", hidden=True)
+@click.option("--heartbeat", default="", hidden=True)  # for the health check of a container
 @click.option(
     "--print-completion",
     type=click.Choice(["bash", "zsh", "fish"]),
@@ -268,11 +269,13 @@ def _fetch(options: dict[str, Any]) -> int:
 
     import geography
     from download import NAMES
+    from signals import unblock
 
     def stop(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt  # takes the unfinished file away
 
     signal.signal(signal.SIGTERM, stop)
+    unblock()
     if options["geoip_worker"]:
         return geography.work(_plan(options), options["geoip_worker"])
     with _Bar() as bar:
@@ -344,6 +347,7 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
         limit=options["limit"],
         record=options["record"],
         plan=_plan(options),
+        heartbeat=options["heartbeat"],
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from geography import Plan
 
 PROGRAM = "conntrack-monitor"
+BEAT = 2.0  # seconds between two heartbeats; the container's health check allows 15
 FRAME = 1.0  # seconds between frames when only numbers change
 FLOOD, DEAF_SHARE = 1000, 3.0  # lines not understood in one read, and the pause after it: 3 times what they took
 
@@ -48,6 +49,7 @@ class Wishes:
     limit: int | None
     record: str | None
     plan: Plan
+    heartbeat: str = ""  # a file that is touched while the loop goes round
 
     def base(self) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -74,6 +76,7 @@ class Runner:
         self.intake = Intake(self.table)
         self.problem: Problem | None = None  # why nothing could ever be read
         self.deaf_until = 0.0  # nobody listens to the source till then
+        self.next_beat = 0.0 if wishes.heartbeat else None
         self.said: set[str] = set()
 
     def run(self) -> int:
@@ -82,15 +85,24 @@ class Runner:
 
     def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
+        self._beat()
         poll = select.poll()
         deaf = time.monotonic() < self.deaf_until
         for fd in (*fds, *(() if deaf else self.source.fds()), self.signals.read_fd):
             poll.register(fd, select.POLLIN)
         for fd in writing:
             poll.register(fd, select.POLLOUT)
-        due = [at for at in (until, self.source.deadline(), self.deaf_until if deaf else None) if at is not None]
+        ends = (until, self.source.deadline(), self.deaf_until if deaf else None, self.next_beat)
+        due = [at for at in ends if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
+
+    def _beat(self) -> None:
+        """Touch the file that says that the loop goes round; one that can't be touched says that it does not."""
+        if self.next_beat is not None and time.monotonic() >= self.next_beat:
+            self.next_beat = time.monotonic() + BEAT
+            with contextlib.suppress(OSError):
+                open(self.wishes.heartbeat, "wb").close()
 
     def ended_by_signal(self) -> bool:
         return any(number in Signals.ENDING for number in self.signals.waiting())

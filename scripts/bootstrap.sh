@@ -32,8 +32,9 @@ fi
 }
 
 requirements=requirements.txt
-[ "$what" = test ] && requirements=requirements-dev.txt
+[ "$what" = test ] && requirements="requirements-dev.txt"
 stamp=.venv/.$what
+# shellcheck disable=SC3013  # dash and busybox know -nt
 if [ ! -f "$stamp" ] || [ "$requirements" -nt "$stamp" ] || [ requirements.txt -nt "$stamp" ]; then
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"

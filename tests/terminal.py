@@ -44,7 +44,7 @@ class Terminal:
             os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})})
             os.environ.pop("LC_ALL", None)
             self._size(0, *size)
-            os.execv(program[0], [*program, *args])
+            os.execvp(program[0], [*program, *args])
         self._size(self.fd, *size)
 
     @staticmethod

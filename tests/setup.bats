@@ -1,0 +1,542 @@
+# setup-conntrack-monitor.sh and the wrapper it installs, with a docker, a sudo and an id of our own in front.
+# shellcheck disable=SC2030,SC2031,SC2016
+
+SECRET='p a$s"w0rd'
+
+setup() {
+    ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
+    export STUB=$BATS_TEST_TMPDIR/stub HOME="$BATS_TEST_TMPDIR/a home" SETUP_ROOT=$BATS_TEST_TMPDIR/root
+    export PATH=$BATS_TEST_DIRNAME/stubs:$PATH
+    mkdir -p "$STUB" "$HOME" "$SETUP_ROOT/etc"
+    touch "$STUB/calls" "$STUB/env" "$STUB/stdin"
+    echo volume >"$STUB/there"
+    echo "$SECRET" >"$STUB/password"
+    FOLDER=$HOME/conntrack-monitor
+    SCRIPT=$ROOT/setup-conntrack-monitor.sh
+    # away from the checkout, where there is no Dockerfile
+    cp "$SCRIPT" "$BATS_TEST_TMPDIR/alone.sh"
+    ALONE=$BATS_TEST_TMPDIR/alone.sh
+    unset CONNTRACK_MONITOR_IMAGE
+    for name in $(compgen -v STUB_); do unset "$name"; done
+}
+
+# "! command" never fails a test.
+not() { if "$@"; then return 1; fi; }
+
+called() { grep -qF -- "$1" "$STUB/calls"; }
+
+# Nothing that was started saw the password: not as input, not in the environment, not as an argument.
+no_leak() {
+    not grep -qF -- "$SECRET" "$STUB/stdin" "$STUB/env" "$STUB/calls"
+}
+
+in_terminal() { # INPUT COMMAND...
+    local input=$1
+    shift
+    mkfifo "$STUB/keys"
+    exec 7<>"$STUB/keys" # never at its end: script waits 2 s for nothing after that
+    rm "$STUB/keys"
+    printf '%s\n' "$input" >&7
+    script -qec "$(printf '%q ' "$@")" /dev/null <&7 7>&-
+}
+
+# --- options ---
+
+@test "help" {
+    run "$SCRIPT" --help
+    [ "$status" = 0 ]
+    [[ $output == *"--enable-accounting"*"--purge"* ]]
+    run "$SCRIPT" -h
+    [ "$status" = 0 ]
+}
+
+@test "wrong options are 2, in one line and a hint" {
+    for words in --frob "--image" "--purge" "--uninstall --build" "--uninstall --enable-accounting"; do
+        # shellcheck disable=SC2086
+        run "$SCRIPT" $words
+        [ "$status" = 2 ]
+        [ "${#lines[@]}" = 2 ]
+        [[ ${lines[0]} == "error: "* ]]
+    done
+    [ ! -s "$STUB/calls" ]
+}
+
+@test "two passwords are one too many" {
+    run "$SCRIPT" one two
+    [ "$status" = 2 ]
+    [[ $output == *"one password is enough"* ]]
+}
+
+# --- installing ---
+
+@test "installs: every step with its result, then how to look" {
+    run "$SCRIPT"
+    [ "$status" = 0 ]
+    [[ $output == *"[1] Docker ... ok: 20.10.24, compose 1.29.2"*"[2] writing $FOLDER ... ok"*"[3] "*"there is none"*"[4] "*"ok: ghcr.io/0xf00f00/conntrack-monitor:latest"*"[5] "*"ok"*"[6] "*"ok: geoip-data"*"\"$FOLDER/conntrack-monitor\" attach"* ]]
+    called "docker pull ghcr.io/0xf00f00/conntrack-monitor:latest"
+    called "docker-compose -p conntrack-monitor -f docker-compose.yml up -d --no-build"
+    [ -x "$FOLDER/conntrack-monitor" ]
+    cmp "$SCRIPT" "$FOLDER/setup-conntrack-monitor.sh"
+    not called sudo
+}
+
+@test "compose as a plugin is preferred" {
+    STUB_V2=1 run "$SCRIPT"
+    [ "$status" = 0 ]
+    [[ $output == *"compose 2.26.1"* ]]
+    called "docker compose -p conntrack-monitor -f docker-compose.yml up -d --no-build"
+}
+
+@test "again: the old container goes, the volume stays" {
+    echo container >>"$STUB/there"
+    run "$SCRIPT"
+    [ "$status" = 0 ]
+    called "docker stop -t 5 conntrack-monitor"
+    called "docker rm -f conntrack-monitor"
+    not called "volume rm"
+}
+
+@test "the file it writes is the checkout's, without build" {
+    "$SCRIPT"
+    diff <(grep -v '^#\|^    build: ' "$ROOT/docker-compose.yml") <(grep -v '^#' "$FOLDER/docker-compose.yml")
+}
+
+@test "another image, in the file, too" {
+    run "$SCRIPT" --image my/image:2
+    [ "$status" = 0 ]
+    called "docker pull my/image:2"
+    grep -qF 'image: ${CONNTRACK_MONITOR_IMAGE:-my/image:2}' "$FOLDER/docker-compose.yml"
+}
+
+@test "build" {
+    run "$SCRIPT" --build
+    [ "$status" = 0 ]
+    called "docker build -t ghcr.io/0xf00f00/conntrack-monitor:latest $ROOT"
+    not called "docker pull"
+}
+
+@test "build outside of a checkout is 7, and how to get one" {
+    run "$ALONE" --build
+    [ "$status" = 7 ]
+    [[ $output == *"git clone"* ]]
+}
+
+@test "a build that fails is 7, with its last lines" {
+    STUB_BUILD="step 3: boom" run "$SCRIPT" --build
+    [ "$status" = 7 ]
+    [[ $output == *"step 3: boom"*"can't be built"* ]]
+}
+
+@test "no image to be had: built in a checkout" {
+    STUB_PULL="no such host" run "$SCRIPT"
+    [ "$status" = 0 ]
+    called "docker build"
+}
+
+@test "no image to be had: the one that is here" {
+    echo image >>"$STUB/there"
+    STUB_PULL="no such host" run "$ALONE"
+    [ "$status" = 0 ]
+    [[ $output == *"the one that is here stays: no such host"* ]]
+}
+
+@test "no image at all is 7" {
+    STUB_PULL="no such host" run "$ALONE"
+    [ "$status" = 7 ]
+    [[ $output == *"is not to be had: no such host"*"--build"* ]]
+}
+
+@test "no Docker is 4" {
+    mkdir "$BATS_TEST_TMPDIR/bare"
+    for program in bash cat dirname env grep; do ln -s "$(type -P $program)" "$BATS_TEST_TMPDIR/bare/$program"; done
+    PATH=$BATS_TEST_TMPDIR/bare run "$SCRIPT"
+    [ "$status" = 4 ]
+    [[ $output == *"Docker is not installed"*"apt install docker.io"* ]]
+}
+
+@test "no compose is 4" {
+    STUB_V1=none run "$SCRIPT"
+    [ "$status" = 4 ]
+    [[ $output == *"no compose"*"apt install docker-compose"* ]]
+}
+
+@test "a daemon that does not answer is 5, in Docker's words" {
+    STUB_INFO=fail STUB_UID=0 run "$SCRIPT"
+    [ "$status" = 5 ]
+    [[ $output == *"Cannot connect to the Docker daemon"*"systemctl start docker"* ]]
+}
+
+@test "a folder that can't be written is 6" {
+    : >"$FOLDER"
+    run "$SCRIPT"
+    [ "$status" = 6 ]
+    [[ $output == *"can't be written"* ]]
+}
+
+@test "docker does not start it: 8, in its words" {
+    STUB_UP="Conflict. The name is in use" run "$SCRIPT"
+    [ "$status" = 8 ]
+    [[ $output == *"Conflict. The name is in use"* ]]
+}
+
+@test "it starts and ends: 8, with what it said" {
+    STUB_RUNNING="true 2" run "$SCRIPT"
+    [ "$status" = 8 ]
+    [[ $output == *"conntrack-monitor: not permitted"* ]]
+}
+
+@test "dry run changes nothing and says all" {
+    echo container >>"$STUB/there"
+    run "$SCRIPT" --dry-run --enable-accounting --uninstall
+    [ "$status" = 2 ]
+    STUB_UID=0 run "$SCRIPT" --dry-run --enable-accounting
+    [ "$status" = 0 ]
+    [[ $output == *"would write: $FOLDER/docker-compose.yml"*"'docker' 'rm'"*"'docker' 'pull'"*"'up' '-d'"*"'sysctl'"* ]]
+    [ ! -e "$FOLDER" ]
+    [ -z "$(ls -A "$SETUP_ROOT/etc")" ]
+    not grep -qE 'docker (stop|rm|pull|build)|up -d|sysctl' "$STUB/calls"
+    STUB_UID=0 run "$SCRIPT" --dry-run --uninstall --purge
+    [ "$status" = 0 ]
+    not grep -qE 'docker (stop|rm|rmi|volume rm)' "$STUB/calls"
+}
+
+@test "a script that comes through a pipe installs, too" {
+    run bash -c 'bash -s -- --yes <"$0"' "$SCRIPT"
+    [ "$status" = 0 ]
+    [ -x "$FOLDER/conntrack-monitor" ]
+}
+
+# --- root ---
+
+@test "as root nobody is asked" {
+    STUB_INFO=root STUB_UID=0 run "$SCRIPT"
+    [ "$status" = 0 ]
+    not called sudo
+}
+
+@test "sudo without a password" {
+    STUB_INFO=root STUB_SUDO=free run "$SCRIPT"
+    [ "$status" = 0 ]
+    [[ $output == *"Docker answers root only: going on with sudo"* ]]
+    [ -x "$FOLDER/conntrack-monitor" ]
+}
+
+@test "the password from standard input" {
+    STUB_INFO=root run bash -c 'printf "%s\nmore\n" "$1" | "$0" -' "$SCRIPT" "$SECRET"
+    [ "$status" = 0 ]
+    [ -x "$FOLDER/conntrack-monitor" ]
+    no_leak
+}
+
+@test "the password as an argument: a warning, and it works" {
+    STUB_INFO=root run "$SCRIPT" "$SECRET"
+    [ "$status" = 0 ]
+    [[ $output == *"warning: the password is now in your shell's history"* ]]
+    [ -x "$FOLDER/conntrack-monitor" ]
+    no_leak
+}
+
+@test "options on both sides of the password" {
+    STUB_INFO=root run "$SCRIPT" --image my/image:2 "$SECRET" --build
+    [ "$status" = 0 ]
+    called "docker build -t my/image:2"
+    no_leak
+}
+
+@test "the password at a prompt, unseen" {
+    STUB_INFO=root run in_terminal "$SECRET" "$SCRIPT"
+    [ "$status" = 0 ]
+    [[ $output == *"Password for sudo:"* ]]
+    [ -x "$FOLDER/conntrack-monitor" ]
+    no_leak
+}
+
+@test "a wrong password is 3 and one line" {
+    for way in argument input; do
+        : >"$STUB/calls"
+        if [ $way = argument ]; then
+            STUB_INFO=root run "$SCRIPT" wrong
+        else
+            STUB_INFO=root run bash -c 'echo wrong | "$0" -' "$SCRIPT"
+            [ "$output" = "error: the password is wrong" ]
+        fi
+        [ "$status" = 3 ]
+        [[ $output == *"error: the password is wrong" ]]
+        [ ! -e "$FOLDER" ]
+    done
+}
+
+@test "an empty password is a wrong one" {
+    STUB_INFO=root run bash -c '"$0" - </dev/null' "$SCRIPT"
+    [ "$status" = 3 ]
+    [ "$output" = "error: the password is wrong" ]
+}
+
+@test "sudo that lets nobody is 3, in its words" {
+    STUB_INFO=root STUB_SUDO=denied run "$SCRIPT" "$SECRET"
+    [ "$status" = 3 ]
+    [[ $output == *"you is not in the sudoers file."* ]]
+}
+
+@test "a password that sudo does not read goes to nobody" {
+    STUB_INFO=root STUB_SUDO=late run "$SCRIPT" "$SECRET"
+    [ "$status" = 0 ]
+    no_leak
+}
+
+@test "no password and no terminal is 3, and what to do" {
+    STUB_INFO=root run bash -c '"$0" </dev/null' "$SCRIPT"
+    [ "$status" = 3 ]
+    [[ $output == *"there is no terminal to ask"* ]]
+}
+
+@test "no sudo is 3" {
+    mkdir "$BATS_TEST_TMPDIR/bare"
+    for program in bash cat dirname env grep id docker; do ln -s "$(type -P $program)" "$BATS_TEST_TMPDIR/bare/$program"; done
+    STUB_INFO=root PATH=$BATS_TEST_TMPDIR/bare run "$SCRIPT"
+    [ "$status" = 3 ]
+    [[ $output == *"there is no sudo"* ]]
+}
+
+@test "a password that is not needed is not used" {
+    run "$SCRIPT" "$SECRET"
+    [ "$status" = 0 ]
+    [[ $output == *"No password was needed."* ]]
+    not called sudo
+    no_leak
+}
+
+@test "ps shows no password once anything has been started" {
+    mkfifo "$STUB/gate"
+    STUB_HANG=$STUB/gate "$SCRIPT" "$SECRET" >"$STUB/out" 2>&1 3>&- &
+    while [ ! -e "$STUB/hangs" ]; do command sleep 0; done
+    found=$(grep -lF -- "$SECRET" /proc/[0-9]*/cmdline 2>/dev/null | grep -v "/$$/" || true)
+    seen=$(for file in $found; do tr '\0' ' ' <"$file"; done | grep -v grep || true)
+    unset STUB_HANG
+    rm "$STUB/hangs"
+    (while ! [ -s "$STUB/done" ]; do timeout 1 bash -c 'exec 5>"$0"' "$STUB/gate" || true; done) 3>&- &
+    wait %1 || true
+    echo done >"$STUB/done"
+    wait
+    [ -z "$seen" ]
+}
+
+@test "no trace shows the password" {
+    STUB_INFO=root run bash -xv "$SCRIPT" "$SECRET"
+    [ "$status" = 0 ]
+    [[ $output != *"$SECRET"* ]]
+    STUB_INFO=root run env SHELLOPTS=xtrace bash -a "$SCRIPT" "$SECRET"
+    [ "$status" = 0 ]
+    [[ $output != *"$SECRET"* ]]
+    no_leak
+}
+
+@test "what root writes is the user's" {
+    STUB_INFO=root STUB_SUDO=free run "$SCRIPT"
+    [ "$(stat -c %u:%g "$FOLDER" "$FOLDER/conntrack-monitor" | sort -u)" = "$(stat -c %u:%g "$HOME")" ]
+}
+
+# --- accounting ---
+
+@test "accounting, now and at boot" {
+    STUB_UID=0 run "$SCRIPT" --enable-accounting
+    [ "$status" = 0 ]
+    called "sysctl -q -w net.netfilter.nf_conntrack_acct=1"
+    grep -qx "net.netfilter.nf_conntrack_acct = 1" "$SETUP_ROOT/etc/sysctl.d/90-conntrack-monitor.conf"
+    grep -qx "options nf_conntrack acct=1" "$SETUP_ROOT/etc/modprobe.d/conntrack-monitor.conf"
+}
+
+@test "accounting wants root, also where docker does not" {
+    STUB_SUDO=free run "$SCRIPT" --enable-accounting
+    [ "$status" = 0 ]
+    [[ $output == *"the kernel's settings want root: going on with sudo"* ]]
+    called "sysctl -q -w"
+}
+
+@test "a kernel that takes no accounting is 3" {
+    STUB_UID=0 STUB_SYSCTL=no run "$SCRIPT" --enable-accounting
+    [ "$status" = 3 ]
+    [[ $output == *"modprobe nf_conntrack"* ]]
+}
+
+# --- uninstalling ---
+
+installed() {
+    STUB_UID=0 "$SCRIPT" --enable-accounting >/dev/null
+    printf '%s\n' container image >>"$STUB/there"
+    : >"$STUB/calls"
+}
+
+@test "uninstall: container, image, folder and settings; the volume stays" {
+    installed
+    STUB_UID=0 run "$SCRIPT" --uninstall
+    [ "$status" = 0 ]
+    called "docker rm -f conntrack-monitor"
+    called "docker rmi an/image:1"
+    not called "volume rm"
+    [ ! -e "$FOLDER" ]
+    [ -z "$(find "$SETUP_ROOT" -type f)" ]
+    [[ $output == *"The databases stay in the volume geoip-data"* ]]
+}
+
+@test "uninstall takes no file of the user's" {
+    installed
+    echo mine >"$FOLDER/notes"
+    STUB_UID=0 run "$SCRIPT" --uninstall
+    [ "$status" = 0 ]
+    [[ $output == *"files of yours"* ]]
+    [ "$(ls -A "$FOLDER")" = notes ]
+}
+
+@test "uninstall where nothing is" {
+    : >"$STUB/there"
+    run "$SCRIPT" --uninstall
+    [ "$status" = 0 ]
+    not grep -qE 'docker (rm|rmi|stop)' "$STUB/calls"
+}
+
+@test "an image that something else uses stays" {
+    installed
+    STUB_UID=0 STUB_RMI=used run "$SCRIPT" --uninstall
+    [ "$status" = 0 ]
+    [[ $output == *"something else uses it"* ]]
+}
+
+@test "purge asks first: yes, no, and nobody there" {
+    installed
+    STUB_UID=0 run in_terminal n "$SCRIPT" --uninstall --purge
+    [ "$status" = 9 ]
+    [ ! -s "$STUB/calls" ]
+    STUB_UID=0 run bash -c '"$0" --uninstall --purge </dev/null' "$SCRIPT"
+    [ "$status" = 9 ]
+    [ ! -s "$STUB/calls" ]
+    STUB_UID=0 run in_terminal y "$SCRIPT" --uninstall --purge
+    [ "$status" = 0 ]
+    called "docker volume rm geoip-data"
+}
+
+@test "purge with --yes asks nobody" {
+    installed
+    STUB_UID=0 run bash -c '"$0" --uninstall --purge --yes </dev/null' "$SCRIPT"
+    [ "$status" = 0 ]
+    called "docker volume rm geoip-data"
+}
+
+@test "uninstall with sudo: asked once, as the user" {
+    installed
+    STUB_INFO=root STUB_SUDO=free run in_terminal y "$SCRIPT" --uninstall --purge
+    [ "$status" = 0 ]
+    called "docker volume rm geoip-data"
+    [ ! -e "$FOLDER" ]
+}
+
+# --- the wrapper ---
+
+wrapper() {
+    "$SCRIPT" >/dev/null
+    : >"$STUB/calls"
+    WRAPPER=$FOLDER/conntrack-monitor
+    echo "2026-11-23 true" >"$STUB/state"
+}
+
+@test "wrapper: help, and wrong words are 2" {
+    wrapper
+    run "$WRAPPER" --help
+    [ "$status" = 0 ]
+    [[ $output == *attach*start*stop*restart*status*logs*update*uninstall* ]]
+    run "$WRAPPER" frob
+    [ "$status" = 2 ]
+    run "$WRAPPER"
+    [ "$status" = 2 ]
+}
+
+@test "wrapper: attach gives the terminal back after detaching, and nobody's terminal has no size" {
+    wrapper
+    run in_terminal "" "$WRAPPER" attach
+    [ "$status" = 0 ]
+    [[ $output == *$'frame read escape sequence'*$'\033[?1049l\033[?25h'*"Detached; it goes on."* ]]
+    called "docker exec conntrack-monitor stty -F /dev/console rows 0 cols 0"
+}
+
+@test "wrapper: while another one looks, the terminal keeps its size" {
+    wrapper
+    mkfifo "$STUB/gate"
+    flock -s "$FOLDER/.viewers" bash -c 'echo >"$STUB/held"; read -r <"$STUB/gate"' 3>&- &
+    while [ ! -e "$STUB/held" ]; do command sleep 0; done
+    run in_terminal "" "$WRAPPER" attach
+    echo >"$STUB/gate"
+    wait
+    [ "$status" = 0 ]
+    not called "docker exec"
+}
+
+@test "wrapper: after q it says what the restart policy does" {
+    wrapper
+    STUB_AFTER="2026-11-24 true" run in_terminal "" "$WRAPPER" attach
+    [[ $output == *"starts it again. To stop it:"* ]]
+    echo "2026-11-23 true" >"$STUB/state"
+    STUB_AFTER="2026-11-23 false" STUB_POLICY=no run in_terminal "" "$WRAPPER" attach
+    [[ $output == *"It has ended. Start it:"* ]]
+    not called "docker exec"
+}
+
+@test "wrapper: nothing to attach to, and nothing to attach with" {
+    wrapper
+    echo "2026-11-23 false" >"$STUB/state"
+    run in_terminal "" "$WRAPPER" attach
+    [ "$status" = 1 ]
+    [[ $output == *"it is not running; try:"* ]]
+    run bash -c '"$0" attach </dev/null' "$WRAPPER"
+    [ "$status" = 2 ]
+    [[ $output == *"wants a terminal"* ]]
+}
+
+@test "wrapper: start, stop, restart, logs, update" {
+    wrapper
+    for word in start stop restart "logs -f" update; do
+        # shellcheck disable=SC2086
+        run "$WRAPPER" $word
+        [ "$status" = 0 ]
+    done
+    called "docker-compose -p conntrack-monitor -f $FOLDER/docker-compose.yml up -d --no-build"
+    called "docker stop conntrack-monitor"
+    called "docker restart conntrack-monitor"
+    called "docker logs -f conntrack-monitor"
+    called "docker-compose -p conntrack-monitor -f $FOLDER/docker-compose.yml pull"
+    STUB_V2=1 run "$WRAPPER" start
+    called "docker compose -p conntrack-monitor"
+}
+
+@test "wrapper: status" {
+    wrapper
+    STUB_STATUS="running, since then, healthy" run "$WRAPPER" status
+    [ "$status" = 0 ]
+    [ "$output" = "conntrack-monitor: running, since then, healthy" ]
+    STUB_STATUS="exited, since then" run "$WRAPPER" status
+    [ "$status" = 1 ]
+    run "$WRAPPER" status
+    [ "$status" = 1 ]
+    [[ $output == *"there is no container"* ]]
+}
+
+@test "wrapper: uninstall" {
+    wrapper
+    run "$WRAPPER" uninstall
+    [ "$status" = 0 ]
+    [ ! -e "$FOLDER" ]
+}
+
+@test "wrapper: through a link, and with sudo where docker wants it" {
+    wrapper
+    ln -s "$WRAPPER" "$HOME/cm"
+    STUB_INFO=root STUB_SUDO=free run "$HOME/cm" stop
+    [ "$status" = 0 ]
+    called "sudo $FOLDER/conntrack-monitor stop"
+    called "docker stop conntrack-monitor"
+}
+
+@test "shellcheck finds nothing" {
+    command -v shellcheck || skip "shellcheck is not installed"
+    sed -n "/<<'WRAPPER'/,/^WRAPPER/p" "$SCRIPT" | sed '1d;$d' >"$BATS_TEST_TMPDIR/wrapper"
+    shellcheck "$ROOT"/*.sh "$ROOT"/scripts/*.sh "$ROOT/.ci/run" "$BATS_TEST_TMPDIR/wrapper" "$BATS_TEST_DIRNAME"/stubs/*
+}
