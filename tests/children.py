@@ -50,17 +50,22 @@ def has_written(pid: int) -> bool:
 
 
 def _event_socket(pid: int) -> tuple[int, list[str]] | None:
-    """The file descriptor of its socket for events, and the socket's row in /proc/net/netlink."""
-    try:
-        links = {os.readlink(f"/proc/{pid}/fd/{fd}"): int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
-        rows = [line.split() for line in Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]]
-    except OSError:
-        return None
-    # sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
-    for row in rows:
-        number = links.get(f"socket:[{row[9]}]")
-        if number is not None and row[1] == NETFILTER and int(row[3], 16) & EVENT_GROUPS:
-            return number, row
+    """The file descriptor of its socket for events, and the socket's row in /proc/net/netlink.
+
+    The kernel walks a hash table for that file, and now and then leaves out a row while others come and go: so a socket
+    that is not there is looked for again.
+    """
+    for _ in range(5):
+        try:
+            links = {os.readlink(f"/proc/{pid}/fd/{fd}"): int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
+            rows = [line.split() for line in Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]]
+        except OSError:
+            return None
+        # sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
+        for row in rows:
+            number = links.get(f"socket:[{row[9]}]")
+            if number is not None and row[1] == NETFILTER and int(row[3], 16) & EVENT_GROUPS:
+                return number, row
     return None
 
 

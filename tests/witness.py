@@ -189,4 +189,5 @@ class Hearing:
             self.since = self._checked  # what the witness writes from now on happened from now on
 
     def whole(self, at: float) -> bool:
+        """Was all heard that happened then?"""
         return any(first < at < last for first, last in (*self.spans, (self.since, self._checked)))
