@@ -20,6 +20,8 @@ import children
 from lab import PATIENCE, Agent, Lab, LabError, TcpConnection, insert_arguments, stop_process, wait_for
 from subjects import Subject
 
+import source
+
 HALFWAY = 6_000  # entries of which a listing is never done at once: 1.3 MB, over the 1 MiB of a pipe
 # SO_RCVBUF of a listener, which the kernel doubles: Linux's default, and room for ten events.
 DEFAULT_BUFFER, TINY_BUFFER = 106_496, 4_096
@@ -500,5 +502,7 @@ class World:
             return not (pid and children.waiting_bytes(pid)) and self.subject.idle()
 
         self.until(drained, "the end of the events")
+        gathered = time.monotonic() + 2 * source.EVENTS_GATHER  # what was in the listener's pipe is read by then
+        self.until(lambda: time.monotonic() > gathered and drained(), "the end of the events")
         self.drained_at = began
         self.on_done()
