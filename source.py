@@ -38,6 +38,7 @@ SETTLED = 30.0  # a child that ran so long was well: its next death starts the b
 FACTS_EVERY = 5.0
 OWN_EVERY = 60.0
 FASTEST, SLOWEST = 0.25, 64.0  # seconds between listings that keys can set
+OPENING, LOOK = 1.0, 0.02  # seconds in which conntrack opens its socket, and between looks for it
 LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
 ASKED_EVERY = 1.0  # seconds between listings that a key asks for, when it is held down
 OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
@@ -146,6 +147,8 @@ class Live:
         due = [self._facts_due, self._own_due]
         if self._events and self._events.child is None:
             due.append(self._events.due)
+        if self._events and self._events.opening:
+            due.append(self.clock() + LOOK)
         if self._listing:
             due.append(self._listing.heard + SILENCE)
         else:
@@ -202,6 +205,8 @@ class Live:
                 self._resync(now)
         child = events.child
         assert child
+        if events.opening and (child.widen() or now - child.started > OPENING):
+            events.opening = False
         for _ in range(BURST):
             data = child.read() if self.clock() - now < BURST_TIME else b""
             if not data:
@@ -394,12 +399,14 @@ class _Restarted:
         self.child: Child | None = None
         self.due = 0.0
         self.well = False
+        self.opening = False  # its socket is still to be widened
         self.failures = 0
 
     def start(self, now: float) -> Problem | None:
         try:
             self.child = Child(self.argv(), EVENTS_GATHER)
             self.child.hurry()
+            self.opening = True
         except OSError as error:
             self._later(now)
             return not_started(self.argv(), error)
@@ -411,7 +418,7 @@ class _Restarted:
             self.failures = 0
         self.child.stop()
         self.child = None
-        self.well = False
+        self.well = self.opening = False
         self._later(now)
 
     def _later(self, now: float) -> None:

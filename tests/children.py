@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import socket
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h: over rmem_max, for root
@@ -85,8 +85,21 @@ def dropped(pid: int) -> int:
     return int(found[1][8]) if found else 0
 
 
+def receive_buffer(pid: int) -> int:
+    """What its socket for events may hold, in bytes of memory; 0 before it listens."""
+    if not listens(pid):
+        return 0
+    with _event_socket_copy(pid) as copy:
+        return copy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+
 def set_receive_buffer(pid: int, size: int) -> None:
     """Give its socket for events another buffer; OSError where pidfd_getfd is not allowed."""
+    with _event_socket_copy(pid) as copy:
+        copy.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+
+
+def _event_socket_copy(pid: int) -> socket.socket:
     found = _event_socket(pid)
     if found is None:
         raise ProcessLookupError(pid, "does not listen to events")
@@ -97,8 +110,7 @@ def set_receive_buffer(pid: int, size: int) -> None:
             raise OSError(ctypes.get_errno(), "pidfd_getfd")
     finally:
         os.close(handle)
-    with closing(socket.socket(fileno=fd)) as copy:
-        copy.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+    return socket.socket(fileno=fd)
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -21,6 +21,7 @@ from lab import PATIENCE, Agent, Lab, LabError, TcpConnection, insert_arguments,
 from subjects import Subject
 
 import source
+from child import SOCKET_SIZE
 
 HALFWAY = 6_000  # entries of which a listing is never done at once: 1.3 MB, over the 1 MiB of a pipe
 # SO_RCVBUF of a listener, which the kernel doubles: Linux's default, and room for ten events.
@@ -188,6 +189,7 @@ class World:
         self.reading = True
         self.troubled_until = 0.0  # until then what the subject knew may have been old
         self.killed = {"events": 0, "listing": 0}
+        self.narrowed: set[int] = set()  # listeners whose socket has Linux's default room again
         self.on_gone: Callable[[list[str], float], None] = lambda _lines, _at: None  # of flows that are gone
         self.on_born: Callable[[list[str]], None] = lambda _lines: None  # flows that are there and had no NEW
         self.on_done: Callable[[], None] = lambda: None  # after each step
@@ -404,10 +406,14 @@ class World:
         def there() -> bool:
             assert self.subject
             pid = self.subject.child("-E")
-            found[:] = [pid] if pid and children.listens(pid) else []
+            roomy = 2 * SOCKET_SIZE  # the program has seen to it, and does not come back to it
+            found[:] = [pid] if pid and (pid in self.narrowed or children.receive_buffer(pid) >= roomy) else []
             return bool(found)
 
         self.until(there, "the listener")
+        if found[0] not in self.narrowed:  # with the program's 16 MiB nothing would ever be lost here
+            children.set_receive_buffer(found[0], DEFAULT_BUFFER)
+            self.narrowed.add(found[0])
         return found[0]
 
     def _fill(self) -> None:
@@ -458,6 +464,7 @@ class World:
         self.troubled_until = time.monotonic()
 
     def _stall(self, step: Step) -> None:
+        self.listener()
         with self._trouble():
             self.reading = False
             for inner in step.inside:

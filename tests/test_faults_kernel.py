@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from children import conntrack_children, receive_buffer, set_receive_buffer
 from faults import OnScreen, Piped, children, is_in_state, rest, wait_for
 from lab import Namespace, conntrack_xml, insert, insert_arguments, kernel_mark, listeners, load
 from terminal import PROGRAM
+
+from child import SOCKET_SIZE
 
 pytestmark = kernel_mark()
 
@@ -138,19 +141,50 @@ def test_the_namespace_is_gone(tmp_path: Path) -> None:
             stream.leave()
 
 
+def stop_during(programs: list[OnScreen | Piped], ns: Namespace, new: range) -> None:
+    """SIGSTOP, so many events, SIGCONT."""
+    for program in programs:
+        os.kill(program.pid, signal.SIGSTOP)
+        wait_for(lambda pid=program.pid: is_in_state(pid, "T"))  # type: ignore[misc]
+    load(ns, entries(new.start, new.stop))
+    for program in programs:
+        os.kill(program.pid, signal.SIGCONT)
+
+
+def listener(program: OnScreen | Piped) -> int:
+    """Its conntrack -E, once the program has given its socket more room."""
+    wait_for(lambda: any(receive_buffer(pid) >= 2 * SOCKET_SIZE for pid in conntrack_children(program.pid, "-E")))
+    return conntrack_children(program.pid, "-E")[0]
+
+
+def test_events_that_come_while_stopped_wait(ns: Namespace, tmp_path: Path) -> None:
+    """The pipe takes 4,500 of them, Linux's default socket 250 more; ours all the rest."""
+    with (
+        OnScreen(tmp_path, size=SIZE, program=inside(ns)) as screen,
+        Piped(tmp_path, program=inside(ns)) as stream,
+    ):
+        begin(ns, screen, stream)
+        listener(screen)
+        listener(stream)
+        stop_during([screen, stream], ns, range(21, 8_020))
+        screen.wait("Connections · 8020")
+        stream.wait(lambda: stream.out.read_text().count('"event":"new"') == 8_000, screen)
+        screen.leave()
+        stream.leave()
+        assert "lost" not in screen.text
+        assert "lost" not in stream.err.read_text()
+
+
 def test_events_lost_while_stopped_are_said_and_made_good(ns: Namespace, tmp_path: Path) -> None:
-    """SIGSTOP, more events than the pipe and the socket hold, SIGCONT."""
+    """More events than the pipe and a socket of Linux's default size hold."""
     with (
         OnScreen(tmp_path, size=SIZE, program=inside(ns)) as screen,
         Piped(tmp_path, program=inside(ns)) as stream,
     ):
         begin(ns, screen, stream)
         for program in (screen, stream):
-            os.kill(program.pid, signal.SIGSTOP)
-            wait_for(lambda pid=program.pid: is_in_state(pid, "T"))  # type: ignore[misc]
-        load(ns, entries(21, 8_020))
-        for program in (screen, stream):
-            os.kill(program.pid, signal.SIGCONT)
+            set_receive_buffer(listener(program), 106_496)
+        stop_during([screen, stream], ns, range(21, 8_020))
         screen.wait("events (ENOBUFS) lost ")
         stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
         screen.wait("Connections · 8020")
