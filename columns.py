@@ -5,6 +5,7 @@ Used by the screen and by ``--once``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -135,7 +136,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         *("asn", "ASN", 8, 8, 130),
         lambda s: f"AS{s.where.asn}" if s.where.asn is not None else "",
-        sortkeys.by_place(lambda w: w.asn),
+        sortkeys.by_place(lambda w: w.asn, none=math.inf),
     ),
     Column("org", "ORG", 12, 28, 110, lambda s: clean(s.where.org or ""), sortkeys.by_place(lambda w: w.org)),
     Column(

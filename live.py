@@ -20,8 +20,9 @@ QUICK = 0.02  # seconds between frames while keys are pressed
 # Ordering the rows takes 1/100 of the time: one key in a hundred at most has to wait for it. Counters change only
 # with a listing, every 10 s, so that it need not be rarer.
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
-# Seconds that a filter goes on before keys have their turn; before less than a page of what a new one finds is shown.
-SLICE, FIRST_SLICE = 0.01, 0.08
+# Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
+# on show; between looks at how far it is.
+SLICE, FIRST_SLICE, PROGRESS = 0.006, 0.08, 0.2
 
 
 class Live(Runner):
@@ -39,6 +40,7 @@ class Live(Runner):
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
+        self.put_off = False  # it needs places that were not looked up yet
         try:
             self.screen.enter()
             while not self._turn():
@@ -56,7 +58,7 @@ class Live(Runner):
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
-        if self.screen.more_keys:
+        if self.screen.more_keys or (self.view.work and not writing):
             until = time.monotonic()
         ready = self.wait(reading, writing, until)
         if self._heed_signals() or self.screen.hung_up:
@@ -77,8 +79,11 @@ class Live(Runner):
                 self._soon()
         if self.screen.pending:
             self.screen.flush()
-        elif time.monotonic() >= self.next_frame:
-            self._draw()
+        else:
+            if self.view.work or time.monotonic() >= self.next_frame:
+                self._order()
+            if time.monotonic() >= self.next_frame:
+                self._draw()
         return self.screen.hung_up
 
     def _now(self) -> float:
@@ -92,8 +97,6 @@ class Live(Runner):
     def _draw(self) -> None:
         self.last_frame = time.monotonic()
         self.next_frame = self.last_frame + FRAME
-        self.geography.begin_frame()
-        self._order()
         width, height = self.screen.size()
         if width <= 0 or height <= 0:
             return
@@ -101,26 +104,32 @@ class Live(Runner):
         self.intake.status.attributions = self.geography.attributions()
         scene = Scene(self.view, self.table, self.intake.status, self.source.name, self.source.live, self.screen.glyphs)
         self.screen.draw(frame(scene, width, height), width, height)
-        if self.geography.short and not self.view.sifting:
+        if self.put_off and not self.view.work:
+            self.put_off = False
             self._soon()
 
     def _order(self) -> None:
         """Put the rows into order if that is due, or go on with it for a moment."""
+        self.geography.begin_frame()
         view, began = self.view, time.monotonic()
 
         def enough() -> bool:
             spent = time.monotonic() - began
             page = len(view.found) >= view.page or not view.partial
-            return spent > SLICE and (page or spent > FIRST_SLICE)
+            return spent > SLICE and (page or self.ordering + spent > FIRST_SLICE)
 
         if not refresh(view, self.table, self._now(), enough):
             return
         self.ordering += time.monotonic() - began
-        if view.sifting:
-            self.next_frame = self.last_frame  # as soon as keys and source have had their turn
-        else:
-            view.due = max(view.due, view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
-            self.ordering = 0.0
+        self.put_off = self.put_off or self.geography.short
+        if view.work:
+            if view.partial:
+                self.next_frame = min(self.next_frame, self.last_frame + PROGRESS)
+            return
+        view.due = max(view.due, view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
+        if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for
+            self.next_frame = min(self.next_frame, max(began, self.last_frame + QUICK))
+        self.ordering = 0.0
 
     def _heed_signals(self) -> bool:
         for number in self.signals.waiting():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import export
-from columns import COLUMNS, shown
-from flow import Flow
+from typing import TYPE_CHECKING
+
 from items import Ended, ListingEnded, Trouble
 from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, TRACKING_CURE, TRACKING_OFF, WELL, Problem
-from rows import arrange
 from runner import Runner, say
+
+if TYPE_CHECKING:
+    from snapshot import Snapshot
 
 MOST_JUNK = 10_000  # lines not understood before --once gives up
 JUNK_CURE = "a look at --via and --conntrack"
@@ -18,6 +19,7 @@ class Once(Runner):
     """``--once``: the table as it is now, as text, JSON or CSV."""
 
     def run(self) -> int:
+        snapshot: Snapshot | None = None
         complete = False
         while not complete and self.problem is None:
             self.wait(())
@@ -35,10 +37,17 @@ class Once(Runner):
                     self.problem = Problem(f"this is not conntrack's: {self.intake.status.unread()[0]}", JUNK_CURE)
                 if complete or self.problem is not None:
                     break
+            if snapshot is None:  # conntrack has been started: now there is time for what takes 20 ms to import
+                from snapshot import Snapshot
+
+                snapshot = Snapshot(self.table, self.wishes)
+            elif self.source.live and not complete:
+                snapshot.look_ahead()
         if self.problem is not None:
             return self.fail()
+        assert snapshot
         self.open_databases()
-        self._print()
+        self.write_out(snapshot.texts(self.intake.newest or 0.0, self.recorded_time()))
         self._say_state()
         return WELL
 
@@ -47,30 +56,6 @@ class Once(Runner):
         most = 0 if complete else MOST_JUNK  # some that write no end of it never end
         status = self.intake.status
         return self.source.live and not status.understood and status.rejects > most
-
-    def _print(self) -> None:
-        context = self.wishes.context
-        context.now = self.intake.newest or 0.0
-        wanted = self.wishes.wanted()
-        flows = [flow for flow in self.table.live.values() if wanted is None or wanted(flow)]
-        limit = self.wishes.limit
-        flows = arrange(flows, self.wishes.sort or "bytes", self.wishes.reverse, context, limit)[:limit]
-        moment = self.recorded_time()
-        if self.wishes.format == "text":
-            self.write_out([self._text(flows)])
-            return
-        line = export.json_line if self.wishes.format == "json" else export.csv_line
-        head = [export.csv_header()] if self.wishes.format == "csv" else []
-        items = (export.item_of(flow.record(), flow, context, "list", moment) for flow in flows)
-        self.write_out([*head, *map(line, items)])
-
-    def _text(self, flows: list[Flow]) -> str:
-        columns = [column for column in COLUMNS if column.key != "natkind"]
-        rows = []
-        for flow in flows:
-            row = shown(flow, self.wishes.context, names=False)
-            rows.append([column.cell(row) for column in columns])
-        return export.text_table([column.title for column in columns], rows, lambda i: columns[i].right)
 
     def _say_state(self) -> None:
         self.say_leftovers()

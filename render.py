@@ -192,7 +192,8 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     if view.paused:
         fact(f"PAUSED, {view.held} events held", "warn")
     if not view.overlay:
-        fact(f"sort {view.sort} {glyphs.falling if _falling(view) else glyphs.rising}")
+        arrow = glyphs.falling if _falling(view) else glyphs.rising
+        fact(f"sort {view.sort} {glyphs.cut if view.reordering else arrow}")
     if view.frozen:
         fact("order held", "warn")
     if view.message:

@@ -6,7 +6,7 @@ list again) goes out as a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from clean import clean
@@ -64,11 +64,12 @@ class View:
     stock: list[Flow] = field(default_factory=list)  # while paused: the flows that were there when it began
     cells: dict[Flow, Shown] = field(default_factory=dict)  # while paused: rows as they were
     made: tuple[object, ...] = ()  # what ``order`` was made for: sort, filter and the like
+    work: Iterator[None] | None = None  # the ordering that goes on
     ranked: list[Flow] = field(default_factory=list)  # all flows in their order, wanted or not
-    found: list[Flow] = field(default_factory=list)  # of these, the wanted ones, as far as ``sifted``
-    sifted: int = 0
-    sifting: bool = False  # the filter has not seen all of ``ranked`` yet
-    partial: bool = False  # ... and what it has found is on show: the filter is a new one
+    ranked_for: tuple[object, ...] = ()  # the part of ``made`` that it was made for
+    ranking: bool = False  # ``work`` has not come to the filter yet
+    found: list[Flow] = field(default_factory=list)  # what the filter has found so far
+    partial: bool = False  # ... and that is on show: it is not yet what was on show before
 
     @property
     def predicate(self) -> Predicate | None:
@@ -77,7 +78,17 @@ class View:
     @property
     def wishes(self) -> tuple[object, ...]:
         """All that the order of the rows depends on, beside the flows themselves."""
-        return self.sort, self.reverse, self.filter, self.closed, self.frozen
+        return self.filter, self.sort, self.reverse, self.closed, self.frozen
+
+    @property
+    def sifting(self) -> bool:
+        """Is what is on show only what a new filter has found so far?"""
+        return self.work is not None and self.partial and not self.ranking
+
+    @property
+    def reordering(self) -> bool:
+        """Is what is on show still in an order that nobody wants any more?"""
+        return self.work is not None and self.partial and self.ranking
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""

@@ -28,13 +28,13 @@ from flows import FlowTable
 from geoip import GeoIP
 from intake import Intake
 from items import Item, Trouble
-from once import Once
 from places import Detail, Place
 from problems import explain, not_started
 from recording import Replay
 from render import ASCII, ROLES, Glyphs, Scene, frame
 from rows import refresh
 from screen import BEGIN, END, ENTER, Screen
+from snapshot import Snapshot
 from view import View, press
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
@@ -220,9 +220,8 @@ def test_no_byte_from_outside_steers_the_terminal(
 
 def is_clean_in_pipes(table: FlowTable, context: Context) -> None:
     """What --once, --json and --csv print goes to terminals, too."""
-    once = Once.__new__(Once)
-    once.wishes = SimpleNamespace(context=context)  # type: ignore[assignment]
-    assert set(obeyed(once._text(list(table.live.values())))) <= {"\n"}
+    wishes = SimpleNamespace(context=context, sort=None, reverse=False, limit=None, format="text", wanted=lambda: None)
+    assert set(obeyed("".join(Snapshot(table, wishes).texts(0.0, None)))) <= {"\n"}  # type: ignore[arg-type]
     for flow in table:
         item = export.item_of(flow.record(), flow, context, "list", "1.5")
         for line in (export.json_line(item), export.csv_line(item)):

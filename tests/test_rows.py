@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 from worlds import flow_lines
 
 import rows
+import snapshot
 from columns import SORTS
 from fields import Context
 from flows import FlowTable
 from parse import cut
 from rows import refresh
+from runner import Wishes
+from snapshot import Snapshot
 from view import View, press
 
 lines = st.lists(flow_lines(), max_size=8).map(b"".join)
@@ -58,7 +62,8 @@ def test_pieces_come_to_the_same(block: bytes, sort: str, word: str) -> None:
     refresh(whole, table, 1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "PIECE", 1)
-        while refresh(pieces, table, 1.0, lambda: True) and pieces.sifting:
+        patch.setattr(rows, "KEYED", 1)
+        while refresh(pieces, table, 1.0, lambda: True) and pieces.work:
             assert pieces.order == whole.order[: len(pieces.order)]
     assert (pieces.order, pieces.fitting, pieces.total) == (whole.order, whole.fitting, whole.total)
 
@@ -67,12 +72,12 @@ def test_what_a_new_filter_has_found_is_shown_at_once() -> None:
     table, view = numbered(5000), View(Context(), sort="source")
     refresh(view, table, 1.0)
     view.set_filter("proto:tcp")
-    assert refresh(view, table, 1.1, after(2))
+    assert refresh(view, table, 1.1, after(2 + 2))  # a table as small as this is put in order first, in two pieces
     assert view.sifting
     assert ports(view) == list(range(0, 2 * rows.PIECE, 2))
     assert view.due == math.inf  # it is not begun anew while it goes on
     assert refresh(view, table, 9.0)
-    assert not view.sifting
+    assert not view.work
     assert (len(view.order), view.fitting, view.total) == (2500, 2500, 5000)
     assert not refresh(view, table, 9.5)
 
@@ -85,7 +90,7 @@ def test_rows_on_show_stay_until_all_new_ones_are_found() -> None:
     press(view, table, "G")
     chosen = view.selected
     refresh(view, table, 3.0, after(1))
-    assert view.sifting
+    assert view.work
     assert len(view.order) == 2500
     refresh(view, table, 3.1)
     assert view.selected is chosen
@@ -108,7 +113,7 @@ def test_a_selection_that_is_not_found_yet_is_not_lost() -> None:
 def test_a_new_filter_takes_the_order_of_a_large_table_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     table, view = numbered(rows.MANY + 1), View(Context(), sort="source")
     refresh(view, table, 1.0)
-    monkeypatch.setattr(rows, "arrange", None)
+    monkeypatch.setattr(rows, "_ranked", None)
     view.set_filter("proto:udp")
     refresh(view, table, 1.1)
     assert ports(view) == list(range(1, rows.MANY + 1, 2))
@@ -117,3 +122,43 @@ def test_a_new_filter_takes_the_order_of_a_large_table_as_it_is(monkeypatch: pyt
     view.due = 0.0
     refresh(view, table, 1.2)
     assert ports(view)[0] == rows.MANY - 1
+
+
+def test_the_old_order_stays_until_the_new_one_is_there() -> None:
+    table, view = numbered(5000), View(Context(), sort="source")
+    refresh(view, table, 1.0)
+    press(view, table, "r")
+    assert refresh(view, table, 1.1, after(1))
+    assert view.reordering
+    assert ports(view)[0] == 0
+    press(view, table, "S")  # a key meanwhile: what was begun is given up
+    assert view.sort == "state"
+    refresh(view, table, 1.2, after(1))
+    assert view.reordering
+    refresh(view, table, 1.3)
+    assert not view.reordering
+    assert ports(view)[:2] == [0, 1]
+    press(view, table, "s")
+    press(view, table, "r")
+    refresh(view, table, 1.4)
+    assert ports(view)[0] == 4999
+
+
+@given(block=lines, later=lines, sort=st.sampled_from(SORTS), word=st.sampled_from(["", "proto:tcp"]))
+def test_keys_made_ahead_change_nothing(block: bytes, later: bytes, sort: str, word: str) -> None:
+    """Also where flows that have keys already end, or others take their place."""
+    wishes = Wishes(Context(), None, None, word, None, sort, False, 0.0, False, True, "json", None, None, None)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "AHEAD", 1)
+        table = FlowTable(linger=0.0)
+        ahead = Snapshot(table, wishes)
+        for part in (block, later):
+            table.begin_listing(0.0)
+            table.listed_all(cut(part)[0], 0.0)
+            ahead.look_ahead()
+            table.end_listing(True, 0.0)
+    assert [*ahead.texts(1.0, None)] == [*Snapshot(table, wishes).texts(1.0, None)]
+    plain = View(Context(), sort=sort)
+    plain.set_filter(word)
+    refresh(plain, table, 1.0)
+    assert [json.loads(text).get("id") for text in ahead.texts(1.0, None)] == [f.record().id for f in plain.order]
