@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import ends
 import sortkeys
@@ -18,6 +19,7 @@ from flow import Flow
 from names import WITH_PORTS, service
 from places import Place
 
+Row = TypeVar("Row")
 TELLING = 10  # the rank of the destination: where there is room for one column, it is this one
 DAY = 86_400
 ESSENTIAL = 60  # the rank up to which columns are squeezed to have all of them at 80 cells
@@ -33,6 +35,7 @@ class Shown:
     remote: str
     now: float
     names: bool  # services by name
+    masked: bool = False  # SNAT has put an address of this host in the source's place
 
     @property
     def live(self) -> bool:
@@ -40,21 +43,24 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column. Widths are cells; ``most`` above ``least`` lets it grow; a low ``rank`` is shown on narrow screens."""
+class Column(Generic[Row]):
+    """A column of rows of one kind.
+
+    Widths are cells; ``most`` above ``least`` lets it grow; a low ``rank`` is shown on narrow screens.
+    """
 
     key: str
     title: str
     least: int
     most: int
     rank: int
-    cell: Callable[[Shown], str]
-    keys: sortkeys.Keys  # what it sorts by
+    cell: Callable[[Row], str]
+    keys: Callable[[Sequence[Any], Context], list[Any]]  # what it sorts by
     right: bool = False
     descending: bool = False  # what one wants to see first: the largest
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
-    brief: Callable[[Shown], str] | None = None  # what the cell says where ``cell`` is too long
+    brief: Callable[[Row], str] | None = None  # what the cell says where ``cell`` is too long
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roomy", self.roomy or self.least)
@@ -63,7 +69,8 @@ class Column:
 def shown(flow: Flow, context: Context, names: bool) -> Shown:
     e = flow.ends()
     remote = ends.remote(e, context.own)
-    return Shown(flow, e, context.where(remote), remote, context.now, names)
+    masked = e.snat and e.reply_dst in context.own
+    return Shown(flow, e, context.where(remote), remote, context.now, names, masked)
 
 
 def end_text(s: Shown, source: bool) -> str:
@@ -96,7 +103,7 @@ def _nat_brief(s: Shown) -> str:
     return "both " + endpoint(s.ends.reply_src, s.ends.reply_sport if s.flow.kind.number in WITH_PORTS else None)
 
 
-def _nat_kind(s: Shown) -> str:
+def nat_kind(s: Shown) -> str:
     kinds = s.ends.nat
     return "both" if len(kinds) == 2 else "".join(kinds)
 
@@ -118,8 +125,8 @@ def _country_brief(s: Shown) -> str:
     return _BRIEF_SCOPES.get(text, text[:4])
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column("proto", "PROTO", 5, 5, 0, lambda s: _protocol_text(s.flow), sortkeys.by_protocol),
+COLUMNS: tuple[Column[Shown], ...] = (
+    Column("proto", "PROTO", 5, 5, 0, lambda s: protocol_text(s.flow), sortkeys.by_protocol),
     Column("state", "STATE", 11, 11, 40, lambda s: s.flow.status(), sortkeys.by_state),
     Column("source", "SOURCE", 15, 47, 30, lambda s: end_text(s, True), sortkeys.by_source, roomy=21, middle=True),
     Column(
@@ -129,7 +136,7 @@ COLUMNS: tuple[Column, ...] = (
         middle=True,
         brief=_destination_number,
     ),
-    Column("natkind", "NAT", 4, 4, 90, _nat_kind, sortkeys.by_nat, descending=True),
+    Column("natkind", "NAT", 4, 4, 90, nat_kind, sortkeys.by_nat, descending=True),
     Column("nat", "NAT", 26, 52, 120, nat_text, sortkeys.by_nat, descending=True, middle=True, brief=_nat_brief),
     Column(*("cc", "CC", 4, 10, 60), country_text, sortkeys.by_place(lambda w: w.country), brief=_country_brief),
     Column("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), sortkeys.by_place(lambda w: w.city)),
@@ -174,11 +181,15 @@ SORTS = tuple(column.key for column in COLUMNS if column.key != "natkind")
 ALIASES = {"src": "source", "dst": "destination", "country": "cc", "protocol": "proto", "pkts": "packets"}
 
 
-def _protocol_text(flow: Flow) -> str:
+def protocol_text(flow: Flow) -> str:
     name = {"icmpv6": "icmp6", "udplite": "udpl"}.get(flow.kind.protocol, flow.kind.protocol)
     if name == "unknown":
         return f"ip{flow.kind.number}" if flow.kind.number < 1000 else str(flow.kind.number)
     return clean(name, 5)
+
+
+def status_text(state: str | None) -> str:
+    return clean(state or "", 11)
 
 
 def rate_text(flow: Flow) -> str:
@@ -196,12 +207,12 @@ def age_text(s: Shown) -> str:
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # it need not tick to be true
 
 
-def fit(width: int, wanted: Sequence[Column] = COLUMNS) -> list[tuple[Column, int]]:
+def fit(width: int, wanted: Sequence[Column[Any]] = COLUMNS) -> list[tuple[Column[Any], int]]:
     """The columns that fit into ``width`` cells (one blank between two), in their order, each with its width.
 
     Columns come by rank; what is left over lets those grow that can.
     """
-    chosen: list[Column] = []
+    chosen: list[Column[Any]] = []
     for column in sorted(wanted, key=lambda c: c.rank):
         candidate = [*chosen, column]
         if column.key == "nat":
@@ -218,7 +229,7 @@ def fit(width: int, wanted: Sequence[Column] = COLUMNS) -> list[tuple[Column, in
     return list(zip(order, _grown(order, width - sum(c.least + 1 for c in order) + 1)))
 
 
-def _grown(columns: Sequence[Column], spare: int) -> list[int]:
+def _grown(columns: Sequence[Column[Any]], spare: int) -> list[int]:
     widths = [column.least for column in columns]
     while spare > 0:
         able = [i for i, column in enumerate(columns) if widths[i] < column.most]

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import ends
 from flow import Flow, Group
@@ -25,6 +26,8 @@ class Context:
     own: Set[str] = field(default_factory=frozenset)
     where: Callable[[str], Place] = lambda _address: NOWHERE
     detail: Callable[[str], Detail] = lambda _address: Detail()
+    mark: Any = None  # relations.Mark: what was known when somebody asked what comes new
+    epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
 
     def __post_init__(self) -> None:
         # An address as text: the same as str, whether it is public and not ours, whether it is ours.
@@ -47,6 +50,20 @@ class Context:
             return there
         here, here_is_far, here_is_own = self._known.get(src) or self._learn(src)
         return here if here_is_far or (there_is_own and not here_is_own) else there
+
+    def sides(self, flow: Flow) -> tuple[str, str, bool]:
+        """The near end, the far end (``remote_address``), and whether the far one has opened the flow."""
+        if flow.plain:
+            return self.sides_of(*flow.addresses())
+        e = flow.ends()
+        far = ends.remote(e, self.own)
+        return (e.reply_src, far, True) if far in (e.src, e.reply_dst) else (e.src, far, False)
+
+    def sides_of(self, src: bytes, dst: bytes) -> tuple[str, str, bool]:
+        """What ``sides`` says of a flow without NAT."""
+        far = self.remote_of(src, dst)
+        here, there = self._known[src][0] if src in self._known else self._learn(src)[0], self._known[dst][0]
+        return (there, here, True) if far == here else (here, there, False)
 
     def _learn(self, address: bytes) -> tuple[str, bool, bool]:
         text = address.decode()
@@ -106,7 +123,7 @@ def _remembering(test: Callable[[str], bool]) -> Callable[[bytes], bool]:
     return answer
 
 
-def _network(value: str) -> Callable[[bytes], bool]:
+def network(value: str) -> Callable[[bytes], bool]:
     """Is an address (as text) in a network (an address, or one with /LENGTH)?"""
     try:
         net = ipaddress.ip_network(value, strict=False)
@@ -124,17 +141,17 @@ def _network(value: str) -> Callable[[bytes], bool]:
 
 
 def _src(value: str, _context: Context) -> Predicate:
-    inside = _network(value)
+    inside = network(value)
     return lambda flow: inside(flow.addresses()[0])
 
 
 def _dst(value: str, _context: Context) -> Predicate:
-    inside = _network(value)
+    inside = network(value)
     return lambda flow: inside(flow.addresses()[1])
 
 
 def _host(value: str, _context: Context) -> Predicate:
-    inside = _network(value)
+    inside = network(value)
 
     def wanted(flow: Flow) -> bool:
         src, dst = flow.addresses()
@@ -199,12 +216,14 @@ def _country(value: str, context: Context) -> Predicate:
 
     def fits(flow: Flow) -> bool:
         place = context.remote(flow)
-        return (place.country or "").lower() == wanted or (place.country_name or "").lower() == wanted
+        return (place.country or "none").lower() == wanted or (place.country_name or "").lower() == wanted
 
     return fits
 
 
 def _asn(value: str, context: Context) -> Predicate:
+    if value.lower() == "none":
+        return lambda flow: context.remote(flow).asn is None
     digits = value[2:] if value[:2].lower() == "as" else value
     if not re.fullmatch(r"[0-9]{1,10}", digits):
         raise ValueError(f"'{value}' is no AS number (15169 or AS15169)")

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fields import FIELDS, Context, Predicate, bare, by_family, by_protocol, by_state
+from fields import Context, Predicate, bare, by_family, by_protocol, by_state
+from relations import FIELDS
 
 MAX_DEPTH = 50  # parentheses and negations within each other; far below Python's recursion limit
 
@@ -137,7 +138,7 @@ class _Parser:
         for part in _split(value):
             plain = part.replace('"', "")
             try:
-                if not plain:
+                if not plain and name.lower() != "new":
                     raise ValueError(f"a value is missing after '{name}:'")
                 parts.append(make(plain, self.context))
             except ValueError as error:

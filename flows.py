@@ -27,6 +27,7 @@ from parse import EVENTS, Cut, kind_of, rest_of
 # The kernel's default maximum is 262,144; four times that bounds a recording that only ever opens flows.
 MAX_LIVE = 1_048_576
 MAX_CLOSED = 50_000
+PAST = 10_000
 HISTORY = 60  # seconds of the events sparkline
 TAPE = 20_000  # events kept for a flow's "life so far"
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
@@ -40,9 +41,12 @@ _ID = re.compile(rb" id=(\d{1,10})(?= labels|$)")
 class FlowTable:
     """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second."""
 
-    def __init__(self, linger: float = 5.0, own: Set[str] = frozenset(), limit: int = MAX_LIVE) -> None:
+    def __init__(
+        self, linger: float = 5.0, own: Set[str] = frozenset(), limit: int = MAX_LIVE, past: int = PAST
+    ) -> None:
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
+        self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the question who it was
         self.linger = linger
         self.limit = limit
         self.own: Set[str] = own
@@ -293,6 +297,7 @@ class FlowTable:
             self.on_inferred(flow)
 
     def _bury(self, flow: Flow) -> None:
+        self.past.append(flow)
         if self.linger <= 0:
             return
         if len(self.closed) >= MAX_CLOSED:

@@ -8,13 +8,16 @@ import time
 
 from geography import Geography
 from items import ListingEnded
+from keys import press
 from problems import WELL
-from render import Scene, frame
+from render import frame
 from rows import refresh
 from runner import FRAME, Runner
+from scene import Scene
 from screen import Screen, take_keyboard
 from signals import Signals
-from view import View, press
+from view import View
+from views import BY_NAME
 
 QUICK = 0.02  # seconds between frames while keys are pressed
 # Ordering the rows takes 1/100 of the time: one key in a hundred at most has to wait for it. Counters change only
@@ -31,7 +34,9 @@ class Live(Runner):
     def run(self) -> int:
         take_keyboard()
         wishes = self.wishes
-        self.view = View(wishes.context, wishes.base(), sort=wishes.sort or "rate", reverse=wishes.reverse)
+        self.view = View(
+            wishes.context, wishes.base(), sort=wishes.sort or "", reverse=wishes.reverse, kind=BY_NAME[wishes.view]
+        )
         self.view.set_filter(wishes.expression)
         self.screen = Screen(wishes.colour, os.environ)
         self.geography = Geography(wishes.plan)

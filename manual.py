@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 import columns
 import names
 import parse
-from view import BINDINGS
+from keys import BINDINGS
 
 EXAMPLES = (
     ("the live screen", "sudo {}"),

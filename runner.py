@@ -14,7 +14,7 @@ import click
 
 from fields import Context, Predicate
 from filters import all_of, compile_filter
-from flows import FlowTable
+from flows import PAST, FlowTable
 from intake import Intake
 from items import Item, Trouble
 from problems import NOT_FOUND, NOT_PERMITTED, Problem
@@ -49,6 +49,8 @@ class Wishes:
     limit: int | None
     record: str | None
     plan: Plan
+    view: str = "connections"
+    past: int = PAST  # closed flows that are kept
     heartbeat: str = ""  # a file that is touched while the loop goes round
 
     def base(self) -> Predicate | None:
@@ -72,7 +74,7 @@ class Runner:
         self.source = source
         self.signals = signals
         self.recorder = recorder
-        self.table = FlowTable(linger=wishes.linger)
+        self.table = FlowTable(linger=wishes.linger, past=wishes.past)
         self.intake = Intake(self.table)
         self.problem: Problem | None = None  # why nothing could ever be read
         self.deaf_until = 0.0  # nobody listens to the source till then

@@ -25,7 +25,7 @@ os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
 import blessed
 from blessed._capabilities import TermcapResponse
 
-from render import ASCII, Glyphs
+from scene import ASCII, Glyphs
 from spans import Line, cells
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J"

@@ -16,7 +16,7 @@ from fields import Context
 from flow import IDLE, Flow, Group
 from places import Place
 
-Keys = Callable[[Sequence[Flow], Context], list[Any]]
+Keys = Callable[[Sequence[Any], Context], list[Any]]
 
 CHUNK = 20_000  # flows whose text is joined: 2 MB
 NO_ADDRESS = 1 << 256  # beyond all addresses
@@ -38,7 +38,7 @@ _BYTES, _PACKETS = (
 )
 
 
-def _found(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def matched(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """The groups of a pattern that fits each text once, at its beginning."""
     for at in range(0, len(texts), CHUNK):
         yield from pattern.findall(b"\n".join(texts[at : at + CHUNK]))
@@ -67,7 +67,7 @@ def by_destination(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 
 def _ends(flows: Sequence[Flow], pattern: re.Pattern[bytes]) -> list[Any]:
-    found = list(_found(pattern, [flow.key for flow in flows]))
+    found = list(matched(pattern, [flow.key for flow in flows]))
     return [
         address + (int(port or icmp_id or 0) if not key else int(key, 16))
         for address, (_text, port, icmp_id, key) in zip(_numbers([ends[0] for ends in found]), found)
@@ -109,7 +109,7 @@ def by_place(pick: Callable[[Place], str | int | None], none: str | float = NO_P
     def keys(flows: Sequence[Flow], context: Context) -> list[Any]:
         remotes = [
             context.remote_of(src, dst) if flow.plain else context.remote_address(flow)
-            for flow, (src, dst) in zip(flows, _found(_ADDRESSES, [flow.key for flow in flows]))
+            for flow, (src, dst) in zip(flows, matched(_ADDRESSES, [flow.key for flow in flows]))
         ]
         found = {address: pick(context.where(address)) for address in set(remotes)}
         facts = {address: none if fact is None else fact for address, fact in found.items()}
@@ -135,11 +135,15 @@ def by_packets(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[Flow], int | None]) -> list[Any]:
     """Sums of two counters; ``total`` reads what the pattern does not fit. Without counters less than zero."""
-    texts = [flow.rest if flow.course.listed is None else _counted(flow) for flow in flows]
     return [
         int(there) + int(back) if there else -1 if (number := total(flow)) is None else number
-        for flow, (there, back) in zip(flows, _found(pattern, texts))
+        for flow, (there, back) in zip(flows, matched(pattern, newest_texts(flows)))
     ]
+
+
+def newest_texts(flows: Sequence[Flow]) -> list[bytes]:
+    """What was said last of each flow's counters."""
+    return [flow.rest if flow.course.listed is None else _counted(flow) for flow in flows]
 
 
 def _counted(flow: Flow) -> bytes:

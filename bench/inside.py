@@ -17,8 +17,9 @@ from flows import FlowTable
 from geography import Geography, Plan
 from intake import Status
 from parse import Splitter, cut
-from render import Scene, frame
+from render import frame
 from rows import refresh
+from scene import Scene
 from view import View
 
 READ = 1 << 17  # as child.py reads

@@ -28,14 +28,16 @@ from flows import FlowTable
 from geoip import GeoIP
 from intake import Intake
 from items import Item, Trouble
+from keys import press
 from places import Detail, Place
 from problems import explain, not_started
 from recording import Replay
-from render import ASCII, ROLES, Glyphs, Scene, frame
+from render import frame
 from rows import refresh
+from scene import ASCII, ROLES, Glyphs, Scene
 from screen import BEGIN, END, ENTER, Screen
 from snapshot import Snapshot
-from view import View, press
+from view import View
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
 # directions, characters without width, private and unassigned ones, lines and paragraphs, half a pair.

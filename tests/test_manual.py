@@ -12,7 +12,7 @@ import pytest
 from terminal import Terminal
 
 import conntrack_monitor
-from view import BINDINGS
+from keys import BINDINGS
 
 NAME = "conntrack-monitor"
 SHELLS = {  # what makes it complete in a fresh shell

@@ -14,10 +14,12 @@ from wcwidth import wcswidth
 from worlds import World, event, feed, keys, line, listing, sizes, text_of, width_of, worlds
 
 from columns import COLUMNS, fit
+from header import sparkline
+from keys import BINDINGS, press
 from problems import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
-from render import ASCII, ROLES, frame, sparkline
+from render import frame
+from scene import ASCII, ROLES
 from spans import cut, cut_middle, wrap
-from view import BINDINGS, press
 
 LONG = "2001:db8:1111:2222:3333:4444:5555:6666"
 
@@ -352,15 +354,15 @@ def test_states_and_change_carry_colour() -> None:
 # --- overlays and the prompt ------------------------------------------------------------------------------------------
 
 
-def test_the_help_is_whole_at_80x24() -> None:
+def test_the_help_is_whole_at_80x42() -> None:
     world = many()
     world.keys("?")
-    text = "\n".join(shown(world))
+    text = "\n".join(shown(world, (80, 42)))
     for binding in BINDINGS:
         assert f"{' '.join(binding.keys)} " in text
         assert binding.text in text
     assert "country:DE" in text
-    assert "lines" not in shown(world)[0]
+    assert "lines" not in shown(world, (80, 42))[0]
 
 
 def test_the_help_can_be_scrolled_to_its_end_on_a_small_screen() -> None:
@@ -565,7 +567,7 @@ def test_ascii_terminals_get_ascii() -> None:
 
 @given(st.lists(st.floats(0, 1e9), max_size=60))
 def test_sparklines_have_a_character_a_value_and_keep_their_order(values: list[float]) -> None:
-    from render import Glyphs
+    from scene import Glyphs
 
     glyphs = Glyphs()
     line_ = sparkline(values, glyphs)

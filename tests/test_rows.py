@@ -16,11 +16,12 @@ import snapshot
 from columns import SORTS
 from fields import Context
 from flows import FlowTable
+from keys import press
 from parse import cut
 from rows import refresh
 from runner import Wishes
 from snapshot import Snapshot
-from view import View, press
+from view import View
 
 lines = st.lists(flow_lines(), max_size=8).map(b"".join)
 

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from worlds import World, line, worlds
 
 import screen as module
-from render import ASCII, ROLES, Glyphs, frame
+from render import frame
+from scene import ASCII, ROLES, Glyphs
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
 from spans import Line, cells, clip
 

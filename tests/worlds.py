@@ -7,14 +7,16 @@ from collections.abc import Iterable, Sequence
 from hypothesis import strategies as st
 
 from fields import Context
+from flow import Flow
 from flows import FlowTable
 from intake import Status
+from keys import BINDINGS, press
 from parse import cut
 from places import Place
-from render import Glyphs, Scene
 from rows import refresh
+from scene import Glyphs, Scene
 from spans import Line, cells
-from view import BINDINGS, View, press
+from view import View
 
 
 def line(
@@ -100,10 +102,10 @@ class World:
 
     def ids(self) -> list[int]:
         """The flows on show in their order, by their ids."""
-        return [flow.record().id or 0 for flow in self.view.order]
+        return [flow.record().id or 0 for flow in self.view.order if isinstance(flow, Flow)]
 
     def selected(self) -> int | None:
-        return None if self.view.selected is None else self.view.selected.record().id
+        return self.view.selected.record().id if isinstance(self.view.selected, Flow) else None
 
     @property
     def scene(self) -> Scene:

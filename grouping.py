@@ -1,0 +1,219 @@
+"""Flows -> one row for all flows of a host, a country, a network, a service: sums over what the flows say.
+
+A flow has a near end (a host of ours, or of a network behind us) and a far one (``remote`` in the JSON). *In* is what
+the far end sends, *out* what the near end does, whoever opened the flow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fields import Context
+from flow import IDLE, Counts, Flow
+from names import WITH_PORTS, service
+from sortkeys import matched, newest_texts
+
+NEW_SPAN = 10.0  # seconds over which new flows are counted
+USERS = 3  # hosts of a service that are named
+
+_ENDS = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
+# Both counters of bytes where the text begins with them, as it mostly does.
+_COUNTER = rb"packets=\d+ bytes=(\d+)"
+_BYTES = re.compile(
+    rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (_COUNTER, _COUNTER), re.M
+)
+
+Item = dict[str, Any]
+
+
+class Sum:
+    """What flows of one key come to. Two of them are equal if their keys are: a selection survives a new count."""
+
+    __slots__ = (
+        "flows",
+        "fresh",
+        "key",
+        "label",
+        "others",
+        "rate_in",
+        "rate_out",
+        "share",
+        "size_in",
+        "size_out",
+        "unreplied",
+    )
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.label = ""  # its name: of a country or a network
+        self.flows = 0
+        self.fresh = 0  # flows whose birth was seen within NEW_SPAN seconds
+        self.unreplied = 0
+        self.rate_in = 0.0  # bytes a second
+        self.rate_out = 0.0
+        self.size_in = 0  # bytes
+        self.size_out = 0
+        self.share = 0.0  # of all flows, bytes or rates, by what is sorted
+        self.others: dict[str, int] = {}  # what is on the other side, each with its flows: countries of a host, ...
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sum) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def rate(self) -> float:
+        return self.rate_in + self.rate_out
+
+    @property
+    def size(self) -> int:
+        return self.size_in + self.size_out
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A way to put flows together: by a part of what a flow belongs to, see ``part``."""
+
+    name: str  # of a row, in JSON
+    by: str
+    other: str  # what is told apart within a row
+    others: str  # its name, in JSON
+    field: str  # the filter's, which selects exactly the flows of a key
+
+    def term(self, key: str) -> str:
+        return f"{self.field}:{key or 'none'}"
+
+
+NEAR = Grouping("host", "near", "country", "countries", "near")
+FAR = Grouping("remote", "far", "near", "hosts", "far")
+COUNTRY = Grouping("country", "country", "near", "hosts", "country")
+NETWORK = Grouping("asn", "network", "near", "hosts", "asn")
+SERVICE = Grouping("service", "service", "near", "hosts", "service")
+
+
+def part(name: str, near: str, far: str, what: str, context: Context) -> str:
+    """What a flow with these ends and this service belongs to: "" where nobody knows its country or network."""
+    if name == "near":
+        return near
+    if name == "far":
+        return far
+    if name == "service":
+        return what
+    place = context.where(far)
+    if name == "country":
+        return place.country or ""
+    return "" if place.asn is None else str(place.asn)
+
+
+def service_key(flow: Flow) -> str:
+    """Protocol and port: "tcp/443"; the protocol alone where it has no ports."""
+    port = flow.ports()[1].decode() if flow.kind.number in WITH_PORTS else ""
+    return _service_key(flow, port)
+
+
+def _service_key(flow: Flow, port: str) -> str:
+    kind = flow.group.kind
+    name = kind.protocol if kind.protocol != "unknown" else f"ip{kind.number}"
+    return f"{name}/{port}" if port else name
+
+
+def service_name(key: str) -> str:
+    """The service's name; "" where it has none."""
+    protocol, _, port = key.partition("/")
+    return service(protocol, int(port)) or "" if port else ""
+
+
+def key_of(flow: Flow, grouping: Grouping, context: Context) -> str:
+    """The key of the row that a flow belongs to."""
+    near, far, _ = context.sides(flow)
+    return part(grouping.by, near, far, service_key(flow), context)
+
+
+class Tally:
+    """Adds flows up, as many at a time as there is time for."""
+
+    def __init__(self, grouping: Grouping, context: Context) -> None:
+        self.sums: dict[str, Sum] = {}
+        self.flows = 0
+        self._grouping, self._context = grouping, context
+
+    def add(self, flows: Sequence[Flow]) -> None:
+        """Add live flows. 3 us each."""
+        context, newborn = self._context, self._context.now - NEW_SPAN
+        texts = newest_texts(flows)
+        self.flows += len(flows)
+        for flow, (src, dst, port), (there, back) in zip(
+            flows, matched(_ENDS, [flow.key for flow in flows]), matched(_BYTES, texts)
+        ):
+            near, far, inward = context.sides_of(src, dst) if flow.plain else context.sides(flow)
+            sum_, other = self._of(near, far, _service_key(flow, port.decode()))
+            sum_.flows += 1
+            sum_.others[other] = sum_.others.get(other, 0) + 1
+            course = flow.course
+            if course.exact and flow.born > newborn:
+                sum_.fresh += 1
+            if b"[UNREPLIED]" in flow.rest and "UNREPLIED" in flow.flags():
+                sum_.unreplied += 1
+            if there:
+                sent, answered = int(there), int(back)
+            else:
+                counts = flow.counts() or Counts(0, 0, 0, 0)
+                sent, answered = counts.original_bytes, counts.reply_bytes
+            rates = course.rates
+            if inward:
+                sum_.size_in += sent
+                sum_.size_out += answered
+            else:
+                sum_.size_out += sent
+                sum_.size_in += answered
+            if rates is not None and rates is not IDLE:
+                sum_.rate_in += rates[not inward]
+                sum_.rate_out += rates[inward]
+
+    def _of(self, near: str, far: str, what: str) -> tuple[Sum, str]:
+        grouping, context = self._grouping, self._context
+        key = part(grouping.by, near, far, what, context)
+        sum_ = self.sums.get(key)
+        if sum_ is None:
+            sum_ = self.sums[key] = Sum(key)
+        if grouping.by in ("country", "network") and not sum_.label:
+            place = context.where(far)
+            sum_.label = (place.country_name if grouping.by == "country" else place.org) or ""
+        return sum_, part(grouping.other, near, far, what, context)
+
+
+def shares(sums: Iterable[Sum], by: str) -> None:
+    """Set each row's share of the whole: of its flows, rates, or (by all other columns) bytes; flows if none moved."""
+    rows = list(sums)
+    value: Callable[[Sum], float] = {
+        "flows": lambda s: float(s.flows),
+        "rate": lambda s: s.rate,
+    }.get(by, lambda s: float(s.size))
+    whole = sum(map(value, rows))
+    if not whole:
+        value = lambda s: float(s.flows)  # noqa: E731
+        whole = sum(map(value, rows))
+    for row in rows:
+        row.share = value(row) / whole if whole else 0.0
+
+
+def item_of(row: Sum, grouping: Grouping) -> Item:
+    """The JSON object of a row."""
+    item: Item = {"view": grouping.name, grouping.name: row.key or None}
+    if grouping is SERVICE and (name := service_name(row.key)):
+        item["name"] = name
+    return {
+        **item,
+        "flows": row.flows,
+        "new_per_second": round(row.fresh / NEW_SPAN, 3),
+        "rate_in": round(row.rate_in, 1),
+        "rate_out": round(row.rate_out, 1),
+        "bytes_in": row.size_in,
+        "bytes_out": row.size_out,
+        "unreplied": row.unreplied,
+        grouping.others: sorted(other for other in row.others if other),
+    }

@@ -1,0 +1,290 @@
+"""The keys: one table, which also makes the help, and what each of them does to the view.
+
+Pure: keys come in as names ("down", "f1", "/"); what has to happen outside (quit, list again) goes out as a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from clean import clean
+from flows import FlowTable
+from grouping import Sum
+from prompt import edit
+from relations import Mark
+from sumcolumns import Happening
+from view import GEO_MODES, Came, Prompt, View
+from views import VIEWS
+
+Action = Callable[[View, FlowTable], str]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Keys that do the same; the first is the one that help and footer show. ``brief``: its word in the footer."""
+
+    keys: tuple[str, ...]
+    action: Action
+    text: str
+    brief: str = ""
+
+
+def _quit(_view: View, _table: FlowTable) -> str:
+    return "quit"
+
+
+def _help(view: View, _table: FlowTable) -> str:
+    view.overlay, view.scroll = "help", 0
+    return ""
+
+
+def _back(view: View, _table: FlowTable) -> str:
+    """Esc: overlay, then filter, then selection."""
+    if view.overlay:
+        view.overlay = ""
+    elif view.trail:
+        came = view.trail.pop()
+        view.show(came.kind.name)
+        view.set_filter(came.filter)
+        view.selected = came.selected
+    elif view.filter:
+        view.set_filter("")
+    else:
+        view.selected = view.flow = None
+        view.at = view.top = 0
+    return ""
+
+
+def _details(view: View, _table: FlowTable) -> str:
+    """Everything about a flow; of a sum the flows that it is made of."""
+    if view.selected is None:
+        view.select(view.top)
+    if isinstance(view.selected, Sum) and view.kind.grouping is not None:
+        came = Came(view.kind, view.filter, view.selected)
+        term = view.kind.grouping.term(view.selected.key)
+        view.flow = None
+        view.show("connections")
+        view.set_filter(f"({view.filter}) {term}" if " or " in view.filter.lower() else f"{view.filter} {term}".strip())
+        view.trail.append(came)
+    elif view.order:
+        view.overlay, view.scroll = "details", 0
+    return ""
+
+
+def _show(name: str) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        view.trail = []
+        view.show(name)
+        return ""
+
+    return action
+
+
+def _next_view(step: int) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        names = [kind.name for kind in VIEWS if kind.key]
+        at = names.index("hosts" if view.kind.name == "remotes" else view.kind.name)
+        view.trail = []
+        view.show(names[(at + step) % len(names)])
+        return ""
+
+    return action
+
+
+def _turn(view: View, _table: FlowTable) -> str:
+    """The other end; on the map the other measure."""
+    if view.kind.name == "map":
+        view.sort = "rate" if view.sort == "flows" else "flows"
+        view.due = 0.0
+    elif view.kind.name in ("hosts", "remotes"):
+        view.show("remotes" if view.kind.name == "hosts" else "hosts")
+    return ""
+
+
+def _mark(view: View, _table: FlowTable) -> str:
+    """From now on what comes new is shown as new; a second time forgets it."""
+    if view.context.mark is not None:
+        view.context.mark = None
+        view.message = "mark taken away"
+    else:
+        view.context.mark = Mark(view.context.now)
+        view.message = "marked: what is new from now on is highlighted; the filter new: selects it"
+    view.due = 0.0
+    return ""
+
+
+def _health(view: View, _table: FlowTable) -> str:
+    view.overlay, view.scroll = ("" if view.overlay == "health" else "health"), 0
+    return ""
+
+
+def _hosts(view: View, _table: FlowTable) -> str:
+    view.hosts = not view.hosts
+    view.message = (
+        "names of hosts: the resolver sees which addresses you look at" if view.hosts else "no names of hosts"
+    )
+    return ""
+
+
+def _export(view: View, _table: FlowTable) -> str:
+    text = f"conntrack-{view.kind.name}.json"
+    view.overlay = ""
+    view.prompt = Prompt(text, len(text), "", purpose="export")
+    return ""
+
+
+def _wish(word: str) -> Action:
+    return lambda _view, _table: word
+
+
+def _move(step: Callable[[View], int]) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        if view.overlay:
+            view.scroll = max(0, view.scroll + step(view))
+        elif view.selected is None and step(view) > 0:
+            view.select(view.top + (step(view) if step(view) > 1 else 0))
+        else:
+            view.select(view.at + step(view))
+        return ""
+
+    return action
+
+
+def _sort_by(step: int) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        sorts = view.kind.sorts
+        view.sort = sorts[(sorts.index(view.sort) + step) % len(sorts)]
+        view.reverse = view.frozen = False
+        view.due = 0.0
+        return ""
+
+    return action
+
+
+def _reverse(view: View, _table: FlowTable) -> str:
+    view.reverse = not view.reverse
+    view.frozen = False
+    view.due = 0.0
+    return ""
+
+
+def _filter(view: View, _table: FlowTable) -> str:
+    view.overlay = ""
+    text = clean(view.filter, 500)  # --filter may hold what no key types
+    view.prompt = Prompt(text, len(text), view.filter)
+    return ""
+
+
+def _pause(view: View, table: FlowTable) -> str:
+    view.paused = not view.paused
+    view.held = 0
+    view.events_at_pause = table.events
+    view.cells = {}
+    view.stock = list(table) if view.paused else []
+    view.tape = [Happening(*event) for event in table.tape] if view.paused else []
+    view.due = 0.0
+    return ""
+
+
+def _freeze(view: View, _table: FlowTable) -> str:
+    view.frozen = not view.frozen
+    view.due = 0.0
+    return ""
+
+
+def _names(view: View, _table: FlowTable) -> str:
+    view.names = not view.names
+    return ""
+
+
+def _closed(view: View, _table: FlowTable) -> str:
+    view.closed = not view.closed
+    view.due = 0.0
+    return ""
+
+
+def _geo(view: View, _table: FlowTable) -> str:
+    view.geo = GEO_MODES[(GEO_MODES.index(view.geo) + 1) % len(GEO_MODES)]
+    view.message = f"geography: {view.geo}"
+    return ""
+
+
+def _shift(step: int) -> Action:
+    def action(view: View, _table: FlowTable) -> str:
+        view.shift = max(0, min(view.shift + step, len(view.kind.columns) - 1))
+        return ""
+
+    return action
+
+
+def _redraw(view: View, _table: FlowTable) -> str:
+    view.due = 0.0
+    return "redraw"
+
+
+BINDINGS: tuple[Binding, ...] = (
+    Binding(("?", "h", "f1"), _help, "this help", "help"),
+    Binding(("q", "ctrl-c", "f10"), _quit, "quit", "quit"),
+    Binding(("/", "f4", "\\"), _filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"),
+    Binding(("enter",), _details, "everything about the selected flow; of a host or the like its flows", "details"),
+    Binding(("tab", "]"), _next_view(1), "next view", "view"),
+    Binding(("shift-tab", "["), _next_view(-1), "view before"),
+    Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),
+    Binding(("S", "<"), _sort_by(-1), "sort by the column before"),
+    Binding(("r", "I"), _reverse, "sort the other way round", "reverse"),
+    Binding(("space", "p"), _pause, "pause: the screen holds still, nothing is missed", "pause"),
+    Binding(("esc",), _back, "back: close this, then clear the filter, then drop the selection"),
+    Binding(("down", "j"), _move(lambda _v: 1), "next flow"),
+    Binding(("up", "k"), _move(lambda _v: -1), "flow before"),
+    Binding(("pgdn", "ctrl-f"), _move(lambda v: v.page), "a page down"),
+    Binding(("pgup", "ctrl-b"), _move(lambda v: -v.page), "a page up"),
+    Binding(("ctrl-d",), _move(lambda v: max(1, v.page // 2)), "half a page down"),
+    Binding(("ctrl-u",), _move(lambda v: -max(1, v.page // 2)), "half a page up"),
+    Binding(("g", "home"), _move(lambda v: -len(v.order) - 9999), "first flow"),
+    Binding(("G", "end"), _move(lambda v: len(v.order) + 9999), "last flow"),
+    Binding(("right",), _shift(1), "columns further right"),
+    Binding(("left",), _shift(-1), "columns further left"),
+    Binding(("n",), _names, "ports by name or by number", "names"),
+    Binding(("c",), _geo, "geography columns: auto, country, network, city, off", "geo"),
+    Binding(("z",), _closed, "show or hide closed flows"),
+    Binding(("t", "f5"), _turn, "hosts: near or far side; map: by flows or by rate"),
+    Binding(("H",), _health, "health of the table, whole", "health"),
+    Binding(("m",), _mark, "mark: from now on show what is new (filter new:)"),
+    Binding(("N",), _hosts, "names of hosts: asks a resolver"),
+    Binding(("y",), _wish("copy"), "copy the selected row"),
+    Binding(("e", "ctrl-e"), _export, "export what is on show: .json or .csv"),
+    Binding(("x", "f9", "delete"), _wish("delete"), "delete from the kernel's table (--allow-delete)"),
+    Binding(("o",), _freeze, "hold the order of the rows"),
+    Binding(("+",), _wish("faster"), "list more often"),
+    Binding(("-",), _wish("slower"), "list less often"),
+    Binding(("ctrl-l",), _redraw, "draw the screen anew and list at once"),
+)
+BINDINGS = (
+    BINDINGS[:1]
+    + tuple(Binding((kind.key,), _show(kind.name), f"view: {kind.title.lower()}") for kind in VIEWS if kind.key)
+    + BINDINGS[1:]
+)
+BY_NAME = {key: binding for binding in BINDINGS for key in binding.keys}
+
+
+def press(view: View, table: FlowTable, key: str) -> str:
+    """Do what a key means. Returns "", or what is to be done outside: "quit", "redraw", "copy", "export NAME", ..."""
+    view.message = ""
+    if view.prompt is not None:
+        if key == "ctrl-c":
+            return "quit"
+        return edit(view, view.prompt, key)
+    binding = BY_NAME.get(key)
+    if view.overlay in ("help", "health") and (binding is None or binding.action not in _SCROLLING):
+        view.overlay = ""
+        return "quit" if binding is not None and binding.action is _quit else ""
+    if binding is None:
+        return ""
+    if view.overlay == "details" and key == "enter":
+        view.overlay = ""
+        return ""
+    return binding.action(view, table)
+
+
+_SCROLLING = [BY_NAME[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
