@@ -364,6 +364,8 @@ def _check_combinations(ctx: click.Context, options: dict[str, Any]) -> None:
     if options["as_json"] and options["as_csv"]:
         raise click.UsageError("--json and --csv exclude each other.")
     _check_sort(options["sort"], options["view"])
+    if options["view"] != "connections" and (options["as_json"] or options["as_csv"]) and not options["once"]:
+        raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
     if options["limit"] is not None and not options["once"]:
         raise click.UsageError("--limit goes with --once.")
     given = click.core.ParameterSource.COMMANDLINE

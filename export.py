@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -188,6 +188,15 @@ def csv_header() -> str:
 
 def csv_line(item: Item) -> str:
     return csv_row([_csv_cell(item, column) for column in CSV_COLUMNS])
+
+
+def csv_of(items: Sequence[Item]) -> Iterator[str]:
+    """Objects that have no lists of columns of their own: those of the first, and what others have beyond it."""
+    columns = list(dict.fromkeys(key for item in items for key in item))
+    if columns:
+        yield csv_row(columns)
+    for item in items:
+        yield csv_row([_csv_cell(item, column) for column in columns])
 
 
 def csv_row(cells: Sequence[str]) -> str:

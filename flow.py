@@ -167,6 +167,11 @@ class Flow:
         """The newest line about this flow, as the parser cuts it."""
         return self._row(self.rest)
 
+    def line(self) -> str:
+        """The newest line about this flow, as `conntrack -L` prints it."""
+        _, _, head, timeout, state, original, *rest = self.row
+        return b"".join((head, timeout, state, original, *rest[4:])).decode("utf-8", "replace")
+
     def _row(self, rest: bytes) -> Cut:
         timeout = b"" if self.timeout is None else b"%d " % self.timeout
         state = b"" if self.state is None else self.state.encode() + b" "

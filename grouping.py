@@ -202,10 +202,12 @@ def shares(sums: Iterable[Sum], by: str) -> None:
 
 
 def item_of(row: Sum, grouping: Grouping) -> Item:
-    """The JSON object of a row."""
-    item: Item = {"view": grouping.name, grouping.name: row.key or None}
-    if grouping is SERVICE and (name := service_name(row.key)):
-        item["name"] = name
+    """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second."""
+    names = {"country": "country_name", "network": "org"}
+    item: Item = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
+    label = service_name(row.key) if grouping is SERVICE else row.label
+    if label:
+        item[names.get(grouping.by, "name")] = label
     return {
         **item,
         "flows": row.flows,
@@ -215,5 +217,6 @@ def item_of(row: Sum, grouping: Grouping) -> Item:
         "bytes_in": row.size_in,
         "bytes_out": row.size_out,
         "unreplied": row.unreplied,
+        "share": round(row.share, 6),
         grouping.others: sorted(other for other in row.others if other),
     }

@@ -227,7 +227,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("?", "h", "f1"), _help, "this help", "help"),
     Binding(("q", "ctrl-c", "f10"), _quit, "quit", "quit"),
     Binding(("/", "f4", "\\"), _filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"),
-    Binding(("enter",), _details, "everything about the selected flow; of a host or the like its flows", "details"),
+    Binding(("enter",), _details, "all about the selected flow; of a host or the like its flows", "details"),
     Binding(("tab", "]"), _next_view(1), "next view", "view"),
     Binding(("shift-tab", "["), _next_view(-1), "view before"),
     Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),

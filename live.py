@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 
+from exporting import copied, export
 from geography import Geography
 from items import ListingEnded
 from keys import press
@@ -45,6 +47,7 @@ class Live(Runner):
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
+        self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
         try:
             self.screen.enter()
@@ -63,7 +66,7 @@ class Live(Runner):
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
-        if self.screen.more_keys or (self.view.work and not writing):
+        if self.screen.more_keys or self.exporting is not None or (self.view.work and not writing):
             until = time.monotonic()
         ready = self.wait(reading, writing, until)
         if self._heed_signals() or self.screen.hung_up:
@@ -82,6 +85,8 @@ class Live(Runner):
             if self.geography.fresh:
                 self.geography.fresh = False
                 self._soon()
+        if self.exporting is not None:
+            self._export()
         if self.screen.pending:
             self.screen.flush()
         else:
@@ -157,11 +162,32 @@ class Live(Runner):
             if wish == "redraw":
                 self.screen.repaint()
                 self.source.list_now()
+            if wish == "copy":
+                self._copy()
+            if wish.startswith("export "):
+                self.exporting = export(self.view, wish.partition(" ")[2], self.recorded_time())
             if wish in ("faster", "slower"):
                 seconds = self.source.pace(0.5 if wish == "faster" else 2.0)
                 self.view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
         self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
         return False
+
+    def _copy(self) -> None:
+        """The selected row goes to the terminal's clipboard."""
+        text = copied(self.view)
+        if text:
+            self.screen.copy(text)
+        self.view.message = "copied, if this terminal lets programs copy (OSC 52)" if text else "nothing is selected"
+
+    def _export(self) -> None:
+        """Go on with an export for a moment."""
+        began = time.monotonic()
+        for words in self.exporting or ():
+            self.view.message = words
+            if time.monotonic() - began > SLICE:
+                return
+        self.exporting = None
+        self._soon()
 
     def recording_stopped(self, words: str) -> None:
         self.intake.status.recording = words

@@ -5,7 +5,6 @@ address, what is new.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -124,11 +123,6 @@ def _at(value: str, context: Context) -> Predicate:
         return flow.born < start + max(whole_minute, 1) and (ended is None or ended >= start)
 
     return fits
-
-
-def epoch_of(clock: float) -> float:
-    """What to add to a source's clock for seconds since 1970."""
-    return time.time() - clock
 
 
 FIELDS: dict[str, Callable[[str, Context], Predicate]] = {

@@ -80,6 +80,7 @@ class Runner:
         self.deaf_until = 0.0  # nobody listens to the source till then
         self.next_beat = 0.0 if wishes.heartbeat else None
         self.said: set[str] = set()
+        wishes.context.epoch = time.time() - source.clock() if source.live else 0.0
 
     def run(self) -> int:
         """Until there is nothing more to do; returns the exit code."""

@@ -7,6 +7,7 @@ unwritten no new one is made: a viewer that stalls costs frames, never events.
 
 from __future__ import annotations
 
+import base64
 import codecs
 import contextlib
 import os
@@ -66,8 +67,12 @@ _KEY_NAMES = {
     "KEY_BACKSPACE": "backspace",
     "KEY_DELETE": "delete",
     "KEY_F1": "f1",
+    "KEY_TAB": "tab",
+    "KEY_BTAB": "shift-tab",
     "KEY_F4": "f4",
+    "KEY_F5": "f5",
     "KEY_F6": "f6",
+    "KEY_F9": "f9",
     "KEY_F10": "f10",
 }
 
@@ -292,6 +297,11 @@ class Screen:
             parts.append(text)
         return "".join(parts) + ("\x1b[0m" if current else "")
 
+    def copy(self, text: str) -> None:
+        """Hand a text to the terminal's clipboard (OSC 52); terminals that don't know of it say nothing."""
+        if not self.dumb:
+            self._write(b"\x1b]52;c;" + base64.b64encode(text.encode("utf-8", "replace")) + b"\a")
+
     # --- writing ---
 
     def _write(self, data: bytes) -> None:
@@ -377,6 +387,8 @@ def _key_name(key: blessed.keyboard.Keystroke) -> str:
         return "space"
     if text in ("\r", "\n"):
         return "enter"
+    if text == "\t":
+        return "tab"
     if text in ("\x7f", "\x08"):
         return "backspace"
     if len(text) == 1 and ord(text) < 32:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import compress, islice
 from operator import is_
 from typing import Any
 
 import export
-from columns import BY_KEY, COLUMNS, shown
+from columns import shown
+from fields import Context
 from flow import Flow
 from flows import FlowTable
+from grouping import Tally, item_of, shares
 from rows import in_order
 from runner import Wishes
+from sumcolumns import Happening, HappeningShown, SumShown
+from views import BY_NAME, Kind
 
 AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
 STEADY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
+
+
+def texts_of(kind: Kind, rows: Sequence[Any], format: str, context: Context, moment: str | None) -> Iterator[str]:
+    """Rows of a view as JSON lines or CSV; flows and events as a stream tells them."""
+    if kind.grouping is not None:
+        items = [item_of(row, kind.grouping) for row in rows]
+        yield from map(export.json_line, items) if format == "json" else export.csv_of(items)
+        return
+    if format == "csv":
+        yield export.csv_header()
+    line = export.json_line if format == "json" else export.csv_line
+    for row in rows:
+        if not isinstance(row, Happening):
+            yield line(export.item_of(row.record(), row, context, "list", moment))
+            continue
+        record = row.flow.record()
+        record.state = row.state
+        yield line(export.item_of(record, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
 
 
 class Snapshot:
@@ -23,47 +45,68 @@ class Snapshot:
 
     def __init__(self, table: FlowTable, wishes: Wishes) -> None:
         self.table, self.wishes = table, wishes
-        self._sort = wishes.sort or "bytes"
-        self._flows: list[Flow] = []  # the first of the table, and the keys to sort them by
-        self._keys: list[Any] = []
+        self._kind = BY_NAME[wishes.view]
+        self._sort = wishes.sort or self._kind.once or self._kind.sort
+        self._keys: list[Any] = []  # of the first flows of the table, which are these
+        self._flows: list[Flow] = []
 
     def look_ahead(self) -> None:
         """Make sort keys while conntrack goes on: 0.15 s of 200,000 flows are not to come after its last line."""
         missing = len(self.table) - len(self._flows)
-        if self._sort in STEADY and missing >= AHEAD:
+        if self._kind.name == "connections" and self._sort in STEADY and missing >= AHEAD:
             new = list(islice(reversed(self.table.live.values()), missing))[::-1]
             self._flows += new
-            self._keys += BY_KEY[self._sort].keys(new, self.wishes.context)
+            self._keys += self._kind.column(self._sort).keys(new, self.wishes.context)
 
     def texts(self, now: float, moment: str | None) -> Iterator[str]:
         """The lines; ``now`` on the flows' clock, ``moment`` in seconds since 1970."""
-        context = self.wishes.context
-        context.now = now
-        flows = self._chosen()
+        self.wishes.context.now = now
+        rows = self._first(*self._rows())
         if self.wishes.format == "text":
-            yield self._text(flows)
-            return
-        if self.wishes.format == "csv":
-            yield export.csv_header()
-        line = export.json_line if self.wishes.format == "json" else export.csv_line
-        for flow in flows:
-            yield line(export.item_of(flow.record(), flow, context, "list", moment))
+            yield self._text(rows)
+        else:
+            yield from texts_of(self._kind, rows, self.wishes.format, self.wishes.context, moment)
 
-    def _chosen(self) -> list[Flow]:
-        column, flows, keys = BY_KEY[self._sort], list(self.table.live.values()), self._keys
-        if not all(map(is_, self._flows, flows)) or len(flows) < len(keys):
-            keys = []  # some of the first are there no longer
-        keys = keys + column.keys(flows[len(keys) :], self.wishes.context)
-        wanted, limit = self.wishes.wanted(), self.wishes.limit
-        if wanted is not None:
-            fitting = [wanted(flow) for flow in flows]
-            flows, keys = list(compress(flows, fitting)), list(compress(keys, fitting))
-        return in_order(flows, keys, column.descending != self.wishes.reverse, limit)[:limit]
+    def _rows(self) -> tuple[list[Any], list[Any]]:
+        """The rows that are wanted and their sort keys."""
+        context, column, wanted = self.wishes.context, self._kind.column(self._sort), self.wishes.wanted()
+        flows: list[Flow] = list(self.table.live.values())
+        rows: list[Any] = flows
+        keys = self._keys
+        if self._kind.rows == "events":
+            tape = [Happening(*event) for event in self.table.tape]
+            rows = [happening for happening in tape if wanted is None or wanted(happening.flow)][::-1]
+        elif self._kind.grouping is not None:
+            tally = Tally(self._kind.grouping, context)
+            tally.add(flows if wanted is None else list(filter(wanted, flows)))
+            rows = list(tally.sums.values())
+            shares(rows, self._sort)
+        else:
+            if self._kind.name == "nat":
+                flows = rows = [flow for flow in [*flows, *self.table.past] if flow.ends().nat]
+            if not all(map(is_, self._flows, flows)) or len(flows) < len(keys):
+                keys = []  # some of the first are there no longer
+            keys = keys + column.keys(flows[len(keys) :], context)
+            if wanted is not None:
+                fitting = [wanted(flow) for flow in flows]
+                rows, keys = list(compress(flows, fitting)), list(compress(keys, fitting))
+            return rows, keys
+        return rows, column.keys(rows, context)
 
-    def _text(self, flows: list[Flow]) -> str:
-        columns = [column for column in COLUMNS if column.key != "natkind"]
-        rows = []
-        for flow in flows:
-            row = shown(flow, self.wishes.context, names=False)
-            rows.append([column.cell(row) for column in columns])
-        return export.text_table([column.title for column in columns], rows, lambda i: columns[i].right)
+    def _first(self, rows: list[Any], keys: list[Any]) -> list[Any]:
+        limit = self.wishes.limit
+        return in_order(rows, keys, self._kind.falling(self._sort, self.wishes.reverse), limit)[:limit]
+
+    def _text(self, rows: list[Any]) -> str:
+        columns = [column for column in self._kind.columns if column.key != "natkind"]
+        context, lines = self.wishes.context, []
+        for row in rows:
+            cells: Any
+            if isinstance(row, Flow):
+                cells = shown(row, context, names=False)
+            elif isinstance(row, Happening):
+                cells = HappeningShown(row, context, names=False)
+            else:
+                cells = SumShown(row, context.where, "#", "")
+            lines.append([column.cell(cells) for column in columns])
+        return export.text_table([column.title for column in columns], lines, lambda i: columns[i].right)

@@ -1,0 +1,56 @@
+"""What is on show, put into a file: JSON lines or CSV, readable by its owner only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from clean import clean, printable
+from export import json_line
+from grouping import Sum, item_of
+from snapshot import texts_of
+from sumcolumns import Happening
+from view import View
+
+COPIED = 4000  # characters; terminals take at least so many
+PIECE = 200  # rows between two looks at the clock: 6 ms
+
+
+def export(view: View, name: str, moment: str | None) -> Iterator[str]:
+    """Write the rows on show into a new file; it may be left off at each yield. Yields words for people.
+
+    CSV where the name ends so, else JSON lines. A file that is there already is never written over.
+    """
+    path = os.path.expanduser(name)
+    shown = clean(path, 200)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        yield f"not exported: {shown} exists"
+        return
+    except (OSError, ValueError) as error:  # a name with a NUL
+        yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
+        return
+    rows, written = list(view.order), 0
+    try:
+        with open(fd, "w", encoding="utf-8", errors="replace") as file:
+            format = "csv" if path.lower().endswith(".csv") else "json"
+            for text in texts_of(view.kind, rows, format, view.context, moment):
+                file.write(text)
+                written += 1
+                if written % PIECE == 0:
+                    yield f"exporting: {written} of {len(rows)}"
+    except OSError as error:
+        yield f"not exported: {error.strerror}: {shown}"
+        return
+    rows_word = "row" if len(rows) == 1 else "rows"
+    yield f"{len(rows)} {rows_word} exported to {shown}"
+
+
+def copied(view: View) -> str:
+    """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
+    row = view.selected
+    if isinstance(row, Sum):
+        return printable(json_line(item_of(row, view.kind.grouping))).strip() if view.kind.grouping else ""
+    flow = row.flow if isinstance(row, Happening) else row
+    return "" if flow is None else printable(flow.line())[:COPIED]
