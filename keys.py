@@ -108,7 +108,7 @@ def _mark(view: View, _table: FlowTable) -> str:
         view.context.mark = None
         view.message = "mark taken away"
     else:
-        view.context.mark = Mark(view.context.now)
+        view.context.mark = Mark(view.context.now, view.context)
         view.message = "marked: what is new from now on is highlighted; the filter new: selects it"
     view.due = 0.0
     return ""

@@ -6,41 +6,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import fields
 from fields import Context, Predicate, network
 from flow import Flow
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, part, service_key
+from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, part_of, service_key
 
 GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK, "service": SERVICE}
 
 
-@dataclass
 class Mark:
     """What was known when ``m`` was pressed: the keys of every grouping."""
 
-    at: float
-    complete: bool = False  # all flows that were there have been looked at
-    known: dict[str, set[str]] = field(default_factory=lambda: {g.by: set() for g in GROUPINGS.values()})
+    def __init__(self, at: float, context: Context) -> None:
+        self.at = at
+        self.complete = False  # all flows that were there have been looked at
+        self._context = context
+        self._parts = {grouping.by: part_of(grouping.by, context) for grouping in GROUPINGS.values()}
+        self._known: dict[str, set[str]] = {by: set() for by in self._parts}
 
-    def learn(self, flow: Flow, context: Context) -> None:
-        near, far, _ = context.sides(flow)
+    def learn(self, flow: Flow) -> None:
+        near, far, _ = self._context.sides(flow)
         what = service_key(flow)
-        for grouping in GROUPINGS.values():
-            self.known[grouping.by].add(part(grouping.by, near, far, what, context))
+        for by, part in self._parts.items():
+            self._known[by].add(part(near, far, what))
 
-    def is_new(self, flow: Flow, context: Context, groupings: Sequence[Grouping] = tuple(GROUPINGS.values())) -> bool:
+    def is_new(self, flow: Flow, groupings: Sequence[Grouping] = tuple(GROUPINGS.values())) -> bool:
         """Does it belong to anything that was not there yet?"""
         if flow.born <= self.at:
             return False
-        near, far, _ = context.sides(flow)
+        near, far, _ = self._context.sides(flow)
         what = service_key(flow)
-        return any(self.is_new_key(g, part(g.by, near, far, what, context)) for g in groupings)
+        return any(self.is_new_key(g, self._parts[g.by](near, far, what)) for g in groupings)
 
     def is_new_key(self, grouping: Grouping, key: str) -> bool:
         """What has no country or network is not a new one."""
-        return key != "" and key not in self.known[grouping.by]
+        return key != "" and key not in self._known[grouping.by]
 
 
 def _new(value: str, context: Context) -> Predicate:
@@ -51,7 +52,7 @@ def _new(value: str, context: Context) -> Predicate:
 
     def fits(flow: Flow) -> bool:
         mark: Mark | None = context.mark
-        return mark is not None and mark.is_new(flow, context, groupings)
+        return mark is not None and mark.is_new(flow, groupings)
 
     return fits
 

@@ -257,7 +257,7 @@ class _Telling:
         if not cells.live:
             return cells, "closed"
         if mark is not None:
-            return cells, "new" if mark.is_new(flow, self._context) else "plain"
+            return cells, "new" if mark.is_new(flow) else "plain"
         fresh = flow.exact and cells.now - flow.born < 3.0 and not self._scene.status.ended
         return cells, "new" if fresh else "plain"
 

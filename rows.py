@@ -84,7 +84,7 @@ def _learn(view: View, table: FlowTable, mark: Mark) -> Iterator[None]:
     for piece in _pieces([*table.live.values(), *table.past], PIECE):
         for flow in piece:
             if flow.born <= mark.at:
-                mark.learn(flow, view.context)
+                mark.learn(flow)
         yield
     mark.complete = True
 
