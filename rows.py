@@ -61,7 +61,7 @@ def _work(view: View, table: FlowTable, takes: bool) -> Iterator[None]:
     view.ranking, view.found = not takes, []
     mark = view.context.mark
     if mark is not None and not mark.complete:
-        yield from _learn(view, table, mark)
+        yield from _learn(table, mark)
     if view.kind.rows in ("sums", "map"):
         yield from _sum_up(view, table)
     elif view.kind.rows == "events":
@@ -80,7 +80,7 @@ def _pieces(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield rows[at : at + size]
 
 
-def _learn(view: View, table: FlowTable, mark: Mark) -> Iterator[None]:
+def _learn(table: FlowTable, mark: Mark) -> Iterator[None]:
     for piece in _pieces([*table.live.values(), *table.past], PIECE):
         for flow in piece:
             if flow.born <= mark.at:
