@@ -4,7 +4,7 @@ ARGS ?=
 SEEDS ?= 10
 export PYTHON
 
-.PHONY: help run test check unit oracle bench demo pyz bats image clean
+.PHONY: help run test check unit oracle bench demo pictures pyz bats image clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -42,6 +42,10 @@ bench: ## The benchmarks (as root): ratios against conntrack and iptstate on the
 demo: ## Record fixtures/demo.rec anew (as root): three minutes of traffic in network namespaces
 	@scripts/bootstrap.sh test
 	.venv/bin/python fixtures/make_demo.py --seconds 180 -- .venv/bin/python conntrack_monitor.py --via '{via}' --interval 8 --json --record fixtures/demo.rec
+
+pictures: ## The README's pictures anew, from the bundled recording
+	@scripts/bootstrap.sh test
+	.venv/bin/python scripts/make_pictures.py
 
 pyz: ## dist/conntrack-monitor.pyz: the program and its packages as one file
 	@scripts/bootstrap.sh run

@@ -26,6 +26,7 @@ class Context:
     own: Set[str] = field(default_factory=frozenset)
     where: Callable[[str], Place] = lambda _address: NOWHERE
     detail: Callable[[str], Detail] = lambda _address: Detail()
+    spot: Callable[[str], tuple[float, float] | None] = lambda _address: None
     mark: Any = None  # relations.Mark: what was known when somebody asked what comes new
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
 

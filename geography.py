@@ -23,6 +23,7 @@ from places import NOWHERE, Detail, Place
 REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms
 DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day
 FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the C reader, 500 with the pure one
+SPOTS = 65_536  # addresses whose place on the map is kept
 KINDS = ("city", "asn")
 MISSING = "no GeoIP database"
 MISSING_CURE = download.MANUAL
@@ -61,6 +62,7 @@ class Geography:
         self._refresh_due = 0.0
         self._look_due = 0.0
         self._looked = False
+        self._spots: dict[str, tuple[float, float] | None] = {}
         self._left = 0.0  # seconds of lookups that this frame may still spend
 
     # --- looking up ---
@@ -86,6 +88,22 @@ class Geography:
 
     def detail(self, address: str) -> Detail:
         return self._geoip.detail(address)
+
+    def spot(self, address: str) -> tuple[float, float] | None:
+        """Degrees north and east; None too if they are not known yet and this frame's budget is spent."""
+        if address in self._spots:
+            return self._spots[address]
+        if self._left <= 0:
+            self.short = True
+            return None
+        began = time.perf_counter()
+        detail = self._geoip.detail(address)
+        at = None if detail.latitude is None or detail.longitude is None else (detail.latitude, detail.longitude)
+        self._left -= time.perf_counter() - began
+        if len(self._spots) >= SPOTS:
+            self._spots.clear()
+        self._spots[address] = at
+        return at
 
     def attributions(self) -> list[str]:
         return self._geoip.attributions()
@@ -121,6 +139,7 @@ class Geography:
             woken = False
         if woken:
             self._opened = self.fresh = True
+            self._spots.clear()
         now = time.monotonic()
         if now >= self._refresh_due:
             self._refresh_due = now + REFRESH_EVERY

@@ -44,6 +44,7 @@ class Live(Runner):
         self.geography = Geography(wishes.plan)
         wishes.context.where = self.geography.where
         wishes.context.detail = self.geography.detail
+        wishes.context.spot = self.geography.spot
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far

@@ -18,12 +18,14 @@ from header import header
 from helptext import help_lines
 from keys import BINDINGS
 from notices import empty_reason
+from places import Place
 from rows import row as shown_row
 from scene import Glyphs, Scene
 from spans import Line, Span, cells, clip, cut, cut_middle, length, pad, wrap
 from sumcolumns import Happening, HappeningShown, SumShown
 from view import Prompt, Row, View, keep_in_sight
 from views import VIEWS
+from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
@@ -142,7 +144,34 @@ def _body(scene: Scene, width: int, room: int) -> tuple[list[Line], str]:
         lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
         lines[0] = [(text, "accent") for text, _ in lines[0]]
         return _scrolled(view, lines, room)
+    if view.kind.rows == "map" and view.order:
+        return _map(scene, width, room), ""
     return _table(scene, width, room), ""
+
+
+MAPPED = 5000  # remote ends, those with the most first: 10 ms
+
+
+def _map(scene: Scene, width: int, room: int) -> list[Line]:
+    """The world; below it where the selected host is, or why nothing is to be seen."""
+    view, context = scene.view, scene.view.context
+    view.page = room
+    spots = []
+    for row in view.order[:MAPPED]:
+        if (at := context.spot(row.key)) is not None:
+            chosen = row == view.selected
+            label = _place_text(row.key, context.where(row.key)) if chosen else ""
+            spots.append(Spot(*at, row.rate if view.sort == "rate" else row.flows, chosen, label))
+    lines = world(spots, width, room, scene.glyphs.ascii)
+    if not spots:
+        reason = "nobody knows where these hosts are: there is no city database"
+        cure = next((cure for _, cure in scene.status.geography if cure), "")
+        lines[-1:] = [[(reason, "warn"), (f"  try: {cure}" if cure else "", "plain")]]
+    return lines
+
+
+def _place_text(address: str, place: Place) -> str:
+    return " ".join(clean(part) for part in (place.city or place.country_name, address) if part)
 
 
 def _scrolled(view: View, lines: list[Line], room: int) -> tuple[list[Line], str]:

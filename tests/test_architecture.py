@@ -28,10 +28,25 @@ PURE = {
         "parse",
         "places",
     ),
-    *("problems", "render", "sortkeys", "view", "rows", "notices", "land", "worldmap"),
+    *(
+        "problems",
+        "render",
+        "sortkeys",
+        "view",
+        "rows",
+        "notices",
+        "land",
+        "worldmap",
+        "grouping",
+        "header",
+        "helptext",
+        "keys",
+    ),
+    *("prompt", "relations", "scene", "sumcolumns", "views"),
 }
 OUTSIDE = {"os", "subprocess", "select", "signal", "time", "blessed", "click", "maxminddb", "socket", "sys", "io"}
-ALLOWED = {"export": {"io"}, "sortkeys": {"socket"}}  # csv writes into a StringIO; inet_pton only reads a text
+# csv writes into a StringIO; inet_pton only reads a text; localtime only reads a number.
+ALLOWED = {"export": {"io"}, "sortkeys": {"socket"}, "sumcolumns": {"time"}}
 
 
 def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:

@@ -21,7 +21,7 @@ import make_land
 import land
 import worldmap
 from clean import clean
-from render import ROLES
+from scene import ROLES
 from spans import Line, cells, length
 from worldmap import CHOSEN, HEAVY, LIGHT, MIDDLE, Spot, cell_of, shore, world
 
