@@ -48,7 +48,7 @@ MANY = 1000  # flows below which shares say nothing
 OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
 SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
 LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
-CLASH_CURE = "iptables -t nat -S POSTROUTING: add --random-fully to SNAT, MASQUERADE"
+CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
 TRACKED = (  # what costs packets first; the meaning in a few words
     ("early_drop", "flows deleted early to make room: the table is full"),
     ("drop", "packets dropped: no room for their flow, or it clashed"),
@@ -339,10 +339,10 @@ def _setting_rows(status: Status, table: FlowTable) -> list[Row]:
             rows.append(Row("accounting", ACCOUNTING_OFF, "warn", cure=ACCOUNTING_CURE))
     if (events := facts.get("events")) is not None:
         if events == 0:
-            rows.append(Row("events", "off: only listings tell what happens", "warn", cure=EVENTS_CURE))
+            rows.append(Row("kernel events", "off: only listings tell what happens", "warn", cure=EVENTS_CURE))
         else:
             rows.append(
-                Row("events", "on" if events == 1 else "on, for flows that begin while somebody listens", "good")
+                Row("kernel events", "on" if events == 1 else "on, for flows that begin while somebody listens", "good")
             )
     if "timestamp" in facts:
         off = "off: flows older than this program have no age"

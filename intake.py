@@ -19,6 +19,7 @@ Report = Callable[[str, Flow, Cut, float], None]
 MINUTE = 60.0  # seconds that "now" means where something is counted
 FILL_EVERY = 2.0  # seconds between two counts that are kept: a recording of facts at 10 Hz must not shorten the minute
 WRAP = 2**32  # the counters of `conntrack -S` are unsigned 32-bit numbers of each CPU
+FASTEST = 20e6  # packets a second: more is no traffic, but a counter that began anew
 
 
 @dataclass
@@ -67,8 +68,7 @@ class Status:
 
         So do we, too, where other counters are named: sudo may give netlink's names and then only /proc's.
         """
-        newest = self.counted[-1].values if self.counted else None
-        if newest is None or newest.keys() != item.values.keys() or _went_back(newest, item.values):
+        if not self.counted or _began_anew(self.counted[-1], item):
             self.counted_first = item
             self.counted.clear()
         self.counted.append(item)
@@ -81,9 +81,12 @@ def since(first: Statistics, last: Statistics, name: str) -> int:
     return (last.values.get(name, 0) - first.values.get(name, 0)) % WRAP
 
 
-def _went_back(before: dict[str, int], after: dict[str, int]) -> bool:
-    """More than 2^31 packets in ten seconds are none: the counter began anew."""
-    return any((after[name] - number) % WRAP >= WRAP // 2 for name, number in before.items())
+def _began_anew(before: Statistics, after: Statistics) -> bool:
+    """Is the one no continuation of the other?"""
+    most = min(WRAP / 2, FASTEST * max(1.0, after.at - before.at))
+    return before.values.keys() != after.values.keys() or any(
+        since(before, after, name) > most for name in after.values
+    )
 
 
 def reject_text(line: bytes) -> str:
