@@ -50,10 +50,10 @@ SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
 LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
 CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
 TRACKED = (  # what costs packets first; the meaning in a few words
-    ("early_drop", "flows deleted early to make room: the table is full"),
+    ("early_drop", "flows deleted early, for want of room"),
     ("drop", "packets dropped: no room for their flow, or it clashed"),
     ("insert_failed", "new flows refused: two packets raced, or NAT ran out of ports"),
-    ("chaintoolong", "new flows refused: too many in one hash bucket"),
+    ("chaintoolong", "new flows refused: too many in a hash bucket"),
 )
 NORMAL = (  # every network has some
     ("invalid", "packets that fit no flow"),
@@ -261,9 +261,12 @@ def _happens(status: Status, name: str) -> str:
 
 
 def _counter_cure(status: Status, name: str) -> str:
-    if name == "chaintoolong":
+    first, last = status.counted_first, status.counted[-1]
+    assert first
+    new = {name: since(first, last, name) for name, _meaning in TRACKED}
+    if name == "chaintoolong" or (name == "insert_failed" and new["chaintoolong"] >= new[name]):
         return f"{SYSCTL}buckets={2 * max(status.facts.get('buckets', 0), status.facts.get('max', 131_072) // 2)}"
-    full = name == "early_drop" or (name == "drop" and _filled(status) >= NEARLY)
+    full = name == "early_drop" or (name == "drop" and new[name] > new["insert_failed"])  # a clash counts as both
     return _more_room(status) if full else CLASH_CURE
 
 
@@ -296,8 +299,7 @@ def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> lis
     rows = [Row(part, f"stopped: {trouble.what}", "warn", cure=trouble.cure) for part, trouble in _troubles(status)]
     text = "none" if live else "none that the recording tells of"
     if status.losses:
-        again = "once" if status.resyncs == 1 else f"{status.resyncs} times"
-        text = f"{status.losses} times, table read anew {again}"
+        text = f"{_times(status.losses)}, table read anew {_times(status.resyncs)}"
         if status.lost_at is not None:
             text += f"; the last {_ago(now - status.lost_at)}: {status.last_loss}"
     healed = status.healed >= status.losses
@@ -314,6 +316,10 @@ def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> lis
         rows.append(Row("memory", text, "bad"))
     rows += [Row("input", text, "warn") for text in status.unread()]
     return rows + ([Row("recording", status.recording, "warn")] if status.recording else [])
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _troubles(status: Status) -> list[tuple[str, Problem]]:

@@ -284,6 +284,37 @@ def test_counters_since_the_start_and_a_minute(numbers: tuple[int, ...], total: 
     assert brief(status, None, now) == ([(f"insert_failed +{rate}/min", "warn")] if rate else [])
 
 
+@pytest.mark.parametrize(
+    ("new", "count", "wanted"),
+    [
+        # a clash is a drop, too
+        ({"drop": 3, "insert_failed": 3}, 9, {"drop": ("warn", "--random"), "insert_failed": ("warn", "--random")}),
+        ({"drop": 4, "insert_failed": 3}, 9, {"drop": ("warn", "_max=524288"), "insert_failed": ("warn", "--random")}),
+        ({"drop": 4, "early_drop": 1}, MOST, {"drop": ("bad", "_max=5"), "early_drop": ("bad", "_max=524288")}),
+        (
+            {"chaintoolong": 3, "insert_failed": 3},
+            9,
+            {"chaintoolong": ("warn", "_buckets=262144"), "insert_failed": ("warn", "_buckets=262144")},
+        ),
+        ({"invalid": 900, "clash_resolve": 4}, MOST - 1, {"invalid": ("plain", ""), "clash_resolve": ("plain", "")}),
+    ],
+)
+def test_what_the_counters_mean(new: dict[str, int], count: int, wanted: dict[str, tuple[str, str]]) -> None:
+    names = (*NAMES, "invalid", "clash_resolve")
+    first, last = Statistics(0, dict.fromkeys(names, 7)), Statistics(10, {name: 7 + new.get(name, 0) for name in names})
+    status = intake_of(counts(9, count=count, buckets=65_536), first, last).status
+    rows = {row.label: row for row in panel(status, FlowTable(), None, [], 10)}
+    for name, (role, cure) in wanted.items():
+        assert rows[name].role == role
+        assert cure in rows[name].cure
+        assert bool(cure) is bool(rows[name].cure)
+    quiet = set(NAMES) - new.keys()
+    assert {(rows[name].role, rows[name].cure) for name in quiet} <= {("good", "")}
+    assert [text.split()[0] for text, _ in brief(status, None, 10) if "/min" in text] == [
+        name for name in ("early_drop", "drop", "insert_failed", "chaintoolong") if name in new
+    ]
+
+
 def test_other_counters_begin_anew() -> None:
     """sudo's netlink says other names than /proc does: nothing of the one is taken from the other."""
     status = intake_of(Statistics(0, {"drop": 5, "expect_new": 1}), Statistics(10, {"drop": 9})).status
@@ -481,7 +512,7 @@ def test_who_holds_much_of_a_table_that_fills(count: int, number: int, said: boo
 def test_losses_and_what_made_them_good() -> None:
     intake = intake_of(ListingBegan(1), Lost(2, "events (ENOBUFS)"), ListingEnded(3, True))
     lost = row(panel(intake.status, intake.table, None, [], 4), "events lost")
-    assert lost.value == "1 times, table read anew 0 times; the last 2 s ago: events (ENOBUFS)"
+    assert lost.value == "once, table read anew 0 times; the last 2 s ago: events (ENOBUFS)"
     assert lost.role == "warn"  # that listing began before
     assert lost.cure == health.LOSS_CURE
     for item in (ListingBegan(5), ListingEnded(6, False), ListingBegan(7), Lost(8, "events (ENOBUFS)")):
