@@ -22,13 +22,14 @@ PURE = {
         "export",
         "filters",
         "flows",
+        "health",
         "intake",
         "items",
         "names",
         "parse",
         "places",
     ),
-    *("health", "problems", "render", "sortkeys", "view", "rows", "notices"),
+    *("problems", "render", "sortkeys", "view", "rows", "notices"),
 }
 OUTSIDE = {"os", "subprocess", "select", "signal", "time", "blessed", "click", "maxminddb", "socket", "sys", "io"}
 ALLOWED = {"export": {"io"}, "sortkeys": {"socket"}}  # csv writes into a StringIO; inet_pton only reads a text
