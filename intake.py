@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clean import clean
 from flow import Flow
 from flows import FlowTable
-from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
+from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics, Trouble
 from parse import EVENTS, Cut, cut, rest_of
 from problems import Problem
 
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
 Report = Callable[[str, Flow, Cut, float], None]
+
+MINUTE = 60.0  # seconds that "now" means where something is counted
+FILL_EVERY = 2.0  # seconds between two counts that are kept: a recording of facts at 10 Hz must not shorten the minute
+WRAP = 2**32  # the counters of `conntrack -S` are unsigned 32-bit numbers of each CPU
+FASTEST = 20e6  # packets a second: more is no traffic, but a counter that began anew
 
 
 @dataclass
@@ -35,6 +41,11 @@ class Status:
     understood: bool = False  # ... and a line of it was one
     listing_since: float | None = None  # when the listing that runs now began
     recording: str = ""  # why nothing is recorded any more
+    resyncs: int = 0  # whole listings that made good what was lost
+    healed: int = 0  # losses that lie before the beginning of the newest whole listing
+    fill: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=60))  # time, entries: the last minutes
+    counted_first: Statistics | None = None  # what `conntrack -S` counted when we began to look
+    counted: deque[Statistics] = field(default_factory=lambda: deque(maxlen=30))  # in the last minute, the newest last
 
     def unread(self) -> list[str]:
         """What of the input could not be taken as it stood, a sentence each."""
@@ -45,6 +56,37 @@ class Status:
         if self.backwards:
             out.append(f"{self.backwards} time stamps went back")
         return out
+
+    def take_facts(self, item: Facts) -> None:
+        self.facts = item.values
+        count = item.values.get("count")
+        if count is not None and (not self.fill or item.at - self.fill[-1][0] >= FILL_EVERY):
+            self.fill.append((item.at, count))
+
+    def take_statistics(self, item: Statistics) -> None:
+        """Keep the first, and those of the last minute. A kernel that was started anew counts from zero, and so do we.
+
+        So do we, too, where other counters are named: sudo may give netlink's names and then only /proc's.
+        """
+        if not self.counted or _began_anew(self.counted[-1], item):
+            self.counted_first = item
+            self.counted.clear()
+        self.counted.append(item)
+        while item.at - self.counted[0].at > MINUTE + 1.0:  # an answer may come a little later than the one before
+            self.counted.popleft()
+
+
+def since(first: Statistics, last: Statistics, name: str) -> int:
+    """How many more there are, also where the counter of a CPU began anew at 2^32 between the two."""
+    return (last.values.get(name, 0) - first.values.get(name, 0)) % WRAP
+
+
+def _began_anew(before: Statistics, after: Statistics) -> bool:
+    """Is the one no continuation of the other?"""
+    most = min(WRAP / 2, FASTEST * max(1.0, after.at - before.at))
+    return before.values.keys() != after.values.keys() or any(
+        since(before, after, name) > most for name in after.values
+    )
 
 
 def reject_text(line: bytes) -> str:
@@ -63,6 +105,7 @@ class Intake:
         self.report = report
         self._last = b""  # the newest line's text behind its original tuple
         self._rows = self._junk = 0  # lines of the newest listing: understood, not understood
+        self._losses = 0  # those before it began
         self.newest: float | None = None  # the newest stamp of a recording
 
     def take(self, item: Item) -> None:
@@ -75,11 +118,15 @@ class Intake:
             table.begin_listing(item.at)
             self._rows = self._junk = 0
             status.listing_since = item.at
+            self._losses = status.losses
         elif isinstance(item, ListingEnded):
             # Lines, and none of them is one: whatever that was, it is no table to sweep by.
             table.end_listing(item.complete and (self._rows > 0 or self._junk == 0), item.at)
             status.listing_since = None
             status.began = status.began or item.complete
+            if item.complete and self._losses > status.healed:
+                status.healed = self._losses
+                status.resyncs += 1
         elif isinstance(item, Lost):
             status.losses += 1
             status.last_loss, status.lost_at = item.what, item.at
@@ -89,7 +136,9 @@ class Intake:
             else:
                 status.troubles[item.part] = item.problem
         elif isinstance(item, Facts):
-            status.facts = item.values
+            status.take_facts(item)
+        elif isinstance(item, Statistics):
+            status.take_statistics(item)
         elif isinstance(item, Own):
             table.own = item.addresses
         elif isinstance(item, Ended):

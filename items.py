@@ -56,6 +56,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What `conntrack -S` counts since the kernel started, summed over all CPUs, by today's names."""
+
+    at: float
+    values: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Own:
     """This host's own addresses."""
 
@@ -70,4 +78,4 @@ class Ended:
     at: float
 
 
-Item = Block | ListingBegan | ListingEnded | Lost | Trouble | Facts | Own | Ended
+Item = Block | ListingBegan | ListingEnded | Lost | Trouble | Facts | Statistics | Own | Ended

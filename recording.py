@@ -7,6 +7,7 @@ A recording is conntrack's own lines, as they came, and between them directives 
     # 1795386413.912001 end 1                   it ended; 1 complete, 0 cut or failed
     # 1795386414.100000 lost events (ENOBUFS)   something was lost
     # 1795386414.200000 facts count=12 max=262144 acct=1
+    # 1795386414.200000 statistics insert=12259 insert_failed=0
     # 1795386414.200000 own 192.0.2.1 2001:db8::1
 
 So what `conntrack -E` or `-L` printed, saved by hand, is a recording too.
@@ -25,13 +26,14 @@ from collections import deque
 from collections.abc import Iterator
 
 from clean import clean
-from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own
+from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics
 from parse import Splitter
 
 FIRST_LINE = b"# conntrack-monitor recording 1\n"
 READ_SIZE = 1 << 18
 _DIRECTIVE = re.compile(
-    rb"^# (?:(\d{1,12}\.\d{1,6}) (list|end|lost|facts|own)\b *([^\n]*)|conntrack-monitor recording \d+)\n?", re.M
+    rb"^# (?:(\d{1,12}\.\d{1,6}) (list|end|lost|facts|statistics|own)\b *([^\n]*)|conntrack-monitor recording \d+)\n?",
+    re.M,
 )
 _STAMP = re.compile(rb"\[(\d{1,12}\.\d{1,6})\]\t")
 # A pause in a recording longer than this is no pause of the traffic but one of the recorder (a suspended laptop).
@@ -93,8 +95,9 @@ def _directive(item: Item) -> str | None:
         return f"end {int(item.complete)}"
     if isinstance(item, Lost):
         return f"lost {item.what}"
-    if isinstance(item, Facts):
-        return "facts " + " ".join(f"{name}={value}" for name, value in item.values.items())
+    if isinstance(item, (Facts, Statistics)):
+        word = "facts" if isinstance(item, Facts) else "statistics"
+        return f"{word} " + " ".join(f"{name}={value}" for name, value in item.values.items())
     if isinstance(item, Own):
         return "own " + " ".join(sorted(item.addresses))
     return None
@@ -218,9 +221,10 @@ class Replay:
             self._push(ListingEnded(at, words.strip() == "1"), at)
         elif word == b"lost":
             self._push(Lost(at, clean(words, 80)), at)
-        elif word == b"facts":
-            values = re.findall(r"\b([a-z]+)=(\d{1,19})\b", words)
-            self._push(Facts(at, {name: int(value) for name, value in values}), at)
+        elif word in (b"facts", b"statistics"):
+            found = re.findall(r"(?<![^ ])([a-z_0-9]+)=(\d{1,19})\b", words)
+            values = {name: int(value) for name, value in found}
+            self._push(Facts(at, values) if word == b"facts" else Statistics(at, values), at)
         elif word == b"own":
             self._push(Own(at, frozenset(re.findall(r"[0-9a-fA-F:.]+", words))), at)
 

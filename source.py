@@ -7,6 +7,7 @@ facts about the host. Nothing here understands a line of conntrack; nothing here
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import host
 from child import STOP_PATIENCE, Child
-from items import Block, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
+from items import Block, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics, Trouble
 from names import PROTOCOLS, PUSHED_DOWN
 from problems import Problem, is_loss, not_started
 
@@ -37,6 +38,8 @@ BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
 FACTS_EVERY = 5.0
 OWN_EVERY = 60.0
+STATISTICS_EVERY = 10.0
+STATISTICS_FIRST = 1.0  # seconds after the start: the first listing, and the first screen, come first
 FASTEST, SLOWEST = 0.25, 64.0  # seconds between listings that keys can set
 OPENING, LOOK = 1.0, 0.02  # seconds in which conntrack opens its socket, and between looks for it
 LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
@@ -99,6 +102,9 @@ class Command:
     def listing(self) -> list[str]:
         return [*self.via, self.conntrack, "-L", "-o", "extended,id", *self.filters]
 
+    def statistics(self) -> list[str]:
+        return [*self.via, self.conntrack, "-S"]
+
 
 def pushed_down(protocols: Sequence[str], families: Sequence[str]) -> list[str]:
     """The filters that conntrack can apply exactly as we would: one protocol it knows by name, one family.
@@ -121,7 +127,8 @@ class Live:
 
     live = True
 
-    def __init__(self, command: Command, interval: float, events: bool = True) -> None:
+    def __init__(self, command: Command, interval: float, events: bool = True, statistics: bool = False) -> None:
+        """``events``: listen to them; ``statistics``: ask `conntrack -S` now and then, where somebody looks at it."""
         self.command = command
         self.interval = interval
         self.name = " ".join(command.via) or os.uname().nodename
@@ -135,6 +142,7 @@ class Live:
         self._asked: dict[str, Child] = {}
         self._facts_due = 0.0
         self._own_due = 0.0
+        self._statistics_due = self.clock() + STATISTICS_FIRST if statistics else math.inf
 
     def clock(self) -> float:
         return time.monotonic()
@@ -144,7 +152,7 @@ class Live:
         return [fd for child in children if child for fd in child.fds()]
 
     def deadline(self) -> float | None:
-        due = [self._facts_due, self._own_due]
+        due = [self._facts_due, self._own_due, self._statistics_due]
         if self._events and self._events.child is None:
             due.append(self._events.due)
         if self._events and self._events.opening:
@@ -361,6 +369,9 @@ class Live:
                 yield Own(now, host.own_addresses())
             else:
                 self._ask("own", [*self.command.via, *host.OWN_COMMAND])
+        if now >= self._statistics_due:
+            self._statistics_due = now + STATISTICS_EVERY
+            self._ask("statistics", self.command.statistics())
         for what, child in list(self._asked.items()):
             yield from self._poll_answer(what, child, now)
 
@@ -384,6 +395,9 @@ class Live:
         answer = child.answer + child.leftover.decode("utf-8", "replace")
         if what == "facts" and (values := host.parse_facts(answer)):
             yield Facts(now, values)
+        # Who may not use netlink gets true numbers, too, with exit status 1.
+        if what == "statistics" and (values := host.parse_statistics(answer)):
+            yield Statistics(now, values)
         if what == "own" and (addresses := host.parse_addresses(answer)):
             yield Own(now, addresses)
 

@@ -22,6 +22,7 @@ PURE = {
         "export",
         "filters",
         "flows",
+        "health",
         "intake",
         "items",
         "names",

@@ -96,6 +96,7 @@ directives = st.one_of(
     st.sampled_from(
         [b"# 1.5 list\n", b"# 2.5 end 1\n", b"# 3.5 facts count=7 max=9 acct=0 events=0\n", b"# 4.5 own 10.0.0.1\n"]
     ),
+    bad_bytes.map(lambda text: b"# 4.6 statistics drop=4294967295 x=" + text + b" insert_failed=1\n"),
     bad_bytes.map(lambda text: b"# 5.5 lost " + text + b"\n"),
 )
 recordings = st.lists(st.one_of(flow_lines(), mutated_lines(), directives, bad_bytes), max_size=12).map(b"".join)

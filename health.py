@@ -1,0 +1,398 @@
+"""Is the connection table healthy? How full, how soon full, who fills it, what the kernel dropped, how well we see.
+
+Pure: what was heard goes in, rows of a panel and a few words for the header come out. A row is red ("bad") only where
+something bounded runs out.
+
+What `conntrack -S` counts, by net/netfilter/nf_conntrack_core.c (Linux 4.20 to 6.12; the names as today's):
+
+* ``early_drop``: the table was full, and flows that are not assured were deleted to make room (``early_drop``).
+* ``drop``: packets dropped because no entry could be had (``nf_conntrack_in``: the table is full and nothing could be
+  deleted) or because of a clash that could not be resolved (``nf_ct_resolve_clash``, which counts ``insert_failed``,
+  too); in newer kernels also what TCP's tracker wants dropped.
+* ``insert_failed``: new flows whose first packet was dropped when they were to be entered (``__nf_conntrack_confirm``):
+  another CPU had entered the same tuple meanwhile, NAT had given it out twice or found none that is free, or the hash
+  chain was too long. Before 5.10 also the clashes that were resolved.
+* ``chaintoolong`` (5.15): more than 50 to 80 entries in one bucket; larger ``nf_conntrack_buckets`` or a smaller
+  ``nf_conntrack_max`` shorten the chains (commit d7e7747ac5c2). Both can be set in the host's own network namespace
+  only (Documentation/networking/nf_conntrack-sysctl.rst, commit 2671fa4dc010).
+* ``clash_resolve`` (5.10): a clash after which both packets went on their way.
+* ``invalid``: packets without a flow that they fit into; ``error``: ICMP and ICMPv6 packets refused before that;
+  ``search_restart``: lookups that had to begin anew because a chain changed under them.
+
+That ``--random-fully`` makes NAT's own clashes rare: iptables-extensions(8), and tech.xing.com, "A reason for
+unexplained connection timeouts on Kubernetes/Docker".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import NamedTuple
+
+from flow import Flow, told
+from flows import FlowTable
+from intake import MINUTE, Status, since
+from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, Problem
+
+STEP = 5000  # flows counted at once: 5 ms
+TOP = 5  # sources that are named
+MOST_SOURCES = 20_000  # kept while counting: 2 MiB. A flood of made-up addresses must not take 20
+STEADY = 30.0  # seconds of growth before anything is foretold
+STALE = 35.0  # seconds: three answers of `conntrack -S` that did not come, or seven counts
+SOON, FORESEEN, HORIZON = 900.0, 3600.0, 86_400.0  # seconds to full: that is red, that is said in the header, at all
+NEARLY, MUCH, HALF = 0.9, 0.7, 0.5  # of the table, as its gauge has it
+HOG = 0.3  # of all flows that one source holds
+MANY = 1000  # flows below which shares say nothing
+OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
+SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
+LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
+CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
+TRACKED = (  # what costs packets first; the meaning in a few words
+    ("early_drop", "flows deleted early, for want of room"),
+    ("drop", "packets dropped: no room for their flow, or it clashed"),
+    ("insert_failed", "new flows refused: two packets raced, or NAT ran out of ports"),
+    ("chaintoolong", "new flows refused: too many in a hash bucket"),
+)
+NORMAL = (  # every network has some
+    ("invalid", "packets that fit no flow"),
+    ("error", "ICMP packets that fit no flow"),
+    ("clash_resolve", "packets that raced, and went through"),
+    ("search_restart", "lookups begun anew"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the panel. ``role``: plain, good, warn, bad; ``share``: 0..1 where a bar says it better."""
+
+    label: str
+    value: str
+    role: str = "plain"
+    share: float | None = None
+    cure: str = ""
+
+
+class Base(NamedTuple):
+    """A database in use: its name, the month it was built in, and how many days ago that was."""
+
+    name: str
+    month: str
+    days: float
+
+
+# --- who fills the table ----------------------------------------------------------------------------------------------
+
+
+class Shares(NamedTuple):
+    """What one round of counting found. An offloaded flow shows neither flag."""
+
+    flows: int = 0
+    assured: int = 0
+    unreplied: int = 0
+    sources: tuple[tuple[str, int], ...] = ()  # of the original tuple: address and flows, most first, at most TOP
+
+
+class Census:
+    """Counts the table a few thousand flows at a time: all 200,000 at once would hold up keys for 0.2 s.
+
+    A round counts the flows that were live when it began and still are when it comes to them: while nothing changes,
+    ``newest`` is exact. (Of more than MOST_SOURCES sources, those that had few flows till then begin anew.)
+    """
+
+    def __init__(self) -> None:
+        self.newest: Shares | None = None
+        self._left: list[Flow] = []  # flows of this round that are still to be counted
+        self._begin()
+
+    def _begin(self) -> None:
+        self._flows = self._assured = self._unreplied = 0
+        self._sources: Counter[bytes] = Counter()
+
+    def step(self, table: FlowTable, wanted: int = STEP) -> bool:
+        """Count the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one."""
+        if not self._left:
+            self._begin()
+            self._left = list(table.live.values())
+        piece = self._left[-wanted:]
+        del self._left[-wanted:]
+        self._count([flow for flow in piece if flow.course.ended is None])
+        if self._left:
+            return False
+        top = tuple((address.decode("ascii", "replace"), number) for address, number in self._sources.most_common(TOP))
+        self.newest = Shares(self._flows, self._assured, self._unreplied, top)
+        self._begin()
+        return True
+
+    def _count(self, flows: Sequence[Flow]) -> None:
+        rests = [told(flow.rest) for flow in flows]
+        self._flows += len(flows)
+        self._assured += sum([b"[ASSURED]" in rest for rest in rests])
+        self._unreplied += sum([b"[UNREPLIED]" in rest for rest in rests])
+        self._sources.update([flow.addresses()[0] for flow in flows])
+        if len(self._sources) > MOST_SOURCES:
+            most = sorted(self._sources.items(), key=itemgetter(1), reverse=True)  # most_common takes 0.08 s for that
+            self._sources = Counter(dict(most[: MOST_SOURCES // 2]))
+
+
+# --- how full, how soon full ------------------------------------------------------------------------------------------
+
+
+def growth(status: Status, now: float) -> tuple[float, bool] | None:
+    """Entries a second over the last minute, and whether that is steady; None before STEADY seconds are known.
+
+    Steady: both halves of the time grew, the slower at least half as fast as the whole. A burst is not foretold from.
+    """
+    fill = [sample for sample in status.fill if sample[0] >= status.fill[-1][0] - MINUTE]
+    if len(fill) < 3 or now - fill[-1][0] > STALE or fill[-1][0] - fill[0][0] < STEADY:
+        return None
+    (began, first), (ended, last) = fill[0], fill[-1]
+    middle, between = min(fill[1:-1], key=lambda sample: abs(sample[0] - (began + ended) / 2))
+    whole = (last - first) / (ended - began)
+    slower = min((between - first) / (middle - began), (last - between) / (ended - middle))
+    return whole, whole > 0 and slower >= whole / 2
+
+
+def full_in(status: Status, now: float) -> float | None:
+    """Seconds until the table is full at the present growth; None if it does not grow steadily, or for days to come."""
+    most, grows = status.facts.get("max"), growth(status, now)
+    if not most or grows is None or not grows[1]:
+        return None
+    seconds = max(0, most - status.fill[-1][1]) / grows[0]
+    return seconds if seconds <= HORIZON else None
+
+
+def _filled(status: Status) -> float:
+    """The filled share of the table; 0 where nobody says."""
+    count, most = status.facts.get("count"), status.facts.get("max")
+    return count / most if count and most else 0.0
+
+
+def _about(seconds: float) -> str:
+    """A time that is only estimated, in two words.
+
+    >>> _about(42), _about(250), _about(9000)
+    ('1 min', '4 min', '2 h')
+    """
+    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{round(seconds / 3600)} h"
+
+
+def _percent(share: float) -> str:
+    """As the gauge says it: what is there is not called nothing, and what is not full not full."""
+    if 0 < share < 0.01:
+        return "<1 %"
+    return ">99 %" if 0.995 <= share < 1 else f"{share:.0%}".replace("%", " %")
+
+
+def _more_room(status: Status) -> str:
+    return f"{SYSCTL}max={2 * status.facts.get('max', 131_072)}"
+
+
+def _fill_row(status: Status, table: FlowTable, now: float) -> Row:
+    count, most = status.facts.get("count"), status.facts.get("max")
+    if count is None or not most:
+        return Row("table", f"{len(table)} flows; the kernel's own count and maximum are not known")
+    share, grows, seconds = count / most, growth(status, now), full_in(status, now)
+    text = f"{_percent(share)}, {count} of {most}"
+    if grows is not None and abs(grows[0]) >= 0.1:
+        text += f", {'+' if grows[0] > 0 else '-'}{_decimal(abs(grows[0]))}/s"
+    if count >= most:
+        text += ": full, new flows are dropped"
+    elif seconds is not None:
+        text += f": full in about {_about(seconds)} at the present growth"
+    soon = HORIZON if seconds is None else seconds
+    role = "bad" if share >= NEARLY or soon < SOON else "warn" if share >= MUCH or soon < FORESEEN else "good"
+    return Row("table", text, role, min(1.0, share), _more_room(status) if role != "good" else "")
+
+
+def _decimal(number: float) -> str:
+    return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
+
+
+def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list[Row]:
+    if shares is None or not shares.flows:
+        return []
+    flows, filled = shares.flows, _filled(status)
+    assured, unreplied = shares.assured / flows, shares.unreplied / flows
+    rows = []
+    hoards = assured >= NEARLY and filled >= MUCH
+    text = f"{_percent(assured)}, {shares.assured} flows: they stay until they time out"
+    cure = f"{SYSCTL}tcp_timeout_established=86400" if hoards else ""
+    rows.append(Row("assured", text, "warn" if hoards else "plain", assured, cure))
+    floods = unreplied >= HALF and flows >= MANY
+    text = f"{_percent(unreplied)}, {shares.unreplied} flows: the first to go when the table is full"
+    syn = dict(table.by_state()).get("SYN_SENT", 0) > shares.unreplied / 2
+    cure = SYSCTL + ("tcp_timeout_syn_sent=20" if syn else "udp_timeout=10") if floods else ""
+    rows.append(Row("unreplied", text, "warn" if floods else "plain", unreplied, cure))
+    for address, number in shares.sources:
+        hogs = _hogs(number, shares, filled)
+        text = f"holds {_percent(number / flows)}, {number} flows"
+        cure = _limit(address, status) if hogs else ""
+        rows.append(Row(address, text, "warn" if hogs else "plain", number / flows, cure))
+    return rows
+
+
+def _hogs(number: int, shares: Shares, filled: float) -> bool:
+    return number >= HOG * shares.flows and filled >= HALF
+
+
+def _limit(address: str, status: Status) -> str:
+    """The command that lets a source have a twentieth of the table."""
+    program = "ip6tables" if ":" in address else "iptables"
+    most = max(100, status.facts.get("max", 0) // 20)
+    return f"{program} -I FORWARD -s {address} -m connlimit --connlimit-above {most} -j DROP"
+
+
+# --- what the kernel counts -------------------------------------------------------------------------------------------
+
+
+def a_minute(status: Status, name: str, now: float) -> int:
+    """How many times a minute that happens now; 0 where nothing newer is known."""
+    counted = status.counted
+    if len(counted) < 2 or now - counted[-1].at > STALE or counted[-1].at <= counted[0].at:
+        return 0
+    return round(since(counted[0], counted[-1], name) * MINUTE / (counted[-1].at - counted[0].at))
+
+
+def _happens(status: Status, name: str) -> str:
+    """The role of a counter that counts: red where that is because the table is full."""
+    return "bad" if name in ("early_drop", "drop") and _filled(status) >= NEARLY else "warn"
+
+
+def _counter_cure(status: Status, name: str) -> str:
+    first, last = status.counted_first, status.counted[-1]
+    assert first
+    new = {name: since(first, last, name) for name, _meaning in TRACKED}
+    if name == "chaintoolong" or (name == "insert_failed" and new["chaintoolong"] >= new[name]):
+        return f"{SYSCTL}buckets={2 * max(status.facts.get('buckets', 0), status.facts.get('max', 131_072) // 2)}"
+    full = name == "early_drop" or (name == "drop" and new[name] > new["insert_failed"])  # a clash counts as both
+    return _more_room(status) if full else CLASH_CURE
+
+
+def _counter_rows(status: Status, now: float) -> list[Row]:
+    first = status.counted_first
+    if first is None:
+        return []
+    last, rows = status.counted[-1], []
+    for name, meaning in (*TRACKED, *NORMAL):
+        if name not in last.values:
+            continue
+        number, rate = since(first, last, name), a_minute(status, name, now)
+        text = f"{number} in {_span(last.at - first.at)}, " if last is not first else ""
+        text += f"+{rate}/min, " if rate else ""
+        text += f"{last.values[name]} ever: {meaning}"
+        if (name, meaning) in NORMAL:
+            rows += [Row(name, text)] if last.values[name] else []
+        elif number:
+            role = _happens(status, name) if rate else "warn"
+            rows.append(Row(name, text, role, cure=_counter_cure(status, name)))
+        else:
+            rows.append(Row(name, text, "good"))
+    return rows
+
+
+# --- how well we see --------------------------------------------------------------------------------------------------
+
+
+def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> list[Row]:
+    rows = [Row(part, f"stopped: {trouble.what}", "warn", cure=trouble.cure) for part, trouble in _troubles(status)]
+    text = "none" if live else "none that the recording tells of"
+    if status.losses:
+        text = f"{_times(status.losses)}, table read anew {_times(status.resyncs)}"
+        if status.lost_at is not None:
+            text += f"; the last {_ago(now - status.lost_at)}: {status.last_loss}"
+    healed = status.healed >= status.losses
+    role = "good" if not status.losses else "plain" if healed else "warn"
+    rows.append(Row("events lost", text, role, cure=LOSS_CURE if status.losses else ""))
+    if table.listed_at is None:
+        rows.append(Row("counters", "no whole listing yet"))
+    else:
+        age = now - table.listed_at
+        text = f"{_ago(age)}, by listing {table.listings}"
+        rows.append(Row("counters", text, "warn" if live and age > OLD else "good"))
+    if table.overflow:
+        text = f"{table.overflow} flows dropped: more than {table.limit} are not kept here"
+        rows.append(Row("memory", text, "bad"))
+    rows += [Row("input", text, "warn") for text in status.unread()]
+    return rows + ([Row("recording", status.recording, "warn")] if status.recording else [])
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _troubles(status: Status) -> list[tuple[str, Problem]]:
+    return [(part, status.troubles[part]) for part in ("listing", "events") if part in status.troubles]
+
+
+def _ago(seconds: float) -> str:
+    return f"{_span(seconds)} ago"
+
+
+def _span(seconds: float) -> str:
+    return f"{max(0, seconds):.0f} s" if seconds < 90 else _about(seconds)
+
+
+def _setting_rows(status: Status, table: FlowTable) -> list[Row]:
+    facts, rows = status.facts, []
+    if "acct" in facts:
+        if facts["acct"]:
+            rows.append(Row("accounting", "on", "good"))
+        elif table.counted:
+            rows.append(Row("accounting", "off for new flows: only old ones have bytes", "warn", cure=ACCOUNTING_CURE))
+        else:
+            rows.append(Row("accounting", ACCOUNTING_OFF, "warn", cure=ACCOUNTING_CURE))
+    if (events := facts.get("events")) is not None:
+        if events == 0:
+            rows.append(Row("kernel events", "off: only listings tell what happens", "warn", cure=EVENTS_CURE))
+        else:
+            rows.append(
+                Row("kernel events", "on" if events == 1 else "on, for flows that begin while somebody listens", "good")
+            )
+    if "timestamp" in facts:
+        off = "off: flows older than this program have no age"
+        cure = f"{SYSCTL}timestamp=1"
+        rows.append(Row("timestamps", "on", "good") if facts["timestamp"] else Row("timestamps", off, cure=cure))
+    return rows
+
+
+def _base_rows(status: Status, databases: Sequence[Base]) -> list[Row]:
+    rows = [Row("database", f"{base.name} of {base.month}, {base.days:.0f} days old") for base in databases]
+    return rows + [Row("database", text, "warn", cure=cure) for text, cure in status.geography]
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def panel(
+    status: Status,
+    table: FlowTable,
+    shares: Shares | None,
+    databases: Sequence[Base],
+    now: float,
+    live: bool = True,
+) -> list[Row]:
+    """All that is known, the table first. ``now`` on the source's clock; a recording has nothing to mend."""
+    rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
+    rows += [*_sight_rows(status, table, now, live), *_setting_rows(status, table)]
+    rows = rows if live else [replace(row, cure="") for row in rows]
+    return rows + _base_rows(status, databases)
+
+
+def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, str]]:
+    """For the header: what matters now and its role, what runs out first; mostly nothing."""
+    out = []
+    count, most, seconds = status.facts.get("count"), status.facts.get("max"), full_in(status, now)
+    if count is not None and most and count >= most:
+        out.append(("table full", "bad"))
+    elif seconds is not None and seconds < FORESEEN:
+        out.append((f"full in ~{_about(seconds)}", "bad" if seconds < SOON else "warn"))
+    for name, _meaning in TRACKED:
+        if rate := a_minute(status, name, now):
+            out.append((f"{name} +{rate}/min", _happens(status, name)))
+    out.sort(key=lambda item: item[1] != "bad")
+    if shares and shares.sources and _hogs(shares.sources[0][1], shares, _filled(status)):
+        address, number = shares.sources[0]
+        out.append((f"{address} holds {_percent(number / shares.flows)}", "warn"))
+    return out
