@@ -416,7 +416,7 @@ def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], An
             raise click.BadParameter(f"{word!r} is no program", param_hint=f"'{name}'")
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
-    return lambda: Live(run, options["interval"], events=not options["once"])
+    return lambda: Live(run, options["interval"], events=not options["once"], statistics=screen)
 
 
 def _guarded(run: Callable[[], int]) -> int:

@@ -18,7 +18,8 @@ import download
 from child import Child
 from clean import clean
 from geoip import GeoIP, own_folder
-from places import NOWHERE, Detail, Place
+from health import Base
+from places import NOWHERE, Detail, Place, text_of
 
 REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms
 DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day
@@ -104,6 +105,10 @@ class Geography:
             self._spots.clear()
         self._spots[address] = at
         return at
+
+    def databases(self, now: float) -> list[Base]:
+        """Those in use; ``now`` in seconds since 1970."""
+        return [Base(text_of(db.path) or "?", db.month, (now - db.built) / 86400) for db in self._geoip.databases]
 
     def attributions(self) -> list[str]:
         return self._geoip.attributions()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from clean import clean
 from export import size_text
+from health import brief
 from notices import Notice, notices_of
 from scene import Glyphs, Scene
 from spans import Line, cells, clip, cut, length, spread
@@ -70,6 +71,9 @@ def _table_line(scene: Scene, width: int) -> Line:
         line += [(f" {share:.0%}" if share >= 0.01 or not count else " <1%", role), (f" {count}/{most}", "plain")]
     else:
         line.append((f"{len(scene.table)} flows", "plain"))
+    for text, role in brief(scene.status, scene.shares, scene.now):
+        if length(line) + 3 + cells(text) <= width:
+            line += [(f" {glyphs.middle} ", "dim"), (text, role)]
     chips = scene.table.by_protocol()[:6] + (scene.table.by_state()[:5] if width >= 120 else [])
     for name, number in chips:
         if length(line) + 3 + cells(name) + 1 + len(str(number)) > width:

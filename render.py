@@ -18,6 +18,7 @@ from header import header
 from helptext import help_lines
 from keys import BINDINGS
 from notices import empty_reason
+from panel import panel_lines
 from places import Place
 from rows import row as shown_row
 from scene import Glyphs, Scene
@@ -139,6 +140,8 @@ def _body(scene: Scene, width: int, room: int) -> tuple[list[Line], str]:
         return [], ""
     if view.overlay == "help":
         return _scrolled(view, help_lines(scene, width), room)
+    if view.overlay == "health":
+        return _scrolled(view, panel_lines(scene, width), room)
     if view.overlay == "details" and view.flow is not None:
         pairs = details(view.flow, scene.table, view.context)
         lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]

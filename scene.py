@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows import FlowTable
+from health import Base, Shares
 from intake import Status
 from view import View
 
@@ -45,6 +47,8 @@ class Scene:
     source: str
     live: bool
     glyphs: Glyphs = Glyphs()
+    shares: Shares | None = None  # who fills the table, as counted last
+    databases: Sequence[Base] = ()  # those in use
 
     @property
     def now(self) -> float:
