@@ -88,7 +88,7 @@ class Deletion:
 
     def deadline(self) -> float | None:
         """When ``poll`` wants to be called at the latest, on time.monotonic's scale; None: no need."""
-        return 0.0 if self._unread else min(map(_due, self._children), default=None)
+        return time.monotonic() if self._unread else min(map(_due, self._children), default=None)
 
     def poll(self) -> bool:
         """Go on without blocking; True when ``words`` may have changed."""
