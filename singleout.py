@@ -6,8 +6,10 @@ Tried on conntrack 1.4.7, Linux 6.18 (tests/test_deletion.py):
 * ``--srckey`` and ``--dstkey`` of GRE are read and ignored: the addresses alone decide.
 * ``--id=N`` (the "=" is needed: ``--id N`` is a segmentation fault) is compared for -D as all else is; -L refuses it.
   It tells flows apart that nothing else does: GRE calls, and one that took an ended one's tuple. So no flow without id.
-* conntrack lists the whole table for each -D and itself compares; what it then sends is the listed flow's own tuple and
+* For each -D conntrack has the whole table listed and compares itself; what it then sends is that flow's tuple and
   zones, without the id. A flow that took the same tuple in the milliseconds between is beyond any option.
+* The kernel makes the id of where the entry lies in memory and of its tuple: a tuple that is used again at once may get
+  the same id. Only its events tell those two flows apart (``Flow.ended``).
 """
 
 from __future__ import annotations
@@ -39,8 +41,12 @@ class Selection(NamedTuple):
     id: int
 
     def deleting(self) -> list[str]:
-        """The words for -D: no other flow has them all."""
-        return [*self.words, f"--id={self.id}"]
+        """The words for -D: no other flow has them all, and what went is printed with its id."""
+        return ["-o", "id", *self.words, self.name()]
+
+    def name(self) -> str:
+        """The word that only this flow has."""
+        return f"--id={self.id}"
 
 
 class Refusal(NamedTuple):
