@@ -218,6 +218,7 @@ NOTES = {
 )
 @click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
 @click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
+@click.option("--allow-delete", is_flag=True, help="Let x delete entries from the kernel's table, after a question.")
 @click.option("--geoip-worker", default="", hidden=True)
 @click.option("--heartbeat", default="", hidden=True)  # for the health check of a container
 @click.option(
@@ -354,6 +355,7 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
         plan=_plan(options),
         view=options["view"],
         past=options["history"],
+        allow_delete=options["allow_delete"],
         heartbeat=options["heartbeat"],
     )
 

@@ -1,4 +1,4 @@
-"""What is on show, put into a file: JSON lines or CSV, readable by its owner only."""
+"""What is on show, or selected, taken out of the screen: into a file, onto the clipboard, as flows to be deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from clean import clean, printable
 from export import json_line
-from grouping import Sum, item_of
+from flow import Flow
+from flows import FlowTable
+from grouping import Sum, item_of, key_of
 from snapshot import texts_of
 from sumcolumns import Happening
 from view import View
@@ -54,3 +56,18 @@ def copied(view: View) -> str:
         return printable(json_line(item_of(row, view.kind.grouping))).strip() if view.kind.grouping else ""
     flow = row.flow if isinstance(row, Happening) else row
     return "" if flow is None else printable(flow.line())[:COPIED]
+
+
+def meant(view: View, table: FlowTable, everything: bool) -> list[Flow]:
+    """The live flows that a key means: those of the selected row, or all that the filter wants (if there is one)."""
+    row, wanted = view.selected, view.predicate
+    if everything:
+        return [flow for flow in table.live.values() if wanted(flow)] if wanted is not None else []
+    if isinstance(row, Sum):
+        grouping = view.kind.grouping
+        if grouping is None:
+            return []
+        flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
+        return [flow for flow in flows if key_of(flow, grouping, view.context) == row.key]
+    flow = row.flow if isinstance(row, Happening) else row
+    return [] if flow is None or table.live.get(flow.key) is not flow else [flow]

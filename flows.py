@@ -87,13 +87,13 @@ class FlowTable:
 
     def find(self, row: Cut) -> Flow | None:
         """The live flow that a line is about."""
-        return self.live.get(_key(self._group(row[2], row[4]), row[5], rest_of(row)))
+        return self.live.get(key_of(self._group(row[2], row[4]).prefix, row[5], rest_of(row)))
 
     def event(self, row: Cut, now: float) -> Flow:
         """Take in one event; returns the flow it is about, as it is afterwards."""
         tag, state, rest = row[1], row[4], rest_of(row)
         group = self._group(row[2], state)
-        key = _key(group, row[5], rest)
+        key = key_of(group.prefix, row[5], rest)
         name = EVENTS.get(tag, "update")
         self.events += 1
         flow = self.live.get(key)
@@ -157,7 +157,7 @@ class FlowTable:
         """Take in one line of a listing; returns the flow if only this listing knew of it."""
         state, rest = row[4], rest_of(row)
         group = self._group(row[2], state)
-        key = _key(group, row[5], rest)
+        key = key_of(group.prefix, row[5], rest)
         if key in self._gone:
             return None  # of a flow that has ended since, or of one that took its place: nobody can tell which
         if not self._counters_seen and b"packets=" in rest:
@@ -376,11 +376,17 @@ class FlowTable:
         return self if wanted is None else filter(wanted, self)
 
 
-def _key(group: Group, original: bytes, rest: bytes) -> bytes:
-    """What tells a flow from all others: protocol, original tuple, zones."""
+def key_of(prefix: bytes, original: bytes, rest: bytes) -> bytes:
+    """What tells a flow from all others: protocol (``Group.prefix``), original tuple, zones."""
     if b"zone" in rest and (zones := _ZONES.findall(told(rest))):
-        return group.prefix + original + b"|" + b"|".join(zones)
-    return group.prefix + original
+        return prefix + original + b"|" + b"|".join(zones)
+    return prefix + original
+
+
+def id_in(rest: bytes) -> int | None:
+    """The id in a flow's text behind the original tuple; None without `-o id`."""
+    found = _ID.search(told(rest))
+    return int(found.group(1)) if found else None
 
 
 def _keep_listed(flow: Flow) -> None:
@@ -393,8 +399,8 @@ def _differ(one: bytes, other: bytes) -> bool:
     """Do two texts name different ids? Without `-o id`, or with the same one, nobody can tell."""
     if one[-14:] == other[-14:]:  # " id=4294967295": the id stands last in a listing
         return False
-    first, second = _ID.search(told(one)), _ID.search(told(other))
-    return first is not None and second is not None and first.group(1) != second.group(1)
+    first, second = id_in(one), id_in(other)
+    return first is not None and second is not None and first != second
 
 
 def _smoothed(old: tuple[float, float] | None, original: float, reply: float, spent: float) -> tuple[float, float]:

@@ -41,6 +41,8 @@ def _help(view: View, _table: FlowTable) -> str:
 
 def _back(view: View, _table: FlowTable) -> str:
     """Esc: overlay, then filter, then selection."""
+    if view.overlay == "delete":
+        return "cancel"
     if view.overlay:
         view.overlay = ""
     elif view.trail:
@@ -254,7 +256,8 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("N",), _hosts, "names of hosts: asks a resolver"),
     Binding(("y",), _wish("copy"), "copy the selected row"),
     Binding(("e", "ctrl-e"), _export, "export what is on show: .json or .csv"),
-    Binding(("x", "f9", "delete"), _wish("delete"), "delete from the kernel's table (--allow-delete)"),
+    Binding(("x", "f9", "delete"), _wish("delete"), "delete the selected row's flows from the kernel (--allow-delete)"),
+    Binding(("X",), _wish("delete all"), "... all flows that the filter wants"),
     Binding(("o",), _freeze, "hold the order of the rows"),
     Binding(("+",), _wish("faster"), "list more often"),
     Binding(("-",), _wish("slower"), "list less often"),

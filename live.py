@@ -7,7 +7,8 @@ import signal
 import time
 from collections.abc import Iterator
 
-from exporting import copied, export
+from deletion import Deletion, Phase
+from exporting import copied, export, meant
 from geography import Geography
 from health import Census
 from items import ListingEnded
@@ -19,7 +20,7 @@ from runner import FRAME, Runner
 from scene import Scene
 from screen import Screen, take_keyboard
 from signals import Signals
-from view import View
+from view import Prompt, View
 from views import BY_NAME
 
 # A census counts 5,000 flows in 6 ms; 200,000 take 40 steps. It begins when the table is half full.
@@ -52,6 +53,7 @@ class Live(Runner):
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
         self.census, self.next_census = Census(), 0.0
+        self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
         try:
@@ -60,6 +62,8 @@ class Live(Runner):
                 pass
         finally:
             self.screen.close()
+            if self.deletion:
+                self.deletion.close()
             self.geography.close()
         if self.problem is not None:
             return self.fail()
@@ -71,6 +75,9 @@ class Live(Runner):
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
+        if self.deletion:
+            reading += self.deletion.fds()
+            until = min(until, self.deletion.deadline() or until)
         if self.view.overlay == "health":
             until = min(until, max(self.next_census, time.monotonic()))
         if self.screen.more_keys or self.exporting is not None or (self.view.work and not writing):
@@ -94,6 +101,8 @@ class Live(Runner):
                 self._soon()
         if self.exporting is not None:
             self._export()
+        if self.deletion and self.deletion.poll():
+            self._tell_deletion(self.deletion)
         self._take_census()
         if self.screen.pending:
             self.screen.flush()
@@ -173,6 +182,12 @@ class Live(Runner):
             if wish == "redraw":
                 self.screen.repaint()
                 self.source.list_now()
+            if wish in ("delete", "delete all"):
+                self._ask_to_delete(everything=wish == "delete all")
+            elif wish.startswith("delete "):
+                self._answer(wish.partition(" ")[2])
+            if wish == "cancel":
+                self._answer("")
             if wish == "copy":
                 self._copy()
             if wish.startswith("export "):
@@ -189,6 +204,43 @@ class Live(Runner):
         if text:
             self.screen.copy(text)
         self.view.message = "copied, if this terminal lets programs copy (OSC 52)" if text else "nothing is selected"
+
+    def _ask_to_delete(self, everything: bool) -> None:
+        """Ask how many entries the command matches; nothing is deleted before that was answered."""
+        view = self.view
+        command = getattr(self.source, "command", None)
+        if not self.wishes.allow_delete or command is None:
+            off = "deleting is switched off; start with --allow-delete" if command else "a recording has no kernel"
+            view.message = f"nothing deleted: {off}"
+            return
+        flows = meant(view, self.table, everything)
+        if self.deletion or not flows:
+            view.message = "a deletion goes on" if self.deletion else "nothing is meant: select a row, or filter and X"
+            return
+        self.deletion = Deletion(command, flows)
+        view.overlay = "delete"
+        self._tell_deletion(self.deletion)
+
+    def _answer(self, typed: str) -> None:
+        if self.deletion is None:
+            return
+        if self.deletion.phase is Phase.ASKED:
+            self.deletion.confirm(typed)
+        else:
+            self.deletion.stop()
+        self._tell_deletion(self.deletion)
+
+    def _tell_deletion(self, deletion: Deletion) -> None:
+        view, words = self.view, deletion.words()
+        view.question = [words.command, words.text, *([str(words.problem)] if words.problem else [])]
+        if deletion.phase is Phase.ASKED and view.prompt is None:
+            view.prompt = Prompt("", 0, "", purpose="delete")
+        if deletion.phase is Phase.DONE:
+            deletion.close()
+            self.deletion, view.prompt, view.overlay = None, None, ""
+            view.message = str(words.problem) if words.problem else words.text
+            self.source.list_now()
+        self._soon()
 
     def _take_census(self) -> None:
         """Count on who fills the table, where that is asked for or is about to matter."""

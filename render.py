@@ -48,7 +48,9 @@ def frame(scene: Scene, width: int, height: int) -> list[Line]:
 def _title_line(scene: Scene, width: int, place: str) -> Line:
     """What is on show, then facts; ``place``: which lines of it, where they do not all fit."""
     view, glyphs = scene.view, scene.glyphs
-    title = {"help": "Help", "details": "Details", "health": "Health"}.get(view.overlay, view.kind.title)
+    title = {"help": "Help", "details": "Details", "health": "Health", "delete": "Delete"}.get(
+        view.overlay, view.kind.title
+    )
     line: Line = [(title, "title")]
 
     def fact(text: str, role: str = "plain") -> None:
@@ -117,17 +119,28 @@ def _footer(scene: Scene, width: int) -> Line:
     return line[:-1]
 
 
+PROMPTS = {"filter": "/ ", "export": "file: ", "delete": "delete? [No] "}
+
+
 def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
     """The end of what is before the cursor, the cursor, what fits of the rest, and what is wrong with it."""
     before, after = prompt.text[: prompt.cursor], prompt.text[prompt.cursor :]
     error = f"  {prompt.error}" if prompt.error else ""
-    room = max(min(16, width - 4), width - 4 - cells(error))  # 4: the slash, a blank, a cursor of two cells
+    head = PROMPTS[prompt.purpose]
+    room = width - cells(head) - 2  # a cursor of two cells
+    room = max(min(16, room), room - cells(error))
     if cells(before) > room:
         while before and cells(before) > room - 1:
             before = before[1:]
         before = mark + before
     rest = cut(after[1:], max(0, room - cells(before)), mark)
-    return [("/ ", "key"), (before, "plain"), (after[:1] or " ", "cursor"), (rest, "plain"), (error, "bad")]
+    return [
+        (PROMPTS[prompt.purpose], "key"),
+        (before, "plain"),
+        (after[:1] or " ", "cursor"),
+        (rest, "plain"),
+        (error, "bad"),
+    ]
 
 
 # --- the body ---------------------------------------------------------------------------------------------------------
@@ -140,6 +153,9 @@ def _body(scene: Scene, width: int, room: int) -> tuple[list[Line], str]:
         return [], ""
     if view.overlay == "help":
         return _scrolled(view, help_lines(scene, width), room)
+    if view.overlay == "delete":
+        texts = [part for text in view.question for part in [*wrap(text, max(8, width), scene.glyphs.cut), ""]]
+        return _scrolled(view, [[(text, "plain")] for text in texts], room)
     if view.overlay == "health":
         return _scrolled(view, panel_lines(scene, width), room)
     if view.overlay == "details" and view.flow is not None:
@@ -147,12 +163,9 @@ def _body(scene: Scene, width: int, room: int) -> tuple[list[Line], str]:
         lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
         lines[0] = [(text, "accent") for text, _ in lines[0]]
         return _scrolled(view, lines, room)
-    if view.kind.rows == "map" and view.order:
+    if view.kind.rows == "map" and (view.order or len(scene.table)):
         return _map(scene, width, room), ""
     return _table(scene, width, room), ""
-
-
-MAPPED = 5000  # remote ends, those with the most first: 10 ms
 
 
 def _map(scene: Scene, width: int, room: int) -> list[Line]:
@@ -160,13 +173,13 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
     view, context = scene.view, scene.view.context
     view.page = room
     spots = []
-    for row in view.order[:MAPPED]:
+    for row in view.order:
         if (at := context.spot(row.key)) is not None:
             chosen = row == view.selected
             label = _place_text(row.key, context.where(row.key)) if chosen else ""
             spots.append(Spot(*at, row.rate if view.sort == "rate" else row.flows, chosen, label))
     lines = world(spots, width, room, scene.glyphs.ascii)
-    if not spots:
+    if not view.order and not view.work:
         reason = "nobody knows where these hosts are: there is no city database"
         cure = next((cure for _, cure in scene.status.geography if cure), "")
         lines[-1:] = [[(reason, "warn"), (f"  try: {cure}" if cure else "", "plain")]]

@@ -27,6 +27,7 @@ from view import View, keep_in_sight
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
 PIECE = 500  # flows between two looks at the clock: 1 ms of the slowest filters
 KEYED = 4000  # ... of the slowest sort keys: 7 ms
+MAPPED = 5000  # remote ends on the map at most, those with the most: 10 ms a frame
 MANY = 20_000  # flows whose order takes longer than a frame: a new filter takes the order that is there
 
 
@@ -150,6 +151,8 @@ def _sum_up(view: View, table: FlowTable) -> Iterator[None]:
     shares(sums, view.sort)
     view.fitting = tally.flows
     view.found = in_order(sums, view.kind.column(view.sort).keys(sums, view.context), view.falling)
+    if view.kind.rows == "map":
+        view.found = [row for row in view.found[:MAPPED] if view.context.spot(row.key) is not None]
     view.ranking = False
     _show_found(view, whole=True)
 

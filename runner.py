@@ -51,6 +51,7 @@ class Wishes:
     plan: Plan
     view: str = "connections"
     past: int = PAST  # closed flows that are kept
+    allow_delete: bool = False
     heartbeat: str = ""  # a file that is touched while the loop goes round
 
     def base(self) -> Predicate | None:

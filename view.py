@@ -60,7 +60,7 @@ class View:
     names: bool = True
     hosts: bool = False  # names of hosts are asked for
     geo: str = "auto"
-    overlay: str = ""  # "", "help", "health" or "details"
+    overlay: str = ""  # "", "help", "health", "details" or "delete"
     scroll: int = 0  # of the overlay
     shift: int = 0  # columns scrolled away to the left
     selected: Row | None = None
@@ -70,6 +70,7 @@ class View:
     order: list[Any] = field(default_factory=list)  # the rows: flows, sums or events, as ``kind`` has it
     page: int = 10  # rows on screen, told by the renderer
     message: str = ""
+    question: list[str] = field(default_factory=list)  # what is about to be deleted
     total: int = 0  # live flows, and of these
     fitting: int = 0  # those that the filter wants
     due: float = 0.0  # when the next new order is due

@@ -43,7 +43,7 @@ PURE = {
         "helptext",
         "keys",
     ),
-    *("panel", "prompt", "relations", "scene", "sumcolumns", "views"),
+    *("panel", "prompt", "relations", "scene", "singleout", "sumcolumns", "views"),
 }
 OUTSIDE = {"os", "subprocess", "select", "signal", "time", "blessed", "click", "maxminddb", "socket", "sys", "io"}
 # csv writes into a StringIO; inet_pton only reads a text; localtime only reads a number.
