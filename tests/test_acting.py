@@ -30,7 +30,7 @@ def ns() -> Iterator[Namespace]:
         yield made
 
 
-def entries(ns: Namespace) -> set[tuple[str, int]]:
+def entries(ns: Namespace) -> set[tuple[object, object]]:
     return {(flow["src"], flow["sport"]) for flow in map(_ends, conntrack_xml(ns))}
 
 
