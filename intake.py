@@ -35,6 +35,7 @@ class Status:
     understood: bool = False  # ... and a line of it was one
     listing_since: float | None = None  # when the listing that runs now began
     recording: str = ""  # why nothing is recorded any more
+    settings: str = ""  # why the settings file is not used
 
     def unread(self) -> list[str]:
         """What of the input could not be taken as it stood, a sentence each."""
