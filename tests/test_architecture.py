@@ -28,7 +28,7 @@ PURE = {
         "parse",
         "places",
     ),
-    *("problems", "render", "sortkeys", "view", "rows", "notices"),
+    *("problems", "ptr", "render", "sortkeys", "view", "rows", "notices"),
 }
 OUTSIDE = {"os", "subprocess", "select", "signal", "time", "blessed", "click", "maxminddb", "socket", "sys", "io"}
 ALLOWED = {"export": {"io"}, "sortkeys": {"socket"}}  # csv writes into a StringIO; inet_pton only reads a text
