@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -114,6 +113,15 @@ def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | 
         ctx.exit()
 
 
+def _read_settings(ctx: click.Context, _param: click.Parameter, without: bool) -> None:
+    """Eager, so that it comes before all options that the file may set, and after --help, which needs none."""
+    if not (without or ctx.resilient_parsing):
+        import config
+
+        ctx.obj = config.load(ctx, os.environ)
+        ctx.default_map = ctx.obj.options
+
+
 def _completes(what: str) -> Callable[..., list[CompletionItem]]:
     """What the shell offers for an option's value: "file", or one of the lists in manual.py."""
 
@@ -132,6 +140,8 @@ NOTES = {
     "searches everything shown.",
     "Exit status": "0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
     "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
+    "Settings": '~/.config/conntrack-monitor/config.toml sets options by their long names (sort = "bytes"), names '
+    "marks and zones, and adds local networks; flags come before the environment, and that before the file.",
     "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, fetched when there is no database; GeoLite2 "
     "data created by MaxMind, available from https://www.maxmind.com, where you put it.",
 }
@@ -219,6 +229,14 @@ NOTES = {
 @click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
 @click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
 @click.option("--allow-delete", is_flag=True, help="Let x delete entries from the kernel's table, after a question.")
+@click.option(
+    "--no-config",
+    is_flag=True,
+    callback=_read_settings,
+    expose_value=False,
+    is_eager=True,
+    help="Don't read the settings file.",
+)
 @click.option("--geoip-worker", default="", hidden=True)
 @click.option("--heartbeat", default="", hidden=True)  # for the health check of a container
 @click.option(
@@ -244,9 +262,12 @@ NOTES = {
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
-    if options["update_geoip"] and options["no_download"]:
+    in_file = click.core.ParameterSource.DEFAULT_MAP  # --update-geoip is meant more than what is meant for every day
+    if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is not in_file:
         raise click.UsageError("--update-geoip and --no-download exclude each other.")
     if options["geoip_worker"] or options["update_geoip"]:
+        if ctx.obj and ctx.obj.problem:
+            click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
         ctx.exit(_guarded(lambda: _fetch(options)))
     import loop
 
@@ -318,12 +339,14 @@ class _Bar:
 
 def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
     """The checked options, as the loop takes them."""
+    from config import Settings
     from fields import Context
     from filters import FilterError, compile_filter, from_flags
     from runner import Wishes
 
     _check_combinations(ctx, options)
-    context = Context()
+    settings = ctx.obj or Settings()
+    context = Context(marks=settings.marks, zones=settings.zones, networks=settings.networks)
     families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
     try:
         flags = from_flags(options["protocol"], (), families, context)
@@ -357,6 +380,7 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
         past=options["history"],
         allow_delete=options["allow_delete"],
         heartbeat=options["heartbeat"],
+        settings_problem=settings.problem,
     )
 
 
@@ -393,6 +417,7 @@ def _check_sort(sort: str | None, view: str) -> None:
 
 def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], Any]:
     """What makes the source when the loop is ready for it; wrong words are found now."""
+    from config import command_words, program
     from recording import Replay
     from source import Command, Live, pushed_down
 
@@ -407,15 +432,13 @@ def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], An
                 f"'{click.format_filename(path)}' can't be read: {why}", param_hint="'--replay'"
             ) from None
         return lambda: replay
+    option = "--via"
     try:
-        via = shlex.split(options["via"])
+        via = command_words(options["via"])
+        option = "--conntrack"
+        program(options["conntrack"])
     except ValueError as error:
-        raise click.BadParameter(f"{error}", param_hint="'--via'") from None
-    if options["via"] and not via:
-        raise click.BadParameter("the command is empty", param_hint="'--via'")
-    for name, word in (("--via", via[0] if via else ""), ("--conntrack", options["conntrack"])):
-        if word.startswith("-") or "\0" in word:
-            raise click.BadParameter(f"{word!r} is no program", param_hint=f"'{name}'")
+        raise click.BadParameter(f"{error}", param_hint=f"'{option}'") from None
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
     return lambda: Live(run, options["interval"], events=not options["once"], statistics=screen)

@@ -21,12 +21,12 @@ def details(flow: Flow, table: FlowTable, context: Context) -> list[Line]:
     lines: list[Line] = [("", _title(flow, record))]
     lines += _state_lines(flow, record, context)
     lines += [("", "")]
-    lines += [("original", _tuple_text(record.original, record.kind.protocol))]
+    lines += [("original", _tuple_text(record.original, record.kind.protocol, context))]
     lines += [("", text) for text in _count_texts(record.original, flow.rates[0] if flow.rates else None)]
-    lines += [("reply", _tuple_text(record.reply, record.kind.protocol))]
+    lines += [("reply", _tuple_text(record.reply, record.kind.protocol, context))]
     lines += [("", text) for text in _count_texts(record.reply, flow.rates[1] if flow.rates else None)]
     lines += _end_lines(flow, context)
-    lines += _other_lines(record)
+    lines += _other_lines(record, context)
     lines += [("", "")]
     lines += _life_lines(flow, table, context.now)
     return lines
@@ -52,7 +52,7 @@ def _state_lines(flow: Flow, record: Record, context: Context) -> list[Line]:
     return lines
 
 
-def _tuple_text(side: Tuple, protocol: str) -> str:
+def _tuple_text(side: Tuple, protocol: str, context: Context) -> str:
     text = f"{endpoint(side.src, side.sport)} -> {endpoint(side.dst, side.dport)}"
     if name := service(protocol, side.dport):
         text += f" ({name})"
@@ -62,7 +62,7 @@ def _tuple_text(side: Tuple, protocol: str) -> str:
     if side.srckey is not None:
         text += f"  keys {side.srckey} {side.dstkey}"
     if side.zone is not None:
-        text += f"  zone {side.zone}"
+        text += f"  zone {_zone_text(side.zone, context)}"
     return text
 
 
@@ -112,12 +112,19 @@ def _place_lines(label: str, address: str, context: Context) -> list[Line]:
     return lines
 
 
-def _other_lines(record: Record) -> list[Line]:
+def _zone_text(zone: int, context: Context) -> str:
+    name = context.zone_name(zone)
+    return f"{zone} ({name})" if name else str(zone)
+
+
+def _other_lines(record: Record, context: Context) -> list[Line]:
     lines: list[Line] = []
     if record.mark:
-        lines.append(("mark", f"{record.mark} ({record.mark:#x})"))
+        name = context.mark_name(record.mark)
+        lines.append(("mark", f"{record.mark:#x} ({name})" if name else f"{record.mark} ({record.mark:#x})"))
+    if record.zone is not None:
+        lines.append(("zone", _zone_text(record.zone, context)))
     numbers = (
-        ("zone", record.zone),
         ("use", record.use),
         ("secmark", record.secmark),
         ("delta-time", record.delta_time),

@@ -6,7 +6,7 @@ addresses.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -119,6 +119,7 @@ def _scope(address: str) -> str:
     return "public" if ip in _GLOBAL_UNICAST or ip in _NAT64 else "reserved"
 
 
+LOCAL = frozenset({"private", "loopback", "link-local", "cgnat", "unspecified"})  # scopes of hosts that are near
 _GLOBAL_UNICAST = IP("2000::/3")  # the only part of IPv6 that IANA gives out
 _NAT64 = IP("64:ff9b::/96")  # RFC 6052: the IPv4 Internet seen from IPv6
 
@@ -140,14 +141,16 @@ def direction(ends: Ends, own: Set[str]) -> str | None:
     return "in" if to_here else "fwd"
 
 
-def remote(ends: Ends, own: Set[str]) -> str:
+def remote(ends: Ends, own: Set[str], local: Callable[[str], bool] | None = None) -> str:
     """The public end that is not this host; of two the destination; of none, the end that is not this host's.
+
+    ``local``: which public addresses are not far all the same.
 
     The ends as they really are come first (the responder is the reply tuple's source, the initiator the original
     tuple's), then the addresses that NAT put in their place.
     """
     for address in (ends.reply_src, ends.src, ends.dst, ends.reply_dst):
-        if address not in own and scope(address) == "public":
+        if address not in own and scope(address) == "public" and not (local and local(address)):
             return address
     return ends.src if ends.dst in own and ends.src not in own else ends.dst
 

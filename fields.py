@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ends
 from flow import Flow, Group
@@ -15,7 +15,9 @@ from parse import FLAGS
 from places import NOWHERE, Detail, Place
 
 Predicate = Callable[[Flow], bool]
+T = TypeVar("T")
 REMEMBERED = 262_144  # answers about addresses and ports
+WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
 
 
 @dataclass
@@ -27,20 +29,28 @@ class Context:
     where: Callable[[str], Place] = lambda _address: NOWHERE
     detail: Callable[[str], Detail] = lambda _address: Detail()
     spot: Callable[[str], tuple[float, float] | None] = lambda _address: None
-    mark: Any = None  # relations.Mark: what was known when somebody asked what comes new
+    since: Any = None  # relations.Mark: what was known when somebody asked what comes new
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
+    # What the user's settings add: names by (mark, mask) and by zone, and networks that are local beside the private.
+    marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    zones: Mapping[int, str] = field(default_factory=dict)
+    networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
 
     def __post_init__(self) -> None:
-        # An address as text: the same as str, whether it is public and not ours, whether it is ours.
+        # An address as text: the same as str, whether it is public and not local, whether it is ours.
         self._known: dict[bytes, tuple[str, bool, bool]] = {}
         self._known_for: Set[str] | None = None
+        self._local: dict[str, bool] = {}
+        self._local_for: Set[str] | None = None
 
     def remote(self, flow: Flow) -> Place:
         return self.where(self.remote_address(flow))
 
     def remote_address(self, flow: Flow) -> str:
         """What ends.remote says."""
-        return self.remote_of(*flow.addresses()) if flow.plain else ends.remote(flow.ends(), self.own)
+        if flow.plain:
+            return self.remote_of(*flow.addresses())
+        return ends.remote(flow.ends(), self.own, self.is_local if self.networks else None)
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ends.remote says of a flow without NAT."""
@@ -69,8 +79,33 @@ class Context:
     def _learn(self, address: bytes) -> tuple[str, bool, bool]:
         text = address.decode()
         own = text in self.own
-        known = self._known[address] = text, not own and ends.scope(text) == "public", own
+        far = not own and ends.scope(text) == "public" and not (self.networks and self.is_local(text))
+        known = self._known[address] = text, far, own
         return known
+
+    def is_local(self, address: str) -> bool:
+        """Is it this host, or one of the local network: private and the like, or in ``networks``?"""
+        if self._local_for is not self.own or len(self._local) > REMEMBERED:
+            self._local, self._local_for = {}, self.own
+        if (known := self._local.get(address)) is None:
+            known = address in self.own or ends.scope(address) in ends.LOCAL or self._in_networks(address)
+            self._local[address] = known
+        return known
+
+    def _in_networks(self, address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address) if self.networks else None
+        except ValueError:
+            return False
+        return ip is not None and any(ip.version == net.version and ip in net for net in self.networks)
+
+    def mark_name(self, mark: int) -> str | None:
+        """The name of a connection mark; if it has none, of the first part of it (by a mask) that has one."""
+        whole = self.marks.get((mark, WHOLE_MARK))
+        return whole or next((name for (part, mask), name in self.marks.items() if mark & mask == part), None)
+
+    def zone_name(self, zone: int) -> str | None:
+        return self.zones.get(zone)
 
 
 def by_family(value: str, _context: Context) -> Predicate:
@@ -265,16 +300,41 @@ def _number(text: str) -> int:
     return int(text, 0) if text[:2].lower() == "0x" else int(text)
 
 
-def _mark(value: str, _context: Context) -> Predicate:
-    text, slash, mask_text = value.partition("/")
-    wanted = _number(text)
-    mask = _number(mask_text) if slash else 0xFFFFFFFF
-    return lambda flow: flow.mark() & mask == wanted
+def mark_of(text: str) -> tuple[int, int]:
+    """``0x10`` or ``0x10/0xf0``: the mark and the mask that is laid over a flow's mark before they are compared."""
+    mark, slash, mask = text.partition("/")
+    return _number(mark), _number(mask) if slash else WHOLE_MARK
 
 
-def _zone(value: str, _context: Context) -> Predicate:
-    wanted = _number(value)
-    return lambda flow: wanted in (flow.zones() or [0])
+def _mark(value: str, context: Context) -> Predicate:
+    """A number, with a mask or without one, or a name from the settings."""
+    pairs = _called(value, context.marks)
+    if not pairs:
+        try:
+            pairs = [mark_of(value)]
+        except ValueError as error:
+            raise ValueError(f"{error}{_or_name(context.marks)}") from None
+    return lambda flow: any(flow.mark() & mask == wanted for wanted, mask in pairs)
+
+
+def _zone(value: str, context: Context) -> Predicate:
+    """A number, or a name from the settings."""
+    wanted = _called(value, context.zones)
+    if not wanted:
+        try:
+            wanted = [_number(value)]
+        except ValueError as error:
+            raise ValueError(f"{error}{_or_name(context.zones)}") from None
+    return lambda flow: not set(wanted).isdisjoint(flow.zones() or [0])
+
+
+def _called(value: str, names: Mapping[T, str]) -> list[T]:
+    """What has this name, in any case."""
+    return [number for number, name in names.items() if name.casefold() == value.casefold()]
+
+
+def _or_name(names: Mapping[T, str]) -> str:
+    return f", and no name; there are: {' '.join(dict.fromkeys(names.values()))}" if names else ""
 
 
 def _id(value: str, _context: Context) -> Predicate:

@@ -245,7 +245,7 @@ def worker_argv(plan: Plan, kinds: Sequence[str], start: bool) -> list[str]:
     """The command that fetches beside us: this very program, with an option that --help does not show."""
     order = f"{'start' if start else 'look'}:{','.join(kinds)}"
     paths = [word for path in plan.paths for word in ("--geoip-db", path)]
-    return [sys.executable, os.path.abspath(sys.argv[0]), *paths, "--geoip-worker", order]
+    return [sys.executable, os.path.abspath(sys.argv[0]), *paths, "--no-config", "--geoip-worker", order]
 
 
 def work(plan: Plan, order: str) -> int:

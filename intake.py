@@ -46,6 +46,7 @@ class Status:
     fill: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=60))  # time, entries: the last minutes
     counted_first: Statistics | None = None  # what `conntrack -S` counted when we began to look
     counted: deque[Statistics] = field(default_factory=lambda: deque(maxlen=30))  # in the last minute, the newest last
+    settings: str = ""  # why the settings file is not used
 
     def unread(self) -> list[str]:
         """What of the input could not be taken as it stood, a sentence each."""

@@ -106,11 +106,11 @@ def _turn(view: View, _table: FlowTable) -> str:
 
 def _mark(view: View, _table: FlowTable) -> str:
     """From now on what comes new is shown as new; a second time forgets it."""
-    if view.context.mark is not None:
-        view.context.mark = None
+    if view.context.since is not None:
+        view.context.since = None
         view.message = "mark taken away"
     else:
-        view.context.mark = Mark(view.context.now, view.context)
+        view.context.since = Mark(view.context.now, view.context)
         view.message = "marked: what is new from now on is highlighted; the filter new: selects it"
     view.due = 0.0
     return ""

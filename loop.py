@@ -11,7 +11,7 @@ import click
 
 from flows import FlowTable
 from recording import Recorder
-from runner import Runner, Wishes
+from runner import Runner, Wishes, say
 from signals import Signals
 
 _KEPT: list[FlowTable] = []  # until the process ends: to free 200,000 flows takes 0.1 s
@@ -29,6 +29,8 @@ def run(wishes: Wishes) -> int:
         raise click.BadParameter(
             f"'{wishes.record}' can't be written: {error.strerror}", param_hint="'--record'"
         ) from None
+    if wishes.settings_problem and (wishes.once or wishes.format != "text"):  # the screen has a place for it
+        say(wishes.settings_problem)
     with Signals() as signals:
         source = wishes.source()
         runner = way(wishes, source, signals, recorder)

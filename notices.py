@@ -45,6 +45,8 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
     if table.overflow:
         out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
     out += [Notice(text) for text in status.unread()]
+    if status.settings:
+        out.append(Notice(status.settings))
     out += [Notice(text, cure) for text, cure in status.geography]
     return out
 

@@ -60,7 +60,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
 def _work(view: View, table: FlowTable, takes: bool) -> Iterator[None]:
     """Make the rows; it may be left off, or given up, at each yield. ``takes``: the order of flows that is there."""
     view.ranking, view.found = not takes, []
-    mark = view.context.mark
+    mark = view.context.since
     if mark is not None and not mark.complete:
         yield from _learn(table, mark)
     if view.kind.rows in ("sums", "map"):

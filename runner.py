@@ -53,6 +53,7 @@ class Wishes:
     past: int = PAST  # closed flows that are kept
     allow_delete: bool = False
     heartbeat: str = ""  # a file that is touched while the loop goes round
+    settings_problem: str = ""  # why the settings file is not used
 
     def base(self) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -77,6 +78,7 @@ class Runner:
         self.recorder = recorder
         self.table = FlowTable(linger=wishes.linger, past=wishes.past)
         self.intake = Intake(self.table)
+        self.intake.status.settings = wishes.settings_problem
         self.problem: Problem | None = None  # why nothing could ever be read
         self.deaf_until = 0.0  # nobody listens to the source till then
         self.next_beat = 0.0 if wishes.heartbeat else None

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 for name in [name for name in os.environ if name.startswith(("CONNTRACK_MONITOR_", "GEOIP_"))]:
     del os.environ[name]
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # nor the user's settings
 os.environ["BLESSED_QUERY_TIMEOUT_SECONDS"] = "0"
 
 # Shared machines stall for seconds at a time: what a test finds must not depend on that.

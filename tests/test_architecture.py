@@ -31,6 +31,7 @@ PURE = {
     ),
     *(
         "problems",
+        "ptr",
         "render",
         "sortkeys",
         "view",

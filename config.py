@@ -1,0 +1,353 @@
+"""Settings: ``config.toml``, with the same words as the options, names for marks and zones, and more local networks.
+
+A file with anything wrong in it is reported with the line and ignored as a whole: half of what somebody wished for is
+not what they wished for. It may name programs to run, so it is read as ssh reads its own: who else could have written
+it would decide what runs (:func:`_foreign`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+
+import click
+
+from clean import clean
+
+NAME = os.path.join("conntrack-monitor", "config.toml")
+MOST_BYTES = 65_536  # a thousand names for marks; what is larger is some other file
+LONGEST_NAME = 32  # characters of a mark's or a zone's name
+TABLES = ("marks", "zones", "local-networks")
+# One run each, not every run; and --allow-delete has to be meant each time.
+ONLY_ON_THE_COMMAND_LINE = {
+    *("once", "json", "csv", "limit", "replay", "record", "update-geoip", "allow-delete", "no-config", "help"),
+    *("version", "print-man", "print-completion"),
+}
+INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true
+PROGRAMS = {"via", "conntrack"}  # what they name is run
+
+Marks = dict[tuple[int, int], str]  # (value, mask) -> name
+Networks = tuple["IPv4Network | IPv6Network", ...]
+
+
+@dataclass
+class Settings:
+    """What the file says. ``options`` by click's parameter names, checked; ``problem``: why nothing of it is used."""
+
+    path: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    marks: Marks = field(default_factory=dict)
+    zones: dict[int, str] = field(default_factory=dict)
+    networks: Networks = ()
+    problem: str = ""
+
+
+class Wrong(ValueError):
+    """Something in the file is wrong: why, and at which key of which table ("" is the top level)."""
+
+    def __init__(self, why: str, key: str = "", table: str = "") -> None:
+        super().__init__(why)
+        self.key, self.table = key, table
+
+
+# --- which file, and may it be believed? ------------------------------------------------------------------------------
+
+
+def places(environ: Mapping[str, str], uid: int) -> list[str]:
+    """Where the file may be, best first; ``uid``: who we are.
+
+    Under sudo the file of the user who typed it comes before root's. XDG_CONFIG_HOME, if it is absolute, is the only
+    place.
+    """
+    base = environ.get("XDG_CONFIG_HOME", "")
+    if os.path.isabs(base):
+        return [os.path.join(base, NAME)]
+    homes = [environ.get("HOME", "") or os.path.expanduser("~")]
+    caller = sudo_user(environ, uid)
+    if caller is not None:
+        import pwd
+
+        try:
+            homes.insert(0, pwd.getpwuid(caller).pw_dir)
+        except KeyError:
+            pass  # a user that this machine does not know
+    return list(dict.fromkeys(os.path.join(home, ".config", NAME) for home in homes if os.path.isabs(home)))
+
+
+def sudo_user(environ: Mapping[str, str], uid: int) -> int | None:
+    """The user who became root by sudo; None for anybody else."""
+    text = environ.get("SUDO_UID", "")
+    caller = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
+    return caller if uid == 0 and caller else None
+
+
+def _read(path: str, caller: int | None) -> tuple[bytes, bool] | None:
+    """The file's bytes, and whether it is foreign; None if there is none. Raises Wrong, OSError."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # a home that we may not look into has none
+        return None
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with open(path, "rb", opener=lambda name, _flags: os.open(name, flags)) as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise Wrong("it is no file")
+        foreign = _foreign(state, os.geteuid(), caller)
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise Wrong(f"it is larger than {MOST_BYTES >> 10} KiB")
+    return data, foreign
+
+
+def _foreign(state: os.stat_result, uid: int, caller: int | None) -> bool:
+    """False for a file of ours or root's; True for one of the user who called sudo: it must not name programs.
+
+    (Rules in sudoers can allow this program and nothing else.) Raises Wrong where another user wrote it or could have,
+    by the rule that ssh has for its own file.
+    """
+    if state.st_uid not in (uid, 0) and state.st_uid != caller:
+        raise Wrong(f"it belongs to another user (uid {state.st_uid})")
+    if stat.S_IMODE(state.st_mode) & 0o022:
+        raise Wrong("others may write to it; try: chmod go-w")
+    return state.st_uid not in (uid, 0)
+
+
+# --- reading it -------------------------------------------------------------------------------------------------------
+
+
+def load(ctx: click.Context, environ: Mapping[str, str]) -> Settings:
+    """The settings of whoever runs this; empty ones where there is no file. Raises nothing."""
+    uid = os.geteuid()
+    caller = sudo_user(environ, uid)
+    for path in places(environ, uid):
+        text = ""
+        try:
+            found = _read(path, caller)
+            if found is None:
+                continue
+            data, foreign = found
+            text = _decoded(data)
+            return _checked(path, _parsed(text), ctx, foreign)
+        except Wrong as error:
+            line = _line_of(text, error.table, error.key) if error.key else 0
+            return _ignored(path, line, str(error))
+        except OSError as error:
+            return _ignored(path, 0, f"it can't be read: {error.strerror}")
+    return Settings()
+
+
+def _ignored(path: str, line: int, why: str) -> Settings:
+    where = f"{clean(path)}, line {line}" if line else clean(path)
+    return Settings(path, problem=f"settings ignored: {where}: {clean(why, 600)}")
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Wrong(f"line {line} is not UTF-8") from None
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib  # only where there is a file: 6 ms
+
+        try:
+            return tomllib.loads(text)
+        except RecursionError:
+            raise Wrong("it is nested too deeply") from None
+        except ValueError as error:  # TOMLDecodeError says the line, or that it is the end; or a number of 5,000 digits
+            raise Wrong(f"not TOML: {error}") from None
+    raise Wrong("to read it needs Python 3.11 or later, this is {}.{}.{}".format(*sys.version_info))
+
+
+def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool) -> Settings:
+    """All of the file in the shapes that the program takes; raises Wrong."""
+    from fields import Context
+
+    settings = Settings(path)
+    settings.marks = dict(_marks(found.pop("marks", {})))
+    settings.zones = dict(_zones(found.pop("zones", {})))
+    settings.networks = tuple(_networks(found.pop("local-networks", [])))
+    options = {
+        name[2:]: option
+        for option in ctx.command.params
+        if isinstance(option, click.Option) and not option.hidden
+        for name in option.opts
+        if name.startswith("--")
+    }
+    context = Context(marks=settings.marks, zones=settings.zones)  # a filter in the file may use the file's names
+    for key, value in found.items():
+        if key in ONLY_ON_THE_COMMAND_LINE:
+            raise Wrong(f"'{key}' goes on the command line only", key)
+        if key in INSTEAD:
+            raise Wrong(f"'{key}' goes on the command line only; here write {INSTEAD[key]}", key)
+        if key not in options:
+            allowed = sorted(options.keys() - ONLY_ON_THE_COMMAND_LINE - INSTEAD.keys()) + list(TABLES)
+            raise Wrong(f"unknown word '{key}'; there are: {' '.join(allowed)}", key)
+        if foreign and key in PROGRAMS:
+            raise Wrong(f"'{key}' names a program, and root runs nothing that another user's file names", key)
+        try:
+            settings.options[options[key].name or ""] = _value(ctx, options[key], key, value, context)
+        except click.BadParameter as error:
+            raise Wrong(f"{key}: {error.message}", key) from None
+        except ValueError as error:
+            raise Wrong(f"{key}: {error}", key) from None
+    return settings
+
+
+def _value(ctx: click.Context, option: click.Option, key: str, value: Any, context: Any) -> Any:
+    """One option's value, checked as on the command line. Raises ValueError, click.BadParameter."""
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise ValueError("true or false is wanted")
+        return value
+    if option.multiple:
+        values = value if isinstance(value, list) else [value]
+        texts = [str(item) if type(item) is int and key == "protocol" else item for item in values]  # [6, "udp"]
+        if not all(isinstance(item, str) for item in texts):
+            raise ValueError('a list of texts is wanted, such as ["a", "b"]')
+        value = texts
+    elif isinstance(option.type, (click.types.IntParamType, click.types.FloatParamType)):
+        if type(value) not in (int, float):
+            raise ValueError("a number is wanted")
+    elif not isinstance(value, str):
+        raise ValueError("a text in quotation marks is wanted")
+    if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
+        raise ValueError("there is a null character in it")
+    option.type_cast_value(ctx, value)
+    _BEYOND.get(key, lambda _value, _context: None)(value, context)
+    return value
+
+
+def _filter(value: str, context: Any) -> None:
+    from filters import FilterError, compile_filter
+
+    try:
+        compile_filter(value, context)
+    except FilterError as error:
+        raise ValueError(error.message) from None
+
+
+def _protocols(value: list[str], context: Any) -> None:
+    from filters import from_flags
+
+    from_flags(value, (), (), context)
+
+
+def _states(value: list[str], context: Any) -> None:
+    from filters import from_flags
+
+    from_flags((), value, (), context)
+
+
+# What click's types do not know.
+_BEYOND: dict[str, Callable[[Any, Any], object]] = {
+    "filter": _filter,
+    "protocol": _protocols,
+    "state": _states,
+    "via": lambda value, _context: command_words(value),
+    "conntrack": lambda value, _context: program(value),
+}
+
+
+def command_words(text: str) -> list[str]:
+    """The words of --via; none for "". ValueError says what is wrong."""
+    words = shlex.split(text)
+    if text and not words:
+        raise ValueError("the command is empty")
+    return [program(words[0]), *words[1:]] if words else []
+
+
+def program(word: str) -> str:
+    """A program's name or path; ValueError for what can't be one."""
+    if word.startswith("-") or "\0" in word:
+        raise ValueError(f"{word!r} is no program")
+    return word
+
+
+# --- names and networks -----------------------------------------------------------------------------------------------
+
+
+def _marks(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
+    from fields import mark_of
+
+    seen = set()
+    for key, name in _entries(table, "marks", '0x7 = "vpn"'):
+        try:
+            mark, mask = mark_of(key)
+        except ValueError as error:
+            raise Wrong(str(error), key, "marks") from None
+        if max(mark, mask) > 0xFFFFFFFF:
+            raise Wrong(f"'{key}' has more than 32 bits", key, "marks")
+        if mark & ~mask:
+            raise Wrong(f"'{key}' fits no mark: its mask takes bits away that it wants", key, "marks")
+        if (mark, mask) in seen:
+            raise Wrong(f"mark {mark:#x} is named twice", key, "marks")
+        seen.add((mark, mask))
+        yield (mark, mask), _name(name, key, "marks")
+
+
+def _zones(table: Any) -> Iterator[tuple[int, str]]:
+    for key, name in _entries(table, "zones", '3 = "office"'):
+        if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > 65_535:
+            raise Wrong(f"'{key}' is no zone: a number up to 65535", key, "zones")
+        yield int(key), _name(name, key, "zones")
+
+
+def _entries(table: Any, name: str, example: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(table, dict):
+        raise Wrong(f"[{name}] holds lines like {example}", name)
+    yield from table.items()
+
+
+def _name(name: Any, key: str, table: str) -> str:
+    """A name that is safe to show, and that a filter can tell from a number."""
+    shown = clean(name, LONGEST_NAME + 1) if isinstance(name, str) else ""
+    if not shown or '"' in shown or re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", shown):
+        raise Wrong("a name is a text in quotation marks, and no number", key, table)
+    if len(shown) > LONGEST_NAME:
+        raise Wrong(f"a name has at most {LONGEST_NAME} characters", key, table)
+    return shown
+
+
+def _networks(found: Any) -> Iterator[IPv4Network | IPv6Network]:
+    from ipaddress import ip_network
+
+    key = "local-networks"
+    if not isinstance(found, list):
+        raise Wrong(f'{key}: a list of networks is wanted, such as ["10.9.0.0/16"]', key)
+    for text in found:
+        try:
+            if not isinstance(text, str):
+                raise ValueError
+            yield ip_network(text, strict=False)
+        except ValueError:
+            shown = clean(str(text), 60)
+            raise Wrong(f"{key}: '{shown}' is no address or network (10.0.0.0/8, 2001:db8::/32)", key) from None
+
+
+def _line_of(text: str, table: str, key: str) -> int:
+    """The line that sets a key; where it is written some other way, the first that has the word; 0 if none has."""
+    here = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        if head := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$", line):
+            here = head[1].strip("\"'")
+            if not table and here == key:
+                return number
+        elif (
+            here == table
+            and (word := re.match(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*[=.]""", line))
+            and word[1].strip("\"'") == key
+        ):
+            return number
+    found = re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", text)
+    return text.count("\n", 0, found.start()) + 1 if found else 0

@@ -1,0 +1,253 @@
+"""Names of hosts: from /etc/hosts at once, from the name servers of /etc/resolv.conf when they answer.
+
+Off until it is switched on: a name server hears every address that is on show, and may pass it on to whom the address
+belongs. Nothing here ever waits: a question is one datagram from a socket of its own (its port and its number are what
+somebody who forges answers would have to guess), looked at when the loop's poll says so. getnameinfo(3) would know more
+sources of names (nsswitch.conf), but it waits up to 30 s for a name server that is silent, in threads that no key ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ends
+import ptr
+from clean import clean
+
+HOSTS, RESOLV = "/etc/hosts", "/etc/resolv.conf"
+MOST_BYTES = 1 << 20  # of such a file: 30,000 lines
+LOOK_EVERY = 5.0  # seconds between two looks at the files
+MOST_SERVERS = 3  # as in resolv.conf(5)
+REMEMBERED = 10_000  # answers
+NAMED, NAMELESS, UNANSWERED = 3600.0, 600.0, 60.0  # seconds that an answer holds: a name, none, nobody answered
+MOST_WAITING = 256  # addresses: three tall screens; what scrolled away is forgotten first
+MOST_OPEN = 16  # questions under way
+GAP = 0.05  # seconds between two datagrams: 20 a second
+PATIENCE = 3.0  # seconds for an answer
+TRIES = 2  # datagrams for an address, or one for each server if there are more
+UNASKED = frozenset({"", "multicast", "broadcast", "unspecified", "loopback", "reserved"})  # scopes without names
+
+
+@dataclass
+class _Question:
+    """One that is under way."""
+
+    address: str
+    tries: int  # datagrams so far, this one too
+    asked: bytes
+    socket: socket.socket
+    until: float
+
+
+class Resolver:
+    """Names for addresses, and a place in the loop. ``fresh``: there are new names since somebody asked last."""
+
+    def __init__(
+        self, hosts: str = HOSTS, resolv: str = RESOLV, port: int = 53, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.fresh = False
+        self.on = False
+        self.servers: list[str] = []
+        self._files = {hosts: self._take_hosts, resolv: self._take_servers}
+        self._seen: dict[str, object] = {}  # what a file was when it was read
+        self._port = port
+        self._clock = clock
+        self._hosts: dict[str, str] = {}
+        self._targets: list[tuple[int, Any]] = []  # family and address of each server
+        self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()  # name, and when to ask again
+        self._waiting: OrderedDict[str, None] = OrderedDict()  # the newest last
+        self._again: deque[tuple[str, int]] = deque()  # those without an answer, with the number of datagrams so far
+        self._open: dict[int, _Question] = {}  # by fd
+        self._asked: set[str] = set()  # addresses in _again or _open
+        self._next = 0.0  # when the next datagram may go
+        self._look_due = 0.0
+        self._silent = ""  # why there was no answer
+
+    def switch(self, on: bool) -> str:
+        """On or off; returns what is to be said about it."""
+        self.on = on
+        self.fresh = True
+        if not on:
+            self.close()
+            return "names of hosts are off"
+        self._look()
+        return f"names of hosts: {', '.join(self.servers)} is asked for every address on show"
+
+    def name(self, address: str) -> str | None:
+        """What is known now; what is not will be asked for. None for what has no name, and while this is off."""
+        if not self.on:
+            return None
+        if (local := self._hosts.get(address)) is not None:
+            return local
+        name, until = self._known.get(address, (None, 0.0))
+        if until:
+            self._known.move_to_end(address)
+        if self._clock() >= until and address not in self._asked and ends.scope(address) not in UNASKED:
+            self._waiting[address] = None
+            self._waiting.move_to_end(address)
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting.popitem(last=False)
+        return name
+
+    def notices(self) -> list[tuple[str, str]]:
+        """What is wrong, with the command that helps."""
+        return [(f"no names of hosts: {self._silent}", "cat /etc/resolv.conf")] if self.on and self._silent else []
+
+    # --- the loop's side ---
+
+    def fds(self) -> list[int]:
+        return list(self._open)
+
+    def deadline(self) -> float | None:
+        """When ``poll`` wants to be called, whatever comes; None: never. On the clock's scale (time.monotonic())."""
+        if not self.on:
+            return None
+        due = [self._look_due, *(question.until for question in self._open.values())]
+        if (self._waiting or self._again) and len(self._open) < MOST_OPEN:
+            due.append(self._next)
+        return min(due)
+
+    def poll(self) -> None:
+        """Do what is due; never waits."""
+        if not self.on:
+            return
+        now = self._clock()
+        if now >= self._look_due:
+            self._look()
+        for fd, question in list(self._open.items()):
+            if not self._heed(question):
+                if now < question.until:
+                    continue
+                self._unanswered(question.address, question.tries, "no answer")
+            question.socket.close()
+            del self._open[fd]
+        while (self._waiting or self._again) and len(self._open) < MOST_OPEN and now >= self._next:
+            self._next = now + GAP
+            if self._again:
+                self._ask(*self._again.popleft())
+            else:
+                self._ask(self._waiting.popitem()[0], 0)
+
+    def close(self) -> None:
+        """Ask nobody any more; what is known stays."""
+        for question in self._open.values():
+            question.socket.close()
+        for store in (self._open, self._asked, self._waiting, self._again):
+            store.clear()
+        self._silent = ""
+
+    # --- asking ---
+
+    def _ask(self, address: str, tries: int) -> None:
+        self._asked.add(address)
+        family, target = self._targets[tries % len(self._targets)]
+        try:
+            asked = ptr.question(address, int.from_bytes(os.urandom(2), "big"))
+            channel = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except (OSError, ValueError) as error:  # no more files; what is no address
+            self._learn(address, None, UNANSWERED)
+            self._silent = clean(str(error))
+            return
+        try:
+            channel.connect(target)  # only this server's datagrams come in
+            channel.send(asked)
+        except OSError as error:
+            channel.close()
+            self._unanswered(address, tries + 1, error.strerror or "")
+            return
+        question = _Question(address, tries + 1, asked, channel, self._clock() + PATIENCE)
+        self._open[channel.fileno()] = question
+
+    def _heed(self, question: _Question) -> bool:
+        """Read what has come; is the question settled?"""
+        for _ in range(8):  # forged ones are passed over, but not all day
+            try:
+                name = ptr.answer(question.socket.recv(4096), question.asked)
+            except BlockingIOError:
+                return False
+            except ValueError:
+                continue
+            except OSError as error:  # nobody listens there
+                self._unanswered(question.address, question.tries, error.strerror or "")
+                return True
+            if name is None:
+                self._unanswered(question.address, question.tries, "it can't tell")
+                return True
+            self._silent = ""
+            self._learn(question.address, name or None, NAMED if name else NAMELESS)
+            return True
+        return False
+
+    def _unanswered(self, address: str, tries: int, why: str) -> None:
+        if tries < max(TRIES, len(self._targets)):
+            self._again.append((address, tries))
+            return
+        if why != "it can't tell":  # that is about one address, not about the server
+            self._silent = f"{', '.join(self.servers)}: {why}"
+        self._learn(address, self._known.get(address, (None, 0.0))[0], UNANSWERED)
+
+    def _learn(self, address: str, name: str | None, seconds: float) -> None:
+        self._asked.discard(address)
+        self._waiting.pop(address, None)
+        self.fresh = self.fresh or self._known.get(address, (None,))[0] != name
+        self._known[address] = name, self._clock() + seconds
+        self._known.move_to_end(address)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+    # --- files ---
+
+    def _look(self) -> None:
+        """Read the files that changed."""
+        self._look_due = self._clock() + LOOK_EVERY
+        for path, take in self._files.items():
+            state: object = None
+            text = ""
+            try:
+                found = os.stat(path)
+                state = found.st_mtime_ns, found.st_ino, found.st_size
+                if path in self._seen and self._seen[path] == state:
+                    continue
+                with open(path, "rb") as file:
+                    text = file.read(MOST_BYTES).decode("ascii", "replace")
+                if len(text) == MOST_BYTES:
+                    text = text.rpartition("\n")[0]  # half a name is another name
+            except OSError:  # no file: then nothing is in it
+                if path in self._seen and self._seen[path] is None:
+                    continue
+                state = None
+            self._seen[path] = state
+            take([line.partition("#")[0].split() for line in text.split("\n")])
+
+    def _take_hosts(self, lines: list[list[str]]) -> None:
+        hosts: dict[str, str] = {}
+        for address, *names in filter(None, lines):
+            if names and address not in hosts and (name := ptr.host_name(names[0])):
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                try:
+                    hosts.setdefault(socket.inet_ntop(family, socket.inet_pton(family, address)), name)
+                except (OSError, ValueError):
+                    continue
+        self._hosts = hosts
+        self.fresh = True
+
+    def _take_servers(self, lines: list[list[str]]) -> None:
+        named = [line[1] for line in lines if line[:1] == ["nameserver"] and len(line) > 1][:MOST_SERVERS]
+        targets = {address: target for address in named if (target := self._target(address))}
+        # resolv.conf(5): without any, the one on this machine
+        targets = targets or {"127.0.0.1": (socket.AF_INET, ("127.0.0.1", self._port))}
+        self.servers, self._targets = list(targets), list(targets.values())
+
+    def _target(self, address: str) -> tuple[int, Any] | None:
+        """A server's family and address, as sockets want them; "fe80::1%eth0" has its interface in it."""
+        try:
+            found = socket.getaddrinfo(address, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+        except (OSError, ValueError):
+            return None
+        return found[0][0], found[0][4]

@@ -1,0 +1,463 @@
+"""The settings file as a user writes it: what it sets, what comes before it, what is wrong in it, whose it may be."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lab import Lab, insert, needs_kernel
+from terminal import PROGRAM, Terminal
+
+import config
+import conntrack_monitor
+from details import details
+from ends import Ends, remote
+from fields import Context
+from filters import FilterError, compile_filter
+from flows import FlowTable
+from parse import cut
+
+MIXED = str(Path(__file__).parent.parent / "fixtures" / "captures" / "mixed-table" / "L.ext-id.txt")
+NOBODY = 65534
+Write = Callable[[str], Path]
+
+needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="reading settings needs Python 3.11")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to another user needs root")
+
+
+@pytest.fixture
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    for name in ("SUDO_UID", "SUDO_USER", "SUDO_GID"):
+        monkeypatch.delenv(name, raising=False)
+    return {"XDG_CONFIG_HOME": "", "HOME": str(tmp_path), "GEOIP_DB_PATHS": "/none"}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / ".config" / config.NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+        return path
+
+    return write
+
+
+def run(env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *args], capture_output=True, text=True, timeout=60, env={**os.environ, **env}, check=False
+    )
+
+
+def protocols(env: dict[str, str], *args: str) -> list[str]:
+    done = run(env, "--replay", MIXED, "--once", "--json", *args)
+    assert done.returncode == 0, done.stderr
+    assert "settings" not in done.stderr
+    return [json.loads(line)["protocol"] for line in done.stdout.splitlines()]
+
+
+def loaded(text: str, tmp_path: Path) -> config.Settings:
+    """What the program makes of a file."""
+    path = tmp_path / config.NAME
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o644)
+    return config.load(click.Context(conntrack_monitor.command), {"XDG_CONFIG_HOME": str(tmp_path)})
+
+
+# --- what it sets, and what comes before it ---------------------------------------------------------------------------
+
+
+@needs_toml
+def test_flags_come_before_the_environment_and_that_before_the_file(env: dict[str, str], write: Write) -> None:
+    everything = set(protocols(env))
+    assert {"tcp", "udp", "icmp"} <= everything
+    write('protocol = ["udp"]\n')
+    assert set(protocols(env)) == {"udp"}
+    from_environment = env | {"CONNTRACK_MONITOR_PROTOCOL": "icmp"}
+    assert set(protocols(from_environment)) == {"icmp"}
+    assert set(protocols(from_environment, "-p", "tcp")) == {"tcp"}
+    assert set(protocols(env, "--no-config")) == everything
+    assert set(protocols(env | {"CONNTRACK_MONITOR_NO_CONFIG": "1"})) == everything
+
+
+@needs_toml
+def test_a_switch_of_the_file_is_switched_off_by_the_environment(env: dict[str, str], write: Write) -> None:
+    forth = protocols(env, "--sort", "proto")
+    write('reverse = true\nsort = "proto"\n')
+    assert protocols(env) == sorted(forth, reverse=True) != forth
+    assert protocols(env | {"CONNTRACK_MONITOR_REVERSE": "0"}) == forth
+
+
+@needs_toml
+def test_every_option_that_a_file_may_set(tmp_path: Path) -> None:
+    settings = loaded(
+        """
+        sort = "Bytes"
+        protocol = ["tcp", 17]
+        state = "established"
+        filter = "port:443 mark:vpn zone:office"
+        interval = 1
+        linger = 2.5
+        no-color = true
+        no-download = true
+        via = "ssh -p 22 root@router"
+        geoip-db = ["/srv/geo"]
+        local-networks = ["198.18.0.0/16", "2001:db8::1"]
+        [marks]
+        0x7 = "vpn"
+        16 = "ü\\u001b[31m"
+        "0x10/0xf0" = "voice"
+        [zones]
+        3 = "office"
+        """,
+        tmp_path,
+    )
+    assert settings.problem == ""
+    assert settings.options == {
+        "sort": "Bytes",
+        "protocol": ["tcp", "17"],
+        "state": ["established"],
+        "expression": "port:443 mark:vpn zone:office",
+        "interval": 1,
+        "linger": 2.5,
+        "no_color": True,
+        "no_download": True,
+        "via": "ssh -p 22 root@router",
+        "geoip_db": ["/srv/geo"],
+    }
+    assert settings.marks == {(7, 0xFFFFFFFF): "vpn", (16, 0xFFFFFFFF): "ü[31m", (0x10, 0xF0): "voice"}
+    assert settings.zones == {3: "office"}
+    assert [str(net) for net in settings.networks] == ["198.18.0.0/16", "2001:db8::1/128"]
+
+
+@needs_toml
+def test_an_update_is_meant_more_than_no_download_in_the_file(env: dict[str, str], write: Write) -> None:
+    write("no-download = true\n")
+    nowhere = env | {"CONNTRACK_MONITOR_GEOIP_URL": "http://192.0.2.1/x"}  # refused before anybody is asked
+    done = run(nowhere, "--update-geoip")
+    assert done.returncode == 1
+    assert "only https is used" in done.stderr
+    assert run(nowhere, "--update-geoip", "--no-download").returncode == 2
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+@needs_toml
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("sort = \n", 1, "not TOML"),
+        ('sort = "bytes"\n\n[[[\n', 3, "not TOML"),
+        ('sort = "bytes"\nsort = "rate"\n', 2, "not TOML"),
+        ('sort = "bytes', 0, "end of document"),
+        ('\nsrot = "bytes"\n', 2, "unknown word 'srot'; there are: conntrack filter"),
+        ("# sort = 1\nsort = 'colour'\n", 2, "'colour' is no column"),
+        ("linger = 1\nsort = 1\n", 2, "a text in quotation marks"),
+        ('interval = "2"\n', 1, "a number is wanted"),
+        ("interval = true\n", 1, "a number is wanted"),
+        ("interval = 0\n", 1, "range"),
+        ("interval = nan\n", 1, "not a number"),
+        ("no-color = 1\n", 1, "true or false"),
+        ('protocol = ["tcp", "nosuch"]\n', 1, "'nosuch' is no protocol"),
+        ("protocol = [1.5]\n", 1, "a list of texts"),
+        ('state = ["nosuch"]\n', 1, "'nosuch' is no state"),
+        ("filter = 'port:x'\n", 1, "is no port"),
+        ("filter = 'mark:office'\n", 1, "'office' is no number"),
+        ('via = "\'"\n', 1, "No closing quotation"),
+        ('via = " "\n', 1, "the command is empty"),
+        ('conntrack = "-x"\n', 1, "is no program"),
+        ('geoip-db = ["a\\u0000b"]\n', 1, "null character"),
+        ("once = true\n", 1, "'once' goes on the command line only"),
+        ("json = true\n", 1, "command line only"),
+        ("limit = 5\n", 1, "command line only"),
+        ('record = "x"\n', 1, "command line only"),
+        ("update-geoip = true\n", 1, "command line only"),
+        ("allow-delete = true\n", 1, "command line only"),
+        ("version = true\n", 1, "command line only"),
+        ("ipv6 = true\n", 1, 'write filter = "family:6"'),
+        ('heartbeat = "/etc/passwd"\n', 1, "unknown word"),
+        ("geoip_db = []\n", 1, "unknown word"),
+        ("sort.x = 1\n", 1, "a text in quotation marks"),
+        ("[sort]\nx = 1\n", 1, "a text in quotation marks"),
+        ("marks = 1\n", 1, "[marks] holds lines like"),
+        ('[zones]\n7 = "a"\n[marks]\n6 = "x"\n7 = ""\n', 5, "a name is a text"),
+        ("[marks]\n7 = 7\n", 2, "a name is a text"),
+        ('[marks]\n7 = "0x10"\n', 2, "no number"),
+        (f'[marks]\n7 = "{"n" * 33}"\n', 2, "at most 32 characters"),
+        ('[marks]\nvpn = "0x7"\n', 2, "'vpn' is no number"),
+        ('[marks]\n7 = "a"\n0x7 = "b"\n', 3, "named twice"),
+        ('[marks]\n"0x11/0xf0" = "a"\n', 2, "fits no mark"),
+        ('[marks]\n4294967296 = "a"\n', 2, "32 bits"),
+        ('[zones]\n65536 = "a"\n', 2, "no zone"),
+        ('[zones]\n0x3 = "a"\n', 2, "no zone"),
+        ('local-networks = "10.0.0.0/8"\n', 1, "a list of networks"),
+        ('linger = 1\nlocal-networks = [\n"10.0.0.0/33"]\n', 2, "'10.0.0.0/33' is no address or network"),
+        ("a = " + "[" * 60_000, 0, ""),
+        ("a = " + "9" * 60_000, 0, "not TOML"),
+        ("#" * 70_000, 0, "larger than 64 KiB"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_is_wrong_is_said_with_its_line_and_all_of_it_ignored(
+    text: str, line: int, words: str, tmp_path: Path
+) -> None:
+    settings = loaded(text, tmp_path)
+    assert settings.problem.startswith("settings ignored: ")
+    assert words in settings.problem
+    if line:
+        assert f"line {line}" in settings.problem
+    assert (settings.options, settings.marks, settings.zones, settings.networks) == ({}, {}, {}, ())
+
+
+@needs_toml
+def test_what_is_not_utf_8_is_said_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / config.NAME
+    path.parent.mkdir()
+    path.write_bytes(b'sort = "bytes"\n# \xff\n')
+    path.chmod(0o644)
+    problem = config.load(click.Context(conntrack_monitor.command), {"XDG_CONFIG_HOME": str(tmp_path)}).problem
+    assert "line 2 is not UTF-8" in problem
+
+
+@needs_toml
+@given(text=st.text(max_size=80) | st.from_regex(r'([a-z-]{1,8} = ["\[\]{}a-z0-9.,]*\n)+', fullmatch=True))
+def test_no_text_is_fatal(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = loaded(text, tmp_path_factory.getbasetemp())
+    assert settings.problem == "" or not settings.options
+    assert settings.problem.isprintable()
+
+
+@pytest.mark.parametrize("mode", [["--once"], ["--once", "--json"], ["--json"], ["--csv"]])
+def test_a_pipe_hears_of_it_on_standard_error_and_goes_on(mode: list[str], env: dict[str, str], write: Write) -> None:
+    write("srot = 1\n")
+    without = run(env, "--replay", MIXED, *mode, "--no-config")
+    done = run(env, "--replay", MIXED, *mode)
+    assert (done.returncode, done.stdout) == (0, without.stdout)
+    assert done.stderr.count("settings ignored: ") == 1
+    if sys.version_info >= (3, 11):
+        assert f"{config.NAME}, line 1: unknown word 'srot'" in done.stderr
+
+
+def test_the_screen_shows_it_as_a_notice(env: dict[str, str], write: Write) -> None:
+    write("srot = 1\n")
+    with Terminal("--replay", MIXED, "--speed", "0", "--no-download", size=(160, 30), env=env) as screen:
+        screen.wait("settings ignored: ")
+        screen.wait("TIME_WAIT")
+        screen.type("q")
+        assert screen.end() == 0
+
+
+def test_an_old_python_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.sys.version_info", (3, 10, 13))
+    assert loaded("", tmp_path).problem.endswith("to read it needs Python 3.11 or later, this is 3.10.13")
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "--print-man"])
+def test_who_asks_for_help_does_not_wait_for_the_file(option: str, env: dict[str, str], write: Write) -> None:
+    path = write("srot = 1\n")
+    path.unlink()
+    path.mkdir()  # reading it would be said
+    done = run(env, option)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "settings ignored" in run(env, "--replay", MIXED, "--once").stderr
+
+
+def test_nothing_is_imported_where_there_is_no_file(env: dict[str, str]) -> None:
+    code = "import sys, runpy; sys.argv[1:] = ['--replay', '/nonexistent', '--once']; import conntrack_monitor as c\n"
+    code += "try: c.command()\nexcept SystemExit: print('config' in sys.modules, 'tomllib' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(config.__file__).parent,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True False\n"
+
+
+# --- whose file it may be ---------------------------------------------------------------------------------------------
+
+
+def test_where_it_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {1000: SimpleNamespace(pw_dir="/home/eve")}[uid])
+    own, eve = f"/root/.config/{config.NAME}", f"/home/eve/.config/{config.NAME}"
+    assert config.places({"HOME": "/root"}, 0) == [own]
+    assert config.places({"HOME": "/root", "XDG_CONFIG_HOME": "/x"}, 0) == [f"/x/{config.NAME}"]
+    assert config.places({"HOME": "/root", "XDG_CONFIG_HOME": "x"}, 0) == [own]
+    assert config.places({"HOME": "/root", "SUDO_UID": "1000"}, 0) == [eve, own]
+    assert config.places({"HOME": "/home/eve", "SUDO_UID": "1000"}, 0) == [eve]
+    assert config.places({"HOME": "/root", "SUDO_UID": "1001"}, 0) == [own]  # nobody we know
+    assert config.places({"HOME": "/root", "SUDO_UID": "../x"}, 0) == [own]
+    assert config.places({"HOME": "/home/bob", "SUDO_UID": "1000"}, 1001) == [f"/home/bob/.config/{config.NAME}"]
+
+
+@needs_toml
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_what_others_may_write_is_not_read(mode: int, env: dict[str, str], write: Write) -> None:
+    path = write('protocol = ["udp"]\n')
+    path.chmod(mode)
+    done = run(env, "--replay", MIXED, "--once", "--json")
+    assert "others may write to it; try: chmod go-w" in done.stderr
+    assert '"tcp"' in done.stdout
+
+
+@needs_toml
+@needs_root
+def test_root_reads_the_callers_file_but_runs_nothing_it_names(env: dict[str, str], write: Write) -> None:
+    path = write('protocol = ["udp"]\n')
+    os.chown(path, NOBODY, -1)
+    done = run(env, "--replay", MIXED, "--once", "--json")
+    assert "it belongs to another user (uid 65534)" in done.stderr
+    assert '"tcp"' in done.stdout
+    sudo = env | {"SUDO_UID": str(NOBODY)}
+    assert set(protocols(sudo)) == {"udp"}
+    for line in ('conntrack = "/tmp/x"', 'via = "/tmp/x"'):
+        path.write_text(line)
+        done = run(sudo, "--replay", MIXED, "--once")
+        assert "line 1: 'conntrack' names a program" in done.stderr.replace("'via'", "'conntrack'")
+    os.chown(path, 0, -1)
+    path.write_text('conntrack = "/nonexistent/conntrack"')
+    assert run(sudo, "--once").returncode == 4
+
+
+@needs_root
+def test_a_callers_link_to_a_file_of_root_tells_nothing_of_it(env: dict[str, str], write: Write) -> None:
+    path = write("")
+    path.unlink()
+    path.symlink_to("/etc/shadow")
+    os.chown(path, NOBODY, -1, follow_symlinks=False)
+    done = run(env | {"SUDO_UID": str(NOBODY)}, "--replay", MIXED, "--once")
+    assert "settings ignored" in done.stderr
+    for word in Path("/etc/shadow").read_text().replace(":", " ").split():
+        assert len(word) < 5 or word not in done.stderr
+
+
+@needs_root
+def test_a_pipe_in_its_place_is_no_reason_to_wait(env: dict[str, str], write: Write) -> None:
+    path = write("")
+    path.unlink()
+    os.mkfifo(path)
+    assert "it is no file" in run(env, "--replay", MIXED, "--once").stderr
+
+
+# --- names and local networks -----------------------------------------------------------------------------------------
+
+MARKS = {(7, 0xFFFFFFFF): "vpn", (0x10, 0xF0): "voice", (0x17, 0xFFFFFFFF): "both", (0x1, 0x1): "odd"}
+LINES = b"".join(
+    b"ipv4     2 udp      17 29 src=10.0.0.%d dst=10.9.0.1 sport=9 dport=9 src=10.9.0.1 dst=10.0.0.%d sport=9 dport=9 "
+    b"mark=%d zone=%d use=1 id=%d\n" % (number, number, mark, zone, number)
+    for number, (mark, zone) in enumerate([(7, 3), (0x17, 4), (0x12, 3), (8, 0)], 1)
+)
+
+
+def table() -> FlowTable:
+    flows = FlowTable()
+    flows.begin_listing(0.0)
+    for row in cut(LINES)[0]:
+        flows.listed(row, 0.0)
+    flows.end_listing(True, 0.0)
+    return flows
+
+
+def test_a_mark_s_own_name_comes_before_those_of_its_parts() -> None:
+    context = Context(marks=MARKS)
+    assert [context.mark_name(mark) for mark in (7, 0x17, 0x12, 0x13, 3, 8)] == [
+        *("vpn", "both", "voice", "voice", "odd", None)
+    ]
+    assert Context().mark_name(7) is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "ids"),
+    [
+        ("mark:vpn", {1}),
+        ("mark:VOICE", {2, 3}),  # also where the whole mark has a name of its own
+        ("mark:0x17", {2}),
+        ("mark:vpn,voice", {1, 2, 3}),
+        ("zone:office", {1, 3}),
+        ('zone:"second floor"', {2}),
+        ("!zone:office", {2, 4}),
+        ("zone:none", {4}),
+    ],
+)
+def test_filters_know_the_names(expression: str, ids: set[int]) -> None:
+    flows = table()
+    context = Context(marks=MARKS, zones={3: "office", 4: "second floor", 0: "none"})
+    assert {flow.record().id for flow in flows.select(compile_filter(expression, context))} == ids
+
+
+def test_a_wrong_name_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(FilterError, match=r"'vnp' is no number .*, and no name; there are: vpn voice both odd"):
+        compile_filter("mark:vnp", Context(marks=MARKS))
+    with pytest.raises(FilterError, match=r"is no number \(16 or 0x10\)$"):
+        compile_filter("mark:vpn", Context())
+
+
+def test_details_show_the_names() -> None:
+    flows = table()
+    context = Context(marks=MARKS, zones={3: "office"})
+    lines = {
+        flow.record().id: dict(details(flow, flows, context)) for flow in flows.select(compile_filter("", context))
+    }
+    assert (lines[1]["mark"], lines[1]["zone"]) == ("0x7 (vpn)", "3 (office)")
+    assert (lines[4]["mark"], lines[2]["zone"]) == ("8 (0x8)", "4")
+
+
+def test_what_is_local() -> None:
+    from ipaddress import ip_network
+
+    plain = Context(own=frozenset({"203.0.113.1"}))
+    for address in ("203.0.113.1", "10.0.0.1", "fd00::1", "127.0.0.1", "169.254.1.1", "fe80::1", "100.64.0.1"):
+        assert plain.is_local(address), address
+    for address in ("8.8.8.8", "203.0.113.2", "224.0.0.251", "2606:4700::1111", "no address"):
+        assert not plain.is_local(address), address
+    more = Context(own=plain.own, networks=[ip_network("8.8.0.0/16"), ip_network("2606:4700::/32")])
+    assert more.is_local("8.8.8.8")
+    assert more.is_local("2606:4700::1111")
+    assert not more.is_local("8.9.8.8")
+    assert not more.is_local("no address")
+    more.own = frozenset({"1.1.1.1"})  # as the host's addresses become known
+    assert more.is_local("1.1.1.1")
+    assert not more.is_local("203.0.113.1")
+
+
+@needs_toml
+def test_a_local_network_is_not_the_remote_end(env: dict[str, str], write: Write, tmp_path: Path) -> None:
+    lines = (
+        "tcp      6 9 SYN_SENT src=1.1.1.1 dst=8.8.8.8 sport=1 dport=2 src=8.8.8.8 dst=1.1.1.1 sport=2 dport=1 use=1 id=1\n"
+        "tcp      6 9 SYN_SENT src=1.1.1.1 dst=8.8.4.4 sport=1 dport=2 src=8.8.8.8 dst=1.1.1.1 sport=2 dport=1 use=1 id=2\n"
+    )
+    (tmp_path / "recording").write_text(lines)
+
+    def remotes() -> list[str]:
+        done = run(env, "--replay", str(tmp_path / "recording"), "--once", "--json", "--sort", "source")
+        return [json.loads(line)["remote"]["ip"] for line in done.stdout.splitlines()]
+
+    assert remotes() == ["8.8.8.8", "8.8.8.8"]
+    write('local-networks = ["8.8.0.0/16"]\n')
+    assert remotes() == ["1.1.1.1", "1.1.1.1"]
+    assert remote(Ends("1.1.1.1", "8.8.8.8", 1, 2, "8.8.8.8", "1.1.1.1", 2, 1), frozenset()) == "8.8.8.8"
+
+
+@needs_toml
+@needs_kernel
+def test_names_of_the_kernels_marks(env: dict[str, str], write: Write) -> None:
+    write('filter = "mark:vpn"\n[marks]\n0x7 = "vpn"\n')
+    with Lab() as lab:
+        for port, mark in ((1001, 7), (1002, 8)):
+            insert(lab.router, protocol="udp", src="10.99.1.2", dst="203.0.113.2", sport=port, dport=9, mark=mark)
+        done = run(env, "--via", lab.router.via, "--once", "--json")
+        assert [json.loads(line)["original"]["sport"] for line in done.stdout.splitlines()] == [1001]
