@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,18 +25,25 @@ hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
-def minbase() -> Iterator[Path]:
-    """A folder with a bare Debian: Python, conntrack, nothing else. In CI it must be possible."""
+def debian() -> Iterator[Path]:
+    """A bare Debian as a tar file. In CI it must be possible."""
     import minbase as makes
 
     if (reason := makes.missing_minbase()) and os.environ.get("CI") != "true":
         pytest.skip(reason)
-    tree = Path(tempfile.mkdtemp(prefix="cm-minbase-"))
-    try:
-        makes.make(tree)
+    with makes.quick_folder("base") as folder:
+        yield makes.base(folder)
+
+
+@pytest.fixture(scope="session")
+def minbase(debian: Path) -> Iterator[Path]:
+    """A folder with a bare Debian: Python, conntrack, nothing else."""
+    import minbase as makes
+
+    with makes.quick_folder("minbase") as folder:
+        tree = folder / "tree"
+        makes.make(tree, debian)
         yield tree
-    finally:
-        shutil.rmtree(tree, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from engine import NAME, ROOT, Engine, listen_in, missing_engine, run
+from engine import NAME, ROOT, Engine, listen_in, missing_engine
 from lab import wait_for
+from minbase import run
 from server import Server, serving
 from terminal import Terminal
 from test_tmux import Tmux
@@ -34,10 +35,10 @@ SMALL = 2000  # bytes: less than a frame, more than the signals' own (a byte eac
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
+def engine(debian: Path) -> Iterator[Engine]:
     if os.environ.get("CI") == "true":
         assert not REASON, REASON
-    with Engine() as made:
+    with Engine(debian) as made:
         made.docker("build", "-t", IMAGE, "-t", KEPT, str(ROOT))
         yield made
 
