@@ -4,7 +4,10 @@ ARGS ?=
 SEEDS ?= 10
 export PYTHON
 
-.PHONY: help run test check unit oracle bench demo pyz bats image clean
+# What installs: a Docker engine, a debootstrap, sshd, every Python here. Mostly waiting, so it runs beside the others.
+INSTALL := $(addprefix tests/,test_docker.py test_setup.py test_pyz.py test_ssh.py)
+
+.PHONY: help run test check unit test-plain test-install oracle bench demo pyz bats image clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -13,7 +16,8 @@ run: ## Watch this machine's connections (or the bundled recording, where that c
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: check unit ## Everything: ruff, mypy, pytest
+test: check ## Everything: ruff, mypy, pytest (without ARGS in two halves at once; each speaks when it has ended)
+	@$(MAKE) --no-print-directory $(if $(ARGS),unit,--output-sync=target --keep-going -j2 test-install test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test
@@ -21,9 +25,15 @@ check: ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-unit: ## pytest; ARGS="-k name" to choose
+unit: ## pytest alone; ARGS="-k name" to choose
 	@scripts/bootstrap.sh test
 	.venv/bin/pytest $(ARGS)
+
+test-plain: ## pytest without what installs
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%)
+
+test-install: ## pytest of what installs: one file, ssh, container, setup script
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL)
 
 bats: ## The tests of the setup script alone (needs bats)
 	bats tests/setup.bats
