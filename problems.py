@@ -80,7 +80,7 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match[str]], Problem]], ...] = (
         r"must be root or get CAP_NET_ADMIN|mnl_socket_bind: Operation not permitted",
         lambda _m: Problem(
             "not permitted: reading the connection table needs root or CAP_NET_ADMIN",
-            "sudo, or --via sudo",
+            "sudo, or --via sudo; in a container --cap-add NET_ADMIN",
             NOT_PERMITTED,
         ),
     ),
