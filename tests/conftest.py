@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,15 @@ sys.path.insert(0, str(ROOT))
 for name in [name for name in os.environ if name.startswith(("CONNTRACK_MONITOR_", "GEOIP_"))]:
     del os.environ[name]
 os.environ["BLESSED_QUERY_TIMEOUT_SECONDS"] = "0"
+
+# A shell's job in the background ignores these (nohup's a third), and so would every program that is started here.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # Shared machines stall for seconds at a time: what a test finds must not depend on that.
 hypothesis.settings.register_profile("steady", deadline=None, max_examples=150)
