@@ -405,6 +405,14 @@ def test_databases_are_fetched_once_kept_and_what_you_copy_in_is_preferred(
     assert engine.inspect("{{.RestartCount}}") == "0"
 
 
+def test_the_hint_about_no_databases_is_a_command_of_the_host(engine: Engine, up: Callable[..., None]) -> None:
+    up(CONNTRACK_MONITOR_GEOIP_URL="http://127.0.0.1:1/", CONNTRACK_MONITOR_NO_DOWNLOAD="")
+    command = f"docker exec {NAME} {NAME} --update-geoip"
+    with attached(engine, (80, 24)) as terminal:
+        terminal.wait(f"try: {command}")
+    assert "not fetched: 127.0.0.1:1" in engine.docker(*command.split()[1:], check=False)
+
+
 # --- the setup script -----------------------------------------------------------------------------
 
 
