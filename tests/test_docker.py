@@ -11,15 +11,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from engine import NAME, ROOT, Engine, listen_in, missing_engine
+from engine import NAME, PLUGIN, ROOT, Engine, listen_in, missing_engine
 from lab import wait_for
 from minbase import run
 from server import Server, serving
-from terminal import Terminal
+from terminal import PROGRAM, Terminal
 from test_tmux import Tmux
 
 make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
@@ -343,15 +343,54 @@ def test_a_second_way_to_look(engine: Engine, up: Callable[..., None]) -> None:
     assert "10.1.2.3" in engine.inside(NAME, "--once")
 
 
-def test_compose_run(engine: Engine, up: Callable[..., None]) -> None:
-    del up  # removes what is left
+@pytest.fixture(params=["1", *(["2"] if PLUGIN else [])])
+def composer(request: pytest.FixtureRequest, engine: Engine) -> Iterator[str]:
+    """Each major version of compose that is here."""
+    with engine.plugin() if request.param == "2" else nullcontext():
+        assert re.search(
+            rf"(?i)compose version.* v?{request.param}\.", run(*engine.composer[:-2], "version", env=engine.env)
+        )
+        yield request.param
+
+
+def test_compose_run(engine: Engine, up: Callable[..., None], composer: str) -> None:
+    if composer == "2":  # 1 can't while the service is up
+        up()
     engine.add_flow("10.1.2.3")
     program = [*engine.composer, "run", "--rm", NAME]
     with Terminal(size=(90, 20), env={**engine.env, **QUIET}, program=program) as terminal:
         terminal.wait("10.1.2.3")
         terminal.type("q")
         assert terminal.end() == 0
-    wait_for(lambda: engine.docker("ps", "-aq") == "", what="the container's removal")
+    left = "" if composer == "1" else NAME
+    wait_for(lambda: engine.docker("ps", "-a", "--format", "{{.Names}}").strip() == left, what="its removal")
+
+
+def test_either_compose_starts_and_removes_it(engine: Engine, up: Callable[..., None], composer: str) -> None:
+    up()
+    engine.add_flow("10.1.2.3")
+    with attached(engine) as terminal:
+        terminal.wait("10.1.2.3")
+    assert "obsolete" not in engine.compose("ps")
+    engine.compose("down")
+    assert engine.status() == ""
+    assert engine.docker("volume", "ls", "-q").split() == ["geoip-data"]
+    printed = install(engine)
+    assert re.search(rf"compose v?{composer}\.", printed), printed
+    assert engine.status() == "running"
+    folder = engine.folder / "a home" / NAME
+    for word, status in (("stop", "exited"), ("start", "running")):
+        run(str(folder / NAME), word, env={**engine.env, **QUIET})
+        assert engine.status() == status
+    shutil.rmtree(folder)
+
+
+def test_what_runs_elsewhere_reads_through_docker_exec(engine: Engine, up: Callable[..., None]) -> None:
+    up()
+    engine.add_flow("10.1.2.3")
+    argv = [*PROGRAM, "--once", "--json", "--via", f"docker exec {NAME}"]
+    (flow,) = [line for line in run(*argv, env={**engine.env, **QUIET}).splitlines() if line.startswith("{")]
+    assert json.loads(flow)["original"]["src"] == "10.1.2.3"
 
 
 # --- the databases --------------------------------------------------------------------------------
@@ -408,9 +447,9 @@ def test_databases_are_fetched_once_kept_and_what_you_copy_in_is_preferred(
 def test_the_hint_about_no_databases_is_a_command_of_the_host(engine: Engine, up: Callable[..., None]) -> None:
     up(CONNTRACK_MONITOR_GEOIP_URL="http://127.0.0.1:1/", CONNTRACK_MONITOR_NO_DOWNLOAD="")
     command = f"docker exec {NAME} {NAME} --update-geoip"
-    with attached(engine, (80, 24)) as terminal:
+    with attached(engine, (160, 30)) as terminal:  # room for more than the first thing that is wrong
         terminal.wait(f"try: {command}")
-    assert "not fetched: 127.0.0.1:1" in engine.docker(*command.split()[1:], check=False)
+    assert "not fetched: 127.0.0.1" in engine.docker(*command.split()[1:], check=False)
 
 
 # --- the setup script -----------------------------------------------------------------------------
