@@ -133,7 +133,7 @@ def test_an_outsider_reads_nothing_and_is_told_what_helps(engine: Engine) -> Non
     words = ["run", "--rm", "--network", "host", "--cap-drop", "ALL", IMAGE, "--once"]
     said = engine.docker(*words, check=False)
     assert "not permitted: reading the connection table needs root or CAP_NET_ADMIN" in said
-    assert "in a container --cap-add NET_ADMIN" in said
+    assert "try: docker run --network host --cap-add NET_ADMIN" in said
 
 
 def test_the_privileged_file_only_adds_that(engine: Engine) -> None:
