@@ -4,10 +4,7 @@ ARGS ?=
 SEEDS ?= 10
 export PYTHON
 
-# What installs: a Docker engine, a debootstrap, sshd, every Python here. Mostly waiting, so it runs beside the others.
-INSTALL := $(addprefix tests/,test_docker.py test_setup.py test_pyz.py test_ssh.py)
-
-.PHONY: help run test check unit test-plain test-install oracle bench demo pyz bats image clean
+.PHONY: help run test check unit oracle bench demo pyz bats image clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -29,6 +26,10 @@ unit: ## pytest alone; ARGS="-k name" to choose
 	@scripts/bootstrap.sh test
 	.venv/bin/pytest $(ARGS)
 
+# What installs: a Docker engine, a debootstrap, sshd, every Python here. Mostly waiting, so it runs beside the others.
+INSTALL := $(addprefix tests/,test_docker.py test_setup.py test_pyz.py test_ssh.py)
+
+.PHONY: test-plain test-install
 test-plain: ## pytest without what installs
 	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%)
 
