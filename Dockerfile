@@ -23,7 +23,8 @@ RUN apt-get update -qq \
  && ln -s /opt/conntrack-monitor/conntrack_monitor.py /usr/local/bin/conntrack-monitor
 COPY --from=build /opt/conntrack-monitor /opt/conntrack-monitor
 
-ENV LANG=C.UTF-8 TERM=xterm-256color PYTHONDONTWRITEBYTECODE=1 GEOIP_DB_PATHS=/usr/share/GeoIP
+ENV LANG=C.UTF-8 TERM=xterm-256color PYTHONDONTWRITEBYTECODE=1 GEOIP_DB_PATHS=/usr/share/GeoIP \
+    CONNTRACK_MONITOR_PERMIT="docker run --network host --cap-add NET_ADMIN ..."
 
 ARG VERSION=0.1.0
 ARG REVISION=

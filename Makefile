@@ -13,7 +13,8 @@ run: ## Watch this machine's connections (or the bundled recording, where that c
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: check unit ## Everything: ruff, mypy, pytest
+test: check ## Everything: ruff, mypy, pytest (without ARGS in two halves at once; each speaks when it has ended)
+	@$(MAKE) --no-print-directory $(if $(ARGS),unit,--output-sync=target --keep-going -j2 test-install test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test
@@ -21,9 +22,19 @@ check: ## ruff and mypy
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-unit: ## pytest; ARGS="-k name" to choose
+unit: ## pytest alone; ARGS="-k name" to choose
 	@scripts/bootstrap.sh test
 	.venv/bin/pytest $(ARGS)
+
+# What installs: a Docker engine, a debootstrap, sshd, every Python here. Mostly waiting, so it runs beside the others.
+INSTALL := $(addprefix tests/,test_docker.py test_setup.py test_pyz.py test_ssh.py)
+
+.PHONY: test-plain test-install
+test-plain: ## pytest without what installs
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%)
+
+test-install: ## pytest of what installs: one file, ssh, container, setup script
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL)
 
 bats: ## The tests of the setup script alone (needs bats)
 	bats tests/setup.bats

@@ -22,7 +22,6 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from download import Progress
     from geography import Plan
     from runner import Wishes
 
@@ -268,7 +267,9 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     if options["geoip_worker"] or options["update_geoip"]:
         if ctx.obj and ctx.obj.problem:
             click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
-        ctx.exit(_guarded(lambda: _fetch(options)))
+        import updating
+
+        ctx.exit(_guarded(lambda: updating.fetch(_plan(options), options["geoip_worker"])))
     import loop
 
     ctx.exit(_guarded(lambda: loop.run(_wishes(ctx, options))))
@@ -288,53 +289,6 @@ def _plan(options: dict[str, Any]) -> Plan:
 
     base_url = os.environ.get("CONNTRACK_MONITOR_GEOIP_URL") or DEFAULT_URL
     return Plan(tuple(search_paths(options["geoip_db"], os.environ)), not options["no_download"], base_url, AGENT)
-
-
-def _fetch(options: dict[str, Any]) -> int:
-    """``--update-geoip`` with progress for people, or the screen's worker with progress for the screen."""
-    import signal
-
-    import geography
-    from download import NAMES
-    from signals import unblock
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt  # takes the unfinished file away
-
-    signal.signal(signal.SIGTERM, stop)
-    unblock()
-    if options["geoip_worker"]:
-        return geography.work(_plan(options), options["geoip_worker"])
-    with _Bar() as bar:
-        outcomes = geography.update_now(_plan(options), bar.tell)
-    for outcome in outcomes:
-        name = NAMES[outcome.kind]
-        click.echo(f"{PROGRAM}: {f'{name} not fetched: {outcome.why}' if outcome.why else outcome.message}", err=True)
-    return 0 if all(outcome.status in ("installed", "current") for outcome in outcomes) else 1
-
-
-class _Bar:
-    """click's progress bar on standard error, a new one for each file; nothing where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.render_finish()
-
-    def tell(self, progress: Progress) -> None:
-        if not sys.stderr.isatty():
-            return
-        if progress.name != self._name:
-            self.__exit__()
-            self._name = progress.name
-            self._bar = click.progressbar(length=progress.total or 0, label=progress.name, file=sys.stderr)
-        self._bar.update(progress.received - self._bar.pos)
 
 
 def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import mmdb
+from called import called
 from clean import clean
 from memory import Memory, locked, open_memory, read_memory
 
@@ -36,8 +36,7 @@ CHUNK = 256 << 10
 MONTHS_BACK = 3
 DAY = 86_400
 OLDEST_BUILD = 1_388_534_400  # 2014, the year of the format's version 2
-# What fetches now, by the name this program has here: a checkout's, or the one file's.
-MANUAL = f"{clean(os.path.basename(sys.argv[0]))} --update-geoip"
+MANUAL = f"{called()} --update-geoip"  # what fetches now
 
 
 class Progress(NamedTuple):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import ends
+from comparisons import SIZES, TIMES, compared
 from flow import Flow, Group
 from names import PROTOCOLS, STATES, WITH_PORTS, ports_of, service
 from parse import FLAGS
@@ -350,61 +351,30 @@ def _label(value: str, _context: Context) -> Predicate:
     return lambda flow: value in (flow.record().labels or [])
 
 
-_SIZES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_COMPARED = re.compile(
-    r"(>=|<=|>|<|=)?([0-9]{1,20}(?:\.[0-9]{1,9})?)([A-Za-z]*)(?:-([0-9]{1,20}(?:\.[0-9]{1,9})?)([A-Za-z]*))?"
-)
-
-
-def _compared(value: str, units: Mapping[str, float], example: str) -> Callable[[float | None], bool]:
-    """``>1M``, ``<=10s``, ``5k``, ``1k-2k``: a comparison. What is unknown fits none."""
-    match = _COMPARED.fullmatch(value)
-    if match is None:
-        raise ValueError(f"'{value}' can't be compared with; write {example}")
-    sign, text, unit, upper, upper_unit = match.groups()
-    for name in (unit, upper_unit or ""):
-        if name.lower() not in units:
-            raise ValueError(f"'{name}' is no unit; there are: {' '.join(u for u in units if u)}")
-    low = float(text) * units[unit.lower()]
-    if upper is not None:
-        if sign:
-            raise ValueError(f"'{value}' is a range and a comparison at once")
-        high = float(upper) * units[upper_unit.lower()]
-        return lambda number: number is not None and low <= number <= high
-    return {
-        ">": lambda number: number is not None and number > low,
-        "<": lambda number: number is not None and number < low,
-        ">=": lambda number: number is not None and number >= low,
-        "<=": lambda number: number is not None and number <= low,
-        "=": lambda number: number is not None and number == low,
-    }[sign or "="]
-
-
 def _bytes(value: str, _context: Context) -> Predicate:
-    fits = _compared(value, _SIZES, "bytes:>1M")
+    fits = compared(value, SIZES, "bytes:>1M")
     return lambda flow: fits(flow.total())
 
 
 def _packets(value: str, _context: Context) -> Predicate:
-    fits = _compared(value, _SIZES, "packets:>100")
+    fits = compared(value, SIZES, "packets:>100")
     return lambda flow: fits(flow.packets())
 
 
 def _rate(value: str, _context: Context) -> Predicate:
-    fits = _compared(value, _SIZES, "rate:>100k (bytes a second)")
+    fits = compared(value, SIZES, "rate:>100k (bytes a second)")
     return lambda flow: fits(flow.rate())
 
 
 def _age(value: str, context: Context) -> Predicate:
     """Of a flow that is older than we know only "older than" can be said."""
-    fits = _compared(value, _TIMES, "age:<10s")
+    fits = compared(value, TIMES, "age:<10s")
     older = value.startswith(">")
     return lambda flow: (older or flow.knows_age()) and fits(flow.age(context.now))
 
 
 def _timeout(value: str, context: Context) -> Predicate:
-    fits = _compared(value, _TIMES, "timeout:<30s")
+    fits = compared(value, TIMES, "timeout:<30s")
     return lambda flow: fits(flow.remaining(context.now))
 
 

@@ -160,7 +160,7 @@ class FlowTable:
         key = key_of(group.prefix, row[5], rest)
         if key in self._gone:
             return None  # of a flow that has ended since, or of one that took its place: nobody can tell which
-        if not self._counters_seen and b"packets=" in rest:
+        if not self._counters_seen and b"packets=" in row[10]:  # beside the original tuple, not in a name
             self._counters_seen = True
         flow = self.live.get(key)
         found = None

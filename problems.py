@@ -18,6 +18,7 @@ TRACKING_OFF = "tracking is off: no firewall rule here uses it"
 TRACKING_CURE = "iptables -I INPUT -m conntrack --ctstate NEW"
 ACCOUNTING_OFF = "accounting is off: no bytes, packets or rates"
 ACCOUNTING_CURE = "sysctl -w net.netfilter.nf_conntrack_acct=1"
+SUDO = "sudo, or --via sudo"
 EVENTS_CURE = "sysctl -w net.netfilter.nf_conntrack_events=2"
 
 
@@ -80,7 +81,7 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match[str]], Problem]], ...] = (
         r"must be root or get CAP_NET_ADMIN|mnl_socket_bind: Operation not permitted",
         lambda _m: Problem(
             "not permitted: reading the connection table needs root or CAP_NET_ADMIN",
-            "sudo, or --via sudo",
+            SUDO,
             NOT_PERMITTED,
         ),
     ),

@@ -7,7 +7,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +17,7 @@ from filters import all_of, compile_filter
 from flows import PAST, FlowTable
 from intake import Intake
 from items import Item, Trouble
-from problems import NOT_FOUND, NOT_PERMITTED, Problem
+from problems import NOT_FOUND, NOT_PERMITTED, SUDO, Problem
 from recording import Recorder
 from signals import Signals
 from source import Source
@@ -161,8 +161,12 @@ class Runner:
 
     def fail(self) -> int:
         assert self.problem
-        say(str(self.problem))
-        return self.problem.code
+        problem = self.problem
+        instead = os.environ.get("CONNTRACK_MONITOR_PERMIT")  # an image has no sudo; it says what its container lacks
+        if instead and problem.cure == SUDO:
+            problem = replace(problem, cure=instead)
+        say(str(problem))
+        return problem.code
 
     def say_leftovers(self) -> None:
         """What the reader of a pipe must know and the data can't say."""

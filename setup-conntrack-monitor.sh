@@ -52,6 +52,7 @@ END
     tmpfs: ["/run:size=1m,mode=0755"]
     environment:
       GEOIP_DB_PATHS: /usr/share/GeoIP
+      CONNTRACK_MONITOR_CALLED: docker exec conntrack-monitor conntrack-monitor # for its hints, as you would type it
       CONNTRACK_MONITOR_GEOIP_URL: # a value from here or .env goes in; none does where there is none
       CONNTRACK_MONITOR_NO_DOWNLOAD:
     volumes: ["geoip-data:/usr/share/GeoIP"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,15 @@ for name in [name for name in os.environ if name.startswith(("CONNTRACK_MONITOR_
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # nor the user's settings
 os.environ["BLESSED_QUERY_TIMEOUT_SECONDS"] = "0"
 
+# A shell's job in the background ignores these (nohup's a third), and so would every program that is started here.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
+
 # Shared machines stall for seconds at a time: what a test finds must not depend on that.
 hypothesis.settings.register_profile("steady", deadline=None, max_examples=150)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)  # for the second Python and the third
@@ -28,18 +36,25 @@ hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
-def minbase() -> Iterator[Path]:
-    """A folder with a bare Debian: Python, conntrack, nothing else. In CI it must be possible."""
+def debian() -> Iterator[Path]:
+    """A bare Debian as a tar file. In CI it must be possible."""
     import minbase as makes
 
     if (reason := makes.missing_minbase()) and os.environ.get("CI") != "true":
         pytest.skip(reason)
-    tree = Path(tempfile.mkdtemp(prefix="cm-minbase-"))
-    try:
-        makes.make(tree)
+    with makes.quick_folder("base") as folder:
+        yield makes.base(folder)
+
+
+@pytest.fixture(scope="session")
+def minbase(debian: Path) -> Iterator[Path]:
+    """A folder with a bare Debian: Python, conntrack, nothing else."""
+    import minbase as makes
+
+    with makes.quick_folder("minbase") as folder:
+        tree = folder / "tree"
+        makes.make(tree, debian)
         yield tree
-    finally:
-        shutil.rmtree(tree, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 In the namespace ``network_mode: host`` means a connection table that the test owns. No network leads out of it: a
 small proxy listens inside and connects from outside, so that ``docker build`` fetches what it does anywhere. The base
-image is a fresh debootstrap, imported under the name that the Dockerfile's ``ARG BASE`` takes; it alone gets this
-machine's settings of apt and pip. TEST_BASE=FILE keeps it as a tar file, for the next run.
+image is a fresh debootstrap (:mod:`minbase`), imported under the name that the Dockerfile's ``ARG BASE`` takes; it alone
+gets this machine's settings of apt and pip.
 
 Needs root, dockerd, docker, debootstrap; see :func:`missing_engine`.
 """
@@ -19,48 +19,27 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
 from lab import Namespace, missing, wait_for
+from minbase import base, behind_proxy, pack, quick_folder, run, unpack
 
 ROOT = Path(__file__).parent.parent
 GATEWAY = "172.31.99.1"
 NAME = "conntrack-monitor"
+# Compose 2, a plugin that Debian 12 has no package of; CI fetches Debian 13's.
+PLUGIN = os.environ.get("TEST_COMPOSE_PLUGIN", "")
 PROGRAMS = ("dockerd", "docker", "docker-compose", "debootstrap", "nsenter")
-SLIM = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists", "var/cache/apt")
 
 
 def missing_engine() -> str:
     """What an engine lacks here, as a sentence; "" when there can be one."""
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     return missing() or (f"not installed: {', '.join(absent)}" if absent else "")
-
-
-def run(*argv: str, env: dict[str, str] | None = None, check: bool = True, timeout: float = 240) -> str:
-    """What a command printed, both ways; AssertionError with it if it fails."""
-    done = subprocess.run(
-        argv,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout,
-        text=True,
-        errors="replace",
-    )
-    assert not check or done.returncode == 0, f"{' '.join(argv)}: exit status {done.returncode}\n{done.stdout}"
-    return done.stdout
-
-
-def memory_free() -> int:
-    """Bytes that could be had."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
-    return int(found.group(1)) << 10 if found else 0
 
 
 def base_name() -> str:
@@ -146,84 +125,19 @@ def listen_in(namespace: str, port: int = 0) -> socket.socket:
     return made[0]
 
 
-# --- the base image -------------------------------------------------------------------------------
-
-
-def mirror() -> tuple[str, str]:
-    """Where this machine's apt gets its main packages from, and the suite."""
-    printed = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
-    release = run("sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME").strip()
-    for line in printed.splitlines():
-        uri, suite, component = line.split()
-        if component == "main" and suite == release:
-            return uri, suite
-    raise AssertionError(f"apt knows no {release} main here:\n{printed}")
-
-
-def make_base(tar: Path, folder: Path, proxy: str) -> None:
-    """A slim Debian as a tar file, with this machine's settings of apt and pip."""
-    tree = folder / "base"
-    kept = os.environ.get("TEST_BASE")
-    if kept and Path(kept).exists():
-        tree.mkdir()
-        run("tar", "-C", str(tree), "-xf", kept)
-    else:
-        uri, suite = mirror()
-        run("debootstrap", "--variant=minbase", suite, str(tree), uri)
-        for name in SLIM:
-            for path in (tree / name).glob("*"):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if kept:
-            run("tar", "-C", str(tree), "-cf", kept, ".")
-    (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /{name}/*\n" for name in SLIM[:4]))
-    (tree / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")  # as the official images have it
-    _apt_settings(tree / "etc/apt", proxy)
-    _pip_settings(tree / "etc", proxy)
-    run("tar", "-C", str(tree), "-cf", str(tar), ".")
-    shutil.rmtree(tree)
-
-
-def _apt_settings(apt: Path, proxy: str) -> None:
-    here = Path("/etc/apt")
-    (apt / "sources.list").unlink(missing_ok=True)
-    for name in ("sources.list", "sources.list.d", "trusted.gpg.d", "auth.conf.d", "keyrings"):
-        if (here / name).is_dir():
-            shutil.copytree(here / name, apt / name, dirs_exist_ok=True)
-        elif (here / name).exists():
-            shutil.copy(here / name, apt / name)
-    settings = [f'Acquire::{scheme}::Proxy "{proxy}";\n' for scheme in ("http", "https")]
-    for file in sorted((here / "apt.conf.d").iterdir()):
-        settings += [
-            line + "\n" for line in file.read_text().splitlines() if re.match(r"Acquire::(?!https?::Proxy)", line)
-        ]
-    (apt / "apt.conf.d/99machine").write_text("".join(settings) + 'Acquire::http::Pipeline-Depth "0";\n')
-
-
-def _pip_settings(etc: Path, proxy: str) -> None:
-    lines = ["[global]", f"proxy = {proxy}", "timeout = 60"]
-    settings: dict[str, str] = {}
-    for line in run(sys.executable, "-m", "pip", "config", "list").splitlines():
-        key, _, value = line.partition("=")
-        settings[key.rpartition(".")[2]] = value.strip("'\"")
-    for key in ("index-url", "extra-index-url", "trusted-host"):
-        places = [word for word in settings.get(key, "").replace("\\n", " ").split() if not word.startswith("file:")]
-        lines += [f"{key} = {' '.join(places)}"] if places else []
-    authority = settings.get("cert", "/etc/ssl/certs/ca-certificates.crt")
-    if Path(authority).exists():  # not at the usual place: a package would write over it
-        shutil.copy(authority, etc / "machine-authorities.pem")
-        lines.append("cert = /etc/machine-authorities.pem")
-    (etc / "pip.conf").write_text("\n".join(lines) + "\n")
-
-
 # --- the daemon -----------------------------------------------------------------------------------
 
 
 @final
 class Engine:
-    """The daemon, from start to end of the block; ``env`` makes every docker command talk to it."""
+    """The daemon, from start to end of the block; ``env`` makes every docker command talk to it.
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cm-engine-"))
+    ``debian`` is what :func:`minbase.base` made.
+    """
+
+    def __init__(self, debian: Path) -> None:
+        self._debian, self._ends = debian, contextlib.ExitStack()
+        self.folder = self._ends.enter_context(quick_folder("engine"))
         self.namespace = Namespace("dk")
         self.env = {"DOCKER_HOST": f"unix://{self.folder}/d.sock", "DOCKER_CONFIG": str(self.folder / "config")}
         self.env |= {"COMPOSE_PROJECT_NAME": NAME, "HOME": str(self.folder)}
@@ -233,13 +147,14 @@ class Engine:
 
     def __enter__(self) -> Engine:
         try:
-            if memory_free() > 8 << 30:  # a third of the time on a busy disk; it takes 1.2 GB
-                run("mount", "-t", "tmpfs", "-o", "size=4g", "cm-engine", str(self.folder))
             self.namespace.create()
             self._proxy = Proxy(self.namespace.name)
             self._start()
-            tar = self.folder / "base.tar"
-            make_base(tar, self.folder, f"http://{GATEWAY}:{self._proxy.port}")
+            tree, tar = self.folder / "base", self.folder / "base.tar"
+            unpack(self._debian, tree)
+            behind_proxy(tree, f"http://{GATEWAY}:{self._proxy.port}")
+            pack(tree, tar)
+            shutil.rmtree(tree)
             self.docker("import", str(tar), base_name())
             tar.unlink()
         except BaseException:
@@ -298,10 +213,7 @@ class Engine:
         if self._proxy:
             self._proxy.close()
         self.namespace.delete()
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((mount for mount in mounts if f"{mount}/".startswith(f"{self.folder}/")), reverse=True):
-            subprocess.run(["umount", "-l", mount], check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._ends.close()
 
     # --- what tests ask ---
 
@@ -338,8 +250,21 @@ class Engine:
     def delete_flow(self, source: str) -> None:
         self.namespace.run(["conntrack", "-D", "-s", source])
 
+    @contextlib.contextmanager
+    def plugin(self) -> Iterator[None]:
+        """Compose 2 in place of 1, for the length of the block."""
+        link = self.folder / "config/cli-plugins/docker-compose"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(PLUGIN)
+        first, self.composer = self.composer, ["docker", "compose", *self.composer[1:]]
+        try:
+            yield
+        finally:
+            self.composer = first
+            link.unlink()
+
     def compose(self, *words: str, env: dict[str, str] | None = None, check: bool = True) -> str:
-        """Compose on the checkout's own file; the plugin's where that is installed."""
+        """Compose on the checkout's own file."""
         return run(*self.composer, *words, env={**self.env, **(env or {})}, check=check)
 
 
@@ -350,7 +275,7 @@ def main() -> None:
         raise SystemExit
 
     signal.signal(signal.SIGTERM, end)
-    with Engine() as engine:
+    with quick_folder("base") as folder, Engine(base(folder)) as engine:
         for name, value in engine.env.items():
             print(f"export {name}={value}")
         print(f"# ip netns exec {engine.namespace.name} ...", flush=True)

@@ -11,14 +11,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from engine import NAME, ROOT, Engine, listen_in, missing_engine, run
+from engine import NAME, PLUGIN, ROOT, Engine, listen_in, missing_engine
 from lab import wait_for
+from minbase import run
 from server import Server, serving
-from terminal import Terminal
+from terminal import PROGRAM, Terminal
 from test_tmux import Tmux
 
 make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
@@ -34,10 +35,10 @@ SMALL = 2000  # bytes: less than a frame, more than the signals' own (a byte eac
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
+def engine(debian: Path) -> Iterator[Engine]:
     if os.environ.get("CI") == "true":
         assert not REASON, REASON
-    with Engine() as made:
+    with Engine(debian) as made:
         made.docker("build", "-t", IMAGE, "-t", KEPT, str(ROOT))
         yield made
 
@@ -85,6 +86,17 @@ def host_pid(engine: Engine) -> int:
     return int(engine.inspect("{{.State.Pid}}"))
 
 
+def takes_signals(engine: Engine) -> bool:
+    """Whether SIGTERM is kept (blocked or caught): before the entry point's first call, the kernel drops it for a process 1."""
+    try:
+        status = Path(f"/proc/{host_pid(engine)}/status").read_text()
+    except OSError:  # 0, or gone
+        return False
+    masks = re.findall(r"^Sig(?:Blk|Cgt):\s+(\w+)$", status, re.M)
+    kept = any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks)
+    return kept and not status.startswith("Name:\trunc")  # what becomes the entry point catches all, and dies of it
+
+
 # --- the image ------------------------------------------------------------------------------------
 
 
@@ -119,9 +131,9 @@ def test_the_lock_has_the_versions_of_the_requirements() -> None:
 
 def test_an_outsider_reads_nothing_and_is_told_what_helps(engine: Engine) -> None:
     words = ["run", "--rm", "--network", "host", "--cap-drop", "ALL", IMAGE, "--once"]
-    assert "--cap-add NET_ADMIN" in engine.docker(*words, check=False) or "CAP_NET_ADMIN" in engine.docker(
-        *words, check=False
-    )
+    said = engine.docker(*words, check=False)
+    assert "not permitted: reading the connection table needs root or CAP_NET_ADMIN" in said
+    assert "try: docker run --network host --cap-add NET_ADMIN" in said
 
 
 def test_the_privileged_file_only_adds_that(engine: Engine) -> None:
@@ -255,7 +267,8 @@ def test_stop_is_the_end_and_a_new_daemon_starts_what_was_not_stopped(engine: En
 def test_a_stop_that_comes_before_it_listens_is_not_lost(engine: Engine, up: Callable[..., None]) -> None:
     up()
     for _ in range(3):
-        engine.docker("restart", "-t", "5", NAME)  # the next comes at once
+        engine.docker("restart", "-t", "5", NAME)
+        wait_for(lambda: takes_signals(engine), what="the entry point")  # long before the program listens
     engine.docker("stop", "-t", "5", NAME)  # SIGKILL would be status 137
     assert engine.inspect("{{.State.ExitCode}}") == "0"
 
@@ -330,15 +343,54 @@ def test_a_second_way_to_look(engine: Engine, up: Callable[..., None]) -> None:
     assert "10.1.2.3" in engine.inside(NAME, "--once")
 
 
-def test_compose_run(engine: Engine, up: Callable[..., None]) -> None:
-    del up  # removes what is left
+@pytest.fixture(params=["1", *(["2"] if PLUGIN else [])])
+def composer(request: pytest.FixtureRequest, engine: Engine) -> Iterator[str]:
+    """Each major version of compose that is here."""
+    with engine.plugin() if request.param == "2" else nullcontext():
+        assert re.search(
+            rf"(?i)compose version.* v?{request.param}\.", run(*engine.composer[:-2], "version", env=engine.env)
+        )
+        yield request.param
+
+
+def test_compose_run(engine: Engine, up: Callable[..., None], composer: str) -> None:
+    if composer == "2":  # 1 can't while the service is up
+        up()
     engine.add_flow("10.1.2.3")
     program = [*engine.composer, "run", "--rm", NAME]
     with Terminal(size=(90, 20), env={**engine.env, **QUIET}, program=program) as terminal:
         terminal.wait("10.1.2.3")
         terminal.type("q")
         assert terminal.end() == 0
-    wait_for(lambda: engine.docker("ps", "-aq") == "", what="the container's removal")
+    left = "" if composer == "1" else NAME
+    wait_for(lambda: engine.docker("ps", "-a", "--format", "{{.Names}}").strip() == left, what="its removal")
+
+
+def test_either_compose_starts_and_removes_it(engine: Engine, up: Callable[..., None], composer: str) -> None:
+    up()
+    engine.add_flow("10.1.2.3")
+    with attached(engine) as terminal:
+        terminal.wait("10.1.2.3")
+    assert "obsolete" not in engine.compose("ps")
+    engine.compose("down")
+    assert engine.status() == ""
+    assert engine.docker("volume", "ls", "-q").split() == ["geoip-data"]
+    printed = install(engine)
+    assert re.search(rf"compose v?{composer}\.", printed), printed
+    assert engine.status() == "running"
+    folder = engine.folder / "a home" / NAME
+    for word, status in (("stop", "exited"), ("start", "running")):
+        run(str(folder / NAME), word, env={**engine.env, **QUIET})
+        assert engine.status() == status
+    shutil.rmtree(folder)
+
+
+def test_what_runs_elsewhere_reads_through_docker_exec(engine: Engine, up: Callable[..., None]) -> None:
+    up()
+    engine.add_flow("10.1.2.3")
+    argv = [*PROGRAM, "--once", "--json", "--via", f"docker exec {NAME}"]
+    (flow,) = [line for line in run(*argv, env={**engine.env, **QUIET}).splitlines() if line.startswith("{")]
+    assert json.loads(flow)["original"]["src"] == "10.1.2.3"
 
 
 # --- the databases --------------------------------------------------------------------------------
@@ -392,6 +444,14 @@ def test_databases_are_fetched_once_kept_and_what_you_copy_in_is_preferred(
     assert engine.inspect("{{.RestartCount}}") == "0"
 
 
+def test_the_hint_about_no_databases_is_a_command_of_the_host(engine: Engine, up: Callable[..., None]) -> None:
+    up(CONNTRACK_MONITOR_GEOIP_URL="http://127.0.0.1:1/", CONNTRACK_MONITOR_NO_DOWNLOAD="")
+    command = f"docker exec {NAME} {NAME} --update-geoip"
+    with attached(engine, (160, 30)) as terminal:  # room for more than the first thing that is wrong
+        terminal.wait(f"try: {command}")
+    assert "not fetched: 127.0.0.1" in engine.docker(*command.split()[1:], check=False)
+
+
 # --- the setup script -----------------------------------------------------------------------------
 
 
@@ -430,9 +490,10 @@ def test_setup_from_nothing_to_nothing(engine: Engine, tmux: Tmux) -> None:
     wrapper = [str(folder / NAME)]
     assert "running" in run(*wrapper, "status", env=engine.env)
     run(*wrapper, "restart", env=engine.env)
+    wait_for(lambda: takes_signals(engine), what="the entry point")
     run(*wrapper, "stop", env=engine.env)
     assert engine.inspect("{{.State.Status}} {{.State.ExitCode}}") == "exited 0"
-    run(*wrapper, "start", env=engine.env)
+    run(*wrapper, "start", env={**engine.env, **QUIET})  # as it was: nothing is made anew
     assert engine.status() == "running"
     install(engine, "--uninstall", "--purge", "--yes")
     assert engine.docker("ps", "-aq") == ""

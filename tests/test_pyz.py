@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import marshal
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -159,10 +160,33 @@ def test_a_path_with_blanks_a_link_a_name_of_ones_own(pyz: Path, env: dict[str, 
         assert len(timeless(run(*argv, *ONCE, env=whole))) == MIXED.read_bytes().count(b"\n")
 
 
-def test_the_cure_is_named_as_the_file_is(pyz: Path, env: dict[str, str], tmp_path: Path) -> None:
-    program = shutil.copy(pyz, tmp_path / "ctm")
-    done = subprocess.run([program, *ONCE], env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert "try: ctm --update-geoip" in done.stderr
+def test_the_cure_works_where_it_was_read(pyz: Path, env: dict[str, str], tmp_path: Path) -> None:
+    """Typed again, the words that the hint names start the file."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    program = Path(shutil.copy(pyz, folder / "ctm"))
+    whole = {**env, "PATH": f"{tmp_path}:{env['PATH']}", "CONNTRACK_MONITOR_GEOIP_URL": "http://127.0.0.1:1/"}
+
+    def hint(*argv: object) -> str:
+        words = [*map(str, argv), *ONCE]
+        done = subprocess.run(words, env=whole, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        (cure,) = re.findall(r"no GeoIP database; try: (.*) --update-geoip\n", done.stderr)
+        words = ["sh", "-c", f"{cure} --update-geoip"]
+        again = subprocess.run(words, env=whole, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        assert (again.returncode, "not fetched" in again.stderr) == (1, True), again.stderr
+        return str(cure)
+
+    assert hint("./ctm") == "./ctm"
+    assert hint(program) == f"'{program}'"
+    (tmp_path / "ctm").symlink_to(program)
+    assert hint("ctm") == "ctm"
+    (tmp_path / "ctm").unlink()
+    program.chmod(0o644)
+    assert hint(sys.executable, "ctm") == "python3 ctm"
+    checkout = [sys.executable, ROOT / "conntrack_monitor.py"]
+    assert hint(*checkout) == f"{sys.executable} {ROOT}/conntrack_monitor.py"
+    whole["CONNTRACK_MONITOR_CALLED"] = f"exec {sys.executable} {program.name}"  # as a compose file has it
+    assert hint("python3", "ctm") == whole["CONNTRACK_MONITOR_CALLED"]
 
 
 def test_without_a_place_to_keep_anything(pyz: Path, env: dict[str, str], tmp_path: Path) -> None:
@@ -178,9 +202,14 @@ def test_a_screen_goes_on_while_the_file_is_written_over(pyz: Path, env: dict[st
     with Terminal("--replay", str(DEMO), "--speed", "0", program=[str(program)], env=env) as screen:
         screen.wait("ESTAB")
         program.write_bytes(b"an upgrade that has only begun")
-        for key, words in (("?", "this help"), ("\x1b", "ESTAB"), ("j\r", "original"), ("\x1b", "ESTAB")):
+        for key, words, gone in (
+            ("?", "this help", "DESTINATION"),
+            ("\x1b", "DESTINATION", "this help"),
+            ("j\r", "original", "DESTINATION"),
+            ("\x1b", "DESTINATION", "original"),  # a key that came too early would be Alt with that key
+        ):
             screen.type(key)
-            screen.wait(words)
+            screen.wait(lambda words=words, gone=gone: words in screen.text and gone not in screen.text)  # type: ignore[misc]
         screen.type("q")
         assert screen.end() == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from worlds import flow_lines
 
@@ -181,6 +181,13 @@ def state_of(table: FlowTable) -> Any:
     return live, len(table.closed), table.counts, table.counted, table.events, table.rate_in, table.rate_out
 
 
+LINE = (
+    b"ipv4     2 udp      17 29 src=10.0.0.1 dst=10.0.0.2 sport=%d dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=%d "
+)
+NAMED = LINE % (1, 1) + b"mark=0 use=1\n" + LINE % (3, 3) + b"mark=0 helper=packets=4 use=1\n"  # a name is no counter
+
+
+@example(parts=[(NAMED, True, 0.0)])
 @given(parts=st.lists(st.tuples(blocks, st.booleans(), st.sampled_from([0.0, 1.0, 4.0])), max_size=6))
 def test_a_block_is_taken_in_as_its_lines_would_be(parts: list[tuple[bytes, bool, float]]) -> None:
     at_once, one_by_one = FlowTable(own=OWN), FlowTable(own=OWN)
