@@ -35,6 +35,7 @@ class Shown:
     remote: str
     now: float
     names: bool  # services by name
+    name: Callable[[str], str | None] = lambda _address: None  # of a host
     masked: bool = False  # SNAT has put an address of this host in the source's place
 
     @property
@@ -70,14 +71,15 @@ def shown(flow: Flow, context: Context, names: bool) -> Shown:
     e = flow.ends()
     remote = ends.remote(e, context.own)
     masked = e.snat and e.reply_dst in context.own
-    return Shown(flow, e, context.where(remote), remote, context.now, names, masked)
+    return Shown(flow, e, context.where(remote), remote, context.now, names, context.name, masked)
 
 
 def end_text(s: Shown, source: bool) -> str:
     address, port = (s.ends.src, s.ends.sport) if source else (s.ends.dst, s.ends.dport)
+    name = s.name(address)
     if s.flow.kind.number not in WITH_PORTS:
-        return address
-    return endpoint(address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
+        return name or address
+    return endpoint(name or address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
 
 
 def _destination_number(s: Shown) -> str:

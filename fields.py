@@ -29,6 +29,7 @@ class Context:
     own: Set[str] = field(default_factory=frozenset)
     where: Callable[[str], Place] = lambda _address: NOWHERE
     detail: Callable[[str], Detail] = lambda _address: Detail()
+    name: Callable[[str], str | None] = lambda _address: None  # of a host, where names are wanted
     spot: Callable[[str], tuple[float, float] | None] = lambda _address: None
     since: Any = None  # relations.Mark: what was known when somebody asked what comes new
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970

@@ -123,10 +123,7 @@ def _health(view: View, _table: FlowTable) -> str:
 
 def _hosts(view: View, _table: FlowTable) -> str:
     view.hosts = not view.hosts
-    view.message = (
-        "names of hosts: the resolver sees which addresses you look at" if view.hosts else "no names of hosts"
-    )
-    return ""
+    return "hosts"
 
 
 def _export(view: View, _table: FlowTable) -> str:

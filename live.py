@@ -15,6 +15,7 @@ from items import ListingEnded
 from keys import press
 from problems import WELL
 from render import frame
+from resolver import Resolver
 from rows import refresh
 from runner import FRAME, Runner
 from scene import Scene
@@ -53,6 +54,8 @@ class Live(Runner):
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
         self.census, self.next_census = Census(), 0.0
+        self.resolver = Resolver()
+        wishes.context.name = self.resolver.name
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
@@ -65,6 +68,7 @@ class Live(Runner):
             if self.deletion:
                 self.deletion.close()
             self.geography.close()
+            self.resolver.close()
         if self.problem is not None:
             return self.fail()
         return WELL
@@ -73,8 +77,9 @@ class Live(Runner):
         """Once round the loop; True when it is time to go."""
         keyboard = self.screen.key_fd()
         writing = [self.screen.out_fd] if self.screen.pending else []
-        reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds()]
+        reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds(), *self.resolver.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
+        until = min(until, self.resolver.deadline() or until)
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
@@ -101,6 +106,10 @@ class Live(Runner):
                 self._soon()
         if self.exporting is not None:
             self._export()
+        self.resolver.poll()
+        if self.resolver.fresh:
+            self.resolver.fresh = False
+            self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + PROGRESS))
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
         self._take_census()
@@ -127,7 +136,7 @@ class Live(Runner):
         width, height = self.screen.size()
         if width <= 0 or height <= 0:
             return
-        self.intake.status.geography = self.geography.notices(time.time())
+        self.intake.status.geography = self.geography.notices(time.time()) + self.resolver.notices()
         self.intake.status.attributions = self.geography.attributions()
         scene = Scene(
             *(self.view, self.table, self.intake.status, self.source.name, self.source.live, self.screen.glyphs),
@@ -188,6 +197,8 @@ class Live(Runner):
                 self._answer(wish.partition(" ")[2])
             if wish == "cancel":
                 self._answer("")
+            if wish == "hosts":
+                self.view.message = self.resolver.switch(self.view.hosts)
             if wish == "copy":
                 self._copy()
             if wish.startswith("export "):

@@ -295,7 +295,7 @@ class _Telling:
             return HappeningShown(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.kind.grouping, self._context.since
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        return SumShown(row, self._context.where, glyphs.full, " "), "plain" if known else "new"
+        return SumShown(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[Shown, str]:
         cells, mark = shown_row(self.view, flow), self._context.since

@@ -107,6 +107,6 @@ class Snapshot:
             elif isinstance(row, Happening):
                 cells = HappeningShown(row, context, names=False)
             else:
-                cells = SumShown(row, context.where, "#", "")
+                cells = SumShown(row, context.where, context.name, "#", "")
             lines.append([column.cell(cells) for column in columns])
         return export.text_table([column.title for column in columns], lines, lambda i: columns[i].right)

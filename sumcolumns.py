@@ -24,6 +24,7 @@ class SumShown:
 
     sum: Sum
     where: Callable[[str], Place]
+    name: Callable[[str], str | None]
     full: str  # the characters of a bar
     empty: str
 
@@ -146,7 +147,7 @@ def _address_order(key: str) -> tuple[int, str]:
 
 
 HOSTS = (
-    _name("host", "HOST", 15, 39, lambda s: s.sum.key),
+    _name("host", "HOST", 15, 39, lambda s: s.name(s.sum.key) or s.sum.key),
     _FLOWS,
     _NEW,
     _RATE,
@@ -171,7 +172,7 @@ def _country_of(s: SumShown) -> str:
 
 
 FAR_HOSTS = (
-    _name("host", "HOST", 15, 39, lambda s: s.sum.key),
+    _name("host", "HOST", 15, 39, lambda s: s.name(s.sum.key) or s.sum.key),
     Column[SumShown]("cc", "CC", 2, 2, 25, _country_of, lambda sums, c: [c.where(s.key).country or "~" for s in sums]),
     _FLOWS,
     _NEW,

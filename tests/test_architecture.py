@@ -14,6 +14,7 @@ PURE = {
     *(
         "clean",
         "columns",
+        "comparisons",
         "details",
         "ends",
         "fields",
