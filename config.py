@@ -14,12 +14,14 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clean import clean
+
+if TYPE_CHECKING:
+    from ends import Network
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
 MOST_BYTES = 65_536  # a thousand names for marks; what is larger is some other file
@@ -34,7 +36,6 @@ INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 c
 PROGRAMS = {"via", "conntrack"}  # what they name is run
 
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name
-Networks = tuple["IPv4Network | IPv6Network", ...]
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Settings:
     options: dict[str, Any] = field(default_factory=dict)
     marks: Marks = field(default_factory=dict)
     zones: dict[int, str] = field(default_factory=dict)
-    networks: Networks = ()
+    networks: tuple[Network, ...] = ()
     problem: str = ""
 
 
@@ -319,7 +320,7 @@ def _name(name: Any, key: str, table: str) -> str:
     return shown
 
 
-def _networks(found: Any) -> Iterator[IPv4Network | IPv6Network]:
+def _networks(found: Any) -> Iterator[Network]:
     from ipaddress import ip_network
 
     key = "local-networks"

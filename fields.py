@@ -31,13 +31,14 @@ class Context:
     # What the user's settings add: names by (mark, mask) and by zone, and networks that are local beside the private.
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
     zones: Mapping[int, str] = field(default_factory=dict)
-    networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
+    networks: Sequence[ends.Network] = ()
 
     def __post_init__(self) -> None:
         # An address as text: the same as str, whether it is public and not local, whether it is ours.
         self._known: dict[bytes, tuple[str, bool, bool]] = {}
         self._known_for: Set[str] | None = None
         self._local: dict[str, bool] = {}
+        self._in_networks = ends.within(self.networks)
         self._local_for: Set[str] | None = None
 
     def remote(self, flow: Flow) -> Place:
@@ -74,13 +75,6 @@ class Context:
             known = address in self.own or ends.scope(address) in ends.LOCAL or self._in_networks(address)
             self._local[address] = known
         return known
-
-    def _in_networks(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address) if self.networks else None
-        except ValueError:
-            return False
-        return ip is not None and any(ip.version == net.version and ip in net for net in self.networks)
 
     def mark_name(self, mark: int) -> str | None:
         """The name of a connection mark; if it has none, of the first part of it (by a mask) that has one."""
