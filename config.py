@@ -22,6 +22,7 @@ from clean import clean
 
 if TYPE_CHECKING:
     from ends import Network
+    from fields import Context
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
 MOST_BYTES = 65_536  # a thousand names for marks; what is larger is some other file
@@ -48,6 +49,12 @@ class Settings:
     zones: dict[int, str] = field(default_factory=dict)
     networks: tuple[Network, ...] = ()
     problem: str = ""
+
+    def context(self) -> Context:
+        """What predicates are to know of it; a filter in the file may use the file's names."""
+        from fields import Context
+
+        return Context(marks=self.marks, zones=self.zones, networks=self.networks)
 
 
 class Wrong(ValueError):
@@ -172,8 +179,6 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool) -> Settings:
     """All of the file in the shapes that the program takes; raises Wrong."""
-    from fields import Context
-
     settings = Settings(path)
     settings.marks = dict(_marks(found.pop("marks", {})))
     settings.zones = dict(_zones(found.pop("zones", {})))
@@ -185,7 +190,7 @@ def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool
         for name in option.opts
         if name.startswith("--")
     }
-    context = Context(marks=settings.marks, zones=settings.zones)  # a filter in the file may use the file's names
+    context = settings.context()
     for key, value in found.items():
         if key in ONLY_ON_THE_COMMAND_LINE:
             raise Wrong(f"'{key}' goes on the command line only", key)
@@ -258,6 +263,18 @@ _BEYOND: dict[str, Callable[[Any, Any], object]] = {
     "via": lambda value, _context: command_words(value),
     "conntrack": lambda value, _context: program(value),
 }
+
+
+def programs(via: str, conntrack: str) -> list[str]:
+    """The words of --via, where it and --conntrack can be run; else click.BadParameter."""
+    option = "--via"
+    try:
+        words = command_words(via)
+        option = "--conntrack"
+        program(conntrack)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
+    return words
 
 
 def command_words(text: str) -> list[str]:

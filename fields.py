@@ -6,16 +6,14 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import ends
 from flow import Flow, Group
-from names import PROTOCOLS, STATES, WITH_PORTS, ports_of, service
+from names import PROTOCOLS, STATES, WITH_PORTS, called, or_names, ports_of, service
 from parse import FLAGS
 from places import NOWHERE, Detail, Place
 
 Predicate = Callable[[Flow], bool]
-T = TypeVar("T")
 REMEMBERED = 262_144  # answers about addresses and ports
 WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
 
@@ -283,33 +281,24 @@ def mark_of(text: str) -> tuple[int, int]:
 
 def _mark(value: str, context: Context) -> Predicate:
     """A number, with a mask or without one, or a name from the settings."""
-    pairs = _called(value, context.marks)
+    pairs = called(value, context.marks)
     if not pairs:
         try:
             pairs = [mark_of(value)]
         except ValueError as error:
-            raise ValueError(f"{error}{_or_name(context.marks)}") from None
+            raise ValueError(f"{error}{or_names(context.marks)}") from None
     return lambda flow: any(flow.mark() & mask == wanted for wanted, mask in pairs)
 
 
 def _zone(value: str, context: Context) -> Predicate:
     """A number, or a name from the settings."""
-    wanted = _called(value, context.zones)
+    wanted = called(value, context.zones)
     if not wanted:
         try:
             wanted = [_number(value)]
         except ValueError as error:
-            raise ValueError(f"{error}{_or_name(context.zones)}") from None
+            raise ValueError(f"{error}{or_names(context.zones)}") from None
     return lambda flow: not set(wanted).isdisjoint(flow.zones() or [0])
-
-
-def _called(value: str, names: Mapping[T, str]) -> list[T]:
-    """What has this name, in any case."""
-    return [number for number, name in names.items() if name.casefold() == value.casefold()]
-
-
-def _or_name(names: Mapping[T, str]) -> str:
-    return f", and no name; there are: {' '.join(dict.fromkeys(names.values()))}" if names else ""
 
 
 def _id(value: str, _context: Context) -> Predicate:
