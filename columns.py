@@ -69,7 +69,7 @@ class Column(Generic[Row]):
 
 def shown(flow: Flow, context: Context, names: bool) -> Shown:
     e = flow.ends()
-    remote = ends.remote(e, context.own)
+    remote = context.remote_address(flow)
     masked = e.snat and e.reply_dst in context.own
     return Shown(flow, e, context.where(remote), remote, context.now, names, context.name, masked)
 

@@ -14,12 +14,15 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clean import clean
+
+if TYPE_CHECKING:
+    from ends import Network
+    from fields import Context
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
 MOST_BYTES = 65_536  # a thousand names for marks; what is larger is some other file
@@ -34,7 +37,6 @@ INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 c
 PROGRAMS = {"via", "conntrack"}  # what they name is run
 
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name
-Networks = tuple["IPv4Network | IPv6Network", ...]
 
 
 @dataclass
@@ -45,8 +47,14 @@ class Settings:
     options: dict[str, Any] = field(default_factory=dict)
     marks: Marks = field(default_factory=dict)
     zones: dict[int, str] = field(default_factory=dict)
-    networks: Networks = ()
+    networks: tuple[Network, ...] = ()
     problem: str = ""
+
+    def context(self) -> Context:
+        """What predicates are to know of it; a filter in the file may use the file's names."""
+        from fields import Context
+
+        return Context(marks=self.marks, zones=self.zones, networks=self.networks)
 
 
 class Wrong(ValueError):
@@ -171,8 +179,6 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool) -> Settings:
     """All of the file in the shapes that the program takes; raises Wrong."""
-    from fields import Context
-
     settings = Settings(path)
     settings.marks = dict(_marks(found.pop("marks", {})))
     settings.zones = dict(_zones(found.pop("zones", {})))
@@ -184,7 +190,7 @@ def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool
         for name in option.opts
         if name.startswith("--")
     }
-    context = Context(marks=settings.marks, zones=settings.zones)  # a filter in the file may use the file's names
+    context = settings.context()
     for key, value in found.items():
         if key in ONLY_ON_THE_COMMAND_LINE:
             raise Wrong(f"'{key}' goes on the command line only", key)
@@ -259,6 +265,18 @@ _BEYOND: dict[str, Callable[[Any, Any], object]] = {
 }
 
 
+def programs(via: str, conntrack: str) -> list[str]:
+    """The words of --via, where it and --conntrack can be run; else click.BadParameter."""
+    option = "--via"
+    try:
+        words = command_words(via)
+        option = "--conntrack"
+        program(conntrack)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
+    return words
+
+
 def command_words(text: str) -> list[str]:
     """The words of --via; none for "". ValueError says what is wrong."""
     words = shlex.split(text)
@@ -319,7 +337,7 @@ def _name(name: Any, key: str, table: str) -> str:
     return shown
 
 
-def _networks(found: Any) -> Iterator[IPv4Network | IPv6Network]:
+def _networks(found: Any) -> Iterator[Network]:
     from ipaddress import ip_network
 
     key = "local-networks"

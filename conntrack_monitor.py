@@ -300,13 +300,12 @@ def _plan(options: dict[str, Any]) -> Plan:
 def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
     """The checked options, as the loop takes them."""
     from config import Settings
-    from fields import Context
     from filters import FilterError, compile_filter, from_flags
     from runner import Wishes
 
     _check_combinations(ctx, options)
     settings = ctx.obj or Settings()
-    context = Context(marks=settings.marks, zones=settings.zones, networks=settings.networks)
+    context = settings.context()
     families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
     try:
         flags = from_flags(options["protocol"], (), families, context)
@@ -384,7 +383,7 @@ def _check_sort(ctx: click.Context, options: dict[str, Any]) -> None:
 
 def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], Any]:
     """What makes the source when the loop is ready for it; wrong words are found now."""
-    from config import command_words, program
+    from config import programs
     from recording import Replay
     from source import Command, Live, pushed_down
 
@@ -399,13 +398,7 @@ def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], An
                 f"'{click.format_filename(path)}' can't be read: {why}", param_hint="'--replay'"
             ) from None
         return lambda: replay
-    option = "--via"
-    try:
-        via = command_words(options["via"])
-        option = "--conntrack"
-        program(options["conntrack"])
-    except ValueError as error:
-        raise click.BadParameter(f"{error}", param_hint=f"'{option}'") from None
+    via = programs(options["via"], options["conntrack"])
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
     return lambda: Live(run, options["interval"], events=not options["once"], statistics=screen)

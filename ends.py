@@ -6,11 +6,14 @@ addresses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple
 
 from IPy import IP
+
+Network = IPv4Network | IPv6Network
 
 
 class Ends(NamedTuple):
@@ -122,6 +125,20 @@ def _scope(address: str) -> str:
 LOCAL = frozenset({"private", "loopback", "link-local", "cgnat", "unspecified"})  # scopes of hosts that are near
 _GLOBAL_UNICAST = IP("2000::/3")  # the only part of IPv6 that IANA gives out
 _NAT64 = IP("64:ff9b::/96")  # RFC 6052: the IPv4 Internet seen from IPv6
+
+
+def within(networks: Iterable[Network]) -> Callable[[str], bool]:
+    """Is an address in one of the networks?"""
+    nets = list(networks)
+
+    def inside(address: str) -> bool:
+        try:
+            ip = ip_address(address) if nets else None
+        except ValueError:
+            return False
+        return ip is not None and any(ip in net for net in nets)
+
+    return inside
 
 
 def direction(ends: Ends, own: Set[str]) -> str | None:

@@ -6,17 +6,16 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import ends
 from comparisons import SIZES, TIMES, compared
 from flow import Flow, Group
-from names import PROTOCOLS, STATES, WITH_PORTS, ports_of, service
+from names import PROTOCOLS, STATES, WITH_PORTS, called, or_names, ports_of, service
 from parse import FLAGS
 from places import NOWHERE, Detail, Place
 
 Predicate = Callable[[Flow], bool]
-T = TypeVar("T")
 REMEMBERED = 262_144  # answers about addresses and ports
 WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
 
@@ -36,13 +35,14 @@ class Context:
     # What the user's settings add: names by (mark, mask) and by zone, and networks that are local beside the private.
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
     zones: Mapping[int, str] = field(default_factory=dict)
-    networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
+    networks: Sequence[ends.Network] = ()
 
     def __post_init__(self) -> None:
         # An address as text: the same as str, whether it is public and not local, whether it is ours.
         self._known: dict[bytes, tuple[str, bool, bool]] = {}
         self._known_for: Set[str] | None = None
         self._local: dict[str, bool] = {}
+        self._in_networks = ends.within(self.networks)
         self._local_for: Set[str] | None = None
 
     def remote(self, flow: Flow) -> Place:
@@ -69,7 +69,7 @@ class Context:
         if flow.plain:
             return self.sides_of(*flow.addresses())
         e = flow.ends()
-        far = ends.remote(e, self.own)
+        far = self.remote_address(flow)
         return (e.reply_src, far, True) if far in (e.src, e.reply_dst) else (e.src, far, False)
 
     def sides_of(self, src: bytes, dst: bytes) -> tuple[str, str, bool]:
@@ -93,13 +93,6 @@ class Context:
             known = address in self.own or ends.scope(address) in ends.LOCAL or self._in_networks(address)
             self._local[address] = known
         return known
-
-    def _in_networks(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address) if self.networks else None
-        except ValueError:
-            return False
-        return ip is not None and any(ip.version == net.version and ip in net for net in self.networks)
 
     def mark_name(self, mark: int) -> str | None:
         """The name of a connection mark; if it has none, of the first part of it (by a mask) that has one."""
@@ -310,33 +303,24 @@ def mark_of(text: str) -> tuple[int, int]:
 
 def _mark(value: str, context: Context) -> Predicate:
     """A number, with a mask or without one, or a name from the settings."""
-    pairs = _called(value, context.marks)
+    pairs = called(value, context.marks)
     if not pairs:
         try:
             pairs = [mark_of(value)]
         except ValueError as error:
-            raise ValueError(f"{error}{_or_name(context.marks)}") from None
+            raise ValueError(f"{error}{or_names(context.marks)}") from None
     return lambda flow: any(flow.mark() & mask == wanted for wanted, mask in pairs)
 
 
 def _zone(value: str, context: Context) -> Predicate:
     """A number, or a name from the settings."""
-    wanted = _called(value, context.zones)
+    wanted = called(value, context.zones)
     if not wanted:
         try:
             wanted = [_number(value)]
         except ValueError as error:
-            raise ValueError(f"{error}{_or_name(context.zones)}") from None
+            raise ValueError(f"{error}{or_names(context.zones)}") from None
     return lambda flow: not set(wanted).isdisjoint(flow.zones() or [0])
-
-
-def _called(value: str, names: Mapping[T, str]) -> list[T]:
-    """What has this name, in any case."""
-    return [number for number, name in names.items() if name.casefold() == value.casefold()]
-
-
-def _or_name(names: Mapping[T, str]) -> str:
-    return f", and no name; there are: {' '.join(dict.fromkeys(names.values()))}" if names else ""
 
 
 def _id(value: str, _context: Context) -> Predicate:

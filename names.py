@@ -6,6 +6,11 @@ what is seen on routers; states: nf_conntrack_proto_{tcp,sctp,dccp}.c as libnetf
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
 _TCP_STATES = "NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2 LISTEN"
 _SCTP_STATES = (
     "CLOSED COOKIE_WAIT COOKIE_ECHOED SHUTDOWN_SENT SHUTDOWN_RECD SHUTDOWN_ACK_SENT HEARTBEAT_SENT HEARTBEAT_ACKED"
@@ -167,3 +172,12 @@ def ports_of(name: str) -> set[int]:
     ([443], [])
     """
     return {port for (_protocol, port), known in SERVICES.items() if known == name.lower()}
+
+
+def called(value: str, names: Mapping[T, str]) -> list[T]:
+    """What has this name, in any case."""
+    return [number for number, name in names.items() if name.casefold() == value.casefold()]
+
+
+def or_names(names: Mapping[T, str]) -> str:
+    return f", and no name; there are: {' '.join(dict.fromkeys(names.values()))}" if names else ""

@@ -429,6 +429,8 @@ def test_what_is_local() -> None:
     assert more.is_local("2606:4700::1111")
     assert not more.is_local("8.9.8.8")
     assert not more.is_local("no address")
+    assert more.is_local("203.0.113.1")
+    assert not more.is_local("1.1.1.1")
     more.own = frozenset({"1.1.1.1"})  # as the host's addresses become known
     assert more.is_local("1.1.1.1")
     assert not more.is_local("203.0.113.1")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ends import Ends, _scope, direction, inbound, remote, scope
+from ends import Ends, Network, _scope, direction, inbound, remote, scope, within
 
 OWN = frozenset({"192.168.1.1", "203.0.113.1"})
 LAN, LAN2, PUBLIC, PUBLIC2, WAN, ROUTER = (
@@ -123,3 +123,22 @@ def test_a_remembered_scope_is_that_of_the_address(octets: list[int]) -> None:
     address = ".".join(map(str, octets))
     for neighbour in (address, ".".join(map(str, [*octets[:3], 255])), address):
         assert scope(neighbour) == _scope(neighbour)
+
+
+networks = st.builds(
+    lambda address, length: ipaddress.ip_network(f"{address}/{min(length, address.max_prefixlen)}", strict=False),
+    st.ip_addresses(),
+    st.integers(0, 128),
+)
+
+
+@given(nets=st.lists(networks, max_size=4), strangers=st.lists(st.ip_addresses(), max_size=4), data=st.data())
+def test_within_networks(nets: list[Network], strangers: list[ipaddress.IPv4Address], data: st.DataObject) -> None:
+    inside = within(nets)
+    for address in [*strangers, *(data.draw(st.sampled_from([net[0], net[-1]])) for net in nets)]:
+        assert inside(str(address)) == any(address.version == net.version and address in net for net in nets)
+
+
+@pytest.mark.parametrize("text", ["", "x", "10.1", "10.0.0.256", "10.0.0.0.1", "8.8.8.x", "::x"])
+def test_what_is_no_address_is_within_nothing(text: str) -> None:
+    assert not within([ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")])(text)

@@ -200,6 +200,15 @@ def test_a_name_comes_later_and_is_kept(names: Resolver, server: Server, clock: 
     assert names.name("198.51.100.7") == "new.example"
 
 
+def test_what_is_under_way_is_not_asked_for_again(names: Resolver, server: Server, clock: Clock) -> None:
+    for _ in range(3):
+        names.name("198.51.100.7")
+        names.poll()
+        clock.now += GAP
+    server.hear()
+    assert server.silent()
+
+
 def test_ipv6_is_asked_for_by_its_digits(names: Resolver, server: Server) -> None:
     names.name("2001:db8::8")
     names.poll()
