@@ -6,6 +6,7 @@ from keys import BINDINGS, Binding
 from notices import notices_of
 from scene import Scene
 from spans import Line, pad, wrap
+from views import VIEWS
 
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
 
@@ -20,17 +21,20 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
     """All keys, two on a line where both are short and there is room; filters; all that is wrong."""
     mark = scene.glyphs.cut
     lines: list[Line] = []
+    views = [kind for kind in VIEWS if kind.key]
+    names = " ".join(kind.name for kind in views)
+    lines += _wrapped(f"{views[0].key} to {views[-1].key}", f"views: {names}", width, mark)
     left: Binding | None = None
     for binding in BINDINGS:
+        if binding.keys[0] in {kind.key for kind in views}:
+            continue
         short = width >= 80 and len(binding.text) <= TEXT_WIDTH
         if left is not None and short:
             lines[-1][-1] = (pad(left.text, TEXT_WIDTH, False), "plain")
             lines[-1] += _key_line(binding)
             left = None
         else:
-            texts = wrap(binding.text, max(8, width - KEYS_WIDTH - 1), mark)
-            lines.append([*_key_line(binding)[:1], (texts[0], "plain")])
-            lines += [[(" " * (KEYS_WIDTH + 1), "plain"), (text, "plain")] for text in texts[1:]]
+            lines += _wrapped(" ".join(binding.keys), binding.text, width, mark)
             left = binding if short else None
     for paragraph in _FILTER_HELP.split("\n"):
         lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
@@ -45,3 +49,9 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
 
 def _key_line(binding: Binding) -> Line:
     return [(f" {' '.join(binding.keys):<{KEYS_WIDTH}}", "key"), (binding.text, "plain")]
+
+
+def _wrapped(keys: str, text: str, width: int, mark: str) -> list[Line]:
+    texts = wrap(text, max(8, width - KEYS_WIDTH - 1), mark)
+    first: Line = [(f" {keys:<{KEYS_WIDTH}}", "key"), (texts[0], "plain")]
+    return [first, *([(" " * (KEYS_WIDTH + 1), "plain"), (text, "plain")] for text in texts[1:])]

@@ -223,7 +223,9 @@ def test_no_byte_from_outside_steers_the_terminal(
 
 def is_clean_in_pipes(table: FlowTable, context: Context) -> None:
     """What --once, --json and --csv print goes to terminals, too."""
-    wishes = SimpleNamespace(context=context, sort=None, reverse=False, limit=None, format="text", wanted=lambda: None)
+    wishes = SimpleNamespace(
+        context=context, sort=None, reverse=False, limit=None, format="text", view="connections", wanted=lambda: None
+    )
     assert set(obeyed("".join(Snapshot(table, wishes).texts(0.0, None)))) <= {"\n"}  # type: ignore[arg-type]
     for flow in table:
         item = export.item_of(flow.record(), flow, context, "list", "1.5")

@@ -194,15 +194,16 @@ def test_10000_keys_pasted_at_once(tmp_path: Path) -> None:
     """Every key there is but those that end it; then filter, table and quit work as ever."""
     fake = Fake(tmp_path)
     some = random.Random(10_000)
-    keys = '/?jkhsSrIpzoncGg<>+- \r\f\x7f\t\x01\x04\x15\x17ab1:!("\\lmtuvwxyzHé漢'
+    keys = '/?jkhsSrIpzoncGg<>+- \r\f\x7f\t\x01\x04\x15\x17ab1:!("\\lmtuvwxyXNeH[]12345678é漢'
     with OnScreen(tmp_path, env=fake.env) as screen:
         screen.wait("Connections · 308")
         before = fake.starts("-L")
         paste(screen, "".join(some.choice(keys) for _ in range(10_000)))
         settle(screen)
-        for _ in range(4):  # prompt or help, details, filter, selection
+        for _ in range(5):  # prompt or help, details, the way back, filter, selection
             screen.type("\x1b")
             settle(screen)
+        screen.type("1")
         screen.wait("q quit")
         if "PAUSED" in screen.text:
             screen.type("p")

@@ -359,8 +359,10 @@ def test_the_help_is_whole_at_80x42() -> None:
     world.keys("?")
     text = "\n".join(shown(world, (80, 42)))
     for binding in BINDINGS:
-        assert f"{' '.join(binding.keys)} " in text
-        assert binding.text in text
+        if not binding.keys[0].isdigit():
+            assert f"{' '.join(binding.keys)} " in text
+            assert binding.text in text
+    assert "1 to 8 " in text
     assert "country:DE" in text
     assert "lines" not in shown(world, (80, 42))[0]
 

@@ -223,7 +223,7 @@ def test_resize_to_anything_and_back(tmux: Tmux, command: str) -> None:
         shown = tmux.wait(*parts)
         assert "Traceback" not in shown
         if parts:
-            wait_for(lambda: tmux.screen().count("Connections") == 1, "one title")
+            wait_for(lambda: tmux.screen().count("Connections ·") == 1, "one title")
     tmux.type("q")
     is_given_back(tmux, "status=0")
 
