@@ -188,6 +188,7 @@ NAMED = LINE % (1, 1) + b"mark=0 use=1\n" + LINE % (3, 3) + b"mark=0 helper=pack
 
 
 @example(parts=[(NAMED, True, 0.0)])
+@example(parts=[(NAMED, True, 0.0), (b"", True, 4.0)])
 @given(parts=st.lists(st.tuples(blocks, st.booleans(), st.sampled_from([0.0, 1.0, 4.0])), max_size=6))
 def test_a_block_is_taken_in_as_its_lines_would_be(parts: list[tuple[bytes, bool, float]]) -> None:
     at_once, one_by_one = FlowTable(own=OWN), FlowTable(own=OWN)
