@@ -30,7 +30,7 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
             text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
             out.append(Notice(text, problem.cure, bad=True))
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
-        again = table.listed_at is not None and table.listed_at > status.lost_at
+        again = status.healed >= status.losses
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
         out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
     if status.recording:

@@ -71,7 +71,7 @@ class Stream(Runner):
                 return
         if isinstance(item, Lost):
             status = self.intake.status  # a storm of losses is one loss until the table has been read anew
-            if status.lost_at is None or status.lost_at < (self.table.listed_at or 0.0):
+            if status.healed >= status.losses:
                 say(f"lost: {item.what}; the table is being read anew")
         elif isinstance(item, Trouble):
             known = self.intake.status.troubles.get(item.part)

@@ -69,9 +69,9 @@ def _kind_text(s: Shown) -> str:
 
 _NAT = (
     OF_FLOWS["proto"],
-    Column("inside", "INSIDE", 21, 47, 10, _inside_text, OF_FLOWS["source"].keys, middle=True),
-    Column("translated", "TRANSLATED", 21, 47, 20, _outside_text, sumcolumns.by_translated, middle=True),
-    Column("remote", "REMOTE", 21, 47, 30, _remote_text, OF_FLOWS["destination"].keys, middle=True),
+    Column("inside", "INSIDE", 15, 47, 10, _inside_text, OF_FLOWS["source"].keys, roomy=21, middle=True),
+    Column("translated", "TRANSLATED", 15, 47, 20, _outside_text, sumcolumns.by_translated, roomy=21, middle=True),
+    Column("remote", "REMOTE", 15, 47, 30, _remote_text, OF_FLOWS["destination"].keys, roomy=21, middle=True),
     Column("kind", "KIND", 5, 5, 35, _kind_text, OF_FLOWS["nat"].keys),
     *(OF_FLOWS[key] for key in ("state", "cc", "rate", "bytes", "age", "timeout")),
 )

@@ -143,6 +143,24 @@ def pressed(screen: OnTerminal, key: bytes) -> float:
     return (screen.until(FRAME, start) - began) * 1000
 
 
+def views(flows: int) -> Iterator[Row]:
+    """The same in every view: its key, moving in it, sorting it."""
+    changes, moves, sorts, whole = [], [], [], []
+    with table(flows) as ns, OnTerminal(ns, PROGRAM, SCREEN) as screen:
+        screen.until(b"%d" % flows)
+        screen.watch(CALM)
+        for key in (b"2", b"3", b"4", b"5", b"6", b"7", b"8") * 3:
+            changes.append(pressed(screen, key))
+            whole.append(changes[-1] + until_ordered(screen))
+            moves += [pressed(screen, key) for _ in range(4) for key in (b"j", b"\x1b[6~", b"k", b"\x1b[5~")]
+            sorts += [pressed(screen, b"s") for _ in range(4)]
+    yield at_most("a key that changes the view, 99th percentile", worst(changes), 150, "ms")
+    yield at_most("... that moves in it", worst(moves), 20, "ms")
+    yield at_most("... that sorts it", worst(sorts), 150, "ms")
+    figures = f"{sorted(whole)[len(whole) // 2]:.0f} ms, 99th percentile {worst(whole):.0f} ms"
+    yield Row("... and until all of the view is there", figures, "", True)
+
+
 def until_ordered(screen: OnTerminal) -> float:
     """Milliseconds from the end of a frame that says "sort …" until the frame that says in which direction."""
     began, last = time.monotonic(), screen.seen.rindex(FRAME)
@@ -303,7 +321,8 @@ def churn(_flows: int) -> Iterator[Row]:
 
 
 BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
-    bench.__name__: bench for bench in (start, parse, once, memory, keys, live, small, calm, burst, places, churn)
+    bench.__name__: bench
+    for bench in (start, parse, once, memory, keys, views, live, small, calm, burst, places, churn)
 }
 
 
