@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 
 from clean import clean, printable
@@ -10,7 +11,9 @@ from export import json_line
 from flow import Flow
 from flows import FlowTable
 from grouping import Sum, item_of, key_of
+from singleout import Refusal, selection
 from snapshot import texts_of
+from source import Command
 from sumcolumns import Happening
 from view import View
 
@@ -56,6 +59,16 @@ def copied(view: View) -> str:
         return printable(json_line(item_of(row, view.kind.grouping))).strip() if view.kind.grouping else ""
     flow = row.flow if isinstance(row, Happening) else row
     return "" if flow is None else printable(flow.line())[:COPIED]
+
+
+def command_for(view: View, command: Command | None) -> str:
+    """The `conntrack -D` that would delete exactly the selected flow; "" where none is selected or none does."""
+    row = view.selected
+    flow = row.flow if isinstance(row, Happening) else row
+    if not isinstance(flow, Flow) or isinstance(found := selection(flow), Refusal):
+        return ""
+    via, program = (command.via, command.conntrack) if command else ((), "conntrack")
+    return printable(shlex.join([*via, program, "-D", *found.deleting()]))[:COPIED]
 
 
 def meant(view: View, table: FlowTable, everything: bool) -> list[Flow]:

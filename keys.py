@@ -252,6 +252,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("m",), _mark, "mark: what is new since?"),
     Binding(("N",), _hosts, "names of hosts: asks DNS"),
     Binding(("y",), _wish("copy"), "copy the row"),
+    Binding(("Y",), _wish("copy command"), "copy the -D command"),
     Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),
     Binding(("x", "f9", "delete"), _wish("delete"), "delete (--allow-delete)"),
     Binding(("X",), _wish("delete all"), "delete all that fit"),

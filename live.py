@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from deletion import Deletion, Phase
-from exporting import copied, export, meant
+from exporting import command_for, copied, export, meant
 from geography import Geography
 from health import Census
 from items import ListingEnded
@@ -199,8 +199,8 @@ class Live(Runner):
                 self._answer("")
             if wish == "hosts":
                 self.view.message = self.resolver.switch(self.view.hosts)
-            if wish == "copy":
-                self._copy()
+            if wish.startswith("copy"):
+                self._copy(wish)
             if wish.startswith("export "):
                 self.exporting = export(self.view, wish.partition(" ")[2], self.recorded_time())
             if wish in ("faster", "slower"):
@@ -209,12 +209,13 @@ class Live(Runner):
         self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
         return False
 
-    def _copy(self) -> None:
-        """The selected row goes to the terminal's clipboard."""
-        text = copied(self.view)
+    def _copy(self, wish: str) -> None:
+        """The selected row, or the command that deletes it, goes to the terminal's clipboard."""
+        command = getattr(self.source, "command", None)
+        text = copied(self.view) if wish == "copy" else command_for(self.view, command)
         if text:
             self.screen.copy(text)
-        self.view.message = "copied, if this terminal lets programs copy (OSC 52)" if text else "nothing is selected"
+        self.view.message = "copied, if this terminal lets programs copy (OSC 52)" if text else "no flow is selected"
 
     def _ask_to_delete(self, everything: bool) -> None:
         """Ask how many entries the command matches; nothing is deleted before that was answered."""

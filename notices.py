@@ -55,6 +55,10 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
     """Why no row is there: (words, command that helps)."""
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
+    if len(table) and view.kind.name == "nat":
+        return [("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset")]
+    if len(table) and view.kind.name == "events":
+        return [("no event yet: they come as connections open, change and end", "")]
     if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
         return [(problem.what, problem.cure)]
     if status.rejects and not status.understood:

@@ -77,14 +77,14 @@ _NAT = (
 )
 
 VIEWS = (
-    Kind("connections", "1", "Connections", "flows", COLUMNS, "rate", once="bytes"),
-    Kind("hosts", "2", "Hosts", "sums", sumcolumns.HOSTS, "rate", NEAR, once="bytes"),
-    Kind("countries", "3", "Countries", "sums", sumcolumns.COUNTRIES, "rate", COUNTRY, once="bytes"),
-    Kind("networks", "4", "Networks", "sums", sumcolumns.NETWORKS, "rate", NETWORK, once="bytes"),
-    Kind("services", "5", "Services", "sums", sumcolumns.SERVICES, "rate", SERVICE, once="bytes"),
-    Kind("nat", "6", "NAT", "flows", _NAT, "age", once="age"),
+    Kind("connections", "1", "Connections", "flows", COLUMNS, "rate", None, "bytes"),
+    Kind("hosts", "2", "Hosts", "sums", sumcolumns.HOSTS, "rate", NEAR, "bytes"),
+    Kind("countries", "3", "Countries", "sums", sumcolumns.COUNTRIES, "rate", COUNTRY, "bytes"),
+    Kind("networks", "4", "Networks", "sums", sumcolumns.NETWORKS, "rate", NETWORK, "bytes"),
+    Kind("services", "5", "Services", "sums", sumcolumns.SERVICES, "rate", SERVICE, "bytes"),
+    Kind("nat", "6", "NAT", "flows", _NAT, "age"),
     Kind("events", "7", "Events", "events", sumcolumns.EVENTS, "time"),
     Kind("map", "8", "Map", "map", sumcolumns.FAR_HOSTS, "flows", FAR),
-    Kind("remotes", "", "Remote hosts", "sums", sumcolumns.FAR_HOSTS, "rate", FAR, once="bytes"),
+    Kind("remotes", "", "Remote hosts", "sums", sumcolumns.FAR_HOSTS, "rate", FAR, "bytes"),
 )
 BY_NAME = {kind.name: kind for kind in VIEWS}

@@ -18,7 +18,7 @@ from test_sortkeys import blocks, flows_of
 from worlds import World, event, feed, line, listing, worlds
 
 import export
-from exporting import copied
+from exporting import command_for, copied
 from exporting import export as export_rows
 from fields import Context
 from filters import FilterError, compile_filter
@@ -380,3 +380,23 @@ def test_an_event_is_copied_as_its_flow() -> None:
     world.keys("7", "j")
     assert isinstance(world.view.selected, Happening)
     assert "sport=10005" in copied(world.view)
+
+
+def test_the_command_is_that_of_exactly_this_flow() -> None:
+    from source import Command
+
+    world = lan_world()
+    assert command_for(world.view, None) == ""
+    world.keys("j")
+    text = command_for(world.view, Command(["ip", "netns", "exec", "lan"]))
+    flow = world.view.selected
+    assert isinstance(flow, Flow)
+    assert text.startswith("ip netns exec lan conntrack -D ")
+    assert f"--id={flow.record().id}" in text.split()
+
+
+def test_empty_views_say_why() -> None:
+    world = World([line(1)])
+    for key, words in (("6", "no flow here is translated"), ("7", "no event yet")):
+        world.keys(key)
+        assert any(words in text for text in shown(world)), key
