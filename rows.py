@@ -14,8 +14,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Any
 
-from columns import BY_KEY, Shown, shown
-from fields import Context
+from columns import Shown, shown
 from filters import all_of
 from flow import Flow
 from flows import FlowTable
@@ -181,12 +180,6 @@ def _show_found(view: View, whole: bool) -> None:
         all_of_them = view.predicate is None and not view.paused and view.kind.name == "connections"
         view.fitting = view.total if all_of_them else sum(1 for flow in view.found if flow.course.ended is None)
     _follow(view, whole)
-
-
-def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
-    """Sorted by a column, in its natural direction or the other; equal flows keep the order they came in."""
-    column = BY_KEY[sort]
-    return in_order(flows, column.keys(flows, context), column.descending != reverse, limit)
 
 
 def in_order(flows: list[Any], keys: list[Any], falling: bool, limit: int | None = None) -> list[Any]:

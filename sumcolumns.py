@@ -146,16 +146,11 @@ def _address_order(key: str) -> tuple[int, str]:
     return address.version, f"{int(address):040}"
 
 
+_MOVED = (_FLOWS, _NEW, _RATE, _IN, _OUT, _BYTES, _BYTES_IN, _BYTES_OUT)
+
 HOSTS = (
     _name("host", "HOST", 15, 39, lambda s: s.name(s.sum.key) or s.sum.key),
-    _FLOWS,
-    _NEW,
-    _RATE,
-    _IN,
-    _OUT,
-    _BYTES,
-    _BYTES_IN,
-    _BYTES_OUT,
+    *_MOVED,
     _UNREPLIED,
     _SHARE,
     Column[SumShown](
@@ -174,14 +169,7 @@ def _country_of(s: SumShown) -> str:
 FAR_HOSTS = (
     _name("host", "HOST", 15, 39, lambda s: s.name(s.sum.key) or s.sum.key),
     Column[SumShown]("cc", "CC", 2, 2, 25, _country_of, lambda sums, c: [c.where(s.key).country or "~" for s in sums]),
-    _FLOWS,
-    _NEW,
-    _RATE,
-    _IN,
-    _OUT,
-    _BYTES,
-    _BYTES_IN,
-    _BYTES_OUT,
+    *_MOVED,
     _UNREPLIED,
     _SHARE,
     Column[SumShown](
@@ -200,14 +188,7 @@ def _country_name(s: SumShown) -> str:
 COUNTRIES = (
     _name("country", "CC", 4, 4, lambda s: clean(s.sum.key or "--", 4)),
     Column[SumShown]("name", "COUNTRY", 12, 30, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
-    _FLOWS,
-    _NEW,
-    _RATE,
-    _IN,
-    _OUT,
-    _BYTES,
-    _BYTES_IN,
-    _BYTES_OUT,
+    *_MOVED,
     _SHARE,
     _UNREPLIED,
     _HOSTS_COUNT,
@@ -215,14 +196,7 @@ COUNTRIES = (
 NETWORKS = (
     _name("asn", "ASN", 10, 10, lambda s: f"AS{s.sum.key}" if s.sum.key else "--"),
     Column[SumShown]("name", "NETWORK", 16, 36, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
-    _FLOWS,
-    _NEW,
-    _RATE,
-    _IN,
-    _OUT,
-    _BYTES,
-    _BYTES_IN,
-    _BYTES_OUT,
+    *_MOVED,
     _SHARE,
     _UNREPLIED,
     _HOSTS_COUNT,
@@ -234,14 +208,7 @@ SERVICES = (
         lambda s: service_name(s.sum.key),
         lambda sums, _c: [service_name(s.key) or "~" for s in sums],
     ),
-    _FLOWS,
-    _NEW,
-    _RATE,
-    _IN,
-    _OUT,
-    _BYTES,
-    _BYTES_IN,
-    _BYTES_OUT,
+    *_MOVED,
     _SHARE,
     _UNREPLIED,
     _USERS,

@@ -17,7 +17,7 @@ from flow import Flow
 from flows import FlowTable
 from parse import cut, record
 from places import Place
-from rows import arrange
+from rows import in_order
 
 NOW = 9.0
 OWN = frozenset({"10.0.0.1", "2001:db8::1", "192.0.2.1"})
@@ -44,6 +44,11 @@ def flows_of(block: bytes, own: frozenset[str] = OWN) -> tuple[list[Flow], Conte
         table.listed_all(part, now)
         table.end_listing(False, now)
     return list(table), Context(NOW, own, where)
+
+
+def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
+    column = BY_KEY[sort]
+    return in_order(flows, column.keys(flows, context), column.descending != reverse, limit)
 
 
 def address_order(text: str) -> tuple[int, int, str]:
