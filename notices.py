@@ -53,6 +53,8 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
 
 def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
     """Why no row is there: (words, command that helps)."""
+    if len(table) and view.work is not None:
+        return [("adding up ..." if view.kind.grouping else "looking ...", "")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if len(table) and view.kind.name == "nat":

@@ -71,7 +71,7 @@ def _some(others: dict[str, int]) -> str:
 
 
 def _others_count(s: SumShown) -> str:
-    return str(sum(1 for other in s.sum.others if other))
+    return size_text(sum(1 for other in s.sum.others if other))
 
 
 def _unreplied(s: SumShown) -> str:

@@ -152,7 +152,8 @@ def views(flows: int) -> Iterator[Row]:
         for key in (b"2", b"3", b"4", b"5", b"6", b"7", b"8") * 3:
             changes.append(pressed(screen, key))
             whole.append(changes[-1] + until_ordered(screen))
-            moves += [pressed(screen, key) for _ in range(4) for key in (b"j", b"\x1b[6~", b"k", b"\x1b[5~")]
+            if key == b"2":  # of the others some have one row: a key that changes nothing draws nothing
+                moves += [pressed(screen, key) for _ in range(30) for key in (b"j", b"\x1b[6~", b"k", b"\x1b[5~")]
             sorts += [pressed(screen, b"s") for _ in range(4)]
     yield at_most("a key that changes the view, 99th percentile", worst(changes), 150, "ms")
     yield at_most("... that moves in it", worst(moves), 20, "ms")

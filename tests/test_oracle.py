@@ -70,7 +70,7 @@ def miscounting(patch: pytest.MonkeyPatch) -> None:
     ("defect", "steps", "words"),
     [
         (no_sweep, [Step("silent", 0, (Step("delete", 0),))], "tables differ|still on show"),
-        (silence, [Step("tiny", 0, (Step("spray", 2000),))], "dropped, and nothing was said"),
+        (silence, [Step("freeze_events", 0, (Step("spray", 2000),))], "dropped, and nothing was said"),
         (no_final_totals, [Step("udp", 1), Step("delete", 0)], "no DESTROY said"),
         (miscounting, [], "counts by state"),
     ],

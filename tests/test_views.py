@@ -400,3 +400,15 @@ def test_empty_views_say_why() -> None:
     for key, words in (("6", "no flow here is translated"), ("7", "no event yet")):
         world.keys(key)
         assert any(words in text for text in shown(world)), key
+
+
+def test_a_view_that_is_not_ready_says_so() -> None:
+    from rows import refresh
+
+    world = lan_world()
+    world.view.show("hosts")
+    refresh(world.view, world.table, 100.0, lambda: True)
+    assert world.view.work is not None
+    assert any("adding up ..." in text for text in shown(world))
+    world.refresh()
+    assert not any("adding up ..." in text for text in shown(world))
