@@ -42,8 +42,11 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
     if not (view.made == view.wishes if view.paused else view.arranged <= now < view.due):
         view.partial = view.made[:-1] != view.wishes[:-1]
         takes = view.made[:1] != view.wishes[:1] and view.ranked_for == view.wishes[1:] and len(view.ranked) > MANY
+        # While flows are added up, another order is no reason to begin anew: it comes afterwards.
+        goes_on = view.summing and view.made[:1] + view.made[3:] == view.wishes[:1] + view.wishes[3:] and view.partial
         view.due, view.arranged, view.made = math.inf, now, view.wishes
-        view.work = _work(view, table, takes)
+        if not goes_on:
+            view.work = _work(view, table, takes)
     if view.work is None:
         return False
     for _ in view.work:
@@ -58,7 +61,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
 
 def _work(view: View, table: FlowTable, takes: bool) -> Iterator[None]:
     """Make the rows; it may be left off, or given up, at each yield. ``takes``: the order of flows that is there."""
-    view.ranking, view.found = not takes, []
+    view.ranking, view.found, view.summing = not takes, [], False
     mark = view.context.since
     if mark is not None and not mark.complete:
         yield from _learn(table, mark)
@@ -142,14 +145,22 @@ def _sift(view: View) -> Iterator[None]:
 
 def _sum_up(view: View, table: FlowTable) -> Iterator[None]:
     assert view.kind.grouping is not None
-    tally, wanted = Tally(view.kind.grouping, view.context), view.predicate
-    for piece in _pieces(_live(view, table), PIECE):
-        tally.add(piece if wanted is None else list(filter(wanted, piece)))
-        yield
-    sums = list(tally.sums.values())
+    summed_for = view.filter, view.kind.name, view.paused
+    if not (view.partial and view.summed_for == summed_for):  # only the order is new: the sums are not
+        tally, wanted, view.summing = Tally(view.kind.grouping, view.context), view.predicate, True
+        for piece in _pieces(_live(view, table), PIECE):
+            tally.add(piece if wanted is None else list(filter(wanted, piece)))
+            yield
+        view.sums, view.summed_for, view.fitting = list(tally.sums.values()), summed_for, tally.flows
+    view.summing = False
+    sums, column = view.sums, view.kind.column(view.sort)
     shares(sums, view.sort)
-    view.fitting = tally.flows
-    view.found = in_order(sums, view.kind.column(view.sort).keys(sums, view.context), view.falling)
+    yield
+    keys: list[Any] = []
+    for piece in _pieces(sums, KEYED):
+        keys += column.keys(piece, view.context)
+        yield
+    view.found = in_order(sums, keys, view.falling)
     if view.kind.rows == "map":
         view.found = [row for row in view.found[:MAPPED] if view.context.spot(row.key) is not None]
     view.ranking = False

@@ -70,11 +70,11 @@ def _ends(flows: Sequence[Flow], pattern: re.Pattern[bytes]) -> list[Any]:
     found = list(matched(pattern, [flow.key for flow in flows]))
     return [
         address + (int(port or icmp_id or 0) if not key else int(key, 16))
-        for address, (_text, port, icmp_id, key) in zip(_numbers([ends[0] for ends in found]), found)
+        for address, (_text, port, icmp_id, key) in zip(numbers([ends[0] for ends in found]), found)
     ]
 
 
-def _numbers(addresses: Sequence[bytes]) -> list[float]:
+def numbers(addresses: Sequence[bytes]) -> list[float]:
     """Addresses as numbers: IPv4 in numerical order, then IPv6, then what is no address; steps of 65,536 for a port.
 
     Floats (they hold 53 bits) are sorted in two thirds of the time of whole numbers as large.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fields import Context
 from flow import Flow
 from grouping import NEW_SPAN, USERS, Sum, service_name
 from places import Place
+from sortkeys import numbers
 
 BAR = 10  # cells
 
@@ -130,26 +132,19 @@ _USERS = Column[SumShown](
 
 
 def _name(key: str, title: str, least: int, most: int, cell: Callable[[SumShown], str]) -> Column[SumShown]:
-    return Column(
-        key, title, least, most, 10, cell, lambda sums, _c: [_address_order(s.key) for s in sums], middle=True
-    )
+    return Column(key, title, least, most, 10, cell, _by(lambda s: s.key or "~"), middle=True)
 
 
-def _address_order(key: str) -> tuple[int, str]:
-    """Addresses in numerical order, other keys in theirs, none last."""
-    import ipaddress
-
-    try:
-        address = ipaddress.ip_address(key)
-    except ValueError:
-        return (0, f"{int(key):012}") if key.isdecimal() else (0 if key else 9, key)
-    return address.version, f"{int(address):040}"
-
-
+_HOST = Column[SumShown](
+    *("host", "HOST", 15, 39, 10),
+    lambda s: s.name(s.sum.key) or s.sum.key,
+    lambda sums, _c: numbers([row.key.encode() for row in sums]),
+    middle=True,
+)
 _MOVED = (_FLOWS, _NEW, _RATE, _IN, _OUT, _BYTES, _BYTES_IN, _BYTES_OUT)
 
 HOSTS = (
-    _name("host", "HOST", 15, 39, lambda s: s.name(s.sum.key) or s.sum.key),
+    _HOST,
     *_MOVED,
     _UNREPLIED,
     _SHARE,
@@ -167,7 +162,7 @@ def _country_of(s: SumShown) -> str:
 
 
 FAR_HOSTS = (
-    _name("host", "HOST", 15, 39, lambda s: s.name(s.sum.key) or s.sum.key),
+    _HOST,
     Column[SumShown]("cc", "CC", 2, 2, 25, _country_of, lambda sums, c: [c.where(s.key).country or "~" for s in sums]),
     *_MOVED,
     _UNREPLIED,
@@ -194,7 +189,15 @@ COUNTRIES = (
     _HOSTS_COUNT,
 )
 NETWORKS = (
-    _name("asn", "ASN", 10, 10, lambda s: f"AS{s.sum.key}" if s.sum.key else "--"),
+    Column[SumShown](
+        "asn",
+        "ASN",
+        10,
+        10,
+        10,
+        lambda s: f"AS{s.sum.key}" if s.sum.key else "--",
+        _by(lambda s: int(s.key) if s.key else math.inf),
+    ),
     Column[SumShown]("name", "NETWORK", 16, 36, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
     *_MOVED,
     _SHARE,

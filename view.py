@@ -84,6 +84,9 @@ class View:
     ranked: list[Flow] = field(default_factory=list)  # all flows in their order, wanted or not
     ranked_for: tuple[object, ...] = ()  # the part of ``made`` that it was made for
     ranking: bool = False  # ``work`` has not come to the filter yet
+    sums: list[Sum] = field(default_factory=list)  # as they were added up last
+    summing: bool = False  # ``work`` adds flows up
+    summed_for: tuple[object, ...] = ()  # what for
     found: list[Any] = field(default_factory=list)  # what the filter has found so far
     partial: bool = False  # ... and that is on show: it is not yet what was on show before
 

@@ -220,7 +220,7 @@ def watched(screen: OnTerminal, seconds: float) -> tuple[float, list[float]]:
                 try:
                     with open(f"/proc/{child}/cmdline", "rb") as file:
                         words = file.read().split(b"\0")
-                except FileNotFoundError:
+                except (FileNotFoundError, ProcessLookupError):
                     continue
                 if b"-L" in words:
                     known.add(child)

@@ -24,6 +24,7 @@ from fields import Context
 from filters import FilterError, compile_filter
 from flow import Flow
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, Tally, item_of, service_key
+from keys import press
 from names import WITH_PORTS
 from sumcolumns import Happening
 from view import View
@@ -412,3 +413,23 @@ def test_a_view_that_is_not_ready_says_so() -> None:
     assert any("adding up ..." in text for text in shown(world))
     world.refresh()
     assert not any("adding up ..." in text for text in shown(world))
+
+
+def test_another_order_while_flows_are_added_up_does_not_begin_anew() -> None:
+    from rows import refresh
+
+    world = lan_world()
+    world.view.show("hosts")
+    refresh(world.view, world.table, 100.0, lambda: True)
+    work = world.view.work
+    assert world.view.summing
+    press(world.view, world.table, "s")
+    refresh(world.view, world.table, 100.1, lambda: True)
+    assert world.view.work is work
+    world.refresh()
+    assert world.view.sort == world.view.made[1]
+    keys = world.view.kind.column(world.view.sort).keys(world.view.order, world.view.context)
+    assert keys == sorted(keys, reverse=world.view.falling)
+    press(world.view, world.table, "3")
+    refresh(world.view, world.table, 100.2, lambda: True)
+    assert world.view.work is not work
