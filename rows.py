@@ -43,7 +43,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
         view.partial = view.made[:-1] != view.wishes[:-1]
         takes = view.made[:1] != view.wishes[:1] and view.ranked_for == view.wishes[1:] and len(view.ranked) > MANY
         # While flows are added up, another order is no reason to begin anew: it comes afterwards.
-        goes_on = view.summing and view.made[:1] + view.made[3:] == view.wishes[:1] + view.wishes[3:] and view.partial
+        goes_on = view.summing and view.made[:1] + view.made[3:] == view.wishes[:1] + view.wishes[3:]
         view.due, view.arranged, view.made = math.inf, now, view.wishes
         if not goes_on:
             view.work = _work(view, table, takes)
