@@ -102,6 +102,6 @@ def _notice_lines(notices: Sequence[Notice], width: int, most: int, mark: str) -
         lines += wanted
         said += 1
     if lines and said < len(notices):
-        more = f" (+{len(notices) - said}, see ?)"
+        more = f" (+{len(notices) - said}, see H)"
         lines[-1] = [*clip(lines[-1], width - len(more), mark), (more, "dim")]
     return lines

@@ -1,4 +1,4 @@
-"""The help: all that is wrong, all keys, the filters."""
+"""The help: all keys, the filters, all that is wrong."""
 
 from __future__ import annotations
 
@@ -29,13 +29,9 @@ new: wan:203.0.113.1:38768 at:14:02 (who was it? in the NAT view) city:"""
 
 
 def help_lines(scene: Scene, width: int) -> list[Line]:
-    """All that is wrong; all keys, two on a line where both are short and there is room; filters."""
+    """All keys, two on a line where both are short and there is room; filters; all that is wrong."""
     mark = scene.glyphs.cut
     lines: list[Line] = []
-    for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
-        cure = f"  try: {notice.cure}" if notice.cure else ""
-        role = "bad" if notice.bad else "warn"
-        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), mark)]
     kind = scene.view.kind
     lines += [[(text, "plain")] for text in wrap(f" {kind.title}: {_ABOUT[kind.name]}", max(8, width), mark)]
     views = [kind for kind in VIEWS if kind.key]
@@ -57,6 +53,10 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
         lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
     for paragraph in scene.status.attributions:
         lines += [[(f" {text}", "dim")] for text in wrap(paragraph, max(8, width - 2), mark)]
+    for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
+        cure = f"  try: {notice.cure}" if notice.cure else ""
+        role = "bad" if notice.bad else "warn"
+        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), mark)]
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clean import clean
 from health import Row, panel
+from notices import notices_of
 from scene import Scene
 from spans import Line, cells, cut, pad, wrap
 
@@ -14,7 +15,17 @@ def panel_lines(scene: Scene, width: int) -> list[Line]:
     """A line for each row, the command that mends it below; narrow screens have no bars."""
     rows = panel(scene.status, scene.table, scene.shares, scene.databases, scene.now, scene.live)
     room = min(24, max(cells(row.label) for row in rows)) if rows and width >= 60 else 0
-    return [line for row in rows for line in _row_lines(scene, row, room, width)]
+    return _notices(scene, width) + [line for row in rows for line in _row_lines(scene, row, room, width)]
+
+
+def _notices(scene: Scene, width: int) -> list[Line]:
+    """All that is wrong, also what the header has no room for."""
+    lines: list[Line] = []
+    for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
+        cure = f"  try: {notice.cure}" if notice.cure else ""
+        role = "bad" if notice.bad else "warn"
+        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), scene.glyphs.cut)]
+    return lines
 
 
 def _row_lines(scene: Scene, row: Row, room: int, width: int) -> list[Line]:

@@ -518,7 +518,7 @@ def test_the_worst_comes_first_and_the_rest_is_counted() -> None:
     world.status.facts = {"acct": 0}
     first, second = shown(world, (100, 24))[2:4]
     assert first.startswith("! events stopped")
-    assert "(+2, see ?)" in second
+    assert "(+2, see H)" in second
 
 
 @pytest.mark.parametrize(
