@@ -115,3 +115,17 @@ def test_copy_and_export(ns: Namespace, tmp_path: Path) -> None:
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         assert {json.loads(line)["original"]["sport"] for line in path.read_text().splitlines()} == {1001, 1002, 1003}
         screen.leave()
+
+
+def test_names_of_hosts_are_off_until_asked_for(ns: Namespace, tmp_path: Path) -> None:
+    """127.0.0.1 has a name in /etc/hosts; from this namespace no name server can be reached."""
+    words = insert_arguments(src="127.0.0.1", dst="192.0.2.9", sport=2001, dport=80, timeout=3600)
+    load(ns, ["-I " + " ".join(words)])
+    with OnScreen(tmp_path, "--filter", "sport:2001", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("127.0.0.1:2001")
+        screen.type("N")
+        screen.wait("localhost:2001")
+        screen.type("N")
+        screen.wait("127.0.0.1:2001")
+        screen.wait("names of hosts are off")
+        screen.leave()
