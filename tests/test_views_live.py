@@ -101,6 +101,7 @@ def test_every_view_on_the_screen_over_live_traffic(lab: Lab, tmp_path: Path) ->
             screen.type("H")
             screen.wait(lambda: Lab.CLIENT in screen.text and "assured" in screen.text)
             screen.type("\x1b")
+            screen.wait("Map ·")  # Esc and the next key at once are Alt and that key
             port = connection.port
             connection.close()
         lab.router.run(["conntrack", "-D", "-p", "tcp", "--sport", str(port)])
