@@ -18,10 +18,10 @@ from columns import Shown, shown
 from filters import all_of
 from flow import Flow
 from flows import FlowTable
-from grouping import Tally, shares
+from grouping import Sum, Tally, shares
 from relations import Mark
 from sumcolumns import Happening
-from view import View, keep_in_sight
+from view import Row, View, keep_in_sight
 
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
 PIECE = 500  # flows between two looks at the clock: 1 ms of the slowest filters
@@ -119,12 +119,7 @@ def _ranked(view: View, table: FlowTable) -> Generator[None, None, list[Flow]]:
         for flow in kept:
             del there[flow]
         return [*kept, *there]
-    keys: list[Any] = []
-    column = view.kind.column(view.sort)
-    for piece in _pieces(flows, KEYED):
-        keys += column.keys(piece, view.context)
-        yield
-    return in_order(flows, keys, view.falling)
+    return (yield from _ordered(view, flows))
 
 
 def _sift(view: View) -> Iterator[None]:
@@ -153,14 +148,9 @@ def _sum_up(view: View, table: FlowTable) -> Iterator[None]:
             yield
         view.sums, view.summed_for, view.fitting = list(tally.sums.values()), summed_for, tally.flows
     view.summing = False
-    sums, column = view.sums, view.kind.column(view.sort)
-    shares(sums, view.sort)
+    shares(view.sums, view.sort)
     yield
-    keys: list[Any] = []
-    for piece in _pieces(sums, KEYED):
-        keys += column.keys(piece, view.context)
-        yield
-    view.found = in_order(sums, keys, view.falling)
+    view.found = yield from _ordered(view, view.sums)
     if view.kind.rows == "map":
         view.found = [row for row in view.found[:MAPPED] if view.context.spot(row.key) is not None]
     view.ranking = False
@@ -193,7 +183,17 @@ def _show_found(view: View, whole: bool) -> None:
     _follow(view, whole)
 
 
-def in_order(flows: list[Any], keys: list[Any], falling: bool, limit: int | None = None) -> list[Any]:
+def _ordered(view: View, rows: Sequence[Any]) -> Generator[None, None, list[Any]]:
+    """The rows in the order that is wished for. The last step takes 15 to 50 ms, longer if each piece is sorted first."""
+    keys: list[Any] = []
+    column = view.kind.column(view.sort)
+    for piece in _pieces(rows, KEYED):
+        keys += column.keys(piece, view.context)
+        yield
+    return in_order(rows, keys, view.falling)
+
+
+def in_order(flows: Sequence[Any], keys: Sequence[Any], falling: bool, limit: int | None = None) -> list[Any]:
     """Sorted by keys that are there already; ``limit``: only so many, without sorting all the others."""
     if limit is not None and limit < len(flows) // 10:
         places = (heapq.nlargest if falling else heapq.nsmallest)(limit, range(len(flows)), key=keys.__getitem__)
@@ -205,7 +205,7 @@ def in_order(flows: list[Any], keys: list[Any], falling: bool, limit: int | None
 def _follow(view: View, whole: bool = True) -> None:
     """Keep the selection on its row; if that is gone (from the ``whole``), on the one that took its place."""
     try:
-        view.at = 0 if view.selected is None else view.order.index(view.selected)
+        view.at = 0 if view.selected is None else _place(view.order, view.selected)
         if view.selected is not None:
             view.selected = view.order[view.at]  # of a sum that was counted anew the new one
     except ValueError:
@@ -214,6 +214,11 @@ def _follow(view: View, whole: bool = True) -> None:
             view.selected = view.order[view.at]
             view.remember()
     keep_in_sight(view)
+
+
+def _place(order: list[Any], selected: Row) -> int:
+    """Raises ValueError if it is not there. Of sums the keys are looked through: 200,000 in 5 ms instead of 30."""
+    return [row.key for row in order].index(selected.key) if isinstance(selected, Sum) else order.index(selected)
 
 
 def row(view: View, flow: Flow) -> Shown:

@@ -13,7 +13,7 @@ from columns import Column, end_text, protocol_text, shown, status_text
 from export import size_text, span_text
 from fields import Context
 from flow import Flow
-from grouping import NEW_SPAN, USERS, Sum, service_name
+from grouping import NEW_SPAN, Sum, service_name
 from places import Place
 from sortkeys import numbers
 
@@ -60,20 +60,20 @@ def _rate(number: float) -> str:
     return size_text(number) + "/s" if number >= 0.5 else "0"
 
 
-def _most(others: dict[str, int]) -> list[str]:
-    """The others with the most flows first."""
-    return sorted((other for other in others if other), key=lambda other: (-others[other], other))
-
-
-def _some(others: dict[str, int]) -> str:
+def _some(s: SumShown) -> str:
     """The first few of the others, and how many more there are."""
-    most = _most(others)
-    more = f" +{len(most) - USERS}" if len(most) > USERS else ""
-    return clean(" ".join(most[:USERS])) + more
+    few = s.sum.most()
+    more = _named(s) - len(few)
+    return clean(" ".join(few)) + (f" +{more}" if more else "")
+
+
+def _named(s: SumShown) -> int:
+    """How many others are known by name."""
+    return len(s.sum.others) - ("" in s.sum.others)
 
 
 def _others_count(s: SumShown) -> str:
-    return size_text(sum(1 for other in s.sum.others if other))
+    return size_text(_named(s))
 
 
 def _unreplied(s: SumShown) -> str:
@@ -126,9 +126,7 @@ _SHARE = Column[SumShown]("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.sh
 _HOSTS_COUNT = Column[SumShown](
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
-_USERS = Column[SumShown](
-    "hosts", "HOSTS", 12, 50, 55, lambda s: _some(s.sum.others), _by(lambda s: len(s.others)), descending=True
-)
+_USERS = Column[SumShown]("hosts", "HOSTS", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
 
 def _name(key: str, title: str, least: int, most: int, cell: Callable[[SumShown], str]) -> Column[SumShown]:
@@ -150,7 +148,7 @@ HOSTS = (
     _SHARE,
     Column[SumShown](
         *("countries", "COUNTRIES", 9, 30, 55),
-        lambda s: _some(s.sum.others),
+        _some,
         _by(lambda s: len(s.others)),
         descending=True,
     ),

@@ -23,10 +23,10 @@ from exporting import export as export_rows
 from fields import Context
 from filters import FilterError, compile_filter
 from flow import Flow
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, Tally, item_of, service_key
+from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, Sum, Tally, item_of, service_key
 from keys import press
 from names import WITH_PORTS
-from sumcolumns import Happening
+from sumcolumns import Happening, SumShown
 from view import View
 from views import VIEWS
 
@@ -82,6 +82,17 @@ def test_sums_are_those_of_the_flows_json(block: bytes, grouping: Grouping, piec
     assert {key: row.size_in for key, row in tally.sums.items()} == dict(size_in)
     assert {key: row.size_out for key, row in tally.sums.items()} == dict(size_out)
     assert sum(row.unreplied for row in tally.sums.values()) == sum("UNREPLIED" in flow.flags() for flow in flows)
+
+
+@given(others=st.dictionaries(st.sampled_from(["", *"abcdefgh"]), st.integers(1, 4)))
+def test_those_with_the_most_flows_are_named(others: dict[str, int]) -> None:
+    row = Sum("tcp/443")
+    row.others = others
+    by_flows = Counter({name: flows for name, flows in sorted(others.items()) if name})  # equal ones keep their order
+    assert row.most() == [name for name, _ in by_flows.most_common(3)]
+    cell = next(column.cell for column in VIEWS[4].columns if column.key == "hosts")
+    text = cell(SumShown(row, Context().where, str, "", ""))
+    assert text == " ".join(row.most()) + (f" +{len(by_flows) - 3}" if len(by_flows) > 3 else "")
 
 
 @given(block=blocks, grouping=st.sampled_from(GROUPINGS))
