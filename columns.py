@@ -56,7 +56,7 @@ class Column(Generic[Row]):
     most: int
     rank: int
     cell: Callable[[Row], str]
-    keys: Callable[[Sequence[Any], Context], list[Any]]  # what it sorts by
+    keys: sortkeys.Keys  # what it sorts by
     right: bool = False
     descending: bool = False  # what one wants to see first: the largest
     roomy: int = 0  # the width it likes; 0: ``least``
@@ -69,7 +69,7 @@ class Column(Generic[Row]):
 
 def shown(flow: Flow, context: Context, names: bool) -> Shown:
     e = flow.ends()
-    remote = context.remote_address(flow)
+    remote = context.remote_end(e)
     masked = e.snat and e.reply_dst in context.own
     return Shown(flow, e, context.where(remote), remote, context.now, names, context.name, masked)
 
@@ -188,10 +188,6 @@ def protocol_text(flow: Flow) -> str:
     if name == "unknown":
         return f"ip{flow.kind.number}" if flow.kind.number < 1000 else str(flow.kind.number)
     return clean(name, 5)
-
-
-def status_text(state: str | None) -> str:
-    return clean(state or "", 11)
 
 
 def rate_text(flow: Flow) -> str:

@@ -14,8 +14,7 @@ from grouping import Sum, item_of, key_of
 from singleout import Refusal, selection
 from snapshot import texts_of
 from source import Command
-from sumcolumns import Happening
-from view import View
+from view import View, flow_of
 
 COPIED = 4000  # characters; terminals take at least so many
 PIECE = 200  # rows between two looks at the clock: 6 ms
@@ -57,15 +56,14 @@ def copied(view: View) -> str:
     row = view.selected
     if isinstance(row, Sum):
         return printable(json_line(item_of(row, view.kind.grouping))).strip() if view.kind.grouping else ""
-    flow = row.flow if isinstance(row, Happening) else row
+    flow = flow_of(row)
     return "" if flow is None else printable(flow.line())[:COPIED]
 
 
 def command_for(view: View, command: Command | None) -> str:
     """The `conntrack -D` that would delete exactly the selected flow; "" where none is selected or none does."""
-    row = view.selected
-    flow = row.flow if isinstance(row, Happening) else row
-    if not isinstance(flow, Flow) or isinstance(found := selection(flow), Refusal):
+    flow = flow_of(view.selected)
+    if flow is None or isinstance(found := selection(flow), Refusal):
         return ""
     via, program = (command.via, command.conntrack) if command else ((), "conntrack")
     return printable(shlex.join([*via, program, "-D", *found.deleting()]))[:COPIED]
@@ -82,5 +80,5 @@ def meant(view: View, table: FlowTable, everything: bool) -> list[Flow]:
             return []
         flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
         return [flow for flow in flows if key_of(flow, grouping, view.context) == row.key]
-    flow = row.flow if isinstance(row, Happening) else row
+    flow = flow_of(row)
     return [] if flow is None or table.live.get(flow.key) is not flow else [flow]

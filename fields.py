@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import ends
 from comparisons import SIZES, TIMES, compared
@@ -14,6 +14,9 @@ from flow import Flow, Group
 from names import PROTOCOLS, STATES, WITH_PORTS, called, or_names, ports_of, service
 from parse import FLAGS
 from places import NOWHERE, Detail, Place
+
+if TYPE_CHECKING:
+    from relations import Mark
 
 Predicate = Callable[[Flow], bool]
 REMEMBERED = 262_144  # answers about addresses and ports
@@ -30,7 +33,7 @@ class Context:
     detail: Callable[[str], Detail] = lambda _address: Detail()
     name: Callable[[str], str | None] = lambda _address: None  # of a host, where names are wanted
     spot: Callable[[str], tuple[float, float] | None] = lambda _address: None
-    since: Any = None  # relations.Mark: what was known when somebody asked what comes new
+    since: Mark | None = None  # what was known when somebody asked what comes new
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
     # What the user's settings add: names by (mark, mask) and by zone, and networks that are local beside the private.
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
@@ -52,7 +55,10 @@ class Context:
         """What ends.remote says."""
         if flow.plain:
             return self.remote_of(*flow.addresses())
-        return ends.remote(flow.ends(), self.own, self.is_local if self.networks else None)
+        return self.remote_end(flow.ends())
+
+    def remote_end(self, its: ends.Ends) -> str:
+        return ends.remote(its, self.own, self.is_local if self.networks else None)
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ends.remote says of a flow without NAT."""
@@ -69,7 +75,7 @@ class Context:
         if flow.plain:
             return self.sides_of(*flow.addresses())
         e = flow.ends()
-        far = self.remote_address(flow)
+        far = self.remote_end(e)
         return (e.reply_src, far, True) if far in (e.src, e.reply_dst) else (e.src, far, False)
 
     def sides_of(self, src: bytes, dst: bytes) -> tuple[str, str, bool]:

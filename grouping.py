@@ -15,17 +15,12 @@ from typing import Any
 from fields import Context
 from flow import IDLE, Counts, Flow
 from names import WITH_PORTS, service
-from sortkeys import matched, newest_texts
+from sortkeys import BYTES, matched, newest_texts
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 FEW = 3  # hosts of a service, countries of a host, that are named
 
 _ENDS = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
-# Both counters of bytes where the text begins with them, as it mostly does.
-_COUNTER = rb"packets=\d+ bytes=(\d+)"
-_BYTES = re.compile(
-    rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (_COUNTER, _COUNTER), re.M
-)
 
 Item = dict[str, Any]
 
@@ -87,7 +82,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Grouping:
-    """A way to put flows together: by a part of what a flow belongs to, see ``part``."""
+    """A way to put flows together: by a part of what a flow belongs to, see ``part_of``."""
 
     name: str  # of a row, in JSON
     by: str
@@ -163,7 +158,7 @@ class Tally:
         texts = newest_texts(flows)
         self.flows += len(flows)
         for flow, (src, dst, port), (there, back) in zip(
-            flows, matched(_ENDS, [flow.key for flow in flows]), matched(_BYTES, texts)
+            flows, matched(_ENDS, [flow.key for flow in flows]), matched(BYTES, texts)
         ):
             near, far, inward = context.sides_of(src, dst) if flow.plain else context.sides(flow)
             what = _service_key(flow, port.decode()) if services else ""

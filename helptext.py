@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keys import BINDINGS, Binding
-from notices import notices_of
+from panel import notice_lines
 from scene import Scene
 from spans import Line, pad, wrap
 from views import VIEWS
@@ -53,11 +53,7 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
         lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
     for paragraph in scene.status.attributions:
         lines += [[(f" {text}", "dim")] for text in wrap(paragraph, max(8, width - 2), mark)]
-    for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
-        cure = f"  try: {notice.cure}" if notice.cure else ""
-        role = "bad" if notice.bad else "warn"
-        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), mark)]
-    return lines
+    return lines + notice_lines(scene, width)
 
 
 def _key_line(binding: Binding) -> Line:

@@ -13,7 +13,7 @@ from flows import FlowTable
 from grouping import Sum
 from prompt import edit
 from relations import Mark
-from sumcolumns import Happening
+from sumcolumns import happenings
 from view import GEO_MODES, Came, Prompt, View
 from views import VIEWS
 
@@ -40,7 +40,7 @@ def _help(view: View, _table: FlowTable) -> str:
 
 
 def _back(view: View, _table: FlowTable) -> str:
-    """Esc: overlay, then filter, then selection."""
+    """Esc: the overlay, then the view that Enter has led away from, then the filter, then the selection."""
     if view.overlay == "delete":
         return "cancel"
     if view.overlay:
@@ -121,11 +121,6 @@ def _health(view: View, _table: FlowTable) -> str:
     return ""
 
 
-def _hosts(view: View, _table: FlowTable) -> str:
-    view.hosts = not view.hosts
-    return "hosts"
-
-
 def _export(view: View, _table: FlowTable) -> str:
     text = f"conntrack-{view.kind.name}.json"
     view.overlay = ""
@@ -181,7 +176,7 @@ def _pause(view: View, table: FlowTable) -> str:
     view.events_at_pause = table.events
     view.cells = {}
     view.stock = list(table) if view.paused else []
-    view.tape = [Happening(*event) for event in table.tape] if view.paused else []
+    view.tape = happenings(table) if view.paused else []
     view.due = 0.0
     return ""
 
@@ -250,7 +245,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),
     Binding(("m",), _mark, "mark: what is new since?"),
-    Binding(("N",), _hosts, "names of hosts: asks DNS"),
+    Binding(("N",), _wish("hosts"), "names of hosts: asks DNS"),
     Binding(("y",), _wish("copy"), "copy the row"),
     Binding(("Y",), _wish("copy command"), "copy the -D command"),
     Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),

@@ -109,7 +109,7 @@ class Live(Runner):
         self.resolver.poll()
         if self.resolver.fresh:
             self.resolver.fresh = False
-            self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + PROGRESS))
+            self._frame_after(PROGRESS)
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
         self._take_census()
@@ -128,7 +128,11 @@ class Live(Runner):
     def _soon(self) -> None:
         """A frame as soon as the last one has been on show for a moment."""
         self.view.due = 0.0
-        self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
+        self._frame_after(QUICK)
+
+    def _frame_after(self, seconds: float) -> None:
+        """A frame when the last one has been on show for so long."""
+        self.next_frame = min(self.next_frame, self.last_frame + seconds)
 
     def _draw(self) -> None:
         self.last_frame = time.monotonic()
@@ -163,11 +167,11 @@ class Live(Runner):
         self.put_off = self.put_off or self.geography.short
         if view.work:
             if view.partial:
-                self.next_frame = min(self.next_frame, self.last_frame + PROGRESS)
+                self._frame_after(PROGRESS)
             return
         view.due = max(view.due, view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
         if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for
-            self.next_frame = min(self.next_frame, max(began, self.last_frame + QUICK))
+            self._frame_after(QUICK)
         self.ordering = 0.0
 
     def _heed_signals(self) -> bool:
@@ -198,7 +202,7 @@ class Live(Runner):
             if wish == "cancel":
                 self._answer("")
             if wish == "hosts":
-                self.view.message = self.resolver.switch(self.view.hosts)
+                self.view.message = self.resolver.switch(not self.resolver.on)
             if wish.startswith("copy"):
                 self._copy(wish)
             if wish.startswith("export "):
@@ -206,21 +210,19 @@ class Live(Runner):
             if wish in ("faster", "slower"):
                 seconds = self.source.pace(0.5 if wish == "faster" else 2.0)
                 self.view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
-        self.next_frame = min(self.next_frame, max(time.monotonic(), self.last_frame + QUICK))
+        self._frame_after(QUICK)
         return False
 
     def _copy(self, wish: str) -> None:
         """The selected row, or the command that deletes it, goes to the terminal's clipboard."""
-        command = getattr(self.source, "command", None)
-        text = copied(self.view) if wish == "copy" else command_for(self.view, command)
+        text = copied(self.view) if wish == "copy" else command_for(self.view, self.source.command)
         if text:
             self.screen.copy(text)
         self.view.message = "copied, if this terminal lets programs copy (OSC 52)" if text else "no flow is selected"
 
     def _ask_to_delete(self, everything: bool) -> None:
         """Ask how many entries the command matches; nothing is deleted before that was answered."""
-        view = self.view
-        command = getattr(self.source, "command", None)
+        view, command = self.view, self.source.command
         if not self.wishes.allow_delete or command is None:
             off = "deleting is switched off; start with --allow-delete" if command else "a recording has no kernel"
             view.message = f"nothing deleted: {off}"

@@ -15,10 +15,10 @@ def panel_lines(scene: Scene, width: int) -> list[Line]:
     """A line for each row, the command that mends it below; narrow screens have no bars."""
     rows = panel(scene.status, scene.table, scene.shares, scene.databases, scene.now, scene.live)
     room = min(24, max(cells(row.label) for row in rows)) if rows and width >= 60 else 0
-    return _notices(scene, width) + [line for row in rows for line in _row_lines(scene, row, room, width)]
+    return notice_lines(scene, width) + [line for row in rows for line in _row_lines(scene, row, room, width)]
 
 
-def _notices(scene: Scene, width: int) -> list[Line]:
+def notice_lines(scene: Scene, width: int) -> list[Line]:
     """All that is wrong, also what the header has no room for."""
     lines: list[Line] = []
     for notice in notices_of(scene.status, scene.table, scene.live, scene.now):

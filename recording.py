@@ -107,6 +107,7 @@ class Replay:
     """A file, or standard input for "-". ``speed`` 0: as fast as it reads; else that many times as fast as recorded."""
 
     live = False
+    command = None
 
     def __init__(self, path: str, speed: float) -> None:
         self.name = "standard input" if path == "-" else clean(os.path.basename(path))

@@ -51,7 +51,7 @@ def _new(value: str, context: Context) -> Predicate:
     groupings = tuple(GROUPINGS.values()) if wanted == "any" else (GROUPINGS[wanted],)
 
     def fits(flow: Flow) -> bool:
-        mark: Mark | None = context.since
+        mark = context.since
         return mark is not None and mark.is_new(flow, groupings)
 
     return fits

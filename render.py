@@ -48,10 +48,7 @@ def frame(scene: Scene, width: int, height: int) -> list[Line]:
 def _title_line(scene: Scene, width: int, place: str) -> Line:
     """What is on show, then facts; ``place``: which lines of it, where they do not all fit."""
     view, glyphs = scene.view, scene.glyphs
-    title = {"help": "Help", "details": "Details", "health": "Health", "delete": "Delete"}.get(
-        view.overlay, view.kind.title
-    )
-    line: Line = [(title, "title")]
+    line: Line = [(view.overlay.capitalize() or view.kind.title, "title")]
 
     def fact(text: str, role: str = "plain") -> None:
         room = width - length(line) - 3
@@ -135,7 +132,7 @@ def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
         before = mark + before
     rest = cut(after[1:], max(0, room - cells(before)), mark)
     return [
-        (PROMPTS[prompt.purpose], "key"),
+        (head, "key"),
         (before, "plain"),
         (after[:1] or " ", "cursor"),
         (rest, "plain"),
@@ -169,7 +166,7 @@ def _body(scene: Scene, width: int, room: int) -> tuple[list[Line], str]:
 
 
 def _map(scene: Scene, width: int, room: int) -> list[Line]:
-    """The world; below it where the selected host is, or why nothing is to be seen."""
+    """The world, with where the selected host is, or below it why no host is to be seen."""
     view, context = scene.view, scene.view.context
     view.page = room
     spots = []

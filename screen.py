@@ -379,7 +379,7 @@ def take_keyboard() -> None:
 
 
 def _key_name(key: blessed.keyboard.Keystroke) -> str:
-    """The name that view.BINDINGS uses; "" for what has none."""
+    """The name that keys.BINDINGS uses; "" for what has none."""
     if key.is_sequence:
         return _KEY_NAMES.get(key.name or "", "")
     text = str(key)

@@ -15,7 +15,7 @@ from flows import FlowTable
 from grouping import Tally, item_of, shares
 from rows import in_order
 from runner import Wishes
-from sumcolumns import Happening, HappeningShown, SumShown
+from sumcolumns import Happening, HappeningShown, SumShown, happenings
 from views import BY_NAME, Kind
 
 AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
@@ -74,7 +74,7 @@ class Snapshot:
         rows: list[Any] = flows
         keys = self._keys
         if self._kind.rows == "events":
-            tape = [Happening(*event) for event in self.table.tape]
+            tape = happenings(self.table)
             rows = [happening for happening in tape if wanted is None or wanted(happening.flow)][::-1]
         elif self._kind.grouping is not None:
             tally = Tally(self._kind.grouping, context)

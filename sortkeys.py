@@ -29,8 +29,8 @@ _DESTINATION = re.compile(
     re.M,
 )
 _ADDRESSES = re.compile(rb"^\d+ src=(\S+) dst=(\S+)", re.M)
-# What stands at the beginning of its text where it has counters.
-_BYTES, _PACKETS = (
+# What stands at the beginning of its text where it has counters, as it mostly does: those of both directions.
+BYTES, _PACKETS = (
     re.compile(
         rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (counter, counter), re.M
     )
@@ -126,7 +126,7 @@ def by_rate(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 
 def by_bytes(flows: Sequence[Flow], _context: Context) -> list[Any]:
-    return _totals(flows, _BYTES, Flow.total)
+    return _totals(flows, BYTES, Flow.total)
 
 
 def by_packets(flows: Sequence[Flow], _context: Context) -> list[Any]:

@@ -54,6 +54,10 @@ class Source(Protocol):
     """What is shown as the place the data comes from."""
     live: bool
 
+    @property
+    def command(self) -> Command | None:
+        """How conntrack is run; None for a recording."""
+
     def fds(self) -> list[int]: ...
 
     def deadline(self) -> float | None: ...

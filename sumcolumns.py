@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from clean import clean
-from columns import Column, end_text, protocol_text, shown, status_text
+from columns import Column, end_text, protocol_text, shown
 from export import size_text, span_text
 from fields import Context
 from flow import Flow
+from flows import FlowTable
 from grouping import NEW_SPAN, Sum, service_name
 from places import Place
-from sortkeys import numbers
+from sortkeys import Keys, numbers
 
 BAR = 10  # cells
 
@@ -40,6 +41,11 @@ class Happening(NamedTuple):
     state: str | None  # the flow's state then
 
 
+def happenings(table: FlowTable) -> list[Happening]:
+    """The tape, the newest last."""
+    return [Happening(*event) for event in table.tape]
+
+
 @dataclass(frozen=True)
 class HappeningShown:
     happening: Happening
@@ -47,7 +53,7 @@ class HappeningShown:
     names: bool
 
 
-def _by(value: Callable[[Sum], Any]) -> Callable[[Sequence[Any], Context], list[Any]]:
+def _by(value: Callable[[Sum], Any]) -> Keys:
     return lambda sums, _context: [value(row) for row in sums]
 
 
@@ -243,7 +249,7 @@ def _lasted(s: HappeningShown) -> str:
     return ("" if flow.knows_age() else ">") + span_text(flow.age(s.context.now))
 
 
-def _of(value: Callable[[Happening], Any]) -> Callable[[Sequence[Any], Context], list[Any]]:
+def _of(value: Callable[[Happening], Any]) -> Keys:
     return lambda happenings, _context: [value(happening) for happening in happenings]
 
 
@@ -261,7 +267,7 @@ EVENTS = (
         "proto", "PROTO", 5, 5, 8, lambda s: protocol_text(s.happening.flow), _of(lambda h: h.flow.kind.protocol)
     ),
     Column[HappeningShown](
-        "state", "STATE", 11, 11, 40, lambda s: status_text(s.happening.state), _of(lambda h: h.state or "")
+        "state", "STATE", 11, 11, 40, lambda s: clean(s.happening.state or "", 11), _of(lambda h: h.state or "")
     ),
     Column[HappeningShown](
         *("source", "SOURCE", 15, 47, 30), lambda s: _end(s, True), _of(lambda h: h.flow.key), roomy=21, middle=True

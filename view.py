@@ -58,7 +58,6 @@ class View:
     frozen: bool = False
     closed: bool = True  # closed flows are shown while they linger
     names: bool = True
-    hosts: bool = False  # names of hosts are asked for
     geo: str = "auto"
     overlay: str = ""  # "", "help", "health", "details" or "delete"
     scroll: int = 0  # of the overlay
@@ -149,10 +148,12 @@ class View:
 
     def remember(self) -> None:
         """Which flow is meant, also for the other views."""
-        if isinstance(self.selected, Happening):
-            self.flow = self.selected.flow
-        elif isinstance(self.selected, Flow):
-            self.flow = self.selected
+        self.flow = flow_of(self.selected) or self.flow
+
+
+def flow_of(row: Row | None) -> Flow | None:
+    """The flow that a row is or tells of; None for one that stands for many."""
+    return None if isinstance(row, Sum) else row.flow if isinstance(row, Happening) else row
 
 
 def keep_in_sight(view: View) -> None:

@@ -288,7 +288,9 @@ def test_the_tape_has_states_as_they_were_and_final_totals() -> None:
 def test_what_is_new_since_the_mark() -> None:
     world = lan_world()
     world.keys("m")
-    assert world.view.context.since.complete
+    mark = world.view.context.since
+    assert mark is not None
+    assert mark.complete
     feed(world.table, event("NEW", 40, src="10.0.0.1", dst="8.8.1.8", dport=443, sport=999), 105.0)  # all of it known
     feed(world.table, event("NEW", 41, src="10.0.0.77", dst="8.8.1.8", dport=443, sport=999), 106.0)
     feed(world.table, event("NEW", 42, src="10.0.0.1", dst="8.8.1.8", dport=22, sport=998), 106.0)
