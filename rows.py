@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from columns import Shown, shown
@@ -198,8 +199,8 @@ def in_order(flows: Sequence[Any], keys: Sequence[Any], falling: bool, limit: in
     if limit is not None and limit < len(flows) // 10:
         places = (heapq.nlargest if falling else heapq.nsmallest)(limit, range(len(flows)), key=keys.__getitem__)
         return [flows[place] for place in places]
-    of_next = iter(keys).__next__  # sort asks for each flow's key once, in their order
-    return sorted(flows, key=lambda _flow: of_next(), reverse=falling)
+    of_next = partial(next, iter(keys))  # sort asks for each flow's key once, in their order; what it gives is unused
+    return sorted(flows, key=of_next, reverse=falling)
 
 
 def _follow(view: View, whole: bool = True) -> None:
