@@ -32,7 +32,7 @@ QUICK = 0.02  # seconds between frames while keys are pressed
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
 # on show; between looks at how far it is.
-SLICE, FIRST_SLICE, PROGRESS = 0.006, 0.08, 0.2
+SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.08, 0.2
 
 
 class Live(Runner):
