@@ -174,12 +174,14 @@ class Live:
 
     def poll(self) -> Iterator[Item]:
         """Events first: a DESTROY must not wait behind the listing that still names its flow."""
-        if self._events and self._events.child and self._listing and self._listing.rests_until <= self.clock():
+        resting = self._listing is not None and self._listing.rests_until > self.clock()
+        if self._events and self._events.child and self._listing and not resting:
             self._events.child.rests_until = 0.0
         if self._events:
             yield from self._poll_events(self._events)
         yield from self._poll_host()
-        yield from self._poll_listing()
+        if not resting:  # else its rest may be over by now, but the events were left to rest
+            yield from self._poll_listing()
 
     def close(self) -> None:
         children = [self._events.child if self._events else None, self._listing, *self._asked.values()]

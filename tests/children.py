@@ -8,9 +8,12 @@ would do, too, but it is one number for the whole machine, and other tests run t
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
+import struct
+import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,6 +81,19 @@ def waiting_bytes(pid: int) -> int:
     """What the kernel holds for it in its socket for events, in bytes of memory."""
     found = _event_socket(pid)
     return int(found[1][4]) if found else 0
+
+
+def unread(pid: int) -> int:
+    """Bytes that it has written into its standard output, a pipe, and that nobody has read yet."""
+    try:
+        pipe = os.open(f"/proc/{pid}/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return 0  # it is gone
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))
+        return int(count)
+    finally:
+        os.close(pipe)
 
 
 def dropped(pid: int) -> int:

@@ -498,18 +498,21 @@ class World:
                 self.do(inner)
             children.set_receive_buffer(pid, DEFAULT_BUFFER)
 
+    def caught_up(self) -> bool:
+        """Has the subject taken in all that the kernel has sent? Asked along the way that events go."""
+        assert self.subject
+        pid = self.subject.child("-E")
+        if pid and (children.waiting_bytes(pid) or children.state(pid) in ("R", "D") or children.unread(pid)):
+            return False
+        return self.subject.idle()
+
     def drain(self) -> None:
         """Go on until all that the kernel has sent is read."""
-
         began = time.monotonic()
-
-        def drained() -> bool:
-            assert self.subject
-            pid = self.subject.child("-E")
-            return not (pid and children.waiting_bytes(pid)) and self.subject.idle()
-
-        self.until(drained, "the end of the events")
-        gathered = time.monotonic() + 2 * source.EVENTS_GATHER  # what was in the listener's pipe is read by then
-        self.until(lambda: time.monotonic() > gathered and drained(), "the end of the events")
+        self.until(self.caught_up, "the end of the events")
+        gathered = (
+            time.monotonic() + 2 * source.EVENTS_GATHER
+        )  # what a killed listener left in its pipe is read by then
+        self.until(lambda: time.monotonic() > gathered and self.caught_up(), "the end of the events")
         self.drained_at = began
         self.on_done()

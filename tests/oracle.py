@@ -123,12 +123,12 @@ class Oracle:
     def _on_listed(self, began: float) -> None:
         """A complete listing ended: what was gone is not on show any more, and what is on show no more is gone."""
         self.hearing.check(self.subject)
+        caught_up = began > self.world.troubled_until and self.world.caught_up()
         self.past.heard(self.witness.heard())
         hidden = {key for key in self._newly_inferred(began) if self.past.never_ended(key)}
         stale = set()
-        if began > self.world.troubled_until and (
-            due := self.past.due(began, (self.hearing.since, self.world.drained_at))
-        ):
+        # Of what the listener has not passed on yet the next listing tells.
+        if caught_up and (due := self.past.due(began, (self.hearing.since, self.world.drained_at))):
             stale = {key for key, flow in self._named_flows() if key in due and flow.record().id == due[key]}
         if hidden or stale:
             # An end may not have been said yet, and a packet may have brought a flow back: this very moment, too.

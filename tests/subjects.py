@@ -22,7 +22,7 @@ from lab import Flow, comparable, stop_process
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from children import conntrack_children
+from children import conntrack_children, state
 
 import source
 from export import item_of
@@ -256,7 +256,8 @@ class JsonSubject(Subject):
     def idle(self) -> bool:
         text = self.said()
         self.reports = Counter({part: len(pattern.findall(text)) for part, pattern in _SAID})
-        return not select.select([self.pipe], [], [], 0)[0]
+        # Asleep it has written all that it has read, or waits for us to read.
+        return state(self.pid) == "S" and not select.select([self.pipe], [], [], 0)[0]
 
     def picture(self) -> list[Flow]:
         return [comparable(item) for item in self.known.values()]

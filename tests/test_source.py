@@ -1,0 +1,54 @@
+"""The running kernel as a source: what is read first."""
+
+from __future__ import annotations
+
+import select
+import time
+from pathlib import Path
+
+from lab import wait_for
+
+from items import Block, Facts
+from source import Command, Live
+
+# An end that is said at once, and a listing that named the flow just before.
+CONNTRACK = """\
+#!/bin/sh
+while [ ! -e "$0.go" ]; do sleep 0.01; done
+flow='src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1'
+case "$1" in
+-E) echo "[DESTROY] ipv4     2 udp      17 $flow id=7" ;;
+*) echo "ipv4     2 udp      17 30 $flow mark=0 use=1 id=7" ;;
+esac
+exec sleep 60
+"""
+
+
+def test_events_are_read_before_a_listing_that_may_not_know_of_them(tmp_path: Path) -> None:
+    program = tmp_path / "conntrack"
+    program.write_text(CONNTRACK)
+    program.chmod(0o755)
+    source = Live(Command(conntrack=str(program)), 1.0)
+    try:
+        list(source.poll())
+        events, listing = source._events and source._events.child, source._listing  # the two pipes are the point
+        assert events
+        assert listing
+        (tmp_path / "conntrack.go").touch()
+        wait_for(lambda: has_written(events.out) and has_written(listing.out), what="both children")
+        # The events are left to gather, and the listing's rest ends while items are taken in.
+        source._facts_due, events.rests_until, listing.rests_until = 0.0, time.monotonic() + 60, time.monotonic() + 0.01
+        seen = []
+        for item in source.poll():
+            seen.append(item)
+            wait_for(lambda: time.monotonic() > listing.rests_until, what="the end of the listing's rest")
+        assert [type(item) for item in seen if not isinstance(item, Block)] == [Facts]
+        assert not [item for item in seen if isinstance(item, Block)]
+        blocks = [item for item in source.poll() if isinstance(item, Block)]
+        assert [block.events for block in blocks] == [True, False]
+    finally:
+        source.close()
+
+
+def has_written(fd: int | None) -> bool:
+    return fd is not None and bool(select.select([fd], [], [], 0)[0])
