@@ -84,16 +84,18 @@ def waiting_bytes(pid: int) -> int:
 
 
 def unread(pid: int) -> int:
-    """Bytes that it has written into its standard output, a pipe, and that nobody has read yet."""
-    try:
-        pipe = os.open(f"/proc/{pid}/fd/1", os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return 0  # it is gone
-    try:
-        (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))
-        return int(count)
-    finally:
-        os.close(pipe)
+    """Bytes that it has written into its standard output and error, pipes, and that nobody has read yet."""
+    total = 0
+    for fd in (1, 2):
+        try:
+            pipe = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return 0  # it is gone
+        try:
+            total += struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
+        finally:
+            os.close(pipe)
+    return total
 
 
 def dropped(pid: int) -> int:
