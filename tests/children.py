@@ -8,6 +8,7 @@ would do, too, but it is one number for the whole machine, and other tests run t
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -18,9 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h: over rmem_max, for root
+SO_MEMINFO = 55
 PIDFD_GETFD = 438  # the same number on all architectures
 
-NETFILTER = "12"  # the netlink protocol
+NETFILTER = 12  # the netlink protocol
 EVENT_GROUPS = 7  # bits of NEW, UPDATE and DESTROY
 
 
@@ -53,34 +55,57 @@ def has_written(pid: int) -> bool:
     return any(line.startswith("wchar:") and int(line.split()[1]) > 0 for line in lines)
 
 
-def _event_socket(pid: int) -> tuple[int, list[str]] | None:
-    """The file descriptor of its socket for events, and the socket's row in /proc/net/netlink.
+def _event_socket(pid: int) -> socket.socket | None:
+    """A copy of its socket for events, to be closed; None where it has none (yet). OSError where that is not allowed.
 
-    The kernel walks a hash table for that file, and now and then leaves out a row while others come and go: so a socket
-    that is not there is looked for again.
+    Not by /proc/net/netlink: that file now and then leaves out a row while others come and go.
     """
-    for _ in range(5):
-        try:
-            links = {os.readlink(f"/proc/{pid}/fd/{fd}"): int(fd) for fd in os.listdir(f"/proc/{pid}/fd")}
-            rows = [line.split() for line in Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]]
-        except OSError:
-            return None
-        # sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
-        for row in rows:
-            number = links.get(f"socket:[{row[9]}]")
-            if number is not None and row[1] == NETFILTER and int(row[3], 16) & EVENT_GROUPS:
-                return number, row
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        fds = sorted(int(fd) for fd in os.listdir(f"/proc/{pid}/fd"))
+        copies = (ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, handle, fd, 0) for fd in fds)
+        for copy in copies:
+            if copy < 0:
+                if ctypes.get_errno() == errno.EPERM:
+                    raise PermissionError(errno.EPERM, "pidfd_getfd")
+                continue  # closed meanwhile
+            try:
+                found = socket.socket(fileno=copy)
+            except OSError:  # a file
+                os.close(copy)
+                continue
+            if (found.family, found.proto) == (socket.AF_NETLINK, NETFILTER) and found.getsockname()[1] & EVENT_GROUPS:
+                return found
+            found.close()
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended
+    finally:
+        os.close(handle)
     return None
 
 
+def _memory(pid: int) -> tuple[int, ...]:
+    """What the kernel says of its socket for events: SK_MEMINFO_* of linux/sock_diag.h; zeros where it has none."""
+    found = _event_socket(pid)
+    if found is None:
+        return (0,) * 9
+    with found:
+        return struct.unpack("9I", found.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+
+
 def listens(pid: int) -> bool:
-    return _event_socket(pid) is not None
+    found = _event_socket(pid)
+    if found is not None:
+        found.close()
+    return found is not None
 
 
 def waiting_bytes(pid: int) -> int:
     """What the kernel holds for it in its socket for events, in bytes of memory."""
-    found = _event_socket(pid)
-    return int(found[1][4]) if found else 0
+    return _memory(pid)[0]
 
 
 def unread(pid: int) -> int:
@@ -100,36 +125,21 @@ def unread(pid: int) -> int:
 
 def dropped(pid: int) -> int:
     """Events that the kernel could not give it."""
-    found = _event_socket(pid)
-    return int(found[1][8]) if found else 0
+    return _memory(pid)[8]
 
 
 def receive_buffer(pid: int) -> int:
     """What its socket for events may hold, in bytes of memory; 0 before it listens."""
-    if not listens(pid):
-        return 0
-    with _event_socket_copy(pid) as copy:
-        return copy.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    return _memory(pid)[1]
 
 
 def set_receive_buffer(pid: int, size: int) -> None:
-    """Give its socket for events another buffer; OSError where pidfd_getfd is not allowed."""
-    with _event_socket_copy(pid) as copy:
-        copy.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
-
-
-def _event_socket_copy(pid: int) -> socket.socket:
+    """Give its socket for events another buffer."""
     found = _event_socket(pid)
     if found is None:
         raise ProcessLookupError(pid, "does not listen to events")
-    handle = os.pidfd_open(pid)
-    try:
-        fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, handle, found[0], 0)
-        if fd < 0:
-            raise OSError(ctypes.get_errno(), "pidfd_getfd")
-    finally:
-        os.close(handle)
-    return socket.socket(fileno=fd)
+    with found:
+        found.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
 
 
 def send(pid: int, number: signal.Signals) -> None:
