@@ -186,7 +186,9 @@ class OnScreen(Terminal):
         program: Sequence[str] = PROGRAM,
     ) -> None:
         self.folder = folder
-        super().__init__(*map(str, args), size=size, env=environment(folder, **(env or {})), program=program)
+        super().__init__(
+            *map(str, args), size=size, env=environment(folder, **(env or {})), program=program, cwd=folder
+        )
         self._before = termios.tcgetattr(self.fd)
 
     def __enter__(self) -> OnScreen:

@@ -34,6 +34,7 @@ class Terminal:
         size: tuple[int, int] = (100, 30),
         env: Mapping[str, str] | None = None,
         program: Sequence[str] = PROGRAM,
+        cwd: Path | None = None,
     ) -> None:
         self.screen = pyte.Screen(*size)
         self.stream = pyte.ByteStream(self.screen)
@@ -44,6 +45,8 @@ class Terminal:
             os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})})
             os.environ.pop("LC_ALL", None)
             self._size(0, *size)
+            if cwd is not None:
+                os.chdir(cwd)
             os.execvp(program[0], [*program, *args])
         self._size(self.fd, *size)
 
