@@ -152,8 +152,8 @@ def load(ctx: click.Context, environ: Mapping[str, str]) -> Settings:
 
 
 def _ignored(path: str, line: int, why: str) -> Settings:
-    where = f"{clean(path)}, line {line}" if line else clean(path)
-    return Settings(path, problem=f"settings ignored: {where}: {clean(why, 600)}")
+    where = f"line {line}: " if line else ""
+    return Settings(path, problem=f"settings ignored: {where}{clean(why, 600)}, in {clean(path)}")
 
 
 def _decoded(data: bytes) -> str:

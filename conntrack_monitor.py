@@ -54,9 +54,10 @@ class SortColumn(click.ParamType[str]):
         from views import VIEWS as KINDS
 
         name = str(value).lower()
-        name = ALIASES.get(name, name)
-        if all(name not in kind.sorts for kind in KINDS):
-            self.fail(f"{value!r} is no column; there are: {', '.join(KINDS[0].sorts)}.", param, ctx)
+        other = ALIASES.get(name, name)
+        if all(name not in kind.sorts and other not in kind.sorts for kind in KINDS):
+            everywhere = dict.fromkeys(column for kind in KINDS for column in kind.sorts)
+            self.fail(f"{value!r} is no column; there are: {', '.join(everywhere)}.", param, ctx)
         return name
 
 
@@ -367,11 +368,14 @@ def _check_sort(ctx: click.Context, options: dict[str, Any]) -> None:
     """Each view has columns of its own; what the settings say holds for the views that have it."""
     if options["sort"] is None:
         return
+    from columns import ALIASES
     from views import BY_NAME  # 30 ms
 
     sort, kind = options["sort"], BY_NAME[options["view"]]
-    if sort in kind.sorts:
-        return
+    for name in (sort, ALIASES.get(sort, sort)):
+        if name in kind.sorts:
+            options["sort"] = name
+            return
     if ctx.get_parameter_source("sort") is click.core.ParameterSource.DEFAULT_MAP:
         options["sort"] = None
         return

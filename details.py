@@ -22,9 +22,12 @@ def details(flow: Flow, table: FlowTable, context: Context) -> list[Line]:
     lines += _state_lines(flow, record, context)
     lines += [("", "")]
     lines += [("original", _tuple_text(record.original, record.kind.protocol, context))]
-    lines += [("", text) for text in _count_texts(record.original, flow.rates[0] if flow.rates else None)]
+    there, back = flow.rates or (None, None)
+    # An event names no counters but for the last, and no use: with that the flow has been in a listing.
+    listed = record.use is not None or flow.ended is not None
+    lines += [("", text) for text in _count_texts(record.original, there, listed)]
     lines += [("reply", _tuple_text(record.reply, record.kind.protocol, context))]
-    lines += [("", text) for text in _count_texts(record.reply, flow.rates[1] if flow.rates else None)]
+    lines += [("", text) for text in _count_texts(record.reply, back, listed)]
     lines += _end_lines(flow, context)
     lines += _other_lines(record, context)
     lines += [("", "")]
@@ -66,9 +69,9 @@ def _tuple_text(side: Tuple, protocol: str, context: Context) -> str:
     return text
 
 
-def _count_texts(side: Tuple, rate: float | None) -> list[str]:
+def _count_texts(side: Tuple, rate: float | None, listed: bool) -> list[str]:
     if side.packets is None or side.bytes is None:
-        return ["not counted: accounting was off when it began"]
+        return ["not counted: accounting was off when it began" if listed else "not counted yet: listings do that"]
     text = f"{side.packets} packets, {side.bytes} bytes"
     if side.bytes >= 1000:
         text += f" ({size_text(side.bytes)})"

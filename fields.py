@@ -284,14 +284,18 @@ def _direction(value: str, context: Context) -> Predicate:
     return lambda flow: ends.direction(flow.ends(), context.own) == wanted
 
 
-def _nat(value: str, _context: Context) -> Predicate:
+def _nat(value: str, context: Context) -> Predicate:
     wanted = value.lower()
     if wanted == "any":
         return lambda flow: not flow.plain and bool(flow.ends().nat)
     if wanted == "none":
         return lambda flow: flow.plain or not flow.ends().nat
+    if wanted == "both":
+        return lambda flow: not flow.plain and len(flow.ends().nat) == 2
+    if wanted == "masq":
+        return lambda flow: not flow.plain and (e := flow.ends()).nat == ["snat"] and e.reply_dst in context.own
     if wanted not in ("snat", "dnat"):
-        raise ValueError(f"'{value}' is no kind of NAT; there are: snat dnat any none")
+        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none")
     return lambda flow: not flow.plain and wanted in flow.ends().nat
 
 

@@ -101,6 +101,8 @@ def _turn(view: View, _table: FlowTable) -> str:
         view.due = 0.0
     elif view.kind.name in ("hosts", "remotes"):
         view.show("remotes" if view.kind.name == "hosts" else "hosts")
+    else:
+        view.message = "t turns hosts to the far side, and the map to rates"
     return ""
 
 
@@ -111,7 +113,7 @@ def _mark(view: View, _table: FlowTable) -> str:
         view.message = "mark taken away"
     else:
         view.context.since = Mark(view.context.now, view.context)
-        view.message = "marked: what is new from now on is highlighted; the filter new: selects it"
+        view.message = "marked: what is new is highlighted; new: selects it"
     view.due = 0.0
     return ""
 
@@ -126,6 +128,17 @@ def _export(view: View, _table: FlowTable) -> str:
     view.overlay = ""
     view.prompt = Prompt(text, len(text), "", purpose="export")
     return ""
+
+
+def _copy(word: str) -> Action:
+    """Of the selected row; where none is selected, of the first one on screen, as Enter does."""
+
+    def action(view: View, _table: FlowTable) -> str:
+        if view.selected is None:
+            view.select(view.top)
+        return word
+
+    return action
 
 
 def _wish(word: str) -> Action:
@@ -239,15 +252,15 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("G", "end"), _move(lambda v: len(v.order) + 9999), "last flow"),
     Binding(("right",), _shift(1), "columns to the right"),
     Binding(("left",), _shift(-1), "columns to the left"),
-    Binding(("n",), _names, "ports: name or number", "names"),
+    Binding(("n",), _names, "ports: name or number", "ports"),
     Binding(("c",), _geo, "geography: which columns", "geo"),
     Binding(("z",), _closed, "closed flows on or off"),
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),
     Binding(("m",), _mark, "mark: what is new since?"),
     Binding(("N",), _wish("hosts"), "names of hosts: asks DNS"),
-    Binding(("y",), _wish("copy"), "copy the row"),
-    Binding(("Y",), _wish("copy command"), "copy the -D command"),
+    Binding(("y",), _copy("copy"), "copy the row"),
+    Binding(("Y",), _copy("copy command"), "copy the -D command"),
     Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),
     Binding(("x", "f9", "delete"), _wish("delete"), "delete (--allow-delete)"),
     Binding(("X",), _wish("delete all"), "delete all that fit"),

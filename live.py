@@ -218,7 +218,8 @@ class Live(Runner):
         text = copied(self.view) if wish == "copy" else command_for(self.view, self.source.command)
         if text:
             self.screen.copy(text)
-        self.view.message = "copied, if this terminal lets programs copy (OSC 52)" if text else "no flow is selected"
+        missing = "no row is selected" if self.view.selected is None else "a command is for one flow: Enter shows them"
+        self.view.message = "copied, if the terminal lets programs (OSC 52)" if text else missing
 
     def _ask_to_delete(self, everything: bool) -> None:
         """Ask how many entries the command matches; nothing is deleted before that was answered."""

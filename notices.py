@@ -55,6 +55,8 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
     """Why no row is there: (words, command that helps)."""
     if len(table) and view.work is not None:
         return [("adding up ..." if view.kind.grouping else "looking ...", "")]
+    if len(table) and view.context.since is None and "new:" in view.filter.lower():
+        return [("nothing is marked: what would be new?", "m")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if len(table) and view.kind.name == "nat":

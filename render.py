@@ -61,6 +61,8 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     else:
         for text in _counts(view):
             fact(text)
+    if view.message:  # till the next key: it comes before what stays
+        fact(clean(view.message), "accent")
     if view.paused:
         fact(f"PAUSED, {view.held} events held", "warn")
     if not view.overlay:
@@ -68,8 +70,6 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact(f"sort {view.sort} {glyphs.cut if view.reordering else arrow}")
     if view.frozen:
         fact("order held", "warn")
-    if view.message:
-        fact(clean(view.message), "accent")
     if view.filter and not view.overlay:
         fact(f"filter {clean(view.filter)}", "accent")
     tabs = _tabs(view)
@@ -86,7 +86,9 @@ def _counts(view: View) -> list[str]:
     """How much is on show: rows, and of the flows behind them how many are wanted."""
     more = "+" * view.sifting
     flows = f"{view.fitting}{more} of {view.total}" if view.predicate is not None else f"{view.total}"
-    if view.kind.rows in ("sums", "map"):
+    if view.kind.rows == "map":
+        return [f"{len(view.order)} of {len(view.sums)} hosts", f"{flows} flows"]
+    if view.kind.rows == "sums":
         return [f"{len(view.order)}", f"{flows} flows"]
     return [flows]
 
@@ -177,10 +179,19 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
             spots.append(Spot(*at, row.rate if view.sort == "rate" else row.flows, chosen, label))
     lines = world(spots, width, room, scene.glyphs.ascii)
     if not view.order and not view.work:
-        reason = "nobody knows where these hosts are: there is no city database"
-        cure = next((cure for _, cure in scene.status.geography if cure), "")
+        reason, cure = _nowhere(scene)
         lines[-1:] = [[(reason, "warn"), (f"  try: {cure}" if cure else "", "plain")]]
     return lines
+
+
+def _nowhere(scene: Scene) -> tuple[str, str]:
+    """Why no host is on the map, and the command that helps."""
+    if not scene.view.fitting:
+        return empty_reason(scene.view, scene.status, scene.table, scene.live)[0]
+    if scene.databases:
+        return "no database in use says where these hosts are", ""
+    cure = next((cure for _, cure in scene.status.geography if cure), "")
+    return "nobody knows where these hosts are: there is no city database", cure
 
 
 def _place_text(address: str, place: Place) -> str:
@@ -250,16 +261,24 @@ def _wanted_columns(view: View, width: int) -> list[Column[Any]]:
         columns = [column for column in columns if column.key not in geo or column.key in only]
     asked = {view.sort} | (only if view.geo != "auto" else set())
     columns = [replace(column, rank=min(column.rank, ASKED)) if column.key in asked else column for column in columns]
-    fixed = [column for column in columns if column.key in FIXED or column.rank == TELLING]
-    others = [column for column in columns if column.key not in FIXED]
+    return _scrolled_away(view, columns, width)
 
-    def left(shift: int) -> list[Column[Any]]:
-        return [column for column in columns if column in fixed or column in others[shift:]]
 
-    view.shift = min(view.shift, len(others) - 1)
-    while view.shift and len(fit(width, left(view.shift - 1))) == len(left(view.shift - 1)):
-        view.shift -= 1  # all that is left is in sight already
-    return left(view.shift)
+def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> list[Column[Any]]:
+    """The columns without so many from the left as were scrolled away: each step brings others into sight."""
+    fixed = [c for c, _ in fit(width, columns) if c.key in FIXED or c.rank == TELLING]
+    for shift in range(view.shift):
+        seen = [column for column, _ in fit(width, columns)]
+        left = [column for column in columns if column not in fixed]
+        left.remove(next((column for column in seen if column not in fixed), left[0]))
+        # What does not fit beside the fixed ones keeps those behind it out of sight.
+        while left and len(fit(width, [c for c in columns if c in fixed or c in left])) == len(fixed):
+            left.remove(min(left, key=lambda column: column.rank))
+        if not left or all(column in seen or column.key == "natkind" for column in columns):
+            view.shift = shift  # all that is left is in sight
+            break
+        columns = [column for column in columns if column in fixed or column in left]
+    return columns
 
 
 def _heading(view: View, columns: Sequence[tuple[Column[Any], int]], glyphs: Glyphs) -> Span:

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from columns import Shown, shown
-from filters import all_of
 from flow import Flow
 from flows import FlowTable
 from grouping import Sum, Tally, shares
@@ -124,13 +123,15 @@ def _ranked(view: View, table: FlowTable) -> Generator[None, None, list[Flow]]:
 
 
 def _sift(view: View) -> Iterator[None]:
-    wanted = view.predicate
-    if view.kind.name == "nat":
-        wanted = all_of((lambda flow: bool(flow.ends().nat), wanted))
-    if wanted is None:
+    wanted, nat = view.predicate, view.kind.name == "nat"
+    view.total = 0 if nat else view.total
+    if wanted is None and not nat:
         view.found = view.ranked
     else:
         for piece in _pieces(view.ranked, PIECE):
+            if nat:
+                piece = [flow for flow in piece if flow.ends().nat]
+                view.total += len(piece)
             view.found += filter(wanted, piece)
             yield
     _show_found(view, whole=True)
@@ -178,8 +179,10 @@ def _play_tape(view: View, table: FlowTable) -> Iterator[None]:
 def _show_found(view: View, whole: bool) -> None:
     """What was found (so far, if it is not the ``whole``) is on show."""
     view.order = view.found
-    if view.kind.rows == "flows":
-        all_of_them = view.predicate is None and not view.paused and view.kind.name == "connections"
+    if view.kind.name == "nat":  # whether they go on or not
+        view.fitting = len(view.found)
+    elif view.kind.rows == "flows":
+        all_of_them = view.predicate is None and not view.paused
         view.fitting = view.total if all_of_them else sum(1 for flow in view.found if flow.course.ended is None)
     _follow(view, whole)
 

@@ -23,7 +23,7 @@ STEADY = ("bytes", "packets", "source", "destination")  # columns whose keys nee
 
 
 def texts_of(kind: Kind, rows: Sequence[Any], format: str, context: Context, moment: str | None) -> Iterator[str]:
-    """Rows of a view as JSON lines or CSV; flows and events as a stream tells them."""
+    """Rows of a view as JSON lines or CSV; flows and events as a stream tells them, ended flows by their end."""
     if kind.grouping is not None:
         items = [item_of(row, kind.grouping) for row in rows]
         yield from map(export.json_line, items) if format == "json" else export.csv_of(items)
@@ -32,12 +32,15 @@ def texts_of(kind: Kind, rows: Sequence[Any], format: str, context: Context, mom
         yield export.csv_header()
     line = export.json_line if format == "json" else export.csv_line
     for row in rows:
-        if not isinstance(row, Happening):
+        if isinstance(row, Happening):
+            record = row.flow.record()
+            record.state = row.state
+            yield line(export.item_of(record, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
+        elif row.ended is None:
             yield line(export.item_of(row.record(), row, context, "list", moment))
-            continue
-        record = row.flow.record()
-        record.state = row.state
-        yield line(export.item_of(record, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
+        else:
+            ended = export.item_of(row.record(), row, context, "destroy", f"{row.ended + context.epoch:.6f}")
+            yield line({**ended, "inferred": True} if row.inferred else ended)
 
 
 class Snapshot:

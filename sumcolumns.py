@@ -132,7 +132,7 @@ _SHARE = Column[SumShown]("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.sh
 _HOSTS_COUNT = Column[SumShown](
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
-_USERS = Column[SumShown]("hosts", "HOSTS", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
+_USERS = Column[SumShown]("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
 
 def _name(key: str, title: str, least: int, most: int, cell: Callable[[SumShown], str]) -> Column[SumShown]:

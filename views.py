@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sumcolumns
 from columns import BY_KEY as OF_FLOWS
-from columns import COLUMNS, Column, Shown, end_text, nat_kind
+from columns import COLUMNS, Column, Shown, end_text, nat_kind, rate_text
 from export import endpoint
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping
 from names import WITH_PORTS
@@ -73,7 +73,10 @@ _NAT = (
     Column("translated", "TRANSLATED", 15, 47, 20, _outside_text, sumcolumns.by_translated, roomy=21, middle=True),
     Column("remote", "REMOTE", 15, 47, 30, _remote_text, OF_FLOWS["destination"].keys, roomy=21, middle=True),
     Column("kind", "KIND", 5, 5, 35, _kind_text, OF_FLOWS["nat"].keys),
-    *(OF_FLOWS[key] for key in ("state", "cc", "rate", "bytes", "age", "timeout")),
+    *(OF_FLOWS[key] for key in ("state", "cc")),
+    # Without colours, and too narrow for the timeout, nothing else would say which flows have ended.
+    replace(OF_FLOWS["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
+    *(OF_FLOWS[key] for key in ("bytes", "age", "timeout")),
 )
 
 VIEWS = (

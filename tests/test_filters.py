@@ -170,7 +170,7 @@ def test_the_age_of_a_flow_whose_birth_was_seen() -> None:
         ("port:90-80", 5, "runs backwards"),
         ("port:-1", 5, "no port"),
         ("dir:up", 4, "no direction"),
-        ("nat:masq", 4, "no kind of NAT"),
+        ("nat:maskq", 4, "no kind of NAT"),
         ("mark:0xg", 5, "no number"),
         ("flag:x", 5, "no flag"),
         ("bytes:>1X", 6, "no unit"),

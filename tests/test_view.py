@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import World, event, feed, keys, line, listing, worlds
 
-from columns import SORTS, fit
+from columns import SORTS, TELLING, fit
 from filters import FilterError, from_flags
 from keys import BINDINGS, press
-from render import _wanted_columns
+from render import FIXED, _wanted_columns
 from view import View
+from views import VIEWS, Kind
 
 
 @pytest.fixture
@@ -36,15 +38,22 @@ def test_every_function_and_control_key_has_a_plain_twin() -> None:
             assert any(len(key) == 1 or key == "space" for key in binding.keys), binding
 
 
-def test_columns_scroll_and_stop_and_whose_row_it_is_stays() -> None:
+@pytest.mark.parametrize("width", [40, 80, 100, 140, 200])
+@pytest.mark.parametrize("kind", VIEWS, ids=lambda kind: kind.name)
+def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: Kind, width: int) -> None:
     world = World([line(n) for n in range(3)])
+    world.view.show(kind.name)
+    rows = [[column.key for column, _ in fit(width, _wanted_columns(world.view, width))]]
     for _ in range(40):
         world.keys("right")
-        heads = [column.key for column, _ in fit(80, _wanted_columns(world.view, 80))]
-        assert heads[0] == "proto"
-        assert {"source", "destination"} <= set(heads)
-    assert heads[-1] == "timeout"
-    assert sum(width for _, width in fit(80, _wanted_columns(world.view, 80))) > 60
+        rows.append([column.key for column, _ in fit(width, _wanted_columns(world.view, width))])
+    steps = world.view.shift
+    assert all(one != other for one, other in pairwise(rows[: steps + 1]))
+    assert all(row == rows[steps] for row in rows[steps:])
+    fixed = {column.key for column in kind.columns if column.key in FIXED or column.rank == TELLING}
+    assert all(set(rows[0]) & fixed <= set(row) for row in rows)  # whose row it is stays
+    fits = {column.key for column in kind.columns if column.least < width - 30 and column.key != "natkind"}
+    assert {key for row in rows for key in row} >= fits - fixed
     world.keys(*["left"] * 40)
     assert world.view.shift == 0
 
