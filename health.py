@@ -248,11 +248,12 @@ def _limit(address: str, status: Status) -> str:
 
 
 def a_minute(status: Status, name: str, now: float) -> int:
-    """How many times a minute that happens now; 0 where nothing newer is known."""
+    """How many times a minute that happens now; 0 where nothing newer is known, or less than a second of it."""
     counted = status.counted
-    if len(counted) < 2 or now - counted[-1].at > STALE or counted[-1].at <= counted[0].at:
+    seconds = counted[-1].at - counted[0].at if counted else 0.0
+    if seconds < 1.0 or now - counted[-1].at > STALE:
         return 0
-    return round(since(counted[0], counted[-1], name) * MINUTE / (counted[-1].at - counted[0].at))
+    return round(since(counted[0], counted[-1], name) * MINUTE / seconds)
 
 
 def _happens(status: Status, name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lab import Lab, Namespace, insert_arguments, kernel_mark, load
 from worlds import World, event, feed, flow_lines, line, listing
@@ -329,6 +329,7 @@ def test_a_rate_that_nobody_asked_for_since_is_none() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 2**40)), max_size=200))
+@example([(0.0, 0), (1e-305, 30)])
 def test_a_bounded_minute_is_kept(steps: list[tuple[float, int]]) -> None:
     status, at = Status(), 0.0
     for wait, number in steps:

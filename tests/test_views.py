@@ -220,8 +220,21 @@ def test_who_was_behind_an_address_also_of_what_has_ended() -> None:
     world.refresh(1)
     assert [flow.ends().src for flow in world.view.order] == ["10.0.0.9"]
     assert any("10.0.0.9:38768" in text and f"{WAN}:38768" in text and "9.9.9.9" in text for text in shown(world))
+    assert "NAT · 1 of 2 · " in shown(world)[2]
+    assert any(" closed " in text for text in shown_at(world, (80, 24)))
     world.keys("z")
     assert world.view.order == []
+    assert "NAT · 0 of 1 · " in shown(world)[2]
+
+
+@given(block=blocks)
+def test_nat_counts_its_rows(block: bytes) -> None:
+    world = World()
+    feed(world.table, block, 101.0)
+    world.keys("6")
+    assert (view := world.view).total == view.fitting == len(view.order)
+    there = [*world.table.live.values(), *world.table.past]
+    assert {id(flow) for flow in view.order} == {id(flow) for flow in there if flow.ends().nat}
 
 
 @pytest.mark.parametrize(("clock", "found"), [("at:00:01:55", True), ("at:00:01", True), ("at:00:02:01", False)])
@@ -367,6 +380,20 @@ def test_export_writes_what_is_on_show_for_its_owner_only(tmp_path: Path) -> Non
     assert words_of(world.view, tmp_path / "link.json").startswith("not exported: ")
 
 
+def test_what_has_ended_is_exported_as_its_end(tmp_path: Path) -> None:
+    world = lan_world()
+    feed(world.table, event("NEW", 30, src="10.0.0.9") + event("DESTROY", 30, src="10.0.0.9"), 110.0)
+    listing(world.table, [line(20, src="10.0.0.1", dst="9.9.9.9", reply_dst=WAN, size=100)], 111.0)
+    world.refresh(1)
+    path = tmp_path / "a.json"
+    words_of(world.view, path)
+    items = {item["id"]: item for item in map(json.loads, path.read_text().splitlines())}
+    assert {item["event"] for item in items.values()} == {"list", "destroy"}
+    assert (items[30]["event"], items[30]["time"][-10:], items[30].get("inferred")) == ("destroy", "50.000000Z", None)
+    assert (items[1]["event"], items[1]["inferred"]) == ("destroy", True)
+    assert (items[20]["event"], "inferred" in items[20]) == ("list", False)
+
+
 def test_the_prompt_asks_for_the_file_s_name() -> None:
     world = lan_world()
     world.keys("e")
@@ -382,8 +409,8 @@ def test_copied_is_conntrack_s_own_line() -> None:
     text = line(1, size=500)
     world = World([text])
     assert copied(world.view) == ""
-    world.keys("j")
-    assert copied(world.view) == text.strip()
+    assert world.keys("y") == "copy"
+    assert copied(world.view) == text.strip()  # the first one, as Enter takes it
     world.keys("2")
     assert json.loads(copied(world.view))["flows"] == 1
 
@@ -414,6 +441,47 @@ def test_empty_views_say_why() -> None:
     for key, words in (("6", "no flow here is translated"), ("7", "no event yet")):
         world.keys(key)
         assert any(words in text for text in shown(world)), key
+
+
+def test_an_empty_map_says_why() -> None:
+    world = lan_world()
+    world.keys("8")
+    assert "nobody knows where these hosts are" in shown(world)[-2]
+    world.view.set_filter("src:10.99.0.1")
+    world.refresh(1)
+    assert "no flow fits the filter  try: Esc" in shown(world)[-2]
+    assert "Map · 0 of 0 hosts · 0 of 13 flows" in shown(world)[2]
+
+
+def test_new_of_nothing_says_what_is_missing() -> None:
+    world = lan_world()
+    world.view.set_filter("new:host")
+    world.refresh(1)
+    assert any("nothing is marked: what would be new?" in text for text in shown(world))
+    world.keys("m")
+    assert any("no flow fits the filter" in text for text in shown(world))
+
+
+@pytest.mark.parametrize(("listed", "words"), [(False, "not counted yet"), (True, "accounting was off when it began")])
+def test_details_know_why_nothing_was_counted(listed: bool, words: str) -> None:
+    world = World()
+    feed(world.table, event("NEW", 5), 101.0)
+    if listed:
+        listing(world.table, [line(5, size=None)], 102.0)
+    world.refresh(1)
+    world.keys("j", "enter")
+    assert sum(words in text for text in shown(world)) == 2
+
+
+def test_kinds_of_nat_are_filters() -> None:
+    back = (("9.9.9.9", LAN), ("9.9.9.9", WAN), ("9.9.9.9", "203.0.113.9"), ("10.0.0.7", LAN), ("10.0.0.7", WAN))
+    world = World([line(n, src=LAN, dst="9.9.9.9", reply_src=a, reply_dst=b) for n, (a, b) in enumerate(back)])
+    context = Context(own=frozenset([WAN]))
+    found = {}
+    for kind in ("none", "snat", "masq", "dnat", "both"):
+        wanted = compile_filter(f"nat:{kind}", context)
+        found[kind] = [flow.record().id for flow in world.table.select(wanted)]
+    assert found == {"none": [0], "snat": [1, 2, 4], "masq": [1], "dnat": [3, 4], "both": [4]}
 
 
 def test_a_view_that_is_not_ready_says_so() -> None:
