@@ -248,10 +248,10 @@ def _limit(address: str, status: Status) -> str:
 
 
 def a_minute(status: Status, name: str, now: float) -> int:
-    """How many times a minute that happens now; 0 where nothing newer is known, or less than a second of it."""
+    """How many times a minute that happens now; 0 where nothing newer is known, or too little of it."""
     counted = status.counted
     seconds = counted[-1].at - counted[0].at if counted else 0.0
-    if seconds < 1.0 or now - counted[-1].at > STALE:
+    if seconds < 0.01 or now - counted[-1].at > STALE:
         return 0
     return round(since(counted[0], counted[-1], name) * MINUTE / seconds)
 
