@@ -441,20 +441,20 @@ class World:
         return found[0]
 
     def _kill_events(self, _step: Step) -> None:
-        pid = self.listener()
-        children.send(pid, signal.SIGKILL)
-        self.killed["events"] += 1
-        self.until(lambda: children.state(pid) in ("Z", ""), "the listener's end")
+        self._kill(events=self.listener())
 
     def _kill_listing(self, _step: Step) -> None:
-        children.send(self.halfway(), signal.SIGKILL)
-        self.killed["listing"] += 1
+        self._kill(listing=self.halfway())
 
     def _kill_both(self, _step: Step) -> None:
-        listener, listing = self.listener(), self.halfway()
-        for pid, part in ((listing, "listing"), (listener, "events")):
+        self._kill(events=self.listener(), listing=self.halfway())
+
+    def _kill(self, **pids: int) -> None:
+        """Kill them, and wait for their ends: what is dying must not be taken for what comes after it."""
+        for part, pid in pids.items():
             children.send(pid, signal.SIGKILL)
             self.killed[part] += 1
+        self.until(lambda: all(children.state(pid) in ("Z", "") for pid in pids.values()), "the children's ends")
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:
