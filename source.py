@@ -142,7 +142,7 @@ class Live:
         self._listing_began = 0.0
         self._listing_failures = 0
         self._cut_at = 0.0  # when a listing last failed as it does where the way there is cut
-        self._wants_again = False
+        self._again_at = math.inf  # when the next listing may begin that was asked for while one ran
         self._asked: dict[str, Child] = {}
         self._facts_due = 0.0
         self._own_due = 0.0
@@ -199,10 +199,11 @@ class Live:
 
     def list_now(self) -> None:
         """A listing as soon as possible: what it will name begins after this moment."""
+        earliest = self._listing_began + ASKED_EVERY
         if self._listing:
-            self._wants_again = True
+            self._again_at = min(self._again_at, earliest)
         else:
-            self._listing_due = min(self._listing_due, max(self.clock(), self._listing_began + ASKED_EVERY))
+            self._listing_due = min(self._listing_due, max(self.clock(), earliest))
 
     # --- events ---
 
@@ -266,7 +267,7 @@ class Live:
         Listings that fail have their pauses all the same: one of them will begin after this moment, too.
         """
         if self._listing:
-            self._wants_again = True
+            self._again_at = now
         elif not self._listing_failures:
             self._listing_due = min(self._listing_due, now + 0.2)
 
@@ -345,16 +346,16 @@ class Live:
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
         self._listing = None
         self._listing_due = now + _listing_pause(self.interval, spent)
-        if self._wants_again:
-            self._wants_again = False
-            self._listing_due = now + max(0.2, 2 * spent)  # under lasting losses a third of the time, no more
+        # Under lasting losses a third of the time, no more.
+        self._listing_due = min(self._listing_due, max(self._again_at, now + max(0.2, 2 * spent)))
+        self._again_at = math.inf
         self._listing_failures = 0
         self._renew_events(now)
         yield Trouble(now, "listing", None)
 
     def _listing_failed(self, now: float, problem: Problem) -> Iterator[Item]:
         self._listing = None
-        self._wants_again = False
+        self._again_at = math.inf
         self._listing_due = now + _pause(self._listing_failures)
         self._listing_failures += 1
         yield Trouble(now, "listing", problem)

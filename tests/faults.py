@@ -184,10 +184,11 @@ class OnScreen(Terminal):
         size: tuple[int, int] = (100, 30),
         env: Mapping[str, str] | None = None,
         program: Sequence[str] = PROGRAM,
+        cwd: Path | None = None,
     ) -> None:
         self.folder = folder
         super().__init__(
-            *map(str, args), size=size, env=environment(folder, **(env or {})), program=program, cwd=folder
+            *map(str, args), size=size, env=environment(folder, **(env or {})), program=program, cwd=cwd or folder
         )
         self._before = termios.tcgetattr(self.fd)
 

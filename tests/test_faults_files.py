@@ -103,7 +103,7 @@ def test_no_file_is_left_but_the_recording_and_that_is_private(tmp_path: Path) -
     before, mask = os.getcwd(), os.umask(0)
     os.chdir(folder)
     try:
-        with OnScreen(tmp_path, "--record", "one.rec", env=env) as screen:
+        with OnScreen(tmp_path, "--record", "one.rec", env=env, cwd=folder) as screen:
             screen.wait("Connections · 308")
             screen.leave()
         with Piped(tmp_path, "--record", "two.rec", env=env) as stream:

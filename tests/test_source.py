@@ -9,7 +9,7 @@ from pathlib import Path
 from lab import wait_for
 
 from items import Block, Facts
-from source import Command, Live
+from source import ASKED_EVERY, Command, Live
 
 # An end that is said at once, and a listing that named the flow just before.
 CONNTRACK = """\
@@ -46,6 +46,25 @@ def test_events_are_read_before_a_listing_that_may_not_know_of_them(tmp_path: Pa
         assert not [item for item in seen if isinstance(item, Block)]
         blocks = [item for item in source.poll() if isinstance(item, Block)]
         assert [block.events for block in blocks] == [True, False]
+    finally:
+        source.close()
+
+
+def test_a_listing_asked_for_while_one_runs_waits_its_turn(tmp_path: Path) -> None:
+    """A key held down asks again in every listing."""
+    program = tmp_path / "conntrack"
+    program.write_text('#!/bin/sh\n[ "$1" = -E ] && exec sleep 60\nwhile [ ! -e "$0.go" ]; do sleep 0.01; done\n')
+    program.chmod(0o755)
+    source = Live(Command(conntrack=str(program)), 60.0)
+    try:
+        for _ in range(2):
+            wait_for(lambda: list(source.poll()) is not None and source._listing is not None, what="a listing")
+            began = source._listing_began
+            source.list_now()
+            program.with_suffix(".go").touch()
+            wait_for(lambda: list(source.poll()) is not None and source._listing is None, what="its end")
+            program.with_suffix(".go").unlink()
+            assert source._listing_due == began + ASKED_EVERY
     finally:
         source.close()
 
