@@ -188,6 +188,7 @@ class World:
         self.subject: Subject | None = None  # nobody looks on yet
         self.reading = True
         self.troubled_until = 0.0  # until then what the subject knew may have been old
+        self.silent_until = 0.0  # until then flows may have come back, and gone again, without a word
         self.killed = {"events": 0, "listing": 0}
         self.narrowed: set[int] = set()  # listeners whose socket has Linux's default room again
         self.on_gone: Callable[[list[str], float], None] = lambda _lines, _at: None  # of flows that are gone
@@ -388,11 +389,13 @@ class World:
 
     def _silent(self, step: Step) -> None:
         """Flows that never have events, and the end of some of them."""
+        self.silent_until = math.inf
         self.router.sysctl("net.netfilter.nf_conntrack_events", 0)
         for inner in step.inside:
             self.do(inner)
         self.router.sysctl("net.netfilter.nf_conntrack_events", self.plan.events)
         self.on_born(self.table())
+        self.silent_until = time.monotonic()
 
     def _look(self, _step: Step) -> None:
         self.look()

@@ -123,7 +123,8 @@ class Oracle:
     def _on_listed(self, began: float) -> None:
         """A complete listing ended: what was gone is not on show any more, and what is on show no more is gone."""
         self.hearing.check(self.subject)
-        caught_up = began > self.world.troubled_until and self.world.caught_up()
+        vague_until = max(self.world.troubled_until, self.world.silent_until)
+        caught_up = began > vague_until and self.world.caught_up()
         self.past.heard(self.witness.heard())
         hidden = {key for key in self._newly_inferred(began) if self.past.never_ended(key)}
         stale = set()
