@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h: over rmem_max, for root
-SO_MEMINFO = 55
+SO_MEMINFO = 55  # asm-generic/socket.h: Linux 4.12
 PIDFD_GETFD = 438  # the same number on all architectures
 
 NETFILTER = 12  # the netlink protocol

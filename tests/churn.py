@@ -513,9 +513,8 @@ class World:
         """Go on until all that the kernel has sent is read."""
         began = time.monotonic()
         self.until(self.caught_up, "the end of the events")
-        gathered = (
-            time.monotonic() + 2 * source.EVENTS_GATHER
-        )  # what a killed listener left in its pipe is read by then
+        # What a killed listener left in its pipe is read by then.
+        gathered = time.monotonic() + 2 * source.EVENTS_GATHER
         self.until(lambda: time.monotonic() > gathered and self.caught_up(), "the end of the events")
         self.drained_at = began
         self.on_done()
