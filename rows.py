@@ -95,7 +95,8 @@ def _learn(table: FlowTable, mark: Mark) -> Iterator[None]:
 def _live(view: View, table: FlowTable) -> list[Flow]:
     """The flows that are there, or were when the pause began."""
     flows = [flow for flow in view.stock if flow.ended is None] if view.paused else list(table.live.values())
-    view.total = len(flows)
+    if view.kind.name != "nat":  # which counts its rows
+        view.total = len(flows)
     return flows
 
 
@@ -123,17 +124,17 @@ def _ranked(view: View, table: FlowTable) -> Generator[None, None, list[Flow]]:
 
 
 def _sift(view: View) -> Iterator[None]:
-    wanted, nat = view.predicate, view.kind.name == "nat"
-    view.total = 0 if nat else view.total
+    wanted, nat, translated = view.predicate, view.kind.name == "nat", 0
     if wanted is None and not nat:
         view.found = view.ranked
     else:
         for piece in _pieces(view.ranked, PIECE):
             if nat:
                 piece = [flow for flow in piece if flow.ends().nat]
-                view.total += len(piece)
+                translated += len(piece)
             view.found += filter(wanted, piece)
             yield
+    view.total = translated if nat else view.total  # not before it is the whole: a frame may come in between
     _show_found(view, whole=True)
 
 

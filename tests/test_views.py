@@ -269,6 +269,18 @@ def test_history_is_bounded() -> None:
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
+def test_nat_s_count_holds_while_it_is_counted_anew() -> None:
+    from rows import refresh
+
+    world = lan_world()
+    world.keys("6")
+    assert "NAT · 1 · " in shown(world)[2]
+    world.view.due = 0.0
+    refresh(world.view, world.table, world.now, lambda: True)
+    assert world.view.work is not None
+    assert "NAT · 1 · " in shown(world)[2]
+
+
 def test_the_tape_has_states_as_they_were_and_final_totals() -> None:
     world = World()
     feed(world.table, event("NEW", 1, state="SYN_SENT"), 101.0)
