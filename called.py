@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 
-from clean import clean
+from text import clean
 
 
 def called() -> str:

@@ -12,9 +12,9 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from clean import clean
 from parse import Splitter
 from problems import Problem, explain
+from text import clean
 
 # 550 lines of a listing: what parsing them takes for a moment is 0.4 MiB; 1 MiB at once would be 15 bytes a flow.
 READ_SIZE = 1 << 17

@@ -12,12 +12,11 @@ from typing import Any, Generic, TypeVar
 
 import ends
 import sortkeys
-from clean import clean
-from export import endpoint, size_text, span_text
 from fields import Context
 from flow import Flow
-from names import WITH_PORTS, service
+from names import WITH_PORTS
 from places import Place
+from text import clean, endpoint, service, size_text, span_text
 
 Row = TypeVar("Row")
 TELLING = 10  # the rank of the destination: where there is room for one column, it is this one

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clean import clean
+from text import clean
 
 if TYPE_CHECKING:
     from ends import Network

@@ -67,7 +67,7 @@ def _harmless() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        from clean import printable
+        from text import printable
 
         vars(error)["message"] = "\n".join(map(printable, error.message.split("\n")))
         raise
@@ -429,7 +429,7 @@ def _guarded(run: Callable[[], int]) -> int:
 
 
 def _fail(message: str) -> int:
-    from clean import clean
+    from text import clean
 
     with contextlib.suppress(OSError):  # standard error on a full disk
         click.echo(f"{PROGRAM}: {clean(message, 400)}", err=True)

@@ -18,13 +18,13 @@ from enum import Enum
 from typing import NamedTuple
 
 from child import STOP_PATIENCE, Child
-from clean import clean
 from flow import Flow
 from flows import id_in, key_of
 from parse import cut, kind_of, rest_of
 from problems import NOT_FOUND, NOT_PERMITTED, Problem, not_started
 from singleout import Refusal, Selection, selection
 from source import LISTING_GATHERS, SILENCE, Command
+from text import clean
 
 MOST = 10_000  # flows at once: 7 minutes where the table is small
 AT_A_TIME = 200  # flows to read before the keys have their turn: 10 ms

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ends
-from clean import clean
 from columns import nat_text, shown
-from export import endpoint, size_text, span_text
 from fields import Context
 from flow import Flow
 from flows import FlowTable
-from names import service
 from parse import Record, Tuple
+from text import clean, endpoint, service, size_text, span_text
 
 Line = tuple[str, str]
 

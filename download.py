@@ -21,8 +21,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import mmdb
 from called import called
-from clean import clean
 from memory import Memory, locked, open_memory, read_memory
+from text import clean
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse

@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
 import ends
-from clean import printable
 from fields import Context
 from flow import Flow
 from parse import Cut, Record, Tuple, kind_of, record, usual
 from places import Place
+from text import printable
 
 Item = dict[str, Any]
 
@@ -171,6 +171,8 @@ def _inside(item: Item) -> str:
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 _TUPLE_COLUMNS = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
+
+
 CSV_COLUMNS = (
     *("time", "event", "family", "protocol", "protocol_number", "state", "timeout", "flags"),
     *(f"original.{name}" for name in (*_TUPLE_COLUMNS, "zone_orig", "packets", "bytes")),
@@ -217,66 +219,3 @@ def _csv_cell(item: Item, column: str) -> str:
     if isinstance(value, list):
         return printable(",".join(map(str, value)))
     return printable(value) if isinstance(value, str) else str(value)
-
-
-# --- numbers for people -----------------------------------------------------------------------------------------------
-
-
-def size_text(number: float | None) -> str:
-    """At most five characters: 0, 999, 1.2k, 34M, 1.8G; "-" for unknown.
-
-    >>> [size_text(n) for n in (None, 0, 999, 1000, 12_345, 999_500, 18446744073709551615)]
-    ['-', '0', '999', '1.0k', '12k', '1.0M', '18E']
-    """
-    if number is None:
-        return "-"
-    if number < 999.5:
-        return f"{number:.0f}"
-    for unit in "kMGTPE":
-        number /= 1000
-        if number < 9.95:
-            return f"{number:.1f}{unit}"
-        if number < 999.5:
-            return f"{number:.0f}{unit}"
-    return f"{number / 1000:.0f}Z"
-
-
-def span_text(seconds: float | None) -> str:
-    """A duration in at most five characters: 5s, 59s, 12m, 3h12m would be six, so 3.2h, 5.0d, 120d.
-
-    >>> [span_text(s) for s in (None, 0.4, 59.9, 60, 3599, 3600, 432000, 99999999)]
-    ['-', '0s', '59s', '1m', '59m', '1.0h', '5.0d', '1157d']
-    """
-    if seconds is None:
-        return "-"
-    if seconds < 60:
-        return f"{int(seconds)}s"
-    if seconds < 3600:
-        return f"{int(seconds / 60)}m"
-    for length, unit in ((3600, "h"), (86400, "d")):
-        value = seconds / length
-        if value < 9.95:
-            return f"{value:.1f}{unit}"
-        if unit == "d" or value < 48:
-            return f"{value:.0f}{unit}"
-    raise AssertionError
-
-
-def endpoint(address: str, port: int | None, name: str | None = None) -> str:
-    """``192.0.2.1:443``, ``[2001:db8::1]:443``, ``192.0.2.1``; with a service's name for the port if given."""
-    if port is None:
-        return address
-    return f"[{address}]:{name or port}" if ":" in address else f"{address}:{name or port}"
-
-
-def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Callable[[int], bool]) -> str:
-    """Aligned columns, two blanks apart, nothing cut."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    out = []
-    for line in lines:
-        cells = [
-            cell.rjust(width) if right(i) else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths))
-        ]
-        out.append("  ".join(cells).rstrip())
-    return "\n".join(out) + "\n"

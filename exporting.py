@@ -6,7 +6,6 @@ import os
 import shlex
 from collections.abc import Iterator
 
-from clean import clean, printable
 from export import json_line
 from flow import Flow
 from flows import FlowTable
@@ -14,6 +13,7 @@ from grouping import Sum, item_of, key_of
 from singleout import Refusal, selection
 from snapshot import texts_of
 from source import Command
+from text import clean, printable
 from view import View, flow_of
 
 COPIED = 4000  # characters; terminals take at least so many

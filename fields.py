@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import ends
 from comparisons import SIZES, TIMES, compared
 from flow import Flow, Group
-from names import PROTOCOLS, STATES, WITH_PORTS, called, or_names, ports_of, service
+from names import PROTOCOLS, STATES, WITH_PORTS, called, or_names
 from parse import FLAGS
 from places import NOWHERE, Detail, Place
+from text import ports_of, service
 
 if TYPE_CHECKING:
     from relations import Mark

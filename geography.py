@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 
 import download
 from child import Child
-from clean import clean
 from geoip import GeoIP, own_folder
 from health import Base
 from places import NOWHERE, Detail, Place, text_of
+from text import clean
 
 REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms
 DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day

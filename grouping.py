@@ -14,8 +14,9 @@ from typing import Any
 
 from fields import Context
 from flow import IDLE, Counts, Flow
-from names import WITH_PORTS, service
+from names import WITH_PORTS
 from sortkeys import BYTES, matched, newest_texts
+from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 FEW = 3  # hosts of a service, countries of a host, that are named

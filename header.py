@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clean import clean
-from export import size_text
 from health import brief
 from notices import Notice, notices_of
-from scene import Glyphs, Scene
-from spans import Line, cells, clip, cut, length, spread
+from scene import Scene
+from text import Glyphs, Line, cells, clean, clip, length, shorten, size_text, spread
 
 
 def header(scene: Scene, width: int, height: int) -> list[Line]:
@@ -44,7 +42,7 @@ def _top_line(scene: Scene, width: int) -> Line:
         ]
     room = width - length(left) - length(right) - 3
     if room >= 8:
-        left.append((" " + cut(clean(scene.source), room, glyphs.cut), "plain"))
+        left.append((" " + shorten(clean(scene.source), room, glyphs.cut), "plain"))
     return spread(left, right, width)
 
 

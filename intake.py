@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from clean import clean
 from flow import Flow
 from flows import FlowTable
 from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics, Trouble
 from parse import EVENTS, Cut, cut, rest_of
 from problems import Problem
+from text import clean
 
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
 Report = Callable[[str, Flow, Cut, float], None]

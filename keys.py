@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clean import clean
 from flows import FlowTable
 from grouping import Sum
 from prompt import edit
 from relations import Mark
 from sumcolumns import happenings
+from text import clean
 from view import GEO_MODES, Came, Prompt, View
 from views import VIEWS
 

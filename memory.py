@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import mmdb
-from clean import clean
+from text import clean
 
 FILE = ".conntrack-monitor-geoip.json"
 KINDS = ("city", "asn")

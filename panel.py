@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from clean import clean
 from health import Row, panel
 from notices import notices_of
 from scene import Scene
-from spans import Line, cells, cut, pad, wrap
+from text import Line, cells, clean, pad, shorten, wrap
 
 BAR = 20  # cells
 
@@ -30,7 +29,7 @@ def notice_lines(scene: Scene, width: int) -> list[Line]:
 
 def _row_lines(scene: Scene, row: Row, room: int, width: int) -> list[Line]:
     mark, label = scene.glyphs.cut, clean(row.label)
-    start: Line = [(pad(cut(label, room, mark), room, False) + "  " if room else f"{label}: ", "dim")]
+    start: Line = [(pad(shorten(label, room, mark), room, False) + "  " if room else f"{label}: ", "dim")]
     if row.share is not None and width >= 80:
         full = round(max(0.0, min(row.share, 1.0)) * BAR)
         start += [(scene.glyphs.full * full, row.role), (scene.glyphs.empty * (BAR - full), "dim"), (" ", "plain")]

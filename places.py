@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from clean import clean
+from text import clean
 
 MAX_TEXT = 128  # characters; the longest AS names of real files have about 100
 

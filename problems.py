@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clean import clean
+from text import clean
 
 # Exit codes of the program.
 WELL, FAILED, USAGE, NOT_PERMITTED, NOT_FOUND = 0, 1, 2, 3, 4

@@ -25,9 +25,9 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from clean import clean
 from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics
 from parse import Splitter
+from text import clean
 
 FIRST_LINE = b"# conntrack-monitor recording 1\n"
 READ_SIZE = 1 << 18

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from clean import clean
 from columns import TELLING, Column, Shown, fit
 from details import details
 from flow import Flow
@@ -21,9 +20,9 @@ from notices import empty_reason
 from panel import panel_lines
 from places import Place
 from rows import row as shown_row
-from scene import Glyphs, Scene
-from spans import Line, Span, cells, clip, cut, cut_middle, length, pad, wrap
+from scene import Scene
 from sumcolumns import Happening, HappeningShown, SumShown
+from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
 from view import Prompt, Row, View, keep_in_sight
 from views import VIEWS
 from worldmap import Spot, world
@@ -53,7 +52,7 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     def fact(text: str, role: str = "plain") -> None:
         room = width - length(line) - 3
         if room >= min(8, cells(text)):
-            line.extend([(f" {glyphs.middle} ", "dim"), (cut(text, room, glyphs.cut), role)])
+            line.extend([(f" {glyphs.middle} ", "dim"), (shorten(text, room, glyphs.cut), role)])
 
     if view.overlay:
         if place:
@@ -132,7 +131,7 @@ def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
         while before and cells(before) > room - 1:
             before = before[1:]
         before = mark + before
-    rest = cut(after[1:], max(0, room - cells(before)), mark)
+    rest = shorten(after[1:], max(0, room - cells(before)), mark)
     return [
         (head, "key"),
         (before, "plain"),
@@ -331,7 +330,7 @@ def _row(telling: _Telling, row: Row, columns: Sequence[tuple[Column[Any], int]]
         text = column.cell(shown)
         if column.brief is not None and cells(text) > size:
             text = column.brief(shown)
-        text = cut_middle(text, size, mark) if column.middle else cut(text, size, mark)
+        text = shorten_middle(text, size, mark) if column.middle else shorten(text, size, mark)
         if line:
             line.append((" ", base))
         line.append((pad(text, size, column.right), _role(column.key, text, base)))

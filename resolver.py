@@ -18,7 +18,7 @@ from typing import Any
 
 import ends
 import ptr
-from clean import clean
+from text import clean
 
 HOSTS, RESOLV = "/etc/hosts", "/etc/resolv.conf"
 MOST_BYTES = 1 << 20  # of such a file: 30,000 lines

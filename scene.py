@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flows import FlowTable
 from health import Base, Shares
 from intake import Status
+from text import UNICODE, Glyphs
 from view import View
 
 # What a role means is the palette's: screen.py makes one for the terminal at hand.
@@ -15,26 +16,6 @@ ROLES = (
     *("plain", "dim", "accent", "good", "warn", "bad", "head", "title", "selected", "key", "new", "closed", "nat"),
     "cursor",
 )
-
-
-@dataclass(frozen=True)
-class Glyphs:
-    """The characters beyond ASCII, and what stands for them where the terminal has none."""
-
-    dot: str = "●"
-    full: str = "█"
-    empty: str = "░"
-    cut: str = "…"
-    falling: str = "↓"
-    rising: str = "↑"
-    rule: str = "─"
-    middle: str = "·"
-    bar: str = "▏"
-    spark: str = "▁▂▃▄▅▆▇█"
-    ascii: bool = False
-
-
-ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "_.-=+*%#", ascii=True)
 
 
 @dataclass(frozen=True)
@@ -46,7 +27,7 @@ class Scene:
     status: Status
     source: str
     live: bool
-    glyphs: Glyphs = Glyphs()
+    glyphs: Glyphs = UNICODE
     shares: Shares | None = None  # who fills the table, as counted last
     databases: Sequence[Base] = ()  # those in use
 

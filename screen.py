@@ -26,8 +26,7 @@ os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
 import blessed
 from blessed._capabilities import TermcapResponse
 
-from scene import ASCII, Glyphs
-from spans import Line, cells
+from text import ASCII, Glyphs, Line, cells
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J"
 LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"

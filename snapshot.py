@@ -8,6 +8,7 @@ from operator import is_
 from typing import Any
 
 import export
+import text
 from columns import shown
 from fields import Context
 from flow import Flow
@@ -112,4 +113,4 @@ class Snapshot:
             else:
                 cells = SumShown(row, context.where, context.name, "#", "")
             lines.append([column.cell(cells) for column in columns])
-        return export.text_table([column.title for column in columns], lines, lambda i: columns[i].right)
+        return text.text_table([column.title for column in columns], lines, lambda i: columns[i].right)

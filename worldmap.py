@@ -14,8 +14,7 @@ from math import inf
 from typing import NamedTuple
 
 import land
-from clean import clean
-from spans import Line, cells, cut
+from text import Line, cells, clean, shorten
 
 
 class Spot(NamedTuple):
@@ -105,7 +104,7 @@ def _chosen(at: int, label: str, width: int, ascii_only: bool) -> _Piece:
     mark, role = CHOSEN[ascii_only], CHOSEN[2]
     after, before = max(0, width - at - 2), max(0, at - 1)
     rightward = cells(label) <= after or (cells(label) > before and after >= before)
-    shown = cut(label, after if rightward else before, "~" if ascii_only else "…")
+    shown = shorten(label, after if rightward else before, "~" if ascii_only else "…")
     if not shown:
         return at, 1, mark, role
     used = cells(shown)

@@ -18,6 +18,7 @@ from flow import Flow
 from flows import FlowTable
 from parse import EVENTS, cut, record
 from places import Place
+from text import size_text, span_text
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
@@ -155,7 +156,7 @@ def test_csv_cells_carry_no_control_characters(name: str) -> None:
 
 @given(st.integers(0, 2**64 - 1))
 def test_sizes_fit_their_column_and_are_right(number: int) -> None:
-    text = export.size_text(number)
+    text = size_text(number)
     assert len(text) <= 4
     digits = text.rstrip("kMGTPEZ")
     factor = 1000 ** " kMGTPEZ".index(text[len(digits) :] or " ")
@@ -164,7 +165,7 @@ def test_sizes_fit_their_column_and_are_right(number: int) -> None:
 
 @given(st.floats(0, 4e9))
 def test_spans_fit_their_column_and_are_right(seconds: float) -> None:
-    text = export.span_text(seconds)
+    text = span_text(seconds)
     assert len(text) <= 6
     length = {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1]]
     assert float(text[:-1]) * length <= seconds * 1.06 + 1

@@ -34,9 +34,10 @@ from problems import explain, not_started
 from recording import Replay
 from render import frame
 from rows import refresh
-from scene import ASCII, ROLES, Glyphs, Scene
+from scene import ROLES, Scene
 from screen import BEGIN, END, ENTER, Screen
 from snapshot import Snapshot
+from text import ASCII, Glyphs
 from view import View
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,

@@ -18,8 +18,8 @@ from header import sparkline
 from keys import BINDINGS, press
 from problems import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
 from render import frame
-from scene import ASCII, ROLES
-from spans import cut, cut_middle, wrap
+from scene import ROLES
+from text import ASCII, shorten, shorten_middle, wrap
 
 LONG = "2001:db8:1111:2222:3333:4444:5555:6666"
 
@@ -99,7 +99,7 @@ def test_an_address_that_is_cut_is_no_address_and_its_port_is_whole(
     address: str, port: int, width: int, mark: str
 ) -> None:
     for text, tail in ((f"[{address}]:{port}" if ":" in address else f"{address}:{port}", f":{port}"), (address, "")):
-        shorter = cut_middle(text, width, mark)
+        shorter = shorten_middle(text, width, mark)
         assert len(shorter) <= width
         if len(text) <= width:
             assert shorter == text
@@ -113,7 +113,7 @@ def test_an_address_that_is_cut_is_no_address_and_its_port_is_whole(
 
 @given(st.text(st.sampled_from("ab漢字e\u0301 "), max_size=30), st.integers(0, 20))
 def test_cut_text_fits_and_says_that_it_is_cut(text: str, width: int) -> None:
-    shorter = cut(text, width)
+    shorter = shorten(text, width)
     assert wcswidth(shorter) <= width
     if shorter != text:
         assert shorter[-1:] == "…" or width == 0
@@ -571,7 +571,7 @@ def test_ascii_terminals_get_ascii() -> None:
 
 @given(st.lists(st.floats(0, 1e9), max_size=60))
 def test_sparklines_have_a_character_a_value_and_keep_their_order(values: list[float]) -> None:
-    from scene import Glyphs
+    from text import Glyphs
 
     glyphs = Glyphs()
     line_ = sparkline(values, glyphs)

@@ -23,9 +23,9 @@ from worlds import World, line, worlds
 
 import screen as module
 from render import frame
-from scene import ASCII, ROLES, Glyphs
+from scene import ROLES
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
-from spans import Line, cells, clip
+from text import ASCII, Glyphs, Line, cells, clip
 
 UTF8 = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
 

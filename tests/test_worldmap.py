@@ -20,9 +20,8 @@ import make_land
 
 import land
 import worldmap
-from clean import clean
 from scene import ROLES
-from spans import Line, cells, length
+from text import Line, cells, clean, length
 from worldmap import CHOSEN, HEAVY, LIGHT, MIDDLE, Spot, cell_of, shore, world
 
 ROOT = Path(__file__).parent.parent

@@ -14,8 +14,8 @@ from keys import BINDINGS, press
 from parse import cut
 from places import Place
 from rows import refresh
-from scene import Glyphs, Scene
-from spans import Line, cells
+from scene import Scene
+from text import Glyphs, Line, cells
 from view import View
 
 
