@@ -14,7 +14,7 @@ import ends
 import sortkeys
 from fields import Context
 from flow import Flow
-from names import WITH_PORTS
+from parse import WITH_PORTS
 from places import Place
 from text import clean, endpoint, service, size_text, span_text
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from child import STOP_PATIENCE, Child
 from flow import Flow
 from flows import id_in, key_of
-from parse import cut, kind_of, rest_of
+from parse import kind_of, split_lines, tail_of
 from problems import NOT_FOUND, NOT_PERMITTED, Problem, not_started
 from singleout import Refusal, Selection, selection
 from source import LISTING_GATHERS, SILENCE, Command
@@ -178,8 +178,8 @@ class Deletion:
 
     def _listed(self, data: bytes) -> None:
         """Lines of -L: which of the wanted flows are there, under their own ids?"""
-        for row in cut(data)[0]:
-            rest = rest_of(row)
+        for row in split_lines(data)[0]:
+            rest = tail_of(row)
             target = self._wanted.get(key_of(b"%d " % kind_of(row[2]).number, row[5], rest))
             if target and target.selection.id == id_in(rest):
                 self._found.append(target)
@@ -198,7 +198,7 @@ class Deletion:
             self._unknown += problem.code not in (NOT_PERMITTED, NOT_FOUND)  # those did nothing
             self._fail(problem)
             return
-        names = [f"--id={id_in(rest_of(row))}" for row in cut(child.answer.encode("latin-1"))[0]]
+        names = [f"--id={id_in(tail_of(row))}" for row in split_lines(child.answer.encode("latin-1"))[0]]
         mine = child.argv[-1]
         self.deleted += len(names)
         self.gone += mine not in names

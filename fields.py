@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import ends
 from comparisons import SIZES, TIMES, compared
 from flow import Flow, Group
-from names import PROTOCOLS, STATES, WITH_PORTS, called, or_names
-from parse import FLAGS
+from names import called, or_names
+from parse import FLAGS, PROTOCOLS, STATES, WITH_PORTS
 from places import NOWHERE, Detail, Place
 from text import ports_of, service
 

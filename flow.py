@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 import ends
-from parse import Cut, Kind, Record, is_turned, record, uncut, whole
+from parse import Kind, Parts, Record, is_turned, join_parts, record, with_reply
 
 
 class Counts(NamedTuple):
@@ -163,7 +163,7 @@ class Flow:
         return sport, dport.partition(b" ")[0]
 
     @property
-    def row(self) -> Cut:
+    def row(self) -> Parts:
         """The newest line about this flow, as the parser cuts it."""
         return self._row(self.rest)
 
@@ -172,10 +172,10 @@ class Flow:
         _, _, head, timeout, state, original, *rest = self.row
         return b"".join((head, timeout, state, original, *rest[4:])).decode("utf-8", "replace")
 
-    def _row(self, rest: bytes) -> Cut:
+    def _row(self, rest: bytes) -> Parts:
         timeout = b"" if self.timeout is None else b"%d " % self.timeout
         state = b"" if self.state is None else self.state.encode() + b" "
-        return uncut(b"", b"", _head(self.kind), timeout, state, self.original, whole(self.original, rest))
+        return join_parts(b"", b"", _head(self.kind), timeout, state, self.original, with_reply(self.original, rest))
 
     def record(self) -> Record:
         """All that is known: the newest line, and what only the last listing said (counters, use, helper...)."""

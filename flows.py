@@ -22,7 +22,7 @@ from itertools import islice
 
 import ends
 from flow import BORN, FOUND, IDLE, RESTING, Counts, Flow, Group, Sight, counts_in, settled, told
-from parse import EVENTS, Cut, kind_of, rest_of
+from parse import EVENTS, Parts, kind_of, tail_of
 
 # The kernel's default maximum is 262,144; four times that bounds a recording that only ever opens flows.
 MAX_LIVE = 1_048_576
@@ -85,13 +85,13 @@ class FlowTable:
             self._groups[head + state] = group
         return group
 
-    def find(self, row: Cut) -> Flow | None:
+    def find(self, row: Parts) -> Flow | None:
         """The live flow that a line is about."""
-        return self.live.get(key_of(self._group(row[2], row[4]).prefix, row[5], rest_of(row)))
+        return self.live.get(key_of(self._group(row[2], row[4]).prefix, row[5], tail_of(row)))
 
-    def event(self, row: Cut, now: float) -> Flow:
+    def event(self, row: Parts, now: float) -> Flow:
         """Take in one event; returns the flow it is about, as it is afterwards."""
-        tag, state, rest = row[1], row[4], rest_of(row)
+        tag, state, rest = row[1], row[4], tail_of(row)
         group = self._group(row[2], state)
         key = key_of(group.prefix, row[5], rest)
         name = EVENTS.get(tag, "update")
@@ -120,8 +120,8 @@ class FlowTable:
             return True
         return name == "new" and (flow.exact or flow.born < self._began)
 
-    def _destroy(self, flow: Flow | None, key: bytes, group: Group, row: Cut, now: float) -> Flow:
-        timeout, state, rest = row[3], row[4], rest_of(row)
+    def _destroy(self, flow: Flow | None, key: bytes, group: Group, row: Parts, now: float) -> Flow:
+        timeout, state, rest = row[3], row[4], tail_of(row)
         if self.listing:
             self._gone.add(key)
         if flow is not None and _differ(flow.rest, rest):
@@ -153,9 +153,9 @@ class FlowTable:
         self._gone.clear()
         self._counters_seen = False
 
-    def listed(self, row: Cut, now: float) -> Flow | None:
+    def listed(self, row: Parts, now: float) -> Flow | None:
         """Take in one line of a listing; returns the flow if only this listing knew of it."""
-        state, rest = row[4], rest_of(row)
+        state, rest = row[4], tail_of(row)
         group = self._group(row[2], state)
         key = key_of(group.prefix, row[5], rest)
         if key in self._gone:
@@ -178,7 +178,7 @@ class FlowTable:
         self._stamp(flow, group if state else flow.group, row[3], now)
         return found
 
-    def listed_all(self, rows: Iterable[Cut], now: float) -> None:
+    def listed_all(self, rows: Iterable[Parts], now: float) -> None:
         """What ``listed`` does, for all lines of a block (events among them, too), three times as fast.
 
         The two short ways are those of almost all lines: a flow never seen before, and one of which nothing is new but

@@ -14,7 +14,7 @@ from typing import Any
 
 from fields import Context
 from flow import IDLE, Counts, Flow
-from names import WITH_PORTS
+from parse import WITH_PORTS
 from sortkeys import BYTES, matched, newest_texts
 from text import service
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from flow import Flow
 from flows import FlowTable
 from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics, Trouble
-from parse import EVENTS, Cut, cut, rest_of
+from parse import EVENTS, Parts, split_lines, tail_of
 from problems import Problem
 from text import clean
 
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
-Report = Callable[[str, Flow, Cut, float], None]
+Report = Callable[[str, Flow, Parts, float], None]
 
 MINUTE = 60.0  # seconds that "now" means where something is counted
 FILL_EVERY = 2.0  # seconds between two counts that are kept: a recording of facts at 10 Hz must not shorten the minute
@@ -146,7 +146,7 @@ class Intake:
             status.ended = True
 
     def _take_block(self, block: Block) -> None:
-        rows, rejects = cut(block.data, self._last)
+        rows, rejects = split_lines(block.data, self._last)
         if not block.events:
             self._rows += len(rows)
             self._junk += len(rejects)
@@ -155,13 +155,13 @@ class Intake:
             self.status.first_reject = self.status.first_reject or reject_text(rejects[0])
         if rows:
             self.status.began = self.status.understood = True
-            self._last = rest_of(rows[-1])
+            self._last = tail_of(rows[-1])
         if block.at is not None and self.report is None:
             self.table.listed_all(rows, block.at)  # the fast way: nobody wants to hear of each line
         else:
             self._apply_each(rows, block.at)
 
-    def _apply_each(self, rows: list[Cut], at: float | None) -> None:
+    def _apply_each(self, rows: list[Parts], at: float | None) -> None:
         for row in rows:
             now = self._time(row[0]) if at is None else at
             if row[1]:

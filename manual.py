@@ -11,7 +11,6 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 import columns
-import names
 import parse
 from keys import BINDINGS
 
@@ -77,8 +76,8 @@ def offer(what: str, incomplete: str) -> list[CompletionItem]:
     if what == "file":
         return [CompletionItem(incomplete, type="file")]
     words = {
-        "protocol": sorted(names.PROTOCOLS),
-        "state": sorted({*names.STATES, *parse.FLAGS}),
+        "protocol": sorted(parse.PROTOCOLS),
+        "state": sorted({*parse.STATES, *parse.FLAGS}),
         "sort": list(columns.SORTS),
     }[what]
     return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]

@@ -19,13 +19,66 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+_TCP_STATES = "NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2 LISTEN"
+
+
+_SCTP_STATES = (
+    "CLOSED COOKIE_WAIT COOKIE_ECHOED SHUTDOWN_SENT SHUTDOWN_RECD SHUTDOWN_ACK_SENT HEARTBEAT_SENT HEARTBEAT_ACKED"
+)
+
+
+_DCCP_STATES = "REQUEST RESPOND PARTOPEN OPEN CLOSEREQ CLOSING TIMEWAIT IGNORE INVALID"
+
+
+STATES = frozenset(f"{_TCP_STATES} {_SCTP_STATES} {_DCCP_STATES}".split())
+
+
+PROTOCOLS = {
+    "icmp": 1,
+    "igmp": 2,
+    "ipip": 4,
+    "tcp": 6,
+    "egp": 8,
+    "udp": 17,
+    "dccp": 33,
+    "ipv6": 41,
+    "rsvp": 46,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "icmpv6": 58,
+    "ipv6-icmp": 58,
+    "eigrp": 88,
+    "ospf": 89,
+    "pim": 103,
+    "vrrp": 112,
+    "l2tp": 115,
+    "sctp": 132,
+    "udplite": 136,
+}
+
+
+WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # tcp, udp, dccp, sctp, udplite
+
+
+# The protocols whose name conntrack 1.4.5 and later take after -p without looking into /etc/protocols.
+PUSHED_DOWN = ("tcp", "udp", "udplite", "icmp", "icmpv6", "sctp", "dccp", "gre")
+
+
 # A dump line is cut at 4,095 bytes and an event at 1,023 plus the program's name (libnetfilter_conntrack), so a longer
 # "line" is not conntrack's; 64 KiB keeps a stream without any newline from filling memory.
 MAX_LINE = 65_536
+
+
 SHORTEST = 30  # no line with two pairs of addresses is; 1 MiB of "y" would take 0.6 s to be refused, not 0.2
 
+
 FAMILIES = {"2": "ipv4", "10": "ipv6"}
+
+
 FLAGS = ("UNREPLIED", "ASSURED", "OFFLOAD", "HW_OFFLOAD")
+
+
 EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy"}
 
 
@@ -41,7 +94,7 @@ EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy
 #   turned    b"=" where the reply tuple is the original turned round (no NAT): then it stands for that tuple
 #   after     the reply tuple, unless ``turned``, and all that follows
 # A plain tuple, because making 262,144 named ones costs half as much again as cutting the lines.
-Cut = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+Parts = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
 
 
 class Kind(NamedTuple):
@@ -104,25 +157,39 @@ class Record:
 
 # The lengths are bounded so that no line, however hostile, costs more than a walk through it.
 _WORD = rb"[a-z0-9-]{1,16} {1,8}\d{1,5} "
+
+
 _ADDRESS = rb"[0-9a-fA-F:.]{2,45}"
+
+
 _ORIGINAL = (
     rb"(src=(" + _ADDRESS + rb") dst=(" + _ADDRESS + rb") (?:sport=(\d{1,5}) dport=(\d{1,5}) "
     rb"|type=\d{1,3} code=\d{1,3} id=\d{1,5} |srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8} )?)"
 )
+
+
 _BEFORE = rb"(?:zone-orig=\d{1,5} )?(?:packets=\d{1,20} bytes=\d{1,20} )?(?:\[UNREPLIED\] )?"
+
+
 # Most flows have no NAT. Not to keep their reply tuple saves 48 bytes a flow of 450.
 _REPLY = rb"(?:src(=)\8 dst=\7 sport=\10 dport=\9(?= |$)|(?=src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb"(?: |$)))"
+
+
 _LINE = re.compile(
     rb"^(\[\d{1,12}\.\d{1,6}\]\t)?( {4}\[NEW\] | \[UPDATE\] |\[DESTROY\] )?"
     rb"((?:" + _WORD + rb")?" + _WORD + rb")(\d{1,10} )?([A-Z][A-Z0-9_]{0,31} )?"
     rb"" + _ORIGINAL + rb"(" + _BEFORE + rb")" + _REPLY + rb"([^\n]*)$",
     re.MULTILINE,
 )
+
+
 _TURNED = re.compile(_BEFORE + rb"(=)(?= |$)")
+
+
 _TURN = re.compile(rb"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) ")
 
 
-def rest_of(row: Cut) -> bytes:
+def tail_of(row: Parts) -> bytes:
     """All that a row says behind the original tuple, b"=" standing for a reply that is the original turned round.
 
     >>> line = b"udp 17 src=10.0.0.1 dst=192.0.2.1 sport=1 dport=2 src=192.0.2.1 dst=10.0.0.1 sport=2 dport=1 use=1\\n"
@@ -138,7 +205,7 @@ def is_turned(rest: bytes) -> bool:
     return _TURNED.match(rest) is not None
 
 
-def whole(original: bytes, rest: bytes) -> bytes:
+def with_reply(original: bytes, rest: bytes) -> bytes:
     """``rest`` with the reply tuple as it was printed."""
     turned, ends = _TURNED.match(rest), _TURN.match(original)
     if turned is None or ends is None:
@@ -199,7 +266,7 @@ class Splitter:
         return left
 
 
-def cut(block: bytes, before: bytes = b"") -> tuple[list[Cut], list[bytes]]:
+def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[bytes]]:
     """Cut a block of lines into rows, and return the lines that are none (the rejects) beside them.
 
     Blank lines are neither. An unterminated last line is taken only if it looks whole, for of a line that was cut off
@@ -212,7 +279,7 @@ def cut(block: bytes, before: bytes = b"") -> tuple[list[Cut], list[bytes]]:
     whole = block.endswith(b"\n")
     if whole and len(found) == block.count(b"\n"):
         return found, []
-    rows: list[Cut] = []
+    rows: list[Parts] = []
     rejects: list[bytes] = []
     lines = block.split(b"\n")
     for number, line in enumerate(lines):
@@ -221,9 +288,9 @@ def cut(block: bytes, before: bytes = b"") -> tuple[list[Cut], list[bytes]]:
         if len(line) < SHORTEST:
             row = None
         elif whole or number < len(lines) - 1:
-            row = _cut_line(line)
+            row = _split_line(line)
         else:
-            row = _cut_last(line, rest_of(rows[-1]) if rows else before)
+            row = _split_last(line, tail_of(rows[-1]) if rows else before)
         if row is None:
             rejects.append(line[:200])
         else:
@@ -231,19 +298,19 @@ def cut(block: bytes, before: bytes = b"") -> tuple[list[Cut], list[bytes]]:
     return rows, rejects
 
 
-def _cut_line(line: bytes) -> Cut | None:
+def _split_line(line: bytes) -> Parts | None:
     if len(line) > MAX_LINE:
         return None
-    found: list[Cut] = _LINE.findall(line)
-    return found[0] if found else _cut_odd(line)
+    found: list[Parts] = _LINE.findall(line)
+    return found[0] if found else _split_odd(line)
 
 
 _LAST_NUMBER = re.compile(rb" (use|id)=\d+$")
 
 
-def _cut_last(line: bytes, before: bytes) -> Cut | None:
+def _split_last(line: bytes, before: bytes) -> Parts | None:
     """Cut a line that has no newline, if it looks whole beside the line before it."""
-    found: list[Cut] = _LINE.findall(line) if len(line) <= MAX_LINE else []
+    found: list[Parts] = _LINE.findall(line) if len(line) <= MAX_LINE else []
     if not found or line.endswith(b" ") or _unknown_words(found[0][12]):
         return None
     usual, here = _LAST_NUMBER.search(before), _LAST_NUMBER.search(line)
@@ -253,10 +320,12 @@ def _cut_last(line: bytes, before: bytes) -> Cut | None:
 
 
 _PREFIX = re.compile(rb"(\[\d{1,12}\.[\d ]{1,6}\]\t)? *(\[(?:NEW|UPDATE|DESTROY)\])? *")
+
+
 _EVENT_BY_TAG = {tag.strip(): tag for tag in EVENTS}
 
 
-def _cut_odd(line: bytes) -> Cut | None:
+def _split_odd(line: bytes) -> Parts | None:
     """Cut a line that holds words the grammar does not name, by its tuples: the slow way round."""
     match = _PREFIX.match(line)
     assert match  # every part of it may be empty
@@ -267,9 +336,9 @@ def _cut_odd(line: bytes) -> Cut | None:
     second = body.find(b" src=", first + 4, user if user >= 0 else len(body))
     if first < 0 or second < 0 or (first and body[first - 1 : first] != b" "):
         return None
-    head = _head(body[:first].split())
-    original = _tuple_text(body[first:second])
-    reply = _tuple_text(body[second + 1 : user if user >= 0 else len(body)])
+    head = _read_head(body[:first].split())
+    original = _tuple_words(body[first:second])
+    reply = _tuple_words(body[second + 1 : user if user >= 0 else len(body)])
     if head is None or original is None or reply is None:
         return None
     kind, timeout, state = head
@@ -277,15 +346,17 @@ def _cut_odd(line: bytes) -> Cut | None:
     known = {b"=", *original.split()}  # a "=" of somebody else's would stand for a tuple
     between = b"".join(b" " + word for word in middle.split() if word not in known).strip()
     rest = (between + b" " if between else b"") + body[second + 1 :]
-    return uncut(stamp, _EVENT_BY_TAG.get(tag or b"", b""), kind, timeout, state, original, rest)
+    return join_parts(stamp, _EVENT_BY_TAG.get(tag or b"", b""), kind, timeout, state, original, rest)
 
 
-def uncut(stamp: bytes, event: bytes, head: bytes, timeout: bytes, state: bytes, original: bytes, rest: bytes) -> Cut:
+def join_parts(
+    stamp: bytes, event: bytes, head: bytes, timeout: bytes, state: bytes, original: bytes, rest: bytes
+) -> Parts:
     """A row whose text behind the original tuple is as printed."""
     return stamp, event, head, timeout, state, original, b"", b"", b"", b"", b"", b"", rest
 
 
-def _head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
+def _read_head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
     """Family and protocol, timeout and state among the words before the first tuple."""
     if len(words) < 2 or not re.fullmatch(rb"\d{1,5}", words[1]):
         return None
@@ -308,6 +379,8 @@ def _head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
 _TUPLE_WORD = re.compile(
     rb"(?<!\S)(?:(?:src|dst)=[0-9a-fA-F:.]{2,45}|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
 )
+
+
 _TUPLE_NAMES = (
     (b"src", b"dst", b"sport", b"dport"),
     (b"src", b"dst", b"type", b"code", b"id"),
@@ -316,7 +389,7 @@ _TUPLE_NAMES = (
 )
 
 
-def _tuple_text(text: bytes) -> bytes | None:
+def _tuple_words(text: bytes) -> bytes | None:
     """The words of a tuple out of a text that may hold others, as conntrack prints them, with a blank behind."""
     words: dict[bytes, bytes] = {}
     for match in _TUPLE_WORD.findall(text):
@@ -336,12 +409,20 @@ def _unknown_words(rest: bytes) -> bool:
 # --- the second level -------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"\[[a-z]+=[^\]]*\]|[^ ]+")
+
+
 _KNOWN_WORD = re.compile(
     r"(?:src|dst)=[0-9a-fA-F:.]+|(?:sport|dport|type|code|id|zone-orig|zone-reply|packets|bytes|mark|secmark|zone|delta-time|use)=\d+"
     r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]|\[(?:start|stop)=[^\]]*\]"
 )
+
+
 _SECCTX = re.compile(r" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d|labels)|$)")
+
+
 _USER = re.compile(r" \[USERSPACE\](?: portid=(\d{1,10}))?(?: progname=(.*))?$", re.DOTALL)
+
+
 _NUMBERS = {
     "mark": "mark",
     "secmark": "secmark",
@@ -349,6 +430,8 @@ _NUMBERS = {
     "delta-time": "delta_time",
     "use": "use",
 }
+
+
 _TUPLE_NUMBERS = {
     "sport": "sport",
     "dport": "dport",
@@ -359,7 +442,11 @@ _TUPLE_NUMBERS = {
     "zone-orig": "zone",
     "zone-reply": "zone",
 }
+
+
 _TUPLE_TEXTS = {"src", "dst", "srckey", "dstkey"}
+
+
 _ADDRESS_OR_KEY = re.compile(r"[0-9a-fA-F:.x]{2,45}")  # no escape sequence that a recording has in its place
 
 
@@ -378,19 +465,23 @@ def kind_of(head: bytes) -> Kind:
     return Kind("", words[0], int(words[1]))
 
 
-def record(row: Cut) -> Record:
+def record(row: Parts) -> Record:
     """Read everything a row says. Words that the grammar does not name are skipped."""
     return _usual(row) or _any(row)
 
 
 _COUNTS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"
+
+
 _USUAL_BEFORE = re.compile(rb"(?:" + _COUNTS + rb" )?(\[UNREPLIED\] )?")
+
+
 _USUAL_AFTER = re.compile(
     rb"(?: " + _COUNTS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
 )
 
 
-def usual(row: Cut) -> tuple[bytes | None, ...] | None:
+def usual(row: Parts) -> tuple[bytes | None, ...] | None:
     """The words of a row without NAT and rare words; None for any other.
 
     Packets and bytes there, [UNREPLIED]; packets and bytes back, [ASSURED], mark, use, id; None where not printed.
@@ -401,7 +492,7 @@ def usual(row: Cut) -> tuple[bytes | None, ...] | None:
     return None if first is None or second is None else first.groups() + second.groups()
 
 
-def _usual(row: Cut) -> Record | None:
+def _usual(row: Parts) -> Record | None:
     """Read a usual row, in a third of the time."""
     words = usual(row)
     if words is None:
@@ -428,10 +519,10 @@ def _optional(digits: bytes | None) -> int | None:
     return int(digits) if digits else None
 
 
-def _any(row: Cut) -> Record:
+def _any(row: Parts) -> Record:
     """Read any row, word by word."""
     stamp, event, head, timeout, state, original = row[:6]
-    rest = whole(original, rest_of(row))
+    rest = with_reply(original, tail_of(row))
     out = Record(
         kind_of(head),
         Tuple(),
@@ -451,7 +542,7 @@ def _take_free_texts(out: Record, text: str) -> str:
     at = text.find(" [USERSPACE]")
     if at >= 0:
         if match := _USER.match(text, at):
-            out.portid = _number(match.group(1))
+            out.portid = _decimal(match.group(1))
             out.progname = match.group(2)
         text = text[:at]
     at = text.find(" labels")
@@ -479,21 +570,21 @@ def _take_words(out: Record, text: str) -> None:
             if not getattr(side, name) and (match := _ADDRESS_OR_KEY.match(value)):
                 setattr(side, name, match.group())
         elif name in _TUPLE_NUMBERS:
-            setattr(side, _TUPLE_NUMBERS[name], _number(value))
+            setattr(side, _TUPLE_NUMBERS[name], _decimal(value))
         elif name in _NUMBERS:
-            setattr(out, _NUMBERS[name], _number(value))
+            setattr(out, _NUMBERS[name], _decimal(value))
         elif name == "id":
             # An ICMP tuple's id stands right behind its code; the flow's own comes after both tuples.
             if side.code is not None and side.icmp_id is None:
-                side.icmp_id = _number(value)
+                side.icmp_id = _decimal(value)
             else:
-                out.id = _number(value)
+                out.id = _decimal(value)
         elif name == "helper":
             out.helper = value
         elif name in ("[start", "[stop"):
             setattr(out, name[1:], value[:-1])
 
 
-def _number(text: str | None) -> int | None:
+def _decimal(text: str | None) -> int | None:
     """A decimal of at most 20 digits (an u64), or None."""
     return int(text) if text and len(text) <= 20 and text.isdecimal() and text.isascii() else None

@@ -19,8 +19,7 @@ import re
 from typing import NamedTuple
 
 from flow import Flow
-from names import PROTOCOLS, PUSHED_DOWN, WITH_PORTS
-from parse import Record, Tuple
+from parse import PROTOCOLS, PUSHED_DOWN, WITH_PORTS, Record, Tuple
 
 _NAMES = {PROTOCOLS[name]: name for name in PUSHED_DOWN}
 _ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")  # no network, no scope, no dash in front

@@ -19,7 +19,7 @@ from typing import Protocol
 import host
 from child import STOP_PATIENCE, Child
 from items import Block, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics, Trouble
-from names import PROTOCOLS, PUSHED_DOWN
+from parse import PROTOCOLS, PUSHED_DOWN
 from problems import Problem, is_loss, not_started
 
 # Reads of events (10 ms of work, or as long as lines take that nobody understands) before the others and the keys have

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import export
 from flow import Flow
 from items import Block, Item, ListingEnded, Lost, Trouble
-from parse import Cut, record
+from parse import Parts, record
 from problems import WELL
 from runner import FRAME, Runner, say
 
@@ -89,7 +89,7 @@ class Stream(Runner):
         for block in held:
             self.take(block)
 
-    def _report(self, event: str, flow: Flow, row: Cut, now: float) -> None:
+    def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
         context = self.wishes.context
         context.now = now
         if self._wanted is None or self._wanted(flow):
@@ -97,7 +97,7 @@ class Stream(Runner):
             if len(self._out) >= 500:
                 self._flush()
 
-    def _line_of(self, row: Cut, flow: Flow, event: str, time: str | None) -> str:
+    def _line_of(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
         if self.wishes.format == "json":
             return export.json_event(row, flow, self.wishes.context, event, time)
         return self._line(export.item_of(record(row), flow, self.wishes.context, event, time))

@@ -9,7 +9,7 @@ import sumcolumns
 from columns import BY_KEY as OF_FLOWS
 from columns import COLUMNS, Column, Shown, end_text, nat_kind, rate_text
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping
-from names import WITH_PORTS
+from parse import WITH_PORTS
 from text import endpoint
 
 

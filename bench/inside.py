@@ -16,7 +16,7 @@ from fields import Context
 from flows import FlowTable
 from geography import Geography, Plan
 from intake import Status
-from parse import Splitter, cut
+from parse import Splitter, split_lines
 from render import frame
 from rows import refresh
 from scene import Scene
@@ -44,7 +44,7 @@ def _apply(data: bytes, table: FlowTable, now: float) -> float:
     table.begin_listing(now)
     splitter = Splitter()
     for at in range(0, len(data), READ):
-        rows, _rejects = cut(splitter.feed(data[at : at + READ]))
+        rows, _rejects = split_lines(splitter.feed(data[at : at + READ]))
         table.listed_all(rows, now)
     table.end_listing(True, now)
     return time.perf_counter() - start
@@ -73,7 +73,7 @@ def _frames(geo: Geography) -> tuple[float, int]:
     for i in range(10_000):
         address = f"{20 + i % 40}.{i // 40 % 250}.{i // 10_000}.{i % 250 + 1}"
         there, back = f"src=10.0.0.1 dst={address} sport=1 dport=443", f"src={address} dst=10.0.0.1 sport=443 dport=1"
-        table.listed(cut(f"tcp      6 100 ESTABLISHED {there} {back}\n".encode())[0][0], 0.0)
+        table.listed(split_lines(f"tcp      6 100 ESTABLISHED {there} {back}\n".encode())[0][0], 0.0)
     table.end_listing(True, 0.0)
     longest, frames = 0.0, 0
     while frames == 0 or geo.short:
@@ -97,14 +97,14 @@ def churn(events: int) -> tuple[int, int]:
         lines = [_line("    [NEW] ", n, 30, "[UNREPLIED] ", "") for n in numbers]
         lines += [_line(" [UPDATE] ", n, 180, "", "") for n in numbers]
         lines += [_line("[DESTROY] ", n - 18_500, None, "", "packets=2 bytes=99 ") for n in numbers if n >= 18_500]
-        rows, rejects = cut("".join(lines).encode())
+        rows, rejects = split_lines("".join(lines).encode())
         assert not rejects
         table.listed_all(rows, now)
         made += len(rows)
         if second % 8 == 7:
             table.begin_listing(now)
             there = range(max(0, second - 19) * 925, (second + 1) * 925)
-            rows, _ = cut("".join(_line("", n, 170, "", f"packets=1 bytes={second} ") for n in there).encode())
+            rows, _ = split_lines("".join(_line("", n, 170, "", f"packets=1 bytes={second} ") for n in there).encode())
             table.listed_all(rows, now)
             table.end_listing(True, now)
         table.tick(now)

@@ -24,7 +24,7 @@ from ends import Ends, remote
 from fields import Context
 from filters import FilterError, compile_filter
 from flows import FlowTable
-from parse import cut
+from parse import split_lines
 
 MIXED = str(Path(__file__).parent.parent / "fixtures" / "captures" / "mixed-table" / "L.ext-id.txt")
 NOBODY = 65534
@@ -376,7 +376,7 @@ LINES = b"".join(
 def table() -> FlowTable:
     flows = FlowTable()
     flows.begin_listing(0.0)
-    for row in cut(LINES)[0]:
+    for row in split_lines(LINES)[0]:
         flows.listed(row, 0.0)
     flows.end_listing(True, 0.0)
     return flows

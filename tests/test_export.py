@@ -16,7 +16,7 @@ import export
 from fields import Context
 from flow import Flow
 from flows import FlowTable
-from parse import EVENTS, cut, record
+from parse import EVENTS, record, split_lines
 from places import Place
 from text import size_text, span_text
 
@@ -26,7 +26,7 @@ CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 def items(data: bytes, context: Context | None = None) -> list[dict[str, Any]]:
     table = FlowTable()
     out = []
-    for row in cut(data)[0]:
+    for row in split_lines(data)[0]:
         flow: Flow | None = table.event(row, 0.0) if row[1] else table.listed(row, 0.0)
         assert flow is not None
         out.append(export.item_of(record(row), flow, context or Context(), EVENTS.get(row[1], "list"), None))

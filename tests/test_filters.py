@@ -13,7 +13,7 @@ from fields import FIELDS, Context
 from filters import FilterError, compile_filter, from_flags
 from flow import Flow
 from flows import FlowTable
-from parse import cut
+from parse import split_lines
 from places import Place
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
@@ -40,7 +40,7 @@ BORN = (
 def table() -> FlowTable:
     out = FlowTable(own=frozenset({"10.0.0.5", "203.0.113.1"}))
     out.begin_listing(0.0)
-    for row in cut(TEXT)[0]:
+    for row in split_lines(TEXT)[0]:
         out.listed(row, 0.0)
     out.end_listing(True, 0.0)
     return out
@@ -147,7 +147,7 @@ def test_what_an_expression_selects(expression: str, ids: set[int]) -> None:
 
 def test_the_age_of_a_flow_whose_birth_was_seen() -> None:
     flows = FlowTable()
-    flow = flows.event(cut(BORN)[0][0], 1.0)
+    flow = flows.event(split_lines(BORN)[0][0], 1.0)
     for expression, fits in (("age:<10s", True), ("age:>10s", False), ("age:4s", True), ("age:3s-5s", True)):
         wanted = compile_filter(expression, Context(5.0))
         assert wanted is not None

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 import flows
 from flow import Flow
 from flows import FlowTable
-from parse import cut
+from parse import split_lines
 
 
 def text(
@@ -50,11 +50,11 @@ class Feed:
         self.table.on_inferred = self.inferred.append
 
     def event(self, kind: str, port: int, ident: int | None = 1, **more: Any) -> Flow:
-        (row,) = cut(text(port, ident, event=kind, **more) + b"\n")[0]
+        (row,) = split_lines(text(port, ident, event=kind, **more) + b"\n")[0]
         return self.table.event(row, self.now)
 
     def listed(self, port: int, ident: int | None = 1, **more: Any) -> Flow | None:
-        (row,) = cut(text(port, ident, **more) + b"\n")[0]
+        (row,) = split_lines(text(port, ident, **more) + b"\n")[0]
         return self.table.listed(row, self.now)
 
     def listing(self, *ports: int, complete: bool = True, **more: Any) -> None:
@@ -346,7 +346,7 @@ def test_zones_are_part_of_a_flow_s_name_and_zone_0_is_not() -> None:
 def test_a_program_s_name_is_no_zone_no_counter_no_id() -> None:
     feed = Feed()
     tail = " [USERSPACE] portid=1 progname=zone=5 packets=9 bytes=9 packets=9 bytes=9 [ASSURED] mark=7 id=99"
-    (row,) = cut(text(1, 7, event="new") + tail.encode() + b"\n")[0]
+    (row,) = split_lines(text(1, 7, event="new") + tail.encode() + b"\n")[0]
     flow = feed.table.event(row, feed.now)
     assert (flow.zones(), flow.total(), flow.flags(), flow.mark()) == ([], None, [], 0)
     assert feed.event("update", 1, 7) is flow
@@ -367,7 +367,7 @@ def test_odd_numbers_and_words_end_nothing(tail: bytes) -> None:
     head = b"ipv4     2 tcp      6 5 ESTABLISHED src=10.0.0.1 dst=192.0.2.1 sport=1 dport=80 "
     for _ in range(2):
         table.begin_listing(0.0)
-        for row in cut(head + tail + b"\n")[0]:
+        for row in split_lines(head + tail + b"\n")[0]:
             table.listed(row, 1.0)
         table.end_listing(True, 2.0)
     for flow in table.live.values():
@@ -383,7 +383,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "MAX_CLOSED", 50)
     table = FlowTable(linger=1e9, limit=100)
     for port in range(1000):
-        (row,) = cut(text(port, event="new") + b"\n")[0]
+        (row,) = split_lines(text(port, event="new") + b"\n")[0]
         table.event(row, float(port))
         assert len(table.live) <= 100
         assert len(table.closed) <= 50

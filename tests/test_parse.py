@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import parse
-from parse import Kind, Splitter, cut, record, rest_of, uncut, whole
+from parse import Kind, Splitter, join_parts, record, split_lines, tail_of, with_reply
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 FLOW_FILES = sorted(
@@ -23,7 +23,7 @@ FLOW_FILES = sorted(
 
 def one(line: str | bytes) -> parse.Record:
     data = line if isinstance(line, bytes) else line.encode()
-    rows, rejects = cut(data + b"\n")
+    rows, rejects = split_lines(data + b"\n")
     assert rejects == []
     assert len(rows) == 1
     return record(rows[0])
@@ -37,7 +37,7 @@ def test_there_are_captures() -> None:
 @pytest.mark.parametrize("path", FLOW_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_line_of_every_capture_is_understood(path: Path) -> None:
     data = path.read_bytes()
-    rows, rejects = cut(data)
+    rows, rejects = split_lines(data)
     assert rejects == []
     assert len(rows) == data.count(b"\n")
     for row in rows:
@@ -51,8 +51,8 @@ def test_every_line_of_every_capture_is_understood(path: Path) -> None:
 def test_a_row_is_the_line_again(path: Path) -> None:
     """Nothing of a line is lost when it is cut (but the two words that only /proc prints for GRE)."""
     for line in path.read_bytes().splitlines():
-        rows, _ = cut(line + b"\n")
-        assert (b"".join(rows[0][:6]) + whole(rows[0][5], rest_of(rows[0]))).replace(
+        rows, _ = split_lines(line + b"\n")
+        assert (b"".join(rows[0][:6]) + with_reply(rows[0][5], tail_of(rows[0]))).replace(
             b"timeout=3, stream_timeout=4 ", b""
         ) == line.replace(b"timeout=3, stream_timeout=4 ", b"") or b"timeout=0, stream_timeout=0" in line
 
@@ -60,9 +60,9 @@ def test_a_row_is_the_line_again(path: Path) -> None:
 def test_the_library_s_lines_say_what_they_were_made_of() -> None:
     text = (CAPTURES / "library-rendered.txt").read_bytes()
     lines = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
-    rows, rejects = cut(b"\n".join(lines) + b"\n")
+    rows, rejects = split_lines(b"\n".join(lines) + b"\n")
     assert (len(rows), rejects) == (len(lines), [])
-    everything = record(next(row for row in rows if b"4294967295 secctx" in rest_of(row)))
+    everything = record(next(row for row in rows if b"4294967295 secctx" in tail_of(row)))
     assert everything.timeout == 431999
     assert everything.state == "ESTABLISHED"
     assert (everything.original.zone, everything.reply.zone, everything.zone) == (5, 6, 7)
@@ -172,7 +172,7 @@ def test_unknown_words_are_skipped(where: int, word: str) -> None:
 )
 def test_junk_is_counted_and_takes_nothing_with_it(junk: bytes) -> None:
     good = LINES["icmp"].encode()
-    rows, rejects = cut(good + b"\n" + junk + b"\n" + good + b"\n")
+    rows, rejects = split_lines(good + b"\n" + junk + b"\n" + good + b"\n")
     assert len(rejects) == 1
     assert [record(row).id for row in rows] == [1376943993, 1376943993]
 
@@ -180,13 +180,13 @@ def test_junk_is_counted_and_takes_nothing_with_it(junk: bytes) -> None:
 def test_a_line_that_was_cut_off_is_no_record() -> None:
     line = LINES["userspace"].split(" [USERSPACE]")[0].encode()
     whole = line + b"\n"
-    assert len(cut(whole)[0]) == 1
+    assert len(split_lines(whole)[0]) == 1
     for end in range(1, len(line)):
-        rows, rejects = cut(whole + line[:end])
+        rows, rejects = split_lines(whole + line[:end])
         assert len(rows) + len(rejects) == 2
         # Only a number that was cut can't be told from a shorter one.
         assert (len(rows) == 2) == (end > line.rindex(b" id=") + 4)
-    assert len(cut(whole + line)[0]) == 2  # the newline alone is missing
+    assert len(split_lines(whole + line)[0]) == 2  # the newline alone is missing
 
 
 def test_carriage_returns_of_a_terminal_between() -> None:
@@ -198,13 +198,13 @@ def test_of_a_line_over_64_kib_only_a_reject_is_kept() -> None:
     splitter = Splitter()
     out = splitter.feed(good) + splitter.feed(b"x" * 100_000) + splitter.feed(b"y" * 10_000_000)
     out += splitter.feed(b"tail\n" + good) + splitter.feed(good) + splitter.feed(b"")
-    rows, rejects = cut(out)
+    rows, rejects = split_lines(out)
     assert len(out) < 1000
     assert (len(rows), len(rejects)) == (3, 1)
     splitter.feed(LINES["esp"].encode() + b" " * 70_000)
-    assert len(cut(splitter.feed(b"\n"))[1]) == 1
+    assert len(split_lines(splitter.feed(b"\n"))[1]) == 1
     splitter.feed(b"z" * 70_000)
-    assert len(cut(splitter.feed(b""))[1]) == 1
+    assert len(split_lines(splitter.feed(b""))[1]) == 1
 
 
 # --- properties -------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ lines_of_captures = st.sampled_from(SAMPLE)
 @given(st.binary(max_size=400))
 @example(b"[1.1]\t    [NEW] ")
 def test_any_bytes_become_rows_or_rejects(data: bytes) -> None:
-    rows, rejects = cut(data)
+    rows, rejects = split_lines(data)
     assert len(rows) + len(rejects) == sum(1 for line in data.replace(b"\r\n", b"\n").split(b"\n") if line.strip())
     for row in rows:
         record(row)
@@ -232,7 +232,7 @@ def test_any_bytes_become_rows_or_rejects(data: bytes) -> None:
 def test_damaged_lines_never_raise(line: bytes, damage: list[tuple[int, bytes]]) -> None:
     for at, junk in damage:
         line = line[:at] + junk + line[at + len(junk) :]
-    rows, _ = cut(line + b"\n")
+    rows, _ = split_lines(line + b"\n")
     for row in rows:
         found = record(row)
         assert found.original.src
@@ -261,7 +261,7 @@ def test_byte_by_byte() -> None:
 def test_the_slow_way_round_reads_the_same(line: bytes) -> None:
     """Lines that the one expression can't cut go through a tokeniser; on all others both must agree."""
     fast = parse._LINE.findall(line)
-    slow = parse._cut_odd(line)
+    slow = parse._split_odd(line)
     assert slow is not None
     if fast:
         assert record(slow) == record(fast[0])
@@ -270,6 +270,6 @@ def test_the_slow_way_round_reads_the_same(line: bytes) -> None:
 
 @pytest.mark.parametrize("path", FLOW_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_usual_lines_say_the_same_read_the_slow_way(path: Path) -> None:
-    rows, _ = cut(path.read_bytes())
+    rows, _ = split_lines(path.read_bytes())
     for row in rows:
-        assert record(row) == record(uncut(*row[:6], whole(row[5], rest_of(row))))
+        assert record(row) == record(join_parts(*row[:6], with_reply(row[5], tail_of(row))))

@@ -17,7 +17,7 @@ from columns import SORTS
 from fields import Context
 from flows import FlowTable
 from keys import press
-from parse import cut
+from parse import split_lines
 from rows import refresh
 from runner import Wishes
 from snapshot import Snapshot
@@ -29,7 +29,7 @@ lines = st.lists(flow_lines(), max_size=8).map(b"".join)
 def table_of(block: bytes) -> FlowTable:
     table = FlowTable()
     table.begin_listing(0.0)
-    table.listed_all(cut(block)[0], 0.0)
+    table.listed_all(split_lines(block)[0], 0.0)
     table.end_listing(True, 0.0)
     return table
 
@@ -155,7 +155,7 @@ def test_keys_made_ahead_change_nothing(block: bytes, later: bytes, sort: str, w
         ahead = Snapshot(table, wishes)
         for part in (block, later):
             table.begin_listing(0.0)
-            table.listed_all(cut(part)[0], 0.0)
+            table.listed_all(split_lines(part)[0], 0.0)
             ahead.look_ahead()
             table.end_listing(True, 0.0)
     assert [*ahead.texts(1.0, None)] == [*Snapshot(table, wishes).texts(1.0, None)]

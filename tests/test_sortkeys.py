@@ -15,7 +15,7 @@ from columns import BY_KEY
 from fields import FIELDS, Context, bare, shown_text
 from flow import Flow
 from flows import FlowTable
-from parse import cut, record
+from parse import record, split_lines
 from places import Place
 from rows import in_order
 
@@ -35,7 +35,7 @@ def where(address: str) -> Place:
 
 def flows_of(block: bytes, own: frozenset[str] = OWN) -> tuple[list[Flow], Context]:
     """The flows that a block leaves: half of it read as a listing, then all of it."""
-    rows, _ = cut(block)
+    rows, _ = split_lines(block)
     if own is OWN and rows:  # somebody is at home in it
         own = OWN | {rows[0][5].split()[0][4:].decode(), rows[-1][5].split()[1][4:].decode()}
     table = FlowTable(own=own)
@@ -172,7 +172,7 @@ def test_networks_are_found_on_every_side(block: bytes, network: str) -> None:
 def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[str], time: str | None) -> None:
     table = FlowTable(own=own)
     context = Context(9.0, own, where)
-    for row in cut(block)[0]:
+    for row in split_lines(block)[0]:
         flow = table.event(row, 1.0)
         item = export.item_of(record(row), flow, context, "update", time)
         assert export.json_event(row, flow, context, "update", time) == export.json_line(item)
@@ -201,7 +201,7 @@ def test_a_block_is_taken_in_as_its_lines_would_be(parts: list[tuple[bytes, bool
     for block, complete, wait in parts:
         now += wait
         again += block
-        rows, _ = cut(again)
+        rows, _ = split_lines(again)
         for table in (at_once, one_by_one):
             table.begin_listing(now)
         at_once.listed_all(rows, now)

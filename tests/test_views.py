@@ -25,7 +25,7 @@ from filters import FilterError, compile_filter
 from flow import Flow
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, Sum, Tally, item_of, service_key
 from keys import press
-from names import WITH_PORTS
+from parse import WITH_PORTS
 from sumcolumns import Happening, SumShown
 from view import View
 from views import VIEWS

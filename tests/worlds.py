@@ -11,7 +11,7 @@ from flow import Flow
 from flows import FlowTable
 from intake import Status
 from keys import BINDINGS, press
-from parse import cut
+from parse import split_lines
 from places import Place
 from rows import refresh
 from scene import Scene
@@ -54,7 +54,7 @@ def event(name: str, number: int, **what: str | int | None) -> str:
 
 def feed(table: FlowTable, text: str | bytes, now: float = 100.0) -> None:
     """Apply lines, events or a listing's, at one time."""
-    rows, rejects = cut(text if isinstance(text, bytes) else text.encode())
+    rows, rejects = split_lines(text if isinstance(text, bytes) else text.encode())
     assert not rejects or isinstance(text, bytes), rejects
     for row in rows:
         if row[1]:
