@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-import ends
+import addresses
 import sortkeys
-from fields import Context
+from addresses import Context, Place
 from flow import Flow
 from parse import WITH_PORTS
-from places import Place
 from text import clean, endpoint, service, size_text, span_text
 
 Row = TypeVar("Row")
@@ -29,7 +28,7 @@ class Shown:
     """What the cells of one row are made of, worked out once a row."""
 
     flow: Flow
-    ends: ends.Ends
+    ends: addresses.Ends
     where: Place
     remote: str
     now: float
@@ -113,7 +112,7 @@ def country_text(s: Shown) -> str:
     """The country's code; "--" for a public address nobody knows; of an address that is in no country its scope."""
     if s.where.country:
         return clean(s.where.country, 2)
-    scope = ends.scope(s.remote)
+    scope = addresses.scope(s.remote)
     return "--" if scope == "public" else scope
 
 

@@ -21,8 +21,7 @@ import click
 from text import clean
 
 if TYPE_CHECKING:
-    from ends import Network
-    from fields import Context
+    from addresses import Context, Network
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
 MOST_BYTES = 65_536  # a thousand names for marks; what is larger is some other file
@@ -52,7 +51,7 @@ class Settings:
 
     def context(self) -> Context:
         """What predicates are to know of it; a filter in the file may use the file's names."""
-        from fields import Context
+        from addresses import Context
 
         return Context(marks=self.marks, zones=self.zones, networks=self.networks)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ends
+import addresses
+from addresses import Context
 from columns import nat_text, shown
-from fields import Context
 from flow import Flow
 from flows import FlowTable
 from parse import Record, Tuple
@@ -81,7 +81,7 @@ def _end_lines(flow: Flow, context: Context) -> list[Line]:
     s = shown(flow, context, names=False)
     lines: list[Line] = []
     lines.append(("NAT", nat_text(s, ", ") or "none"))
-    way = ends.direction(e, context.own)
+    way = addresses.direction(e, context.own)
     words = {"in": "in, to this host", "out": "out, from this host", "fwd": "forwarded", "local": "within this host"}
     lines.append(("direction", words[way] if way else "unknown: this host's addresses are not known here"))
     lines += _place_lines("initiator", e.src, context)
@@ -96,7 +96,7 @@ def _place_lines(label: str, address: str, context: Context) -> list[Line]:
     known = context.detail(address)
     place = known.place
     own = ", this host" if address in context.own else ""
-    lines: list[Line] = [(label, f"{address} ({ends.scope(address) or 'no address'}{own})")]
+    lines: list[Line] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own})")]
     parts = [place.country_name or place.country, known.subdivision, place.city]
     where = ", ".join(clean(part) for part in parts if part)
     if known.latitude is not None and known.longitude is not None:

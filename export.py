@@ -14,11 +14,10 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
-import ends
-from fields import Context
+import addresses
+from addresses import Context, Place
 from flow import Flow
 from parse import Parts, Record, Tuple, kind_of, record, usual
-from places import Place
 from text import printable
 
 Item = dict[str, Any]
@@ -92,7 +91,7 @@ def derived(flow: Flow, context: Context) -> Item:
     item: Item = {}
     if e.nat:
         item["nat"] = e.nat
-    if (way := ends.direction(e, context.own)) is not None:
+    if (way := addresses.direction(e, context.own)) is not None:
         item["direction"] = way
     address = context.remote_address(flow)
     where = context.where(address)
@@ -125,7 +124,7 @@ def json_event(row: Parts, flow: Flow, context: Context, event: str, time: str |
     flags = '"UNREPLIED"' if unreplied else ""
     if assured:
         flags += ',"ASSURED"' if flags else '"ASSURED"'
-    way = ends.direction(flow.ends(), context.own) if context.own else None
+    way = addresses.direction(flow.ends(), context.own) if context.own else None
     address = context.remote_address(flow)
     return "".join(
         (

@@ -4,110 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-import ends
+import addresses
+from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
 from comparisons import SIZES, TIMES, compared
 from flow import Flow, Group
 from names import called, or_names
 from parse import FLAGS, PROTOCOLS, STATES, WITH_PORTS
-from places import NOWHERE, Detail, Place
 from text import ports_of, service
 
-if TYPE_CHECKING:
-    from relations import Mark
-
 Predicate = Callable[[Flow], bool]
-REMEMBERED = 262_144  # answers about addresses and ports
-WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
-
-
-@dataclass
-class Context:
-    """What predicates need beside the flow: the time, this host's addresses, where an address is."""
-
-    now: float = 0.0
-    own: Set[str] = field(default_factory=frozenset)
-    where: Callable[[str], Place] = lambda _address: NOWHERE
-    detail: Callable[[str], Detail] = lambda _address: Detail()
-    name: Callable[[str], str | None] = lambda _address: None  # of a host, where names are wanted
-    spot: Callable[[str], tuple[float, float] | None] = lambda _address: None
-    since: Mark | None = None  # what was known when somebody asked what comes new
-    epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
-    # What the user's settings add: names by (mark, mask) and by zone, and networks that are local beside the private.
-    marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
-    zones: Mapping[int, str] = field(default_factory=dict)
-    networks: Sequence[ends.Network] = ()
-
-    def __post_init__(self) -> None:
-        # An address as text: the same as str, whether it is public and not local, whether it is ours.
-        self._known: dict[bytes, tuple[str, bool, bool]] = {}
-        self._known_for: Set[str] | None = None
-        self._local: dict[str, bool] = {}
-        self._in_networks = ends.within(self.networks)
-        self._local_for: Set[str] | None = None
-
-    def remote(self, flow: Flow) -> Place:
-        return self.where(self.remote_address(flow))
-
-    def remote_address(self, flow: Flow) -> str:
-        """What ends.remote says."""
-        if flow.plain:
-            return self.remote_of(*flow.addresses())
-        return self.remote_end(flow.ends())
-
-    def remote_end(self, its: ends.Ends) -> str:
-        return ends.remote(its, self.own, self.is_local if self.networks else None)
-
-    def remote_of(self, src: bytes, dst: bytes) -> str:
-        """What ends.remote says of a flow without NAT."""
-        if self._known_for is not self.own or len(self._known) > REMEMBERED:
-            self._known, self._known_for = {}, self.own
-        there, there_is_far, there_is_own = self._known.get(dst) or self._learn(dst)
-        if there_is_far:
-            return there
-        here, here_is_far, here_is_own = self._known.get(src) or self._learn(src)
-        return here if here_is_far or (there_is_own and not here_is_own) else there
-
-    def sides(self, flow: Flow) -> tuple[str, str, bool]:
-        """The near end, the far end (``remote_address``), and whether the far one has opened the flow."""
-        if flow.plain:
-            return self.sides_of(*flow.addresses())
-        e = flow.ends()
-        far = self.remote_end(e)
-        return (e.reply_src, far, True) if far in (e.src, e.reply_dst) else (e.src, far, False)
-
-    def sides_of(self, src: bytes, dst: bytes) -> tuple[str, str, bool]:
-        """What ``sides`` says of a flow without NAT."""
-        far = self.remote_of(src, dst)
-        here, there = self._known[src][0] if src in self._known else self._learn(src)[0], self._known[dst][0]
-        return (there, here, True) if far == here else (here, there, False)
-
-    def _learn(self, address: bytes) -> tuple[str, bool, bool]:
-        text = address.decode()
-        own = text in self.own
-        far = not own and ends.scope(text) == "public" and not (self.networks and self.is_local(text))
-        known = self._known[address] = text, far, own
-        return known
-
-    def is_local(self, address: str) -> bool:
-        """Is it this host, or one of the local network: private and the like, or in ``networks``?"""
-        if self._local_for is not self.own or len(self._local) > REMEMBERED:
-            self._local, self._local_for = {}, self.own
-        if (known := self._local.get(address)) is None:
-            known = address in self.own or ends.scope(address) in ends.LOCAL or self._in_networks(address)
-            self._local[address] = known
-        return known
-
-    def mark_name(self, mark: int) -> str | None:
-        """The name of a connection mark; if it has none, of the first part of it (by a mask) that has one."""
-        whole = self.marks.get((mark, WHOLE_MARK))
-        return whole or next((name for (part, mask), name in self.marks.items() if mark & mask == part), None)
-
-    def zone_name(self, zone: int) -> str | None:
-        return self.zones.get(zone)
 
 
 def by_family(value: str, _context: Context) -> Predicate:
@@ -153,7 +60,7 @@ def _remembering(test: Callable[[str], bool]) -> Callable[[bytes], bool]:
 
     def answer(text: bytes) -> bool:
         if (answer := known.get(text)) is None:
-            if len(known) > REMEMBERED:
+            if len(known) > MAX_REMEMBERED:
                 known.clear()
             answer = known[text] = test(text.decode())
         return answer
@@ -282,7 +189,7 @@ def _direction(value: str, context: Context) -> Predicate:
     wanted = value.lower()
     if wanted not in ("in", "out", "fwd", "local"):
         raise ValueError(f"'{value}' is no direction; there are: in out fwd local")
-    return lambda flow: ends.direction(flow.ends(), context.own) == wanted
+    return lambda flow: addresses.direction(flow.ends(), context.own) == wanted
 
 
 def _nat(value: str, context: Context) -> Predicate:
@@ -411,11 +318,11 @@ def bare(word: str, context: Context) -> Predicate:
             return True
         if is_service(b"%b %b" % (group.kind.protocol.encode(), flow.ports()[1])):
             return True
-        if in_direction and word in (ends.direction(flow.ends(), context.own) or ""):
+        if in_direction and word in (addresses.direction(flow.ends(), context.own) or ""):
             return True
         place = context.remote(flow)
         if (known := places.get(place)) is None:
-            if len(places) > REMEMBERED:
+            if len(places) > MAX_REMEMBERED:
                 places.clear()
             known = places[place] = any(word in str(part).lower() for part in place if part is not None)
         return known
@@ -440,7 +347,7 @@ def shown_text(flow: Flow, context: Context) -> str:
     ):
         texts.append(address if port is None else f"{address}:{port}")
     texts.append(service(flow.kind.protocol, e.dport) or "")
-    texts.append(ends.direction(e, context.own) or "")
+    texts.append(addresses.direction(e, context.own) or "")
     texts.extend(part for part in context.remote(flow) if part is not None)
     return " ".join(map(str, texts)).lower()
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from fields import Context, Predicate, bare, by_family, by_protocol, by_state
+from addresses import Context
+from fields import Predicate, bare, by_family, by_protocol, by_state
 from relations import FIELDS
 
 MAX_DEPTH = 50  # parentheses and negations within each other; far below Python's recursion limit

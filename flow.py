@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-import ends
+from addresses import Ends
 from parse import Kind, Parts, Record, is_turned, join_parts, record, with_reply
 
 
@@ -240,14 +240,14 @@ class Flow:
     def zones(self) -> list[int]:
         return [int(word.rpartition(b"=")[2]) for word in self.key.partition(b"|")[2].split(b"|") if word]
 
-    def ends(self) -> ends.Ends:
+    def ends(self) -> Ends:
         src, dst, sport, dport = _pair(self.original)
         if is_turned(self.rest):
-            return ends.Ends(src, dst, sport, dport, dst, src, dport, sport)
+            return Ends(src, dst, sport, dport, dst, src, dport, sport)
         reply_src, reply_dst, reply_sport, reply_dport = _pair(told(self.rest))
         if self.kind.number in ICMP:  # an id is the initiator's: masquerading gives out another as it does ports
             dport = reply_sport = None
-        return ends.Ends(src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
+        return Ends(src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
 
 
 def _pair(text: bytes) -> tuple[str, str, int | None, int | None]:

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from itertools import islice
 
-import ends
+import addresses
 from flow import BORN, FOUND, IDLE, RESTING, Counts, Flow, Group, Sight, counts_in, settled, told
 from parse import EVENTS, Parts, kind_of, tail_of
 
@@ -334,7 +334,7 @@ class FlowTable:
         reply = max(0, after.reply_bytes - before.reply_bytes)
         inbound = flow.course.inbound
         if inbound is None:
-            inbound = ends.inbound(flow.ends(), self.own)
+            inbound = addresses.inbound(flow.ends(), self.own)
             flow.course = flow.course._replace(inbound=inbound)
         self._moved[0] += original if inbound else reply
         self._moved[1] += reply if inbound else original

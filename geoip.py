@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from addresses import NOWHERE, Detail, Place
 from mmdb import (
     ATTRIBUTIONS,
     DAMAGED,
@@ -28,7 +29,7 @@ from mmdb import (
     reason,
     scan,
 )
-from places import NOWHERE, Detail, Place, degrees_of, place_of, subdivision_of, text_of
+from places import degrees_of, place_of, subdivision_of, text_of
 
 DEFAULT_FOLDER = "/usr/share/GeoIP"
 OWN_NAME = "conntrack-monitor"

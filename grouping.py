@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fields import Context
+from addresses import Context
 from flow import IDLE, Counts, Flow
 from parse import WITH_PORTS
 from sortkeys import BYTES, matched, newest_texts

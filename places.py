@@ -9,39 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
+from addresses import Place
 from text import clean
 
 MAX_TEXT = 128  # characters; the longest AS names of real files have about 100
-
-
-class Place(NamedTuple):
-    """Where an address is and whose network it is in; None where the databases do not say."""
-
-    country: str | None = None  # ISO 3166 code, upper case
-    country_name: str | None = None
-    city: str | None = None
-    asn: int | None = None
-    org: str | None = None
-
-
-NOWHERE = Place()
-
-
-@dataclass(frozen=True)
-class Detail:
-    """Everything known about one address; degrees north and east, networks as 192.0.2.0/24."""
-
-    place: Place = NOWHERE
-    subdivision: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    place_network: str | None = None
-    asn_network: str | None = None
-    sources: tuple[str, ...] = ()  # names with their month: "DBIP-City-Lite 2026-11"
 
 
 @lru_cache(maxsize=16_384)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 
 import fields
-from fields import Context, Predicate, network
+from addresses import Context
+from fields import Predicate, network
 from flow import Flow
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, part_of, service_key
 

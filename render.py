@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from addresses import Place
 from columns import TELLING, Column, Shown, fit
 from details import details
 from flow import Flow
@@ -18,7 +19,6 @@ from helptext import help_lines
 from keys import BINDINGS
 from notices import empty_reason
 from panel import panel_lines
-from places import Place
 from rows import row as shown_row
 from scene import Scene
 from sumcolumns import Happening, HappeningShown, SumShown

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import ends
+import addresses
 import ptr
 from text import clean
 
@@ -88,7 +88,7 @@ class Resolver:
         name, until = self._known.get(address, (None, 0.0))
         if until:
             self._known.move_to_end(address)
-        if self._clock() >= until and address not in self._asked and ends.scope(address) not in UNASKED:
+        if self._clock() >= until and address not in self._asked and addresses.scope(address) not in UNASKED:
             self._waiting[address] = None
             self._waiting.move_to_end(address)
             if len(self._waiting) > MOST_WAITING:

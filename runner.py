@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fields import Context, Predicate
+from addresses import Context
+from fields import Predicate
 from filters import all_of, compile_filter
 from flows import PAST, FlowTable
 from intake import Intake

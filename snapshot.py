@@ -9,8 +9,8 @@ from typing import Any
 
 import export
 import text
+from addresses import Context
 from columns import shown
-from fields import Context
 from flow import Flow
 from flows import FlowTable
 from grouping import Tally, item_of, shares

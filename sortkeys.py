@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any
 
-from fields import Context
+from addresses import Context, Place
 from flow import IDLE, Flow, Group
-from places import Place
 
 Keys = Callable[[Sequence[Any], Context], list[Any]]
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from addresses import Context, Place
 from columns import Column, end_text, protocol_text, shown
-from fields import Context
 from flow import Flow
 from flows import FlowTable
 from grouping import NEW_SPAN, Sum, service_name
-from places import Place
 from sortkeys import Keys, numbers
 from text import clean, size_text, span_text
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from addresses import Context
 from columns import Shown
-from fields import Context, Predicate
+from fields import Predicate
 from filters import all_of, compile_filter
 from flow import Flow
 from grouping import Sum, key_of

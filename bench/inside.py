@@ -12,7 +12,7 @@ from pathlib import Path
 from ground import best, cpu, resident
 from lab import Namespace, listeners, wait_for
 
-from fields import Context
+from addresses import Context
 from flows import FlowTable
 from geography import Geography, Plan
 from intake import Status

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from children import conntrack_children, state
 
 import source
+from addresses import Context
 from export import item_of
-from fields import Context
 from flows import FlowTable
 from intake import Intake
 from items import Item, ListingBegan, ListingEnded, Lost, Trouble

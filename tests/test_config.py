@@ -19,9 +19,8 @@ from terminal import PROGRAM, Terminal
 
 import config
 import conntrack_monitor
+from addresses import Context, Ends, remote
 from details import details
-from ends import Ends, remote
-from fields import Context
 from filters import FilterError, compile_filter
 from flows import FlowTable
 from parse import split_lines

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ends import Ends, Network, _scope, direction, inbound, remote, scope, within
+from addresses import Ends, Network, _scope, direction, inbound, remote, scope, within
 
 OWN = frozenset({"192.168.1.1", "203.0.113.1"})
 LAN, LAN2, PUBLIC, PUBLIC2, WAN, ROUTER = (

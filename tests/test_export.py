@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from fields import Context
+from addresses import Context, Place
 from flow import Flow
 from flows import FlowTable
 from parse import EVENTS, record, split_lines
-from places import Place
 from text import size_text, span_text
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"

@@ -23,13 +23,12 @@ from hypothesis import strategies as st
 from worlds import flow_lines, keys, sizes, wheres
 
 import export
-from fields import Context
+from addresses import Context, Detail, Place
 from flows import FlowTable
 from geoip import GeoIP
 from intake import Intake
 from items import Item, Trouble
 from keys import press
-from places import Detail, Place
 from problems import explain, not_started
 from recording import Replay
 from render import frame

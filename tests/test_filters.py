@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fields import FIELDS, Context
+from addresses import Context, Place
+from fields import FIELDS
 from filters import FilterError, compile_filter, from_flags
 from flow import Flow
 from flows import FlowTable
 from parse import split_lines
-from places import Place
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import maxminddb
 import pytest
 
+import addresses
 import geoip
 import mmdb
 import places
+from addresses import NOWHERE, Place
 from geoip import GeoIP
-from places import NOWHERE, Place
 
 make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
 
@@ -148,7 +149,7 @@ def test_without_any_database(tmp_path: Path) -> None:
     geo = opened(tmp_path)
     assert (geo.databases, geo.notices, geo.attributions()) == ([], [], [])
     assert geo.lookup("8.8.8.8") is NOWHERE
-    assert geo.detail("8.8.8.8") == places.Detail()
+    assert geo.detail("8.8.8.8") == addresses.Detail()
     geo.close()
     assert geo.lookup("8.8.8.8") is NOWHERE
 
@@ -229,7 +230,7 @@ def test_detail(
     put: Put,
 ) -> None:
     geo = opened(put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb"))
-    assert geo.detail("::ffff:203.0.113.9") == places.Detail(
+    assert geo.detail("::ffff:203.0.113.9") == addresses.Detail(
         Place("DE", "Germany", "Berlin (Mitte)", 64500, "Example Net"),
         "Land Berlin",
         52.52,

@@ -420,7 +420,7 @@ def test_details_cut_nothing(size: tuple[int, int]) -> None:
 
 
 def test_details_name_the_place_and_the_life() -> None:
-    from places import Detail, Place
+    from addresses import Detail, Place
 
     world = World()
     place = Place("DE", "Germany", "Ber\x1b[31mlin", 64_500, "Example Org")

@@ -13,8 +13,8 @@ from worlds import flow_lines
 
 import rows
 import snapshot
+from addresses import Context
 from columns import SORTS
-from fields import Context
 from flows import FlowTable
 from keys import press
 from parse import split_lines

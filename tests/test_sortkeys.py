@@ -9,14 +9,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from worlds import flow_lines
 
-import ends
+import addresses
 import export
+from addresses import Context, Place
 from columns import BY_KEY
-from fields import FIELDS, Context, bare, shown_text
+from fields import FIELDS, bare, shown_text
 from flow import Flow
 from flows import FlowTable
 from parse import record, split_lines
-from places import Place
 from rows import in_order
 
 NOW = 9.0
@@ -71,10 +71,10 @@ SPECS: dict[str, Any] = {
     "proto": lambda f, _c: (f.kind.protocol, f.kind.number),
     "state": lambda f, _c: f.status(),
     "nat": lambda f, _c: "".join(f.ends().nat),
-    "cc": lambda f, c: last_if_none(where(ends.remote(f.ends(), c.own)).country),
-    "city": lambda f, c: last_if_none(where(ends.remote(f.ends(), c.own)).city),
-    "asn": lambda f, c: last_if_none(where(ends.remote(f.ends(), c.own)).asn),
-    "org": lambda f, c: last_if_none(where(ends.remote(f.ends(), c.own)).org),
+    "cc": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).country),
+    "city": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).city),
+    "asn": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).asn),
+    "org": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).org),
     "rate": lambda f, _c: -1.0 if f.rate() is None else f.rate(),
     "bytes": lambda f, _c: -1 if f.total() is None else f.total(),
     "packets": lambda f, _c: -1 if f.packets() is None else f.packets(),
@@ -122,7 +122,9 @@ def test_the_next_to_be_forgotten_come_first(block: bytes) -> None:
 @given(block=blocks, own=st.sampled_from([OWN, frozenset[str]()]))
 def test_the_remote_end_is_the_same_for_one_and_for_all(block: bytes, own: frozenset[str]) -> None:
     flows, context = flows_of(block, own)
-    assert [context.remote_address(flow) for flow in flows] == [ends.remote(flow.ends(), context.own) for flow in flows]
+    assert [context.remote_address(flow) for flow in flows] == [
+        addresses.remote(flow.ends(), context.own) for flow in flows
+    ]
 
 
 @settings(max_examples=300)

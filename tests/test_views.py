@@ -18,9 +18,9 @@ from test_sortkeys import blocks, flows_of
 from worlds import World, event, feed, line, listing, worlds
 
 import export
+from addresses import Context
 from exporting import command_for, copied
 from exporting import export as export_rows
-from fields import Context
 from filters import FilterError, compile_filter
 from flow import Flow
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, Sum, Tally, item_of, service_key

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from hypothesis import strategies as st
 
-from fields import Context
+from addresses import Context, Place
 from flow import Flow
 from flows import FlowTable
 from intake import Status
 from keys import BINDINGS, press
 from parse import split_lines
-from places import Place
 from rows import refresh
 from scene import Scene
 from text import Glyphs, Line, cells

@@ -1,15 +1,12 @@
-"""The two ends of a flow: what kind of address each is, which way the flow goes, how it is translated, who is remote.
-
-All from the two tuples (conntrack.8: the reply tuple is what an answer looks like *after* NAT) and this host's own
-addresses.
-"""
+"""What an address is: its scope, near or far, the direction of a flow, NAT, and its place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from IPy import IP
 
@@ -73,6 +70,8 @@ _SPECIAL = [
 # The first octets and the first words of IPv6 that hold more than one scope; for all others one answer does. Of IPv4
 # the first three octets tell the scope, but not of the broadcast address.
 _MIXED = {"100", "169", "172", "192", "198", "203", "2001", "3fff"}
+
+
 _BY_HEAD: dict[str, str] = {}
 
 
@@ -123,7 +122,11 @@ def _scope(address: str) -> str:
 
 
 LOCAL = frozenset({"private", "loopback", "link-local", "cgnat", "unspecified"})  # scopes of hosts that are near
+
+
 _GLOBAL_UNICAST = IP("2000::/3")  # the only part of IPv6 that IANA gives out
+
+
 _NAT64 = IP("64:ff9b::/96")  # RFC 6052: the IPv4 Internet seen from IPv6
 
 
@@ -178,3 +181,138 @@ def inbound(ends: Ends, own: Set[str]) -> bool:
     if way in ("in", "out", "local"):
         return way == "in"
     return (scope(ends.src) == "public" and scope(ends.reply_src) != "public") or (ends.dnat and not ends.snat)
+
+
+# --- places -----------------------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where an address is and whose network it is in; None where the databases do not say."""
+
+    country: str | None = None  # ISO 3166 code, upper case
+    country_name: str | None = None
+    city: str | None = None
+    asn: int | None = None
+    org: str | None = None
+
+
+NOWHERE = Place()
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Everything known about one address; degrees north and east, networks as 192.0.2.0/24."""
+
+    place: Place = NOWHERE
+    subdivision: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    place_network: str | None = None
+    asn_network: str | None = None
+    sources: tuple[str, ...] = ()  # names with their month: "DBIP-City-Lite 2026-11"
+
+
+# --- near and far -----------------------------------------------------------------------------------------------------
+
+
+MAX_REMEMBERED = 262_144  # answers about addresses and ports
+
+
+WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
+
+
+class HasTuples(Protocol):
+    """A flow, as far as its addresses are concerned (flows.Flow)."""
+
+    @property
+    def plain(self) -> bool: ...
+
+    def addresses(self) -> tuple[bytes, bytes]: ...
+
+    def ends(self) -> Ends: ...
+
+
+@dataclass
+class Context:
+    """What predicates need beside the flow: the time, this host's addresses, where an address is."""
+
+    now: float = 0.0
+    own: Set[str] = field(default_factory=frozenset)
+    where: Callable[[str], Place] = lambda _address: NOWHERE
+    detail: Callable[[str], Detail] = lambda _address: Detail()
+    name: Callable[[str], str | None] = lambda _address: None  # of a host, where names are wanted
+    spot: Callable[[str], tuple[float, float] | None] = lambda _address: None
+    since: Any = None  # what was known when somebody asked what comes new
+    epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
+    # What the user's settings add: names by (mark, mask) and by zone, and networks that are local beside the private.
+    marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    zones: Mapping[int, str] = field(default_factory=dict)
+    networks: Sequence[Network] = ()
+
+    def __post_init__(self) -> None:
+        # An address as text: the same as str, whether it is public and not local, whether it is ours.
+        self._known: dict[bytes, tuple[str, bool, bool]] = {}
+        self._known_for: Set[str] | None = None
+        self._local: dict[str, bool] = {}
+        self._in_networks = within(self.networks)
+        self._local_for: Set[str] | None = None
+
+    def remote(self, flow: HasTuples) -> Place:
+        return self.where(self.remote_address(flow))
+
+    def remote_address(self, flow: HasTuples) -> str:
+        """What ends.remote says."""
+        if flow.plain:
+            return self.remote_of(*flow.addresses())
+        return self.remote_end(flow.ends())
+
+    def remote_end(self, its: Ends) -> str:
+        return remote(its, self.own, self.is_local if self.networks else None)
+
+    def remote_of(self, src: bytes, dst: bytes) -> str:
+        """What ends.remote says of a flow without NAT."""
+        if self._known_for is not self.own or len(self._known) > MAX_REMEMBERED:
+            self._known, self._known_for = {}, self.own
+        there, there_is_far, there_is_own = self._known.get(dst) or self._learn(dst)
+        if there_is_far:
+            return there
+        here, here_is_far, here_is_own = self._known.get(src) or self._learn(src)
+        return here if here_is_far or (there_is_own and not here_is_own) else there
+
+    def sides(self, flow: HasTuples) -> tuple[str, str, bool]:
+        """The near end, the far end (``remote_address``), and whether the far one has opened the flow."""
+        if flow.plain:
+            return self.sides_of(*flow.addresses())
+        e = flow.ends()
+        far = self.remote_end(e)
+        return (e.reply_src, far, True) if far in (e.src, e.reply_dst) else (e.src, far, False)
+
+    def sides_of(self, src: bytes, dst: bytes) -> tuple[str, str, bool]:
+        """What ``sides`` says of a flow without NAT."""
+        far = self.remote_of(src, dst)
+        here, there = self._known[src][0] if src in self._known else self._learn(src)[0], self._known[dst][0]
+        return (there, here, True) if far == here else (here, there, False)
+
+    def _learn(self, address: bytes) -> tuple[str, bool, bool]:
+        text = address.decode()
+        own = text in self.own
+        far = not own and scope(text) == "public" and not (self.networks and self.is_local(text))
+        known = self._known[address] = text, far, own
+        return known
+
+    def is_local(self, address: str) -> bool:
+        """Is it this host, or one of the local network: private and the like, or in ``networks``?"""
+        if self._local_for is not self.own or len(self._local) > MAX_REMEMBERED:
+            self._local, self._local_for = {}, self.own
+        if (known := self._local.get(address)) is None:
+            known = address in self.own or scope(address) in LOCAL or self._in_networks(address)
+            self._local[address] = known
+        return known
+
+    def mark_name(self, mark: int) -> str | None:
+        """The name of a connection mark; if it has none, of the first part of it (by a mask) that has one."""
+        whole = self.marks.get((mark, WHOLE_MARK))
+        return whole or next((name for (part, mask), name in self.marks.items() if mark & mask == part), None)
+
+    def zone_name(self, zone: int) -> str | None:
+        return self.zones.get(zone)
