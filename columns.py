@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import addresses
 import sortkeys
 from addresses import Context, Place
-from flow import Flow
+from flows import Flow
 from parse import WITH_PORTS
 from text import clean, endpoint, service, size_text, span_text
 

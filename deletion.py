@@ -18,8 +18,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from child import STOP_PATIENCE, Child
-from flow import Flow
-from flows import id_in, key_of
+from flows import Flow, id_in, key_of
 from parse import kind_of, split_lines, tail_of
 from problems import NOT_FOUND, NOT_PERMITTED, Problem, not_started
 from singleout import Refusal, Selection, selection

@@ -5,8 +5,7 @@ from __future__ import annotations
 import addresses
 from addresses import Context
 from columns import nat_text, shown
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from parse import Record, Tuple
 from text import clean, endpoint, service, size_text, span_text
 

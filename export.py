@@ -16,7 +16,7 @@ from typing import Any
 
 import addresses
 from addresses import Context, Place
-from flow import Flow
+from flows import Flow
 from parse import Parts, Record, Tuple, kind_of, record, usual
 from text import printable
 

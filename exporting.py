@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from export import json_line
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from grouping import Sum, item_of, key_of
 from singleout import Refusal, selection
 from snapshot import texts_of

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import addresses
 from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
 from comparisons import SIZES, TIMES, compared
-from flow import Flow, Group
+from flows import Flow, Group
 from names import called, or_names
 from parse import FLAGS, PROTOCOLS, STATES, WITH_PORTS
 from text import ports_of, service

@@ -17,24 +17,347 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import islice
+from typing import NamedTuple
 
 import addresses
-from flow import BORN, FOUND, IDLE, RESTING, Counts, Flow, Group, Sight, counts_in, settled, told
-from parse import EVENTS, Parts, kind_of, tail_of
+from addresses import Ends
+from parse import EVENTS, Kind, Parts, Record, is_turned, join_parts, kind_of, record, tail_of, with_reply
+
+
+class Counts(NamedTuple):
+    """Packets and layer-3 bytes of both directions."""
+
+    original_packets: int
+    original_bytes: int
+    reply_packets: int
+    reply_bytes: int
+
+
+_COUNTERS = re.compile(rb"packets=(\d{1,20}) bytes=(\d{1,20})")
+
+
+_TUPLE = re.compile(
+    rb"(?<![^ ])src=([0-9a-fA-F:.]{2,45}) dst=([0-9a-fA-F:.]{2,45})"
+    rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
+    rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
+)
+
+
+ICMP = (1, 58)
+
+
+_MARK = re.compile(rb" mark=(\d{1,10})")
+
+
+_FLAG = re.compile(rb"\[(UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]")
+
+
+_DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock that was stepped back
+
+
+class Group:
+    """Flows of one kind in one state: what 200,000 of them share, and how many live ones there are."""
+
+    __slots__ = ("kind", "number", "prefix", "state")
+
+    def __init__(self, kind: Kind, state: str | None) -> None:
+        self.kind = kind
+        self.state = state
+        self.prefix = b"%d " % kind.number  # what a key begins with
+        self.number = 0
+
+
+class LastSeen(NamedTuple):
+    """When a flow was named last: the time, and the newest listing then. All lines of a block share one."""
+
+    at: float
+    generation: int
+
+
+class Progress(NamedTuple):
+    """How a flow fares. Most of 200,000 flows rest, and all that rest alike share one (see ``settled``)."""
+
+    rates: tuple[float, float] | None = None  # bytes a second: original, reply; None until there are two samples
+    inbound: bool | None = None  # see ends.inbound; None until it has moved something
+    exact: bool = False  # its NEW was seen, so ``born`` is its birth and not only our first sight of it
+    listed: bytes | None = None  # the last listing's text, while ``rest`` is an event's and has no counters
+    ended: float | None = None
+    inferred: bool = False  # a listing showed that it is gone; no DESTROY said so
+
+
+IDLE = (0.0, 0.0)  # one object for all flows that rest
+
+
+_SHARED = {
+    course: course
+    for exact in (False, True)
+    for inbound in (None, False, True)
+    for rates in (None, IDLE)
+    for course in (Progress(rates, inbound, exact),)
+}
+
+
+def shared_progress(course: Progress) -> Progress:
+    """The same course, shared if it is that of a flow that rests."""
+    return _SHARED.get(course, course)
+
+
+SEEN_NEW, FIRST_LISTED, AT_REST = (
+    shared_progress(Progress(exact=True)),
+    shared_progress(Progress()),
+    shared_progress(Progress(IDLE)),
+)
+
+
+def without_userspace(rest: bytes) -> bytes:
+    """``rest`` without the [USERSPACE] part, in which a program's name may say anything."""
+    return rest.partition(b" [USERSPACE]")[0] if b"[USERSPACE]" in rest else rest
+
+
+def counts_in(rest: bytes) -> Counts | None:
+    """The counters of both directions, or None where accounting was off when the flow began."""
+    found = _COUNTERS.findall(without_userspace(rest))
+    if len(found) < 2:
+        return None
+    (packets, size), (reply_packets, reply_size) = found[:2]
+    return Counts(int(packets), int(size), int(reply_packets), int(reply_size))
+
+
+class Flow:
+    """One flow, mostly as text: 200,000 of them stay in memory and a few dozen are on show."""
+
+    __slots__ = ("born", "course", "group", "key", "rest", "sampled", "sight", "timeout")
+
+    def __init__(self, key: bytes, group: Group, born: float, course: Progress, sight: LastSeen) -> None:
+        self.key = key
+        self.group = group
+        self.timeout: int | None = None  # seconds, at the time ``seen``
+        self.rest = b""  # the newest line's text behind the original tuple, as parse.rest_of gives it
+        self.born = born
+        self.course = course
+        self.sight = sight
+        self.sampled = born  # when the counters were read last
+
+    @property
+    def kind(self) -> Kind:
+        return self.group.kind
+
+    @property
+    def state(self) -> str | None:
+        return self.group.state
+
+    @property
+    def ended(self) -> float | None:
+        return self.course.ended
+
+    @property
+    def inferred(self) -> bool:
+        return self.course.inferred
+
+    @property
+    def exact(self) -> bool:
+        return self.course.exact
+
+    @property
+    def rates(self) -> tuple[float, float] | None:
+        return self.course.rates
+
+    @property
+    def family(self) -> str:
+        """The family printed, else the one that the addresses tell."""
+        return self.group.kind.family or ("ipv6" if b":" in self.key else "ipv4")
+
+    @property
+    def original(self) -> bytes:
+        """The original tuple's text."""
+        return self.key.partition(b" ")[2].partition(b"|")[0]
+
+    @property
+    def plain(self) -> bool:
+        """Certainly without NAT: its text has no reply tuple of its own. (A program's name may say src=, too.)"""
+        return b"src=" not in self.rest
+
+    def addresses(self) -> tuple[bytes, bytes]:
+        """Source and destination of the original tuple, as text: what ``ends`` gives in a fifth of its time."""
+        key = self.key
+        src = key.index(b"=") + 1
+        end = key.index(b" ", src)
+        dst = end + 5
+        return key[src:end], key[dst : key.index(b" ", dst)]
+
+    def ports(self) -> tuple[bytes, bytes]:
+        """Ports of the original tuple, as text; b"" where the protocol has none."""
+        sport, _, dport = self.key.partition(b" sport=")[2].partition(b" dport=")
+        return sport, dport.partition(b" ")[0]
+
+    @property
+    def row(self) -> Parts:
+        """The newest line about this flow, as the parser cuts it."""
+        return self._row(self.rest)
+
+    def line(self) -> str:
+        """The newest line about this flow, as `conntrack -L` prints it."""
+        _, _, head, timeout, state, original, *rest = self.row
+        return b"".join((head, timeout, state, original, *rest[4:])).decode("utf-8", "replace")
+
+    def _row(self, rest: bytes) -> Parts:
+        timeout = b"" if self.timeout is None else b"%d " % self.timeout
+        state = b"" if self.state is None else self.state.encode() + b" "
+        return join_parts(
+            b"", b"", _head_text(self.kind), timeout, state, self.original, with_reply(self.original, rest)
+        )
+
+    def record(self) -> Record:
+        """All that is known: the newest line, and what only the last listing said (counters, use, helper...)."""
+        newest = record(self.row)
+        if self.course.listed is not None:
+            _fill(newest, record(self._row(self.course.listed)))
+        return newest
+
+    def counts(self) -> Counts | None:
+        listed = self.course.listed
+        return counts_in(self.rest) or (counts_in(listed) if listed is not None else None)
+
+    def total(self) -> int | None:
+        """Bytes of both directions."""
+        for rest in (self.rest, self.course.listed):
+            if rest is not None and len(found := _COUNTERS.findall(without_userspace(rest))) >= 2:
+                return int(found[0][1]) + int(found[1][1])
+        return None
+
+    def packets(self) -> int | None:
+        counts = self.counts()
+        return None if counts is None else counts.original_packets + counts.reply_packets
+
+    def rate(self) -> float | None:
+        """Smoothed bytes a second of both directions; None until two samples of the counters are there."""
+        rates = self.course.rates
+        return None if rates is None else rates[0] + rates[1]
+
+    def age(self, now: float) -> float:
+        """Seconds since its birth, or, where ``knows_age`` is False, at least that many.
+
+        A closed flow's age is its duration.
+        """
+        end = now if self.ended is None else self.ended
+        if not self.course.exact and (delta := _DELTA.search(self.course.listed or self.rest)):
+            return int(delta.group(1)) + max(0.0, end - self.sampled)
+        return max(0.0, end - self.born)
+
+    def knows_age(self) -> bool:
+        return self.course.exact or _DELTA.search(self.course.listed or self.rest) is not None
+
+    def remaining(self, now: float) -> int | None:
+        """Seconds until the kernel forgets it if nothing more comes."""
+        if self.timeout is None or self.ended is not None:
+            return None
+        return max(0, round(self.timeout - (now - self.sight.at)))
+
+    def status(self) -> str:
+        """The state; for protocols without one the flag that says most; "" where there is neither."""
+        if state := self.group.state:
+            return state
+        flags = self.flags()
+        return next((flag for flag in ("HW_OFFLOAD", "OFFLOAD", "UNREPLIED", "ASSURED") if flag in flags), "")
+
+    def flags(self) -> list[str]:
+        return [flag.decode() for flag in _FLAG.findall(without_userspace(self.rest))]
+
+    def mark(self) -> int:
+        found = _MARK.search(without_userspace(self.rest))
+        return int(found.group(1)) if found else 0
+
+    def zones(self) -> list[int]:
+        return [int(word.rpartition(b"=")[2]) for word in self.key.partition(b"|")[2].split(b"|") if word]
+
+    def ends(self) -> Ends:
+        src, dst, sport, dport = _pair(self.original)
+        if is_turned(self.rest):
+            return Ends(src, dst, sport, dport, dst, src, dport, sport)
+        reply_src, reply_dst, reply_sport, reply_dport = _pair(without_userspace(self.rest))
+        if self.kind.number in ICMP:  # an id is the initiator's: masquerading gives out another as it does ports
+            dport = reply_sport = None
+        return Ends(src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
+
+
+def _pair(text: bytes) -> tuple[str, str, int | None, int | None]:
+    """Addresses and ports of the first tuple in ``text``; an ICMP id or GRE key stands where a port would."""
+    match = _TUPLE.search(text)
+    if match is None:
+        return "", "", None, None
+    src, dst, sport, dport, icmp_type, icmp_id, srckey, dstkey = match.groups()
+    if sport is not None:
+        return src.decode(), dst.decode(), int(sport), int(dport)
+    if icmp_type is not None:
+        return src.decode(), dst.decode(), int(icmp_id), int(icmp_id)
+    if srckey is not None:
+        return src.decode(), dst.decode(), int(srckey, 16), int(dstkey, 16)
+    return src.decode(), dst.decode(), None, None
+
+
+def _head_text(kind: Kind) -> bytes:
+    numbers = {"ipv4": "2", "ipv6": "10"}
+    family = f"{kind.family:<8} {numbers.get(kind.family, '0')} " if kind.family else ""
+    return f"{family}{kind.protocol:<8} {kind.number} ".encode()
+
+
+def _fill(newest: Record, listed: Record) -> None:
+    """Put what only the listing said into the newest record."""
+    for name in ("mark", "secmark", "secctx", "delta_time", "start", "helper", "use", "id", "labels"):
+        if getattr(newest, name) is None:
+            setattr(newest, name, getattr(listed, name))
+    for mine, theirs in ((newest.original, listed.original), (newest.reply, listed.reply)):
+        if mine.packets is None:
+            mine.packets, mine.bytes = theirs.packets, theirs.bytes
+
+
+class TapeEvent(NamedTuple):
+    """An event of the tape."""
+
+    at: float  # on the source's clock
+    event: str
+    flow: Flow
+    state: str | None  # the flow's state then
+
+
+def tape_events(table: FlowTable) -> list[TapeEvent]:
+    """The tape, the newest last."""
+    return [TapeEvent(*event) for event in table.tape]
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
 
 # The kernel's default maximum is 262,144; four times that bounds a recording that only ever opens flows.
 MAX_LIVE = 1_048_576
+
+
 MAX_CLOSED = 50_000
+
+
 PAST = 10_000
+
+
 HISTORY = 60  # seconds of the events sparkline
+
+
 TAPE = 20_000  # events kept for a flow's "life so far"
+
+
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
+
+
 FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
+
+
 GROUPS = 4096  # kinds and states in good input: 3 families x (10 protocols x 15 states + 246 without)
 
+
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
+
+
 _ID = re.compile(rb" id=(\d{1,10})(?= labels|$)")
 
 
@@ -71,7 +394,7 @@ class FlowTable:
         self._ticked_events = 0
         self._groups: dict[bytes, Group] = {}
         self._most_groups = GROUPS
-        self._sight = Sight(0.0, 0)
+        self._sight = LastSeen(0.0, 0)
 
     # --- rows in ------------------------------------------------------------------------------------------------------
 
@@ -107,7 +430,7 @@ class FlowTable:
             flow.rest = rest
         else:
             if name == "new":  # a listing was faster than the event
-                flow.course = settled(flow.course._replace(exact=True))
+                flow.course = shared_progress(flow.course._replace(exact=True))
             _keep_listed(flow)
             flow.rest = rest
         self._stamp(flow, group if state else flow.group, row[3], now)
@@ -128,7 +451,7 @@ class FlowTable:
             flow.sight = self._seen(now)  # the late end of a flow whose place it has taken: it is there
             flow = None
         if flow is None:
-            flow = Flow(key, group, now, FOUND._replace(ended=now), self._seen(now))
+            flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now), self._seen(now))
             flow.rest = rest
             flow.timeout = int(timeout) if timeout else None
             self._bury(flow)
@@ -197,7 +520,7 @@ class FlowTable:
                 flow = flow_of(key)
                 if flow is None:
                     if key not in gone and len(live) < self.limit:
-                        flow = live[key] = Flow(key, group, now, FOUND, sight)
+                        flow = live[key] = Flow(key, group, now, FIRST_LISTED, sight)
                         group.number += 1
                         flow.rest = rest
                         flow.timeout = int(timeout)
@@ -205,8 +528,8 @@ class FlowTable:
                         continue
                 elif flow.rest == rest and flow.group is group and key not in gone:
                     rates = flow.course.rates
-                    if rates is None and counted and flow.course is FOUND:
-                        flow.course, rates = RESTING, IDLE
+                    if rates is None and counted and flow.course is FIRST_LISTED:
+                        flow.course, rates = AT_REST, IDLE
                     if rates is IDLE or (rates is None and not counted):
                         flow.timeout = int(timeout)
                         flow.sight = sight
@@ -259,9 +582,9 @@ class FlowTable:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _seen(self, now: float) -> Sight:
+    def _seen(self, now: float) -> LastSeen:
         if self._sight.at != now or self._sight.generation != self.generation:
-            self._sight = Sight(now, self.generation)
+            self._sight = LastSeen(now, self.generation)
         return self._sight
 
     def _open(self, key: bytes, group: Group, now: float, exact: bool) -> Flow:
@@ -270,7 +593,7 @@ class FlowTable:
             for old in list(islice(self.live.values(), max(1, self.limit // 8))):
                 self.overflow += 1
                 self._close(old, now, inferred=True)
-        flow = self.live[key] = Flow(key, group, now, BORN if exact else FOUND, self._seen(now))
+        flow = self.live[key] = Flow(key, group, now, SEEN_NEW if exact else FIRST_LISTED, self._seen(now))
         group.number += 1
         return flow
 
@@ -311,7 +634,7 @@ class FlowTable:
         if flow.rates is not IDLE and counted:
             # Of a flow that is at its end nothing is to come: no smooth way down.
             rates = IDLE if flow.state in FINISHED else _smoothed(flow.rates, 0.0, 0.0, now - flow.sampled)
-            flow.course = settled(flow.course._replace(rates=rates))
+            flow.course = shared_progress(flow.course._replace(rates=rates))
         flow.sampled = now
 
     def _sample(self, flow: Flow, rest: bytes, now: float) -> None:
@@ -325,7 +648,7 @@ class FlowTable:
             if spent > 0:
                 rates = _smoothed(rates, moved[0] / spent, moved[1] / spent, spent)
         flow.rest = rest
-        flow.course = settled(flow.course._replace(rates=rates, listed=None))
+        flow.course = shared_progress(flow.course._replace(rates=rates, listed=None))
         flow.sampled = now
 
     def _move(self, flow: Flow, before: Counts, after: Counts) -> tuple[int, int]:
@@ -380,14 +703,14 @@ class FlowTable:
 
 def key_of(prefix: bytes, original: bytes, rest: bytes) -> bytes:
     """What tells a flow from all others: protocol (``Group.prefix``), original tuple, zones."""
-    if b"zone" in rest and (zones := _ZONES.findall(told(rest))):
+    if b"zone" in rest and (zones := _ZONES.findall(without_userspace(rest))):
         return prefix + original + b"|" + b"|".join(zones)
     return prefix + original
 
 
 def id_in(rest: bytes) -> int | None:
     """The id in a flow's text behind the original tuple; None without `-o id`."""
-    found = _ID.search(told(rest))
+    found = _ID.search(without_userspace(rest))
     return int(found.group(1)) if found else None
 
 
@@ -412,3 +735,34 @@ def _smoothed(old: tuple[float, float] | None, original: float, reply: float, sp
         return IDLE
     share = 1.0 - math.exp(-spent / SMOOTHING)
     return old[0] + share * (original - old[0]), old[1] + share * (reply - old[1])
+
+
+# --- many flows at once -----------------------------------------------------------------------------------------------
+
+
+MATCHED_AT_ONCE = 20_000  # flows whose text is joined: 2 MB
+
+
+# What stands at the beginning of its text where it has counters, as it mostly does: those of both directions.
+BYTES, PACKETS = (
+    re.compile(
+        rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (counter, counter), re.M
+    )
+    for counter in (rb"packets=\d+ bytes=(\d+)", rb"packets=(\d+) bytes=\d+")
+)
+
+
+def matched(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """The groups of a pattern that fits each text once, at its beginning."""
+    for at in range(0, len(texts), MATCHED_AT_ONCE):
+        yield from pattern.findall(b"\n".join(texts[at : at + MATCHED_AT_ONCE]))
+
+
+def newest_texts(flows: Sequence[Flow]) -> list[bytes]:
+    """What was said last of each flow's counters."""
+    return [flow.rest if flow.course.listed is None else _counted(flow) for flow in flows]
+
+
+def _counted(flow: Flow) -> bytes:
+    """The newest text that has counters."""
+    return flow.rest if b"packets=" in flow.rest else flow.course.listed or b""

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from addresses import Context
-from flow import IDLE, Counts, Flow
+from flows import BYTES, IDLE, Counts, Flow, matched, newest_texts
 from parse import WITH_PORTS
-from sortkeys import BYTES, matched, newest_texts
 from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted

@@ -31,8 +31,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import NamedTuple
 
-from flow import Flow, told
-from flows import FlowTable
+from flows import Flow, FlowTable, without_userspace
 from intake import MINUTE, Status, since
 from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, Problem
 
@@ -126,7 +125,7 @@ class Census:
         return True
 
     def _count(self, flows: Sequence[Flow]) -> None:
-        rests = [told(flow.rest) for flow in flows]
+        rests = [without_userspace(flow.rest) for flow in flows]
         self._flows += len(flows)
         self._assured += sum([b"[ASSURED]" in rest for rest in rests])
         self._unreplied += sum([b"[UNREPLIED]" in rest for rest in rests])

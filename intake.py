@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics, Trouble
 from parse import EVENTS, Parts, split_lines, tail_of
 from problems import Problem

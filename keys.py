@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flows import FlowTable
+from flows import FlowTable, tape_events
 from grouping import Sum
 from prompt import edit
 from relations import Mark
-from sumcolumns import happenings
 from text import clean
 from view import GEO_MODES, Came, Prompt, View
 from views import VIEWS
@@ -189,7 +188,7 @@ def _pause(view: View, table: FlowTable) -> str:
     view.events_at_pause = table.events
     view.cells = {}
     view.stock = list(table) if view.paused else []
-    view.tape = happenings(table) if view.paused else []
+    view.tape = tape_events(table) if view.paused else []
     view.due = 0.0
     return ""
 

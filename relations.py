@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import fields
 from addresses import Context
 from fields import Predicate, network
-from flow import Flow
+from flows import Flow
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, part_of, service_key
 
 GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK, "service": SERVICE}

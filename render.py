@@ -13,7 +13,7 @@ from typing import Any
 from addresses import Place
 from columns import TELLING, Column, Shown, fit
 from details import details
-from flow import Flow
+from flows import Flow, TapeEvent
 from header import header
 from helptext import help_lines
 from keys import BINDINGS
@@ -21,7 +21,7 @@ from notices import empty_reason
 from panel import panel_lines
 from rows import row as shown_row
 from scene import Scene
-from sumcolumns import Happening, HappeningShown, SumShown
+from sumcolumns import HappeningShown, SumShown
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
 from view import Prompt, Row, View, keep_in_sight
 from views import VIEWS
@@ -305,7 +305,7 @@ class _Telling:
     def of(self, row: Row) -> tuple[Any, str]:
         if isinstance(row, Flow):
             return self._flow(row)
-        if isinstance(row, Happening):
+        if isinstance(row, TapeEvent):
             role = {"new": "new", "destroy": "closed"}.get(row.event, "plain")
             return HappeningShown(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.kind.grouping, self._context.since

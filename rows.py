@@ -16,11 +16,9 @@ from functools import partial
 from typing import Any
 
 from columns import Shown, shown
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Sum, Tally, shares
 from relations import Mark
-from sumcolumns import Happening, happenings
 from view import Row, View, keep_in_sight
 
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
@@ -162,9 +160,9 @@ def _sum_up(view: View, table: FlowTable) -> Iterator[None]:
 
 def _play_tape(view: View, table: FlowTable) -> Iterator[None]:
     """Events, the newest first."""
-    tape = view.tape if view.paused else happenings(table)
+    tape = view.tape if view.paused else tape_events(table)
     view.total, wanted = len(tape), view.predicate
-    found: list[Happening] = []
+    found: list[TapeEvent] = []
     for piece in _pieces(tape[::-1], PIECE):
         found += [happening for happening in piece if wanted is None or wanted(happening.flow)]
         yield

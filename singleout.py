@@ -18,7 +18,7 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-from flow import Flow
+from flows import Flow
 from parse import PROTOCOLS, PUSHED_DOWN, WITH_PORTS, Record, Tuple
 
 _NAMES = {PROTOCOLS[name]: name for name in PUSHED_DOWN}

@@ -11,12 +11,11 @@ import export
 import text
 from addresses import Context
 from columns import shown
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Tally, item_of, shares
 from rows import in_order
 from runner import Wishes
-from sumcolumns import Happening, HappeningShown, SumShown, happenings
+from sumcolumns import HappeningShown, SumShown
 from views import BY_NAME, Kind
 
 AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
@@ -33,7 +32,7 @@ def texts_of(kind: Kind, rows: Sequence[Any], format: str, context: Context, mom
         yield export.csv_header()
     line = export.json_line if format == "json" else export.csv_line
     for row in rows:
-        if isinstance(row, Happening):
+        if isinstance(row, TapeEvent):
             record = row.flow.record()
             record.state = row.state
             yield line(export.item_of(record, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
@@ -78,7 +77,7 @@ class Snapshot:
         rows: list[Any] = flows
         keys = self._keys
         if self._kind.rows == "events":
-            tape = happenings(self.table)
+            tape = tape_events(self.table)
             rows = [happening for happening in tape if wanted is None or wanted(happening.flow)][::-1]
         elif self._kind.grouping is not None:
             tally = Tally(self._kind.grouping, context)
@@ -108,7 +107,7 @@ class Snapshot:
             cells: Any
             if isinstance(row, Flow):
                 cells = shown(row, context, names=False)
-            elif isinstance(row, Happening):
+            elif isinstance(row, TapeEvent):
                 cells = HappeningShown(row, context, names=False)
             else:
                 cells = SumShown(row, context.where, context.name, "#", "")

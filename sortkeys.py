@@ -8,39 +8,33 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any
 
 from addresses import Context, Place
-from flow import IDLE, Flow, Group
+from flows import BYTES, IDLE, PACKETS, Flow, Group, matched, newest_texts
 
 Keys = Callable[[Sequence[Any], Context], list[Any]]
 
-CHUNK = 20_000  # flows whose text is joined: 2 MB
+
 NO_ADDRESS = 1 << 256  # beyond all addresses
+
+
 NO_PLACE = "\U0010ffff"  # beyond all names
+
 
 # What stands at the beginning of a flow's key: an address with the port, ICMP id or GRE key beside it.
 _SOURCE = re.compile(rb"^\d+ src=(\S+) dst=\S+ (?:sport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=0x([0-9a-f]+))?", re.M)
+
+
 _DESTINATION = re.compile(
     rb"^\d+ src=\S+ dst=(\S+) (?:sport=\d+ dport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=\S+ dstkey=0x([0-9a-f]+))?",
     re.M,
 )
+
+
 _ADDRESSES = re.compile(rb"^\d+ src=(\S+) dst=(\S+)", re.M)
-# What stands at the beginning of its text where it has counters, as it mostly does: those of both directions.
-BYTES, _PACKETS = (
-    re.compile(
-        rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (counter, counter), re.M
-    )
-    for counter in (rb"packets=\d+ bytes=(\d+)", rb"packets=(\d+) bytes=\d+")
-)
-
-
-def matched(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """The groups of a pattern that fits each text once, at its beginning."""
-    for at in range(0, len(texts), CHUNK):
-        yield from pattern.findall(b"\n".join(texts[at : at + CHUNK]))
 
 
 def by_protocol(flows: Sequence[Flow], _context: Context) -> list[Any]:
@@ -129,7 +123,7 @@ def by_bytes(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 
 def by_packets(flows: Sequence[Flow], _context: Context) -> list[Any]:
-    return _totals(flows, _PACKETS, Flow.packets)
+    return _totals(flows, PACKETS, Flow.packets)
 
 
 def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[Flow], int | None]) -> list[Any]:
@@ -138,16 +132,6 @@ def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[
         int(there) + int(back) if there else -1 if (number := total(flow)) is None else number
         for flow, (there, back) in zip(flows, matched(pattern, newest_texts(flows)))
     ]
-
-
-def newest_texts(flows: Sequence[Flow]) -> list[bytes]:
-    """What was said last of each flow's counters."""
-    return [flow.rest if flow.course.listed is None else _counted(flow) for flow in flows]
-
-
-def _counted(flow: Flow) -> bytes:
-    """The newest text that has counters."""
-    return flow.rest if b"packets=" in flow.rest else flow.course.listed or b""
 
 
 def by_age(flows: Sequence[Flow], context: Context) -> list[Any]:

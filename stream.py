@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 import export
-from flow import Flow
+from flows import Flow
 from items import Block, Item, ListingEnded, Lost, Trouble
 from parse import Parts, record
 from problems import WELL

@@ -6,12 +6,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from addresses import Context, Place
 from columns import Column, end_text, protocol_text, shown
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, TapeEvent
 from grouping import NEW_SPAN, Sum, service_name
 from sortkeys import Keys, numbers
 from text import clean, size_text, span_text
@@ -30,23 +29,9 @@ class SumShown:
     empty: str
 
 
-class Happening(NamedTuple):
-    """An event of the tape."""
-
-    at: float  # on the source's clock
-    event: str
-    flow: Flow
-    state: str | None  # the flow's state then
-
-
-def happenings(table: FlowTable) -> list[Happening]:
-    """The tape, the newest last."""
-    return [Happening(*event) for event in table.tape]
-
-
 @dataclass(frozen=True)
 class HappeningShown:
-    happening: Happening
+    happening: TapeEvent
     context: Context
     names: bool
 
@@ -92,6 +77,8 @@ def by_translated(flows: Sequence[Flow], _context: Context) -> list[Any]:
 _FLOWS = Column[SumShown](
     "flows", "FLOWS", 7, 7, 20, lambda s: str(s.sum.flows), _by(lambda s: s.flows), right=True, descending=True
 )
+
+
 _NEW = Column[SumShown](
     *("new", "NEW/s", 6, 6, 70),
     lambda s: f"{s.sum.fresh / NEW_SPAN:.1f}",
@@ -99,6 +86,8 @@ _NEW = Column[SumShown](
     right=True,
     descending=True,
 )
+
+
 _IN, _OUT = (
     Column[SumShown](*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
@@ -106,9 +95,13 @@ _IN, _OUT = (
         ("out", "OUT", lambda s: _rate(s.sum.rate_out), lambda s: s.rate_out),
     )
 )
+
+
 _RATE = Column[SumShown](
     "rate", "RATE", 6, 6, 30, lambda s: _rate(s.sum.rate), _by(lambda s: s.rate), right=True, descending=True
 )
+
+
 _BYTES_IN, _BYTES_OUT = (
     Column[SumShown](*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
@@ -116,9 +109,13 @@ _BYTES_IN, _BYTES_OUT = (
         ("bytes-out", "BYTOUT", lambda s: size_text(s.sum.size_out), lambda s: s.size_out),
     )
 )
+
+
 _BYTES = Column[SumShown](
     "bytes", "BYTES", 5, 5, 35, lambda s: size_text(s.sum.size), _by(lambda s: s.size), right=True, descending=True
 )
+
+
 _UNREPLIED = Column[SumShown](
     *("unreplied", "UNREPL", 6, 6, 60),
     _unreplied,
@@ -126,10 +123,16 @@ _UNREPLIED = Column[SumShown](
     right=True,
     descending=True,
 )
+
+
 _SHARE = Column[SumShown]("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.share), descending=True)
+
+
 _HOSTS_COUNT = Column[SumShown](
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
+
+
 _USERS = Column[SumShown]("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
 
@@ -143,7 +146,10 @@ _HOST = Column[SumShown](
     lambda sums, _c: numbers([row.key.encode() for row in sums]),
     middle=True,
 )
+
+
 _MOVED = (_FLOWS, _NEW, _RATE, _IN, _OUT, _BYTES, _BYTES_IN, _BYTES_OUT)
+
 
 HOSTS = (
     _HOST,
@@ -190,6 +196,8 @@ COUNTRIES = (
     _UNREPLIED,
     _HOSTS_COUNT,
 )
+
+
 NETWORKS = (
     Column[SumShown](
         "asn",
@@ -206,6 +214,8 @@ NETWORKS = (
     _UNREPLIED,
     _HOSTS_COUNT,
 )
+
+
 SERVICES = (
     _name("service", "SERVICE", 10, 14, lambda s: clean(s.sum.key)),
     Column[SumShown](
@@ -247,7 +257,7 @@ def _lasted(s: HappeningShown) -> str:
     return ("" if flow.knows_age() else ">") + span_text(flow.age(s.context.now))
 
 
-def _of(value: Callable[[Happening], Any]) -> Keys:
+def _of(value: Callable[[TapeEvent], Any]) -> Keys:
     return lambda happenings, _context: [value(happening) for happening in happenings]
 
 
@@ -256,6 +266,8 @@ def _place(s: HappeningShown) -> str:
 
 
 _LABEL = {"new": "NEW", "update": "UPDATE", "destroy": "DESTROY"}
+
+
 EVENTS = (
     Column[HappeningShown]("time", "TIME", 12, 12, 20, clock_text, _of(lambda h: h.at), descending=True),
     Column[HappeningShown](

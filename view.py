@@ -10,13 +10,12 @@ from addresses import Context
 from columns import Shown
 from fields import Predicate
 from filters import all_of, compile_filter
-from flow import Flow
+from flows import Flow, TapeEvent
 from grouping import Sum, key_of
-from sumcolumns import Happening
 from views import BY_NAME, VIEWS, Kind
 
 GEO_MODES = ("auto", "country", "network", "city", "off")
-Row = Flow | Sum | Happening
+Row = Flow | Sum | TapeEvent
 
 
 @dataclass
@@ -77,7 +76,7 @@ class View:
     arranged: float = 0.0  # when the present one was made: a clock that went back is no reason to wait
     events_at_pause: int = 0
     stock: list[Flow] = field(default_factory=list)  # while paused: the flows that were there when it began
-    tape: list[Happening] = field(default_factory=list)  # ... and the events
+    tape: list[TapeEvent] = field(default_factory=list)  # ... and the events
     cells: dict[Flow, Shown] = field(default_factory=dict)  # ... and the flows' rows as they were
     made: tuple[object, ...] = ()  # what ``order`` was made for: sort, filter and the like
     work: Iterator[None] | None = None  # the ordering that goes on
@@ -154,7 +153,7 @@ class View:
 
 def flow_of(row: Row | None) -> Flow | None:
     """The flow that a row is or tells of; None for one that stands for many."""
-    return None if isinstance(row, Sum) else row.flow if isinstance(row, Happening) else row
+    return None if isinstance(row, Sum) else row.flow if isinstance(row, TapeEvent) else row
 
 
 def keep_in_sight(view: View) -> None:

@@ -19,8 +19,7 @@ from worlds import World, event, feed, flow_lines, line, listing
 
 import deletion as deleting
 from deletion import MOST, Deletion, Phase
-from flow import Flow
-from flows import FlowTable, id_in
+from flows import Flow, FlowTable, id_in
 from problems import NOT_FOUND, NOT_PERMITTED
 from singleout import Refusal, Selection, selection
 from source import Command

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 import export
 from addresses import Context, Place
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from parse import EVENTS, record, split_lines
 from text import size_text, span_text
 

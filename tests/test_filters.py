@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from addresses import Context, Place
 from fields import FIELDS
 from filters import FilterError, compile_filter, from_flags
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from parse import split_lines
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import flows
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from parse import split_lines
 
 

@@ -13,7 +13,6 @@ from oracle import differences, run
 from subjects import Wrong
 from witness import Past, read_line
 
-import flow
 import flows
 import source
 from items import Item, Lost
@@ -52,13 +51,13 @@ def silence(patch: pytest.MonkeyPatch) -> None:
 
 def no_final_totals(patch: pytest.MonkeyPatch) -> None:
     """A closed flow's totals are what the last listing said."""
-    real = flow.Flow.counts
+    real = flows.Flow.counts
 
-    def counts(self: flow.Flow) -> Any:
+    def counts(self: flows.Flow) -> Any:
         found = real(self)
         return found._replace(original_bytes=0) if found and self.ended else found
 
-    patch.setattr(flow.Flow, "counts", counts)
+    patch.setattr(flows.Flow, "counts", counts)
 
 
 def miscounting(patch: pytest.MonkeyPatch) -> None:

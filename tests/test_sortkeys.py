@@ -14,8 +14,7 @@ import export
 from addresses import Context, Place
 from columns import BY_KEY
 from fields import FIELDS, bare, shown_text
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from parse import record, split_lines
 from rows import in_order
 

@@ -22,11 +22,11 @@ from addresses import Context
 from exporting import command_for, copied
 from exporting import export as export_rows
 from filters import FilterError, compile_filter
-from flow import Flow
+from flows import Flow, TapeEvent
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, Sum, Tally, item_of, service_key
 from keys import press
 from parse import WITH_PORTS
-from sumcolumns import Happening, SumShown
+from sumcolumns import SumShown
 from view import View
 from views import VIEWS
 
@@ -431,7 +431,7 @@ def test_an_event_is_copied_as_its_flow() -> None:
     world = World()
     feed(world.table, event("NEW", 5), 101.0)
     world.keys("7", "j")
-    assert isinstance(world.view.selected, Happening)
+    assert isinstance(world.view.selected, TapeEvent)
     assert "sport=10005" in copied(world.view)
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from hypothesis import strategies as st
 
 from addresses import Context, Place
-from flow import Flow
-from flows import FlowTable
+from flows import Flow, FlowTable
 from intake import Status
 from keys import BINDINGS, press
 from parse import split_lines
