@@ -12,8 +12,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from intake import Problem, explain
 from parse import Splitter
-from problems import Problem, explain
 from text import clean
 
 # 550 lines of a listing: what parsing them takes for a moment is 0.4 MiB; 1 MiB at once would be 15 bytes a flow.

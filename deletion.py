@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from child import STOP_PATIENCE, Child
 from flows import Flow, id_in, key_of
+from intake import NOT_FOUND, NOT_PERMITTED, Problem, not_started
 from parse import kind_of, split_lines, tail_of
-from problems import NOT_FOUND, NOT_PERMITTED, Problem, not_started
 from singleout import Refusal, Selection, selection
 from source import LISTING_GATHERS, SILENCE, Command
 from text import clean

@@ -32,8 +32,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from flows import Flow, FlowTable, without_userspace
-from intake import MINUTE, Status, since
-from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, Problem
+from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, MINUTE, Problem, Status, since
 
 STEP = 5000  # flows counted at once: 5 ms
 TOP = 5  # sources that are named

@@ -11,9 +11,8 @@ from deletion import Deletion, Phase
 from exporting import command_for, copied, export, meant
 from geography import Geography
 from health import Census
-from items import ListingEnded
+from intake import SUCCESS, ListingEnded
 from keys import press
-from problems import WELL
 from render import frame
 from resolver import Resolver
 from rows import refresh
@@ -71,7 +70,7 @@ class Live(Runner):
             self.resolver.close()
         if self.problem is not None:
             return self.fail()
-        return WELL
+        return SUCCESS
 
     def _turn(self) -> bool:
         """Once round the loop; True when it is time to go."""

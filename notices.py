@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows import FlowTable
-from intake import Status
-from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, TRACKING_CURE, TRACKING_OFF
+from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, TRACKING_CURE, TRACKING_OFF, Status
 from view import View
 
 SLOW = 5.0  # seconds: 262,144 flows, the kernel's default maximum, are listed in two

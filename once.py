@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from items import Ended, ListingEnded, Trouble
-from problems import ACCOUNTING_CURE, ACCOUNTING_OFF, TRACKING_CURE, TRACKING_OFF, WELL, Problem
+from intake import (
+    ACCOUNTING_CURE,
+    ACCOUNTING_OFF,
+    SUCCESS,
+    TRACKING_CURE,
+    TRACKING_OFF,
+    Ended,
+    ListingEnded,
+    Problem,
+    Trouble,
+)
 from runner import Runner, say
 
 if TYPE_CHECKING:
@@ -24,7 +33,7 @@ class Once(Runner):
         while not complete and self.problem is None:
             self.wait(())
             if self.ended_by_signal():
-                return WELL
+                return SUCCESS
             for item in self.source.poll():
                 self.take(item)
                 if self.source.live:  # as soon as the table is whole
@@ -49,7 +58,7 @@ class Once(Runner):
         self.open_databases()
         self.write_out(snapshot.texts(self.intake.newest or 0.0, self.recorded_time()))
         self._say_state()
-        return WELL
+        return SUCCESS
 
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""

@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics
+from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Statistics
 from parse import Splitter
 from text import clean
 
@@ -98,7 +98,7 @@ def _directive(item: Item) -> str | None:
     if isinstance(item, (Facts, Statistics)):
         word = "facts" if isinstance(item, Facts) else "statistics"
         return f"{word} " + " ".join(f"{name}={value}" for name, value in item.values.items())
-    if isinstance(item, Own):
+    if isinstance(item, OwnAddresses):
         return "own " + " ".join(sorted(item.addresses))
     return None
 
@@ -227,7 +227,7 @@ class Replay:
             values = {name: int(value) for name, value in found}
             self._push(Facts(at, values) if word == b"facts" else Statistics(at, values), at)
         elif word == b"own":
-            self._push(Own(at, frozenset(re.findall(r"[0-9a-fA-F:.]+", words))), at)
+            self._push(OwnAddresses(at, frozenset(re.findall(r"[0-9a-fA-F:.]+", words))), at)
 
     def _push(self, item: Item, at: float | None) -> None:
         """Queue an item for its time. Times that go back are counted and taken as the newest so far."""

@@ -16,9 +16,7 @@ from addresses import Context
 from fields import Predicate
 from filters import all_of, compile_filter
 from flows import PAST, FlowTable
-from intake import Intake
-from items import Item, Trouble
-from problems import NOT_FOUND, NOT_PERMITTED, SUDO, Problem
+from intake import NOT_FOUND, NOT_PERMITTED, SUDO, Intake, Item, Problem, Trouble
 from recording import Recorder
 from signals import Signals
 from source import Source

@@ -18,9 +18,21 @@ from typing import Protocol
 
 import host
 from child import STOP_PATIENCE, Child
-from items import Block, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Statistics, Trouble
+from intake import (
+    Block,
+    Facts,
+    Item,
+    ListingBegan,
+    ListingEnded,
+    Lost,
+    OwnAddresses,
+    Problem,
+    Statistics,
+    Trouble,
+    is_loss,
+    not_started,
+)
 from parse import PROTOCOLS, PUSHED_DOWN
-from problems import Problem, is_loss, not_started
 
 # Reads of events (10 ms of work, or as long as lines take that nobody understands) before the others and the keys have
 # their turn. Of a listing one read: 2 ms.
@@ -373,7 +385,7 @@ class Live:
         if now >= self._own_due:
             self._own_due = now + OWN_EVERY
             if not self.command.via:
-                yield Own(now, host.own_addresses())
+                yield OwnAddresses(now, host.own_addresses())
             else:
                 self._ask("own", [*self.command.via, *host.OWN_COMMAND])
         if now >= self._statistics_due:
@@ -406,7 +418,7 @@ class Live:
         if what == "statistics" and (values := host.parse_statistics(answer)):
             yield Statistics(now, values)
         if what == "own" and (addresses := host.parse_addresses(answer)):
-            yield Own(now, addresses)
+            yield OwnAddresses(now, addresses)
 
 
 class _Restarted:

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 
 import export
 from flows import Flow
-from items import Block, Item, ListingEnded, Lost, Trouble
+from intake import SUCCESS, Block, Item, ListingEnded, Lost, Trouble
 from parse import Parts, record
-from problems import WELL
 from runner import FRAME, Runner, say
 
 HELD = 64 << 20  # bytes of events kept back while the first listing runs
@@ -46,7 +45,7 @@ class Stream(Runner):
                 told = bool(self.intake.status.rejects)
         self._flush()
         self.say_leftovers()
-        return WELL
+        return SUCCESS
 
     def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Also notices that the reader has gone, on a quiet table, too."""

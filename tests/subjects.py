@@ -28,8 +28,7 @@ import source
 from addresses import Context
 from export import item_of
 from flows import FlowTable
-from intake import Intake
-from items import Item, ListingBegan, ListingEnded, Lost, Trouble
+from intake import Intake, Item, ListingBegan, ListingEnded, Lost, Trouble
 
 PROGRAM = [sys.executable, str(Path(__file__).parent.parent / "conntrack_monitor.py")]
 INTERVAL = 0.25

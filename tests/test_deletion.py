@@ -20,7 +20,7 @@ from worlds import World, event, feed, flow_lines, line, listing
 import deletion as deleting
 from deletion import MOST, Deletion, Phase
 from flows import Flow, FlowTable, id_in
-from problems import NOT_FOUND, NOT_PERMITTED
+from intake import NOT_FOUND, NOT_PERMITTED
 from singleout import Refusal, Selection, selection
 from source import Command
 

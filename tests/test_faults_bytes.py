@@ -26,10 +26,8 @@ import export
 from addresses import Context, Detail, Place
 from flows import FlowTable
 from geoip import GeoIP
-from intake import Intake
-from items import Item, Trouble
+from intake import Intake, Item, Trouble, explain, not_started
 from keys import press
-from problems import explain, not_started
 from recording import Replay
 from render import frame
 from rows import refresh

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from conntrack_monitor import command
 from geography import Plan, worker_argv
-from items import Lost
+from intake import Lost
 from parse import PUSHED_DOWN
 from recording import Recorder
 from source import Command, pushed_down

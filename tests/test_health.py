@@ -20,9 +20,21 @@ import source
 from flows import FlowTable
 from health import Base, Census, Row, Shares, brief, full_in, growth, panel
 from host import parse_statistics
-from intake import Intake, Status
-from items import Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Statistics, Trouble
-from problems import ACCOUNTING_CURE, EVENTS_CURE, Problem
+from intake import (
+    ACCOUNTING_CURE,
+    EVENTS_CURE,
+    Ended,
+    Facts,
+    Intake,
+    Item,
+    ListingBegan,
+    ListingEnded,
+    Lost,
+    Problem,
+    Statistics,
+    Status,
+    Trouble,
+)
 from recording import Recorder, Replay
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"

@@ -15,7 +15,7 @@ from witness import Past, read_line
 
 import flows
 import source
-from items import Item, Lost
+from intake import Item, Lost
 
 SEEDS = 10
 

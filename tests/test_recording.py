@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminal import Terminal
 
-from items import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, Own, Trouble
-from problems import Problem
+from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Problem, Trouble
 from recording import FIRST_LINE, LONGEST_WAIT, Recorder, Replay
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
@@ -60,7 +59,7 @@ def test_what_is_recorded_is_replayed(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     recorder = Recorder(str(path))
     written: list[Item] = [
-        Own(1.0, frozenset({"192.0.2.1", "2001:db8::1"})),
+        OwnAddresses(1.0, frozenset({"192.0.2.1", "2001:db8::1"})),
         Facts(1.0, {"count": 12, "max": 262144}),
         ListingBegan(1.0),
         Block(b"listing line\n", 1.0),

@@ -15,8 +15,8 @@ from worlds import World, event, feed, keys, line, listing, sizes, text_of, widt
 
 from columns import COLUMNS, fit
 from header import sparkline
+from intake import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
 from keys import BINDINGS, press
-from problems import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
 from render import frame
 from scene import ROLES
 from text import ASCII, shorten, shorten_middle, wrap

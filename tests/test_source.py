@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab import wait_for
 
-from items import Block, Facts
+from intake import Block, Facts
 from source import ASKED_EVERY, Command, Live
 
 # An end that is said at once, and a listing that named the flow just before.

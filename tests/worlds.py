@@ -205,7 +205,7 @@ wheres = st.builds(
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """Any table, seen after any keys."""
-    from problems import Problem
+    from intake import Problem
 
     world = World()
     where = draw(wheres)
