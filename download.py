@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import mmdb
+import geoip
 from called import called
 from memory import Memory, locked, open_memory, read_memory
 from text import clean
@@ -201,8 +201,8 @@ def _update_one(job: _Job, kind: str, memory: Memory) -> Outcome:
     """Fetch the newest month that is newer than what is installed."""
     path = target(job.folder, kind)
     try:
-        installed = mmdb.check(path) if os.path.exists(path) else None
-    except mmdb.BadDatabase:
+        installed = geoip.check(path) if os.path.exists(path) else None
+    except geoip.BadDatabase:
         installed = None
     have = memory.month(kind, installed)
     months = [month for month in _months(job.now) if month > have]
@@ -219,7 +219,7 @@ def _update_one(job: _Job, kind: str, memory: Memory) -> Outcome:
     raise _Failure(f"{job.base_url} has no file for {months[-1]} to {months[0]}", contact=True)
 
 
-def _fetch(job: _Job, kind: str, month: str, installed: mmdb.Database | None) -> mmdb.Database:
+def _fetch(job: _Job, kind: str, month: str, installed: geoip.Database | None) -> geoip.Database:
     """Download, check and install one file; :class:`_Missing` if the server has no such month."""
     from ssl import SSLError
 
@@ -248,10 +248,10 @@ def _fetch(job: _Job, kind: str, month: str, installed: mmdb.Database | None) ->
             os.unlink(part)
 
 
-def _verify(part: str, kind: str, now: float, installed: mmdb.Database | None) -> mmdb.Database:
+def _verify(part: str, kind: str, now: float, installed: geoip.Database | None) -> geoip.Database:
     try:
-        database = mmdb.check(part, mapped=True)
-    except mmdb.BadDatabase as error:
+        database = geoip.check(part, mapped=True)
+    except geoip.BadDatabase as error:
         raise _Failure(f"what came is unusable: {error}") from error
     if kind not in database.type.lower() or kind not in database.kinds:
         raise _Failure(f"what came is of another type: {database.type!r}")

@@ -17,9 +17,8 @@ from dataclasses import asdict, dataclass
 import download
 from addresses import NOWHERE, Detail, Place
 from child import Child
-from geoip import GeoIP, own_folder
+from geoip import GeoIP, own_folder, text_of
 from health import Base
-from places import text_of
 from text import clean
 
 REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import mmdb
+import geoip
 from text import clean
 
 FILE = ".conntrack-monitor-geoip.json"
@@ -74,7 +74,7 @@ class Memory:
         pause = BACK_OFF[failures - 1] if failures and not start else RESTART_PAUSE
         return tried + pause
 
-    def month(self, kind: str, installed: mmdb.Database | None) -> str:
+    def month(self, kind: str, installed: geoip.Database | None) -> str:
         """Return the month installed: as fetched, or of the build if it is not the file fetched."""
         if installed is None:
             return ""

@@ -19,8 +19,8 @@ import pytest
 from server import Answer, Handler, Server, serving
 
 import download
+import geoip
 import memory
-import mmdb
 from download import Outcome, Progress
 from geoip import GeoIP
 
@@ -63,7 +63,7 @@ def asn(shelf: Path) -> bytes:
 def big(shelf: Path) -> bytes:
     """A City database of 1 MiB more, which no packing makes small."""
     data = (shelf / "dbip-city-lite.mmdb").read_bytes()
-    end = data.rfind(mmdb.MARKER)
+    end = data.rfind(geoip.MARKER)
     return gzip.compress(data[:end] + random.Random(1).randbytes(1 << 20) + data[end:])
 
 
@@ -160,7 +160,7 @@ def test_a_new_month_replaces_the_old_one_and_a_missing_one_does_not(
     assert (tmp_path / "dbip-city-lite.mmdb").read_bytes() == old
     server.serve("city", "2026-11", city)
     assert [o.status for o in fetch(server, tmp_path)] == ["installed"]
-    assert mmdb.check(str(tmp_path / "dbip-city-lite.mmdb")).built == BUILT
+    assert geoip.check(str(tmp_path / "dbip-city-lite.mmdb")).built == BUILT
 
 
 def test_the_month_of_a_file_is_that_of_its_name(server: Server, tmp_path: Path, shelf: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_broken_installed_file_is_replaced(server: Server, tmp_path: Path, cit
     (tmp_path / "dbip-city-lite.mmdb").write_bytes(b"broken")
     server.serve("city", "2026-11", city)
     assert [o.status for o in fetch(server, tmp_path)] == ["installed"]
-    assert mmdb.check(str(tmp_path / "dbip-city-lite.mmdb")).built == BUILT
+    assert geoip.check(str(tmp_path / "dbip-city-lite.mmdb")).built == BUILT
 
 
 def test_months() -> None:

@@ -21,7 +21,7 @@ from terminal import PROGRAM, Terminal
 
 import download
 import geography
-import mmdb
+import geoip
 from geoip import attributions_of_files
 
 make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
@@ -147,7 +147,7 @@ def test_update_geoip_fetches_and_says_so(tmp_path: Path, server: Server) -> Non
     assert (result.returncode, result.stdout) == (0, "")
     assert "DB-IP City Lite" in result.stderr
     for kind in ("city", "asn"):
-        assert mmdb.check(download.target(str(tmp_path / "geo"), kind)).kinds
+        assert geoip.check(download.target(str(tmp_path / "geo"), kind)).kinds
     asked = len(server.requests)
     assert run(tmp_path, "--update-geoip", env=environment(tmp_path, server)).returncode == 0
     assert len(server.requests) == asked

@@ -18,8 +18,6 @@ import pytest
 
 import addresses
 import geoip
-import mmdb
-import places
 from addresses import NOWHERE, Place
 from geoip import GeoIP
 
@@ -261,7 +259,7 @@ def test_every_wrong_type_is_survived(
     assert hostile.city is not None
     assert hostile.city.startswith("]0;ownedEvil Net 31m xxx")
     assert hostile.city.isprintable()
-    assert len(hostile.city) <= places.MAX_TEXT
+    assert len(hostile.city) <= geoip.MAX_TEXT
     assert (hostile.country, hostile.asn) == (None, None)
     assert geo.lookup("203.0.113.50").asn is None  # "ASxyz"
 
@@ -315,12 +313,12 @@ def packed(path: Path) -> None:
 
 def no_tree(path: Path) -> None:
     data = path.read_bytes()
-    path.write_bytes(data[data.rfind(mmdb.MARKER) :])
+    path.write_bytes(data[data.rfind(geoip.MARKER) :])
 
 
 def garbage_inside(path: Path) -> None:
     data = path.read_bytes()
-    end = data.rfind(mmdb.MARKER)
+    end = data.rfind(geoip.MARKER)
     path.write_bytes(data[: end - 400] + b"\x00\x63" * 200 + data[end:])
 
 
@@ -341,7 +339,7 @@ def dangling(path: Path) -> None:
 
 def too_large(path: Path) -> None:
     with path.open("r+b") as file:
-        file.truncate(mmdb.MAX_SIZE + 1)
+        file.truncate(geoip.MAX_SIZE + 1)
 
 
 def another_kind(path: Path) -> None:
@@ -667,15 +665,15 @@ def test_importing_is_cheap() -> None:
 def test_check_finds_by_random_lookups_what_the_probes_missed(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put("dbip-city-lite.mmdb") / "dbip-city-lite.mmdb"
     garbage_inside(path)
-    monkeypatch.setattr(mmdb, "_sample", lambda *_: iter([make_mmdb.BERLIN]))
-    assert mmdb.check(str(path), lookups=0).kinds == ("city",)
-    with pytest.raises(mmdb.BadDatabase, match="damaged"):
-        mmdb.check(str(path))
+    monkeypatch.setattr(geoip, "_sample", lambda *_: iter([make_mmdb.BERLIN]))
+    assert geoip.check(str(path), lookups=0).kinds == ("city",)
+    with pytest.raises(geoip.BadDatabase, match="damaged"):
+        geoip.check(str(path))
 
 
 def test_check(put: Put) -> None:
     path = put("dbip-asn-lite.mmdb") / "dbip-asn-lite.mmdb"
-    database = mmdb.check(str(path))
+    database = geoip.check(str(path))
     assert (database.kinds, database.families, database.built) == (
         ("asn",),
         (4, 6),
@@ -683,5 +681,5 @@ def test_check(put: Put) -> None:
     )
     assert stat.S_ISREG(path.stat().st_mode)
     garbage_inside(path)
-    with pytest.raises(mmdb.BadDatabase, match="damaged"):
-        mmdb.check(str(path))
+    with pytest.raises(geoip.BadDatabase, match="damaged"):
+        geoip.check(str(path))
