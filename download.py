@@ -9,6 +9,8 @@ restart loop bother the publisher. The databases are under CC BY 4.0; the line t
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import socket
@@ -17,25 +19,146 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from http.client import HTTPResponse
+from typing import IO, Any, NamedTuple
+from urllib.request import OpenerDirector
 
 import geoip
 from called import called
-from memory import Memory, locked, open_memory, read_memory
 from text import clean
 
-if TYPE_CHECKING:
-    from http.client import HTTPResponse
-    from urllib.request import OpenerDirector
+# --- what was tried when ----------------------------------------------------------------------------------------------
+
+
+FILE = ".conntrack-monitor-geoip.json"
+
+
+FETCHED_KINDS = ("city", "asn")
+
+
+BACK_OFF = (3_600, 6 * 3_600, 24 * 3_600)  # seconds after the 1st, 2nd, 3rd and later failure
+
+
+RESTART_PAUSE = 60  # seconds; what a restart loop is held to
+
+
+class FetchState:
+    """What was tried when and what is installed, for each kind; times in seconds since 1970.
+
+    ``tried``, ``open`` (1: begun or failed), ``failures`` in a row, ``error``; ``looked``: the last
+    success; ``month`` and ``built`` of what was fetched. Whatever the file holds, reading it raises
+    nothing; on a full disk nothing is remembered.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+        self._data: dict[str, dict[str, Any]] = {}
+        if fd is None:
+            return
+        with suppress(OSError, ValueError, RecursionError):
+            data = json.loads(os.pread(fd, 64 << 10, 0))
+            for kind in FETCHED_KINDS:
+                if isinstance(data, dict) and isinstance(data.get(kind), dict):
+                    self._data[kind] = data[kind]
+
+    def get(self, kind: str, key: str) -> str:
+        value = self._data.get(kind, {}).get(key)
+        return clean(value) if isinstance(value, str) else ""
+
+    def number(self, kind: str, key: str) -> float:
+        value = self._data.get(kind, {}).get(key)
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0
+
+    def set(self, kind: str, **values: str | float) -> None:
+        self._data.setdefault(kind, {}).update(values)
+        if self._fd is not None:
+            with suppress(OSError):
+                text = json.dumps(self._data).encode()
+                os.ftruncate(self._fd, os.pwrite(self._fd, text, 0))
+
+    def begin(self, kind: str, now: float) -> None:
+        """Note the try before it is made, so that one that kills the process counts too."""
+        self.set(kind, tried=now, open=1, error="")
+
+    def succeed(self, kind: str, now: float) -> None:
+        self.set(kind, open=0, failures=0, looked=now, error="")
+
+    def fail(self, kind: str, now: float, error: str) -> None:
+        self.set(kind, open=1, failures=self.number(kind, "failures") + 1, tried=now, error=error)
+
+    def again(self, kind: str, now: float, start: bool = False) -> float:
+        """Return the time before which there should be no new try; 0 after a success."""
+        tried = self.number(kind, "tried")
+        if not self.number(kind, "open") or tried > now:  # in the future: the clock was wrong
+            return 0.0
+        failures = int(max(0, min(self.number(kind, "failures"), len(BACK_OFF))))
+        pause = BACK_OFF[failures - 1] if failures and not start else RESTART_PAUSE
+        return tried + pause
+
+    def month(self, kind: str, installed: geoip.Database | None) -> str:
+        """Return the month installed: as fetched, or of the build if it is not the file fetched."""
+        if installed is None:
+            return ""
+        fetched = self.number(kind, "built") == installed.built
+        return self.get(kind, "month") if fetched else installed.month
+
+
+def open_state(folder: str) -> int:
+    """Open (and make) the file of a folder; OSError where that is not allowed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(os.path.join(folder, FILE), flags, 0o644)
+
+
+@contextmanager
+def locked(folder: str) -> Iterator[FetchState]:
+    """Hold the lock; BlockingIOError if another process has it."""
+    fd = open_state(folder)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield FetchState(fd)
+    finally:
+        os.close(fd)
+
+
+def read_state(folder: str) -> FetchState:
+    """What is remembered, for looking only."""
+    try:
+        fd = os.open(os.path.join(folder, FILE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return FetchState(None)
+    try:
+        return FetchState(fd)
+    finally:
+        os.close(fd)
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
 
 DEFAULT_URL = "https://download.db-ip.com/free"
+
+
 NAMES = {"city": "DB-IP City Lite", "asn": "DB-IP ASN Lite"}
+
+
 MAX_PACKED = 256 << 20  # bytes; City has about 62 MB
+
+
 MAX_UNPACKED = 512 << 20  # bytes; City has about 125 MB
-CHUNK = 256 << 10
+
+
+DOWNLOAD_CHUNK = 256 << 10
+
+
 MONTHS_BACK = 3
+
+
 DAY = 86_400
+
+
 OLDEST_BUILD = 1_388_534_400  # 2014, the year of the format's version 2
+
+
 MANUAL = f"{called()} --update-geoip"  # what fetches now
 
 
@@ -131,7 +254,7 @@ def update(
         text = f"another process is fetching into {folder}"
         outcomes = [Outcome(kind, "busy", f"{NAMES[kind]}: {text}", target(folder, kind), now + 60) for kind in kinds]
     except OSError as error:
-        outcomes = [_failed(kind, f"{folder}: {_words(error)}", None, None) for kind in kinds]
+        outcomes = [_failed(kind, f"{folder}: {_error_words(error)}", None, None) for kind in kinds]
     return [replace(outcome, message=outcome.message + note) for outcome in outcomes]
 
 
@@ -141,7 +264,7 @@ def due(target_dir: str, now: float, kinds: Sequence[str] = ("city", "asn")) -> 
     At most once a day for each kind, and not while a failure's back-off runs. It costs reading one
     small file.
     """
-    memory = read_memory(target_dir)
+    memory = read_state(target_dir)
     return any(_may_look(memory, kind, target_dir, now) for kind in kinds)
 
 
@@ -157,9 +280,9 @@ def writable(target_dirs: Sequence[str]) -> tuple[str | None, list[str]]:
         try:
             if index == len(target_dirs) - 1:
                 os.makedirs(folder, exist_ok=True)
-            os.close(open_memory(folder))
+            os.close(open_state(folder))
         except OSError as error:
-            passed.append(f"{folder}: {_words(error)}")
+            passed.append(f"{folder}: {_error_words(error)}")
         else:
             return folder, passed
     return None, passed
@@ -173,7 +296,7 @@ def target(folder: str, kind: str) -> str:
 # One update --------------------------------------------------------------------------------------
 
 
-def _update_all(job: _Job, kinds: Sequence[str], memory: Memory, force: bool, start: bool) -> list[Outcome]:
+def _update_all(job: _Job, kinds: Sequence[str], memory: FetchState, force: bool, start: bool) -> list[Outcome]:
     outcomes: list[Outcome] = []
     left_alone = ""
     for kind in kinds:
@@ -197,7 +320,7 @@ def _update_all(job: _Job, kinds: Sequence[str], memory: Memory, force: bool, st
     return outcomes
 
 
-def _update_one(job: _Job, kind: str, memory: Memory) -> Outcome:
+def _update_one(job: _Job, kind: str, memory: FetchState) -> Outcome:
     """Fetch the newest month that is newer than what is installed."""
     path = target(job.folder, kind)
     try:
@@ -241,8 +364,8 @@ def _fetch(job: _Job, kind: str, month: str, installed: geoip.Database | None) -
         return database
     except OSError as error:
         if isinstance(error, (ConnectionError, SSLError)):
-            raise _Failure(f"the transfer broke off ({_words(error)})", contact=True) from error
-        raise _Failure(f"{job.folder}: {_words(error)}") from error
+            raise _Failure(f"the transfer broke off ({_error_words(error)})", contact=True) from error
+        raise _Failure(f"{job.folder}: {_error_words(error)}") from error
     finally:
         with suppress(OSError):
             os.unlink(part)
@@ -411,13 +534,13 @@ def _unpack(response: HTTPResponse, file: IO[bytes], report: Callable[[int], Non
     received = written = 0
     head = b""
     try:
-        while block := response.read(CHUNK):
+        while block := response.read(DOWNLOAD_CHUNK):
             head = head or block[:2]
             received += len(block)
             if received > MAX_PACKED:
                 raise _Failure(f"the file is larger than {MAX_PACKED >> 20} MiB")
             while block and not unzip.eof:
-                data = unzip.decompress(block, CHUNK * 4)
+                data = unzip.decompress(block, DOWNLOAD_CHUNK * 4)
                 written += len(data)
                 if written > MAX_UNPACKED:
                     raise _Failure(f"the file unpacks to more than {MAX_UNPACKED >> 20} MiB")
@@ -465,7 +588,7 @@ def _sync_folder(folder: str) -> None:
             os.close(fd)
 
 
-def _may_look(memory: Memory, kind: str, folder: str, now: float) -> bool:
+def _may_look(memory: FetchState, kind: str, folder: str, now: float) -> bool:
     """Tell for one kind: no back-off, and no file, or an earlier month and no look today."""
     if now < memory.again(kind, now):
         return False
@@ -478,7 +601,7 @@ def _may_look(memory: Memory, kind: str, folder: str, now: float) -> bool:
 # Words -------------------------------------------------------------------------------------------
 
 
-def _words(error: OSError) -> str:
+def _error_words(error: OSError) -> str:
     return clean(error.strerror or str(error) or type(error).__name__)
 
 

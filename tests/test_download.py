@@ -20,7 +20,6 @@ from server import Answer, Handler, Server, serving
 
 import download
 import geoip
-import memory
 from download import Outcome, Progress
 from geoip import GeoIP
 
@@ -90,7 +89,7 @@ def install(shelf: Path, folder: Path, which: str = "last") -> bytes:
 
 
 def left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {memory.FILE}
+    return {path.name for path in folder.iterdir()} - {download.FILE}
 
 
 # What goes well
@@ -540,11 +539,11 @@ def test_a_clock_that_was_wrong_does_not_block(server: Server, tmp_path: Path, c
 
 @pytest.mark.parametrize("text", ["", "x", "[1]", '{"city": 1}', '{"city": {"tried": "x", "open": 1}}', "[" * 60_000])
 def test_a_damaged_memory_is_no_obstacle(server: Server, tmp_path: Path, city: bytes, text: str) -> None:
-    (tmp_path / memory.FILE).write_text(text)
+    (tmp_path / download.FILE).write_text(text)
     server.serve("city", "2026-11", city)
     assert download.due(str(tmp_path), NOW)
     assert [o.status for o in fetch(server, tmp_path)] == ["installed"]
-    assert json.loads((tmp_path / memory.FILE).read_text())["city"]["month"] == "2026-11"
+    assert json.loads((tmp_path / download.FILE).read_text())["city"]["month"] == "2026-11"
 
 
 def test_due(server: Server, tmp_path: Path, shelf: Path) -> None:
@@ -603,8 +602,8 @@ def test_a_link_is_not_written_through(server: Server, tmp_path: Path, city: byt
     server.serve("city", "2026-11", city)
     assert [o.status for o in fetch(server, folder)] == ["installed"]
     assert victim.read_bytes() == b"precious"
-    (folder / memory.FILE).unlink()
-    (folder / memory.FILE).symlink_to(victim)
+    (folder / download.FILE).unlink()
+    (folder / download.FILE).symlink_to(victim)
     assert "no folder to write to" in fetch(server, folder)[0].message
     assert victim.read_bytes() == b"precious"
 
