@@ -389,7 +389,7 @@ def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], An
     """What makes the source when the loop is ready for it; wrong words are found now."""
     from config import programs
     from recording import Replay
-    from source import Command, Live, pushed_down
+    from source import Command, LiveSource, pushed_down
 
     path = options["replay"]
     screen = not (options["once"] or options["as_json"] or options["as_csv"])
@@ -405,7 +405,7 @@ def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], An
     via = programs(options["via"], options["conntrack"])
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
-    return lambda: Live(run, options["interval"], events=not options["once"], statistics=screen)
+    return lambda: LiveSource(run, options["interval"], events=not options["once"], statistics=screen)
 
 
 def _guarded(run: Callable[[], int]) -> int:

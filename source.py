@@ -11,12 +11,13 @@ import math
 import os
 import re
 import signal
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import host
 from child import STOP_PATIENCE, Child
 from intake import (
     Block,
@@ -34,28 +35,185 @@ from intake import (
 )
 from parse import PROTOCOLS, PUSHED_DOWN
 
+# --- the host ---------------------------------------------------------------------------------------------------------
+
+
+_DIRECTORY = "/proc/sys/net/netfilter/nf_conntrack_"
+
+
+FACTS = ("count", "max", "buckets", "acct", "events", "timestamp")
+
+
+# grep prints "path:value" and goes on where a file is missing; busybox has the same flags.
+FACTS_COMMAND = ["grep", "-Hs", ".", *(_DIRECTORY + name for name in FACTS)]
+
+
+OWN_COMMAND = ["ip", "-o", "addr", "show"]
+
+
+def read_facts() -> dict[str, int]:
+    """The sysctls of this network namespace, by name without "nf_conntrack_"; what can't be read is left out."""
+    values = {}
+    for name in FACTS:
+        try:
+            with open(_DIRECTORY + name, encoding="ascii") as file:
+                values[name] = int(file.read())
+        except (OSError, ValueError):
+            continue
+    return values
+
+
+def parse_facts(text: str) -> dict[str, int]:
+    """What FACTS_COMMAND printed.
+
+    >>> parse_facts("/proc/sys/net/netfilter/nf_conntrack_count:12\\nnonsense\\n")
+    {'count': 12}
+    """
+    found = re.findall(r"^" + _DIRECTORY + r"([a-z]+):(\d{1,19})$", text, re.MULTILINE)
+    return {name: int(value) for name, value in found}
+
+
+_COUNT = re.compile(r"(?<=\s)([a-z][a-z_0-9]*)=(\d{1,20})(?!\S)")
+
+
+# Who may not use netlink gets the columns of /proc/net/stat/nf_conntrack; these have other names there (the last one
+# since Linux 5.15). "entries" is the size of the table, the same on each line, and nothing that is counted.
+_TODAYS = {"clashres": "clash_resolve", "icmp_error": "error", "chainlength": "chaintoolong"}
+
+
+def parse_statistics(text: str) -> dict[str, int]:
+    """What `conntrack -S` printed, a line a CPU: the sums, by the names of today. Empty where nothing is understood.
+
+    >>> parse_statistics("cpu=0   \\tfound=1 drop=0 \\ncpu=1   \\tfound=2 drop=5 \\n")
+    {'found': 3, 'drop': 5}
+    """
+    sums: dict[str, int] = {}
+    for line in text.splitlines():
+        for name, number in _COUNT.findall(line) if line.startswith("cpu=") else ():
+            name = _TODAYS.get(name, name)
+            sums[name] = sums.get(name, 0) + int(number)
+    sums.pop("entries", None)
+    return sums
+
+
+def parse_addresses(text: str) -> frozenset[str]:
+    """What OWN_COMMAND printed.
+
+    >>> sorted(parse_addresses("2: eth0    inet 192.0.2.1/24 brd 192.0.2.255 scope global eth0\\n"))
+    ['192.0.2.1']
+    """
+    return frozenset(re.findall(r"\binet6? ([0-9a-fA-F:.]+)", text))
+
+
+_RTM_GETADDR, _RTM_NEWADDR, _NLMSG_ERROR, _NLMSG_DONE = 22, 20, 2, 3
+
+
+_REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+
+
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+
+
+def own_addresses() -> frozenset[str]:
+    """All addresses of this network namespace, from rtnetlink(7): a container has no `ip` command. Empty if refused."""
+    found: set[str] = set()
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
+            link.settimeout(1.0)
+            # struct nlmsghdr (length, type, flags, sequence, port), struct ifaddrmsg (family 0: all)
+            link.send(struct.pack("=IHHII", 24, _RTM_GETADDR, _REQUEST_DUMP, 1, 0) + bytes(8))
+            while _read_addresses(link.recv(1 << 16), found):
+                pass
+    except OSError:
+        pass
+    return frozenset(found)
+
+
+def _read_addresses(data: bytes, found: set[str]) -> bool:
+    """Take the addresses out of one netlink datagram; False at the end of the dump."""
+    while len(data) >= 16:
+        length, kind = struct.unpack_from("=IH", data)
+        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < 16:
+            return False
+        if kind == _RTM_NEWADDR:
+            family = data[16]
+            attributes = _attributes(data[24:length])
+            raw = attributes.get(_IFA_LOCAL) or attributes.get(
+                _IFA_ADDRESS
+            )  # on point-to-point links ADDRESS is the peer
+            if raw and len(raw) == (4 if family == socket.AF_INET else 16):
+                found.add(socket.inet_ntop(family, raw))
+        data = data[(length + 3) & ~3 :]
+    return True
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    """Netlink attributes: struct rtattr (length, type) and a value, padded to 4 bytes."""
+    out = {}
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        if length < 4:
+            break
+        out[kind] = data[4:length]
+        data = data[(length + 3) & ~3 :]
+    return out
+
+
+# --- the live source --------------------------------------------------------------------------------------------------
+
+
 # Reads of events (10 ms of work, or as long as lines take that nobody understands) before the others and the keys have
 # their turn. Of a listing one read: 2 ms.
 BURST, BURST_TIME = 4, 0.1
+
+
 # conntrack writes a listing 4 KiB at a time, events line by line. To be woken for each would cost more than reading it.
 # Meanwhile it writes half of what the pipe holds at most: 0.5 MiB of a listing, 1,500 of 30,000 events a second.
 LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
+
+
 # Where the kernel has 262,144 buckets, a listing of nothing takes 45 ms: every 2 s that would be 1/40 of a core. So the
 # pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d; and no
 # rate gets older than 9.5 s (200,000 flows take 1.2 s), unless listings then took more than a third of the time.
 SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, OLDEST_RATE = 30.0, 6.0, 3.0, 9.5
+
+
 SSH_FAILED = 255  # ssh's exit status when it was ssh that failed, not the command there
+
+
 SILENCE = 30.0  # a listing that writes nothing for so long hangs
+
+
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
+
+
 FACTS_EVERY = 5.0
+
+
 OWN_EVERY = 60.0
+
+
 STATISTICS_EVERY = 10.0
+
+
 STATISTICS_FIRST = 1.0  # seconds after the start: the first listing, and the first screen, come first
-FASTEST, SLOWEST = 0.25, 64.0  # seconds between listings that keys can set
+
+
+LEAST_INTERVAL, MOST_INTERVAL = 0.25, 64.0  # seconds between listings that keys can set
+
+
 OPENING, LOOK = 1.0, 0.02  # seconds in which conntrack opens its socket, and between looks for it
+
+
 LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
+
+
 ASKED_EVERY = 1.0  # seconds between listings that a key asks for, when it is held down
+
+
 OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
 
 
@@ -91,7 +249,7 @@ class Source(Protocol):
 # --- what is run ---------------------------------------------------------------------------------------------------
 
 
-def _pause(failures: int) -> float:
+def _backoff(failures: int) -> float:
     """Seconds until the next try after so many failures before this one."""
     return BACKOFF[min(failures, len(BACKOFF) - 1)]
 
@@ -138,7 +296,7 @@ def pushed_down(protocols: Sequence[str], families: Sequence[str]) -> list[str]:
     return words
 
 
-class Live:
+class LiveSource:
     """The running kernel's table: one `conntrack -E` for as long as it lives, a `conntrack -L` again and again."""
 
     live = True
@@ -204,7 +362,7 @@ class Live:
             child.stop(max(0.0, until - self.clock()))
 
     def pace(self, factor: float) -> float:
-        fastest, slowest = min(FASTEST, self.interval), max(SLOWEST, self.interval)
+        fastest, slowest = min(LEAST_INTERVAL, self.interval), max(MOST_INTERVAL, self.interval)
         self.interval = max(fastest, min(self.interval * factor, slowest))
         self._listing_due = min(self._listing_due, self.clock() + self.interval)
         return self.interval
@@ -368,7 +526,7 @@ class Live:
     def _listing_failed(self, now: float, problem: Problem) -> Iterator[Item]:
         self._listing = None
         self._again_at = math.inf
-        self._listing_due = now + _pause(self._listing_failures)
+        self._listing_due = now + _backoff(self._listing_failures)
         self._listing_failures += 1
         yield Trouble(now, "listing", problem)
 
@@ -379,15 +537,15 @@ class Live:
         if now >= self._facts_due:
             self._facts_due = now + FACTS_EVERY
             if not self.command.via:
-                yield Facts(now, host.read_facts())
+                yield Facts(now, read_facts())
             else:
-                self._ask("facts", [*self.command.via, *host.FACTS_COMMAND])
+                self._ask("facts", [*self.command.via, *FACTS_COMMAND])
         if now >= self._own_due:
             self._own_due = now + OWN_EVERY
             if not self.command.via:
-                yield OwnAddresses(now, host.own_addresses())
+                yield OwnAddresses(now, own_addresses())
             else:
-                self._ask("own", [*self.command.via, *host.OWN_COMMAND])
+                self._ask("own", [*self.command.via, *OWN_COMMAND])
         if now >= self._statistics_due:
             self._statistics_due = now + STATISTICS_EVERY
             self._ask("statistics", self.command.statistics())
@@ -412,12 +570,12 @@ class Live:
         child.stop()
         del self._asked[what]
         answer = child.answer + child.leftover.decode("utf-8", "replace")
-        if what == "facts" and (values := host.parse_facts(answer)):
+        if what == "facts" and (values := parse_facts(answer)):
             yield Facts(now, values)
         # Who may not use netlink gets true numbers, too, with exit status 1.
-        if what == "statistics" and (values := host.parse_statistics(answer)):
+        if what == "statistics" and (values := parse_statistics(answer)):
             yield Statistics(now, values)
-        if what == "own" and (addresses := host.parse_addresses(answer)):
+        if what == "own" and (addresses := parse_addresses(answer)):
             yield OwnAddresses(now, addresses)
 
 
@@ -452,5 +610,5 @@ class _Restarted:
         self._later(now)
 
     def _later(self, now: float) -> None:
-        self.due = now + _pause(self.failures)
+        self.due = now + _backoff(self.failures)
         self.failures += 1

@@ -91,7 +91,7 @@ class TableSubject(Subject):
     def __init__(self, via: Sequence[str], on_listed: Callable[[float], None]) -> None:
         super().__init__()
         self.pid = os.getpid()
-        self.source = source.Live(source.Command(via=via), INTERVAL)
+        self.source = source.LiveSource(source.Command(via=via), INTERVAL)
         self.table = FlowTable(linger=1e9)  # what has closed stays, to be compared with what DESTROY said
         self.intake = Intake(self.table)
         self._listed = 0.0  # when the newest complete listing began

@@ -19,7 +19,6 @@ import health
 import source
 from flows import FlowTable
 from health import Base, Census, Row, Shares, brief, full_in, growth, panel
-from host import parse_statistics
 from intake import (
     ACCOUNTING_CURE,
     EVENTS_CURE,
@@ -36,6 +35,7 @@ from intake import (
     Trouble,
 )
 from recording import Recorder, Replay
+from source import parse_statistics
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 MOST = 262_144
@@ -99,7 +99,7 @@ def test_what_is_no_answer_is_none(text: str) -> None:
 # --- the real kernel --------------------------------------------------------------------------------------------------
 
 
-def turn(live: source.Live) -> list[Item]:
+def turn(live: source.LiveSource) -> list[Item]:
     """What has come after a moment's wait."""
     poll = select.poll()
     for fd in live.fds():
@@ -109,7 +109,7 @@ def turn(live: source.Live) -> list[Item]:
     return list(live.poll())
 
 
-def until(live: source.Live, wanted: Callable[[list[Item]], bool]) -> list[Item]:
+def until(live: source.LiveSource, wanted: Callable[[list[Item]], bool]) -> list[Item]:
     found: list[Item] = []
     deadline = time.monotonic() + 30
     while not wanted(found):
@@ -118,7 +118,7 @@ def until(live: source.Live, wanted: Callable[[list[Item]], bool]) -> list[Item]
     return found
 
 
-def asked(live: source.Live) -> Statistics:
+def asked(live: source.LiveSource) -> Statistics:
     """The next answer of `conntrack -S`, asked for now."""
     live._statistics_due = 0.0
     found = until(live, lambda items: any(isinstance(item, Statistics) for item in items))
@@ -136,7 +136,7 @@ def test_nat_without_a_free_port_is_seen_and_explained(lab: Lab) -> None:
     """Six flows to one place through one port: the kernel enters one, and drops the others' packets."""
     rule = "add rule inet lab way_out oifname wan ip saddr 10.99.1.0/24 meta l4proto udp masquerade to :5000"
     lab.router.nft(f"flush chain inet lab way_out\n{rule}\n")
-    live = source.Live(source.Command(via=lab.router.prefix), 60.0, events=False, statistics=True)
+    live = source.LiveSource(source.Command(via=lab.router.prefix), 60.0, events=False, statistics=True)
     try:
         intake = intake_of(asked(live))
         lab.udp_unanswered(4000, flows=6)
@@ -159,7 +159,7 @@ def test_facts_and_statistics_of_a_namespace_are_its_own() -> None:
     with Namespace() as ns:
         fields = {"src": "192.0.2.1", "dst": "192.0.2.2", "dport": 80}
         load(ns, ("-I " + " ".join(insert_arguments(**fields, sport=port)) for port in range(1, 101)))
-        live = source.Live(source.Command(via=ns.prefix), 60.0, statistics=True)
+        live = source.LiveSource(source.Command(via=ns.prefix), 60.0, statistics=True)
         try:
             found = until(live, lambda items: {Facts, Statistics, ListingEnded} <= {type(item) for item in items})
         finally:
@@ -224,7 +224,7 @@ def test_it_is_asked_where_somebody_looks_and_no_answer_is_no_trouble(
     program.chmod(0o755)
     monkeypatch.setattr(source, "STATISTICS_FIRST", 0.0)
     monkeypatch.setattr(source, "STATISTICS_EVERY", 0.1)
-    live = source.Live(source.Command(conntrack=str(program)), 0.1, statistics=statistics)
+    live = source.LiveSource(source.Command(conntrack=str(program)), 0.1, statistics=statistics)
     try:
         enough = 2 if statistics else 0
         ended = until(

@@ -41,12 +41,12 @@ def no_sweep(patch: pytest.MonkeyPatch) -> None:
 
 def silence(patch: pytest.MonkeyPatch) -> None:
     """Lost events are not spoken of."""
-    real = source.Live.poll
+    real = source.LiveSource.poll
 
-    def poll(self: source.Live) -> Iterator[Item]:
+    def poll(self: source.LiveSource) -> Iterator[Item]:
         yield from (item for item in real(self) if not isinstance(item, Lost))
 
-    patch.setattr(source.Live, "poll", poll)
+    patch.setattr(source.LiveSource, "poll", poll)
 
 
 def no_final_totals(patch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lab import wait_for
 
 from intake import Block, Facts
-from source import ASKED_EVERY, Command, Live
+from source import ASKED_EVERY, Command, LiveSource
 
 # An end that is said at once, and a listing that named the flow just before.
 CONNTRACK = """\
@@ -28,7 +28,7 @@ def test_events_are_read_before_a_listing_that_may_not_know_of_them(tmp_path: Pa
     program = tmp_path / "conntrack"
     program.write_text(CONNTRACK)
     program.chmod(0o755)
-    source = Live(Command(conntrack=str(program)), 1.0)
+    source = LiveSource(Command(conntrack=str(program)), 1.0)
     try:
         list(source.poll())
         events, listing = source._events and source._events.child, source._listing  # the two pipes are the point
@@ -55,7 +55,7 @@ def test_a_listing_asked_for_while_one_runs_waits_its_turn(tmp_path: Path) -> No
     program = tmp_path / "conntrack"
     program.write_text('#!/bin/sh\n[ "$1" = -E ] && exec sleep 60\nwhile [ ! -e "$0.go" ]; do sleep 0.01; done\n')
     program.chmod(0o755)
-    source = Live(Command(conntrack=str(program)), 60.0)
+    source = LiveSource(Command(conntrack=str(program)), 60.0)
     try:
         for _ in range(2):
             wait_for(lambda: list(source.poll()) is not None and source._listing is not None, what="a listing")
