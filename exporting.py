@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from export import json_line
 from flows import Flow, FlowTable
-from grouping import Sum, item_of, key_of
+from grouping import GroupRow, group_key, group_object
 from singleout import Refusal, selection
 from snapshot import texts_of
 from source import Command
@@ -53,8 +53,8 @@ def export(view: View, name: str, moment: str | None) -> Iterator[str]:
 def copied(view: View) -> str:
     """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
     row = view.selected
-    if isinstance(row, Sum):
-        return printable(json_line(item_of(row, view.kind.grouping))).strip() if view.kind.grouping else ""
+    if isinstance(row, GroupRow):
+        return printable(json_line(group_object(row, view.kind.grouping))).strip() if view.kind.grouping else ""
     flow = flow_of(row)
     return "" if flow is None else printable(flow.line())[:COPIED]
 
@@ -73,11 +73,11 @@ def meant(view: View, table: FlowTable, everything: bool) -> list[Flow]:
     row, wanted = view.selected, view.predicate
     if everything:
         return [flow for flow in table.live.values() if wanted(flow)] if wanted is not None else []
-    if isinstance(row, Sum):
+    if isinstance(row, GroupRow):
         grouping = view.kind.grouping
         if grouping is None:
             return []
         flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
-        return [flow for flow in flows if key_of(flow, grouping, view.context) == row.key]
+        return [flow for flow in flows if group_key(flow, grouping, view.context) == row.key]
     flow = flow_of(row)
     return [] if flow is None or table.live.get(flow.key) is not flow else [flow]

@@ -5,9 +5,9 @@ Without any database everything is NOWHERE. A broken one is skipped with a notic
 Truncating a mapped file in place kills the process that reads it with SIGBUS, which cannot be caught, and ``docker cp``
 and ``curl -o`` write in place. So a file is mapped from disk only where nobody but download.py writes, by
 ``os.replace``: in our own cache folder, owned by this user, with no second name. Every other file is copied into
-anonymous memory, and that copy is mapped. A City file of 125 MB then opens in 65 to 340 ms (mapped from disk: 13 ms) and
-takes its size in memory. The C reader answers in 4 to 10 us. MODE_MEMORY, which only the pure reader has, takes the same
-memory and 26 to 79 us.
+anonymous memory, and that copy is mapped. A City file of 125 MB then opens in 65 to 340 ms (mapped from disk: 13 ms)
+and takes its size in memory. The C reader answers in 4 to 10 us. MODE_MEMORY, which only the pure reader has, takes
+the same memory and 26 to 79 us.
 
 The database type is a hint for the order of trying. What a file offers is decided by its records. The reader takes all
 schemas in use: DB-IP Lite and GeoLite2 nest ({"country": {"iso_code": ...}}), the flat files of ip-location-db have

@@ -18,14 +18,18 @@ from parse import WITH_PORTS
 from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
+
+
 FEW = 3  # hosts of a service, countries of a host, that are named
 
-_ENDS = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 
-Item = dict[str, Any]
+_ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 
 
-class Sum:
+GroupObject = dict[str, Any]
+
+
+class GroupRow:
     """What flows of one key come to. Two of them are equal if their keys are: a selection survives a new count."""
 
     __slots__ = (
@@ -58,7 +62,7 @@ class Sum:
         self.others: dict[str, int] = {}  # what is on the other side, each with its flows: countries of a host, ...
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sum) and self.key == other.key
+        return isinstance(other, GroupRow) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -95,9 +99,17 @@ class Grouping:
 
 
 NEAR = Grouping("host", "near", "country", "countries", "near")
+
+
 FAR = Grouping("remote", "far", "near", "hosts", "far")
+
+
 COUNTRY = Grouping("country", "country", "near", "hosts", "country")
+
+
 NETWORK = Grouping("asn", "network", "near", "hosts", "asn")
+
+
 SERVICE = Grouping("service", "service", "near", "hosts", "service")
 
 
@@ -135,17 +147,17 @@ def service_name(key: str) -> str:
     return service(protocol, int(port)) or "" if port else ""
 
 
-def key_of(flow: Flow, grouping: Grouping, context: Context) -> str:
+def group_key(flow: Flow, grouping: Grouping, context: Context) -> str:
     """The key of the row that a flow belongs to."""
     near, far, _ = context.sides(flow)
     return part_of(grouping.by, context)(near, far, service_key(flow))
 
 
-class Tally:
+class Grouper:
     """Adds flows up, as many at a time as there is time for."""
 
     def __init__(self, grouping: Grouping, context: Context) -> None:
-        self.sums: dict[str, Sum] = {}
+        self.sums: dict[str, GroupRow] = {}
         self.flows = 0
         self._grouping, self._context = grouping, context
         self._key_of, self._other_of = part_of(grouping.by, context), part_of(grouping.other, context)
@@ -158,7 +170,7 @@ class Tally:
         texts = newest_texts(flows)
         self.flows += len(flows)
         for flow, (src, dst, port), (there, back) in zip(
-            flows, matched(_ENDS, [flow.key for flow in flows]), matched(BYTES, texts)
+            flows, matched(_ADDRESSES_AND_PORT, [flow.key for flow in flows]), matched(BYTES, texts)
         ):
             near, far, inward = context.sides_of(src, dst) if flow.plain else context.sides(flow)
             what = _service_key(flow, port.decode()) if services else ""
@@ -190,19 +202,19 @@ class Tally:
                 sum_.rate_in += rates[not inward]
                 sum_.rate_out += rates[inward]
 
-    def _begun(self, key: str, far: str) -> Sum:
+    def _begun(self, key: str, far: str) -> GroupRow:
         """A new row, with a name where its key is only a code."""
-        begun = Sum(key)
+        begun = GroupRow(key)
         if self._grouping.by in ("country", "network"):
             place = self._context.where(far)
             begun.label = (place.country_name if self._grouping.by == "country" else place.org) or ""
         return begun
 
 
-def shares(sums: Iterable[Sum], by: str) -> None:
+def shares(sums: Iterable[GroupRow], by: str) -> None:
     """Set each row's share of the whole: of its flows, rates, or (by all other columns) bytes; flows if none moved."""
     rows = list(sums)
-    value: Callable[[Sum], float] = {
+    value: Callable[[GroupRow], float] = {
         "flows": lambda s: float(s.flows),
         "rate": lambda s: s.rate,
     }.get(by, lambda s: float(s.size))
@@ -214,10 +226,10 @@ def shares(sums: Iterable[Sum], by: str) -> None:
         row.share = value(row) / whole if whole else 0.0
 
 
-def item_of(row: Sum, grouping: Grouping) -> Item:
+def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
     """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second."""
     names = {"country": "country_name", "network": "org"}
-    item: Item = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
+    item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
         item[names.get(grouping.by, "name")] = label
@@ -233,3 +245,38 @@ def item_of(row: Sum, grouping: Grouping) -> Item:
         "share": round(row.share, 6),
         grouping.others: sorted(other for other in row.others if other),
     }
+
+
+# --- what is new ------------------------------------------------------------------------------------------------------
+
+
+GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK, "service": SERVICE}
+
+
+class Baseline:
+    """What was known when ``m`` was pressed: the keys of every grouping."""
+
+    def __init__(self, at: float, context: Context) -> None:
+        self.at = at
+        self.complete = False  # all flows that were there have been looked at
+        self._context = context
+        self._parts = {grouping.by: part_of(grouping.by, context) for grouping in GROUPINGS.values()}
+        self._known: dict[str, set[str]] = {by: set() for by in self._parts}
+
+    def learn(self, flow: Flow) -> None:
+        near, far, _ = self._context.sides(flow)
+        what = service_key(flow)
+        for by, part in self._parts.items():
+            self._known[by].add(part(near, far, what))
+
+    def is_new(self, flow: Flow, groupings: Sequence[Grouping] = tuple(GROUPINGS.values())) -> bool:
+        """Does it belong to anything that was not there yet?"""
+        if flow.born <= self.at:
+            return False
+        near, far, _ = self._context.sides(flow)
+        what = service_key(flow)
+        return any(self.is_new_key(g, self._parts[g.by](near, far, what)) for g in groupings)
+
+    def is_new_key(self, grouping: Grouping, key: str) -> bool:
+        """What has no country or network is not a new one."""
+        return key != "" and key not in self._known[grouping.by]

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flows import FlowTable, tape_events
-from grouping import Sum
+from grouping import Baseline, GroupRow
 from prompt import edit
-from relations import Mark
 from text import clean
 from view import GEO_MODES, Came, Prompt, View
 from views import VIEWS
@@ -61,7 +60,7 @@ def _details(view: View, _table: FlowTable) -> str:
     """Everything about a flow; of a sum the flows that it is made of."""
     if view.selected is None:
         view.select(view.top)
-    if isinstance(view.selected, Sum) and view.kind.grouping is not None:
+    if isinstance(view.selected, GroupRow) and view.kind.grouping is not None:
         came = Came(view.kind, view.filter, view.selected)
         term = view.kind.grouping.term(view.selected.key)
         view.flow = None
@@ -111,7 +110,7 @@ def _mark(view: View, _table: FlowTable) -> str:
         view.context.since = None
         view.message = "mark taken away"
     else:
-        view.context.since = Mark(view.context.now, view.context)
+        view.context.since = Baseline(view.context.now, view.context)
         view.message = "marked: what is new is highlighted; new: selects it"
     view.due = 0.0
     return ""

@@ -5,44 +5,13 @@ address, what is new.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import fields
 from addresses import Context
 from fields import Predicate, network
 from flows import Flow
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, part_of, service_key
-
-GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK, "service": SERVICE}
-
-
-class Mark:
-    """What was known when ``m`` was pressed: the keys of every grouping."""
-
-    def __init__(self, at: float, context: Context) -> None:
-        self.at = at
-        self.complete = False  # all flows that were there have been looked at
-        self._context = context
-        self._parts = {grouping.by: part_of(grouping.by, context) for grouping in GROUPINGS.values()}
-        self._known: dict[str, set[str]] = {by: set() for by in self._parts}
-
-    def learn(self, flow: Flow) -> None:
-        near, far, _ = self._context.sides(flow)
-        what = service_key(flow)
-        for by, part in self._parts.items():
-            self._known[by].add(part(near, far, what))
-
-    def is_new(self, flow: Flow, groupings: Sequence[Grouping] = tuple(GROUPINGS.values())) -> bool:
-        """Does it belong to anything that was not there yet?"""
-        if flow.born <= self.at:
-            return False
-        near, far, _ = self._context.sides(flow)
-        what = service_key(flow)
-        return any(self.is_new_key(g, self._parts[g.by](near, far, what)) for g in groupings)
-
-    def is_new_key(self, grouping: Grouping, key: str) -> bool:
-        """What has no country or network is not a new one."""
-        return key != "" and key not in self._known[grouping.by]
+from grouping import GROUPINGS, service_key
 
 
 def _new(value: str, context: Context) -> Predicate:

@@ -12,7 +12,7 @@ import text
 from addresses import Context
 from columns import shown
 from flows import Flow, FlowTable, TapeEvent, tape_events
-from grouping import Tally, item_of, shares
+from grouping import Grouper, group_object, shares
 from rows import in_order
 from runner import Wishes
 from sumcolumns import HappeningShown, SumShown
@@ -25,7 +25,7 @@ STEADY = ("bytes", "packets", "source", "destination")  # columns whose keys nee
 def texts_of(kind: Kind, rows: Sequence[Any], format: str, context: Context, moment: str | None) -> Iterator[str]:
     """Rows of a view as JSON lines or CSV; flows and events as a stream tells them, ended flows by their end."""
     if kind.grouping is not None:
-        items = [item_of(row, kind.grouping) for row in rows]
+        items = [group_object(row, kind.grouping) for row in rows]
         yield from map(export.json_line, items) if format == "json" else export.csv_of(items)
         return
     if format == "csv":
@@ -80,7 +80,7 @@ class Snapshot:
             tape = tape_events(self.table)
             rows = [happening for happening in tape if wanted is None or wanted(happening.flow)][::-1]
         elif self._kind.grouping is not None:
-            tally = Tally(self._kind.grouping, context)
+            tally = Grouper(self._kind.grouping, context)
             tally.add(flows if wanted is None else list(filter(wanted, flows)))
             rows = list(tally.sums.values())
             shares(rows, self._sort)

@@ -11,7 +11,7 @@ from typing import Any
 from addresses import Context, Place
 from columns import Column, end_text, protocol_text, shown
 from flows import Flow, TapeEvent
-from grouping import NEW_SPAN, Sum, service_name
+from grouping import NEW_SPAN, GroupRow, service_name
 from sortkeys import Keys, numbers
 from text import clean, size_text, span_text
 
@@ -22,7 +22,7 @@ BAR = 10  # cells
 class SumShown:
     """What the cells of a sum's row are made of."""
 
-    sum: Sum
+    sum: GroupRow
     where: Callable[[str], Place]
     name: Callable[[str], str | None]
     full: str  # the characters of a bar
@@ -36,7 +36,7 @@ class HappeningShown:
     names: bool
 
 
-def _by(value: Callable[[Sum], Any]) -> Keys:
+def _by(value: Callable[[GroupRow], Any]) -> Keys:
     return lambda sums, _context: [value(row) for row in sums]
 
 

@@ -11,11 +11,11 @@ from columns import Shown
 from fields import Predicate
 from filters import all_of, compile_filter
 from flows import Flow, TapeEvent
-from grouping import Sum, key_of
+from grouping import GroupRow, group_key
 from views import BY_NAME, VIEWS, Kind
 
 GEO_MODES = ("auto", "country", "network", "city", "off")
-Row = Flow | Sum | TapeEvent
+Row = Flow | GroupRow | TapeEvent
 
 
 @dataclass
@@ -83,7 +83,7 @@ class View:
     ranked: list[Flow] = field(default_factory=list)  # all flows in their order, wanted or not
     ranked_for: tuple[object, ...] = ()  # the part of ``made`` that it was made for
     ranking: bool = False  # ``work`` has not come to the filter yet
-    sums: list[Sum] = field(default_factory=list)  # as they were added up last
+    sums: list[GroupRow] = field(default_factory=list)  # as they were added up last
     summing: bool = False  # ``work`` adds flows up
     summed_for: tuple[object, ...] = ()  # what for
     found: list[Any] = field(default_factory=list)  # what the filter has found so far
@@ -136,7 +136,7 @@ class View:
         if self.flow is not None and kind.rows == "flows":
             self.selected = self.flow
         elif self.flow is not None and kind.grouping is not None:
-            self.selected = Sum(key_of(self.flow, kind.grouping, self.context))
+            self.selected = GroupRow(group_key(self.flow, kind.grouping, self.context))
         self.due = 0.0
 
     def select(self, at: int) -> None:
@@ -153,7 +153,7 @@ class View:
 
 def flow_of(row: Row | None) -> Flow | None:
     """The flow that a row is or tells of; None for one that stands for many."""
-    return None if isinstance(row, Sum) else row.flow if isinstance(row, TapeEvent) else row
+    return None if isinstance(row, GroupRow) else row.flow if isinstance(row, TapeEvent) else row
 
 
 def keep_in_sight(view: View) -> None:

@@ -23,7 +23,7 @@ from exporting import command_for, copied
 from exporting import export as export_rows
 from filters import FilterError, compile_filter
 from flows import Flow, TapeEvent
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, Sum, Tally, item_of, service_key
+from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouper, Grouping, GroupRow, group_object, service_key
 from keys import press
 from parse import WITH_PORTS
 from sumcolumns import SumShown
@@ -63,7 +63,7 @@ def of_json(item: dict[str, Any], grouping: Grouping) -> tuple[str, int, int]:
 def test_sums_are_those_of_the_flows_json(block: bytes, grouping: Grouping, pieces: int) -> None:
     flows, context = flows_of(block)
     flows = [flow for flow in flows if flow.ended is None]
-    tally = Tally(grouping, context)
+    tally = Grouper(grouping, context)
     for at in range(0, len(flows), pieces):
         tally.add(flows[at : at + pieces])
     count: Counter[str] = Counter()
@@ -86,7 +86,7 @@ def test_sums_are_those_of_the_flows_json(block: bytes, grouping: Grouping, piec
 
 @given(others=st.dictionaries(st.sampled_from(["", *"abcdefgh"]), st.integers(1, 4)))
 def test_those_with_the_most_flows_are_named(others: dict[str, int]) -> None:
-    row = Sum("tcp/443")
+    row = GroupRow("tcp/443")
     row.others = others
     by_flows = Counter({name: flows for name, flows in sorted(others.items()) if name})  # equal ones keep their order
     assert row.most() == [name for name, _ in by_flows.most_common(3)]
@@ -98,7 +98,7 @@ def test_those_with_the_most_flows_are_named(others: dict[str, int]) -> None:
 @given(block=blocks, grouping=st.sampled_from(GROUPINGS))
 def test_a_row_s_term_selects_exactly_its_flows(block: bytes, grouping: Grouping) -> None:
     flows, context = flows_of(block)
-    tally = Tally(grouping, context)
+    tally = Grouper(grouping, context)
     tally.add(flows)
     for key, row in tally.sums.items():
         try:
@@ -124,7 +124,7 @@ def test_in_is_what_the_far_end_sends_whoever_opened_the_flow() -> None:
     world.keys("2")
     (row,) = world.view.order
     assert (row.key, row.flows, row.size_in, row.size_out) == (LAN, 2, 930, 105)
-    assert item_of(row, NEAR)["host"] == LAN
+    assert group_object(row, NEAR)["host"] == LAN
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
