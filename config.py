@@ -295,7 +295,7 @@ def program(word: str) -> str:
 
 
 def _marks(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
-    from fields import mark_of
+    from filters import mark_of
 
     seen = set()
     for key, name in _entries(table, "marks", '0x7 = "vpn"'):

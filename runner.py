@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from addresses import Context
-from fields import Predicate
-from filters import all_of, compile_filter
+from filters import Predicate, all_of, compile_filter
 from flows import PAST, FlowTable
 from intake import NOT_FOUND, NOT_PERMITTED, SUDO, Intake, Item, Problem, Trouble
 from recording import Recorder

@@ -8,8 +8,7 @@ from typing import Any
 
 from addresses import Context
 from columns import Shown
-from fields import Predicate
-from filters import all_of, compile_filter
+from filters import Predicate, all_of, compile_filter
 from flows import Flow, TapeEvent
 from grouping import GroupRow, group_key
 from views import BY_NAME, VIEWS, Kind

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addresses import Context, Place
-from fields import FIELDS
-from filters import FilterError, compile_filter, from_flags
+from filters import FIELDS, FilterError, compile_filter, from_flags
 from flows import Flow, FlowTable
 from parse import split_lines
 

@@ -13,7 +13,7 @@ import addresses
 import export
 from addresses import Context, Place
 from columns import BY_KEY
-from fields import FIELDS, bare, shown_text
+from filters import FIELDS, bare, shown_text
 from flows import Flow, FlowTable
 from parse import record, split_lines
 from rows import in_order
