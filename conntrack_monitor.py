@@ -51,7 +51,7 @@ class SortColumn(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from columns import ALIASES
-        from views import VIEWS as KINDS
+        from columns import VIEWS as KINDS
 
         name = str(value).lower()
         other = ALIASES.get(name, name)
@@ -368,10 +368,12 @@ def _check_sort(ctx: click.Context, options: dict[str, Any]) -> None:
     """Each view has columns of its own; what the settings say holds for the views that have it."""
     if options["sort"] is None:
         return
-    from columns import ALIASES
-    from views import BY_NAME  # 30 ms
+    from columns import (
+        ALIASES,
+        VIEW_BY_NAME,  # 30 ms
+    )
 
-    sort, kind = options["sort"], BY_NAME[options["view"]]
+    sort, kind = options["sort"], VIEW_BY_NAME[options["view"]]
     for name in (sort, ALIASES.get(sort, sort)):
         if name in kind.sorts:
             options["sort"] = name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import addresses
 from addresses import Context
-from columns import nat_text, shown
+from columns import facts_of, nat_text
 from flows import Flow, FlowTable
 from parse import Record, Tuple
 from text import clean, endpoint, service, size_text, span_text
@@ -77,7 +77,7 @@ def _count_texts(side: Tuple, rate: float | None, listed: bool) -> list[str]:
 
 def _end_lines(flow: Flow, context: Context) -> list[Line]:
     e = flow.ends()
-    s = shown(flow, context, names=False)
+    s = facts_of(flow, context, names=False)
     lines: list[Line] = []
     lines.append(("NAT", nat_text(s, ", ") or "none"))
     way = addresses.direction(e, context.own)

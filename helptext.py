@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from columns import VIEWS
 from keys import BINDINGS, Binding
 from panel import notice_lines
 from scene import Scene
 from text import Line, pad, wrap
-from views import VIEWS
 
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from columns import VIEWS
 from flows import FlowTable, tape_events
 from grouping import Baseline, GroupRow
 from prompt import edit
 from text import clean
 from view import GEO_MODES, Came, Prompt, View
-from views import VIEWS
 
 Action = Callable[[View, FlowTable], str]
 

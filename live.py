@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+from columns import VIEW_BY_NAME
 from deletion import Deletion, Phase
 from exporting import command_for, copied, export, meant
 from geography import Geography
@@ -21,7 +22,6 @@ from scene import Scene
 from screen import Screen, take_keyboard
 from signals import Signals
 from view import Prompt, View
-from views import BY_NAME
 
 # A census counts 5,000 flows in 6 ms; 200,000 take 40 steps. It begins when the table is half full.
 CENSUS_STEP, CENSUS_REST, CROWDED = 0.1, 30.0, 0.5
@@ -41,7 +41,11 @@ class Live(Runner):
         take_keyboard()
         wishes = self.wishes
         self.view = View(
-            wishes.context, wishes.base(), sort=wishes.sort or "", reverse=wishes.reverse, kind=BY_NAME[wishes.view]
+            wishes.context,
+            wishes.base(),
+            sort=wishes.sort or "",
+            reverse=wishes.reverse,
+            kind=VIEW_BY_NAME[wishes.view],
         )
         self.view.set_filter(wishes.expression)
         self.screen = Screen(wishes.colour, os.environ)

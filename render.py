@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from addresses import Place
-from columns import TELLING, Column, Shown, fit
+from columns import LEAST_COLUMNS, VIEWS, Column, EventFacts, FlowFacts, GroupFacts, fit
 from details import details
 from flows import Flow, TapeEvent
 from header import header
@@ -21,10 +21,8 @@ from notices import empty_reason
 from panel import panel_lines
 from rows import row as shown_row
 from scene import Scene
-from sumcolumns import HappeningShown, SumShown
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
 from view import Prompt, Row, View, keep_in_sight
-from views import VIEWS
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -265,7 +263,7 @@ def _wanted_columns(view: View, width: int) -> list[Column[Any]]:
 
 def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> list[Column[Any]]:
     """The columns without so many from the left as were scrolled away: each step brings others into sight."""
-    fixed = [c for c, _ in fit(width, columns) if c.key in FIXED or c.rank == TELLING]
+    fixed = [c for c, _ in fit(width, columns) if c.key in FIXED or c.rank == LEAST_COLUMNS]
     for shift in range(view.shift):
         seen = [column for column, _ in fit(width, columns)]
         left = [column for column in columns if column not in fixed]
@@ -307,12 +305,12 @@ class _Telling:
             return self._flow(row)
         if isinstance(row, TapeEvent):
             role = {"new": "new", "destroy": "closed"}.get(row.event, "plain")
-            return HappeningShown(row, self._context, self.view.names), role
+            return EventFacts(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.kind.grouping, self._context.since
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        return SumShown(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
+        return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
 
-    def _flow(self, flow: Flow) -> tuple[Shown, str]:
+    def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = shown_row(self.view, flow), self._context.since
         if not cells.live:
             return cells, "closed"

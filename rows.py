@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from columns import Shown, shown
+from columns import FlowFacts, facts_of
 from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, shares
 from view import Row, View, keep_in_sight
@@ -223,11 +223,11 @@ def _place(order: list[Any], selected: Row) -> int:
     return [row.key for row in order].index(selected.key) if isinstance(selected, GroupRow) else order.index(selected)
 
 
-def row(view: View, flow: Flow) -> Shown:
+def row(view: View, flow: Flow) -> FlowFacts:
     """What a row is made of; while paused, as it was when it was first shown in the pause."""
     if not view.paused:
-        return shown(flow, view.context, view.names)
+        return facts_of(flow, view.context, view.names)
     kept = view.cells.get(flow)
     if kept is None:  # a copy: the flow itself lives on
-        kept = view.cells[flow] = shown(copy(flow), view.context, view.names)
+        kept = view.cells[flow] = facts_of(copy(flow), view.context, view.names)
     return kept if kept.names == view.names else replace(kept, names=view.names)

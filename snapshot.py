@@ -10,19 +10,17 @@ from typing import Any
 import export
 import text
 from addresses import Context
-from columns import shown
+from columns import VIEW_BY_NAME, EventFacts, GroupFacts, ViewSpec, facts_of
 from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Grouper, group_object, shares
 from rows import in_order
 from runner import Wishes
-from sumcolumns import HappeningShown, SumShown
-from views import BY_NAME, Kind
 
 AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
 STEADY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
 
 
-def texts_of(kind: Kind, rows: Sequence[Any], format: str, context: Context, moment: str | None) -> Iterator[str]:
+def texts_of(kind: ViewSpec, rows: Sequence[Any], format: str, context: Context, moment: str | None) -> Iterator[str]:
     """Rows of a view as JSON lines or CSV; flows and events as a stream tells them, ended flows by their end."""
     if kind.grouping is not None:
         items = [group_object(row, kind.grouping) for row in rows]
@@ -48,7 +46,7 @@ class Snapshot:
 
     def __init__(self, table: FlowTable, wishes: Wishes) -> None:
         self.table, self.wishes = table, wishes
-        self._kind = BY_NAME[wishes.view]
+        self._kind = VIEW_BY_NAME[wishes.view]
         self._sort = wishes.sort or self._kind.once or self._kind.sort
         self._keys: list[Any] = []  # of the first flows of the table, which are these
         self._flows: list[Flow] = []
@@ -106,10 +104,10 @@ class Snapshot:
         for row in rows:
             cells: Any
             if isinstance(row, Flow):
-                cells = shown(row, context, names=False)
+                cells = facts_of(row, context, names=False)
             elif isinstance(row, TapeEvent):
-                cells = HappeningShown(row, context, names=False)
+                cells = EventFacts(row, context, names=False)
             else:
-                cells = SumShown(row, context.where, context.name, "#", "")
+                cells = GroupFacts(row, context.where, context.name, "#", "")
             lines.append([column.cell(cells) for column in columns])
         return text.text_table([column.title for column in columns], lines, lambda i: columns[i].right)

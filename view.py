@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from addresses import Context
-from columns import Shown
+from columns import VIEW_BY_NAME, VIEWS, FlowFacts, ViewSpec
 from filters import Predicate, all_of, compile_filter
 from flows import Flow, TapeEvent
 from grouping import GroupRow, group_key
-from views import BY_NAME, VIEWS, Kind
 
 GEO_MODES = ("auto", "country", "network", "city", "off")
 Row = Flow | GroupRow | TapeEvent
@@ -32,7 +31,7 @@ class Prompt:
 class Came:
     """Where Enter has led away from: Esc goes back there."""
 
-    kind: Kind
+    kind: ViewSpec
     filter: str
     selected: Row | None
 
@@ -45,7 +44,7 @@ class View:
     base: Predicate | None = None  # from the command line's flags: always applied
     sort: str = ""  # "": the view's own
     reverse: bool = False
-    kind: Kind = VIEWS[0]
+    kind: ViewSpec = VIEWS[0]
     filter: str = ""
     wanted: Predicate | None = None
     prompt: Prompt | None = None
@@ -76,7 +75,7 @@ class View:
     events_at_pause: int = 0
     stock: list[Flow] = field(default_factory=list)  # while paused: the flows that were there when it began
     tape: list[TapeEvent] = field(default_factory=list)  # ... and the events
-    cells: dict[Flow, Shown] = field(default_factory=dict)  # ... and the flows' rows as they were
+    cells: dict[Flow, FlowFacts] = field(default_factory=dict)  # ... and the flows' rows as they were
     made: tuple[object, ...] = ()  # what ``order`` was made for: sort, filter and the like
     work: Iterator[None] | None = None  # the ordering that goes on
     ranked: list[Flow] = field(default_factory=list)  # all flows in their order, wanted or not
@@ -122,7 +121,7 @@ class View:
 
     def show(self, name: str) -> None:
         """Change to another view; the selected flow, or the row that it belongs to, stays selected."""
-        kind = BY_NAME[name]
+        kind = VIEW_BY_NAME[name]
         if kind is self.kind:
             return
         self.sorts[self.kind.name] = self.sort, self.reverse

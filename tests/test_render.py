@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wcwidth import wcswidth
 from worlds import World, event, feed, keys, line, listing, sizes, text_of, width_of, worlds
 
-from columns import COLUMNS, fit
+from columns import FLOW_COLUMNS, fit
 from header import sparkline
 from intake import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
 from keys import BINDINGS, press
@@ -160,8 +160,8 @@ def test_numbers_are_whole_at_every_width(width: int, sport: int) -> None:
 
 @pytest.mark.parametrize("key", ["rate", "bytes", "packets", "age", "timeout"])
 def test_number_columns_are_as_wide_as_their_widest_number(key: str) -> None:
-    from columns import BY_KEY
-    from columns import shown as cells_of
+    from columns import FLOW_COLUMN
+    from columns import facts_of as cells_of
 
     for size in (0, 999, 1000, 9_999, 999_499, 999_999_999, 2**63, 2**64 - 1):
         for seconds in (0.0, 59.0, 3_599.0, 36_000.0, 999 * 86_400.0, 1e12):
@@ -169,8 +169,8 @@ def test_number_columns_are_as_wide_as_their_widest_number(key: str) -> None:
             listing(world.table, [line(1, size=size, timeout=2**32 - 1)], 100.001)
             world.refresh(seconds)
             (flow,) = world.view.order
-            text = BY_KEY[key].cell(cells_of(flow, world.view.context, names=False))
-            assert len(text) <= BY_KEY[key].least, (size, seconds)
+            text = FLOW_COLUMN[key].cell(cells_of(flow, world.view.context, names=False))
+            assert len(text) <= FLOW_COLUMN[key].least, (size, seconds)
 
 
 def test_the_name_of_a_port_gives_way_to_its_number() -> None:
@@ -188,7 +188,7 @@ def test_two_translated_ends_in_a_narrow_column() -> None:
 
 @given(st.integers(1, 500), st.integers(0, 12))
 def test_columns_fit(width: int, shift: int) -> None:
-    columns = fit(width, COLUMNS[shift:])
+    columns = fit(width, FLOW_COLUMNS[shift:])
     assert columns
     assert sum(size + 1 for _, size in columns) - 1 <= width
     for column, size in columns:
@@ -203,7 +203,7 @@ def test_wider_never_shows_fewer_columns() -> None:
         now = {"nat" if column.key == "natkind" else column.key for column, _ in fit(width)}
         assert before <= now, width
         before = now
-    assert before == {column.key for column in COLUMNS} - {"natkind"}
+    assert before == {column.key for column in FLOW_COLUMNS} - {"natkind"}
 
 
 # --- what is where ----------------------------------------------------------------------------------------------------

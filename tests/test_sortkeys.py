@@ -12,7 +12,7 @@ from worlds import flow_lines
 import addresses
 import export
 from addresses import Context, Place
-from columns import BY_KEY
+from columns import FLOW_COLUMN
 from filters import FIELDS, bare, shown_text
 from flows import Flow, FlowTable
 from parse import record, split_lines
@@ -46,7 +46,7 @@ def flows_of(block: bytes, own: frozenset[str] = OWN) -> tuple[list[Flow], Conte
 
 
 def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
-    column = BY_KEY[sort]
+    column = FLOW_COLUMN[sort]
     return in_order(flows, column.keys(flows, context), column.descending != reverse, limit)
 
 
@@ -86,7 +86,7 @@ def test_rows_are_in_the_order_of_what_their_cells_say(
     column: str, block: bytes, reverse: bool, limit: int | None
 ) -> None:
     flows, context = flows_of(block)
-    falling = BY_KEY[column].descending != reverse
+    falling = FLOW_COLUMN[column].descending != reverse
     expected = sorted(flows, key=lambda flow: SPECS[column](flow, context), reverse=falling)
     assert arrange(flows, column, reverse, context) == expected
     first = arrange(flows, column, reverse, context, limit)

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import World, event, feed, keys, line, listing, worlds
 
-from columns import SORTS, TELLING, fit
+from columns import LEAST_COLUMNS, SORTS, VIEWS, ViewSpec, fit
 from filters import FilterError, from_flags
 from keys import BINDINGS, press
 from render import FIXED, _wanted_columns
 from view import View
-from views import VIEWS, Kind
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_every_function_and_control_key_has_a_plain_twin() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 100, 140, 200])
 @pytest.mark.parametrize("kind", VIEWS, ids=lambda kind: kind.name)
-def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: Kind, width: int) -> None:
+def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: ViewSpec, width: int) -> None:
     world = World([line(n) for n in range(3)])
     world.view.show(kind.name)
     rows = [[column.key for column, _ in fit(width, _wanted_columns(world.view, width))]]
@@ -50,7 +49,7 @@ def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: Kind, widt
     steps = world.view.shift
     assert all(one != other for one, other in pairwise(rows[: steps + 1]))
     assert all(row == rows[steps] for row in rows[steps:])
-    fixed = {column.key for column in kind.columns if column.key in FIXED or column.rank == TELLING}
+    fixed = {column.key for column in kind.columns if column.key in FIXED or column.rank == LEAST_COLUMNS}
     assert all(set(rows[0]) & fixed <= set(row) for row in rows)  # whose row it is stays
     fits = {column.key for column in kind.columns if column.least < width - 30 and column.key != "natkind"}
     assert {key for row in rows for key in row} >= fits - fixed

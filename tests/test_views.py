@@ -19,6 +19,7 @@ from worlds import World, event, feed, line, listing, worlds
 
 import export
 from addresses import Context
+from columns import VIEWS, GroupFacts
 from exporting import command_for, copied
 from exporting import export as export_rows
 from filters import FilterError, compile_filter
@@ -26,9 +27,7 @@ from flows import Flow, TapeEvent
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouper, Grouping, GroupRow, group_object, service_key
 from keys import press
 from parse import WITH_PORTS
-from sumcolumns import SumShown
 from view import View
-from views import VIEWS
 
 GROUPINGS = (NEAR, FAR, COUNTRY, NETWORK, SERVICE)
 LAN, WAN = "10.0.0.5", "203.0.113.1"
@@ -91,7 +90,7 @@ def test_those_with_the_most_flows_are_named(others: dict[str, int]) -> None:
     by_flows = Counter({name: flows for name, flows in sorted(others.items()) if name})  # equal ones keep their order
     assert row.most() == [name for name, _ in by_flows.most_common(3)]
     cell = next(column.cell for column in VIEWS[4].columns if column.key == "hosts")
-    text = cell(SumShown(row, Context().where, str, "", ""))
+    text = cell(GroupFacts(row, Context().where, str, "", ""))
     assert text == " ".join(row.most()) + (f" +{len(by_flows) - 3}" if len(by_flows) > 3 else "")
 
 

@@ -16,7 +16,7 @@ from lab import Lab, Namespace, kernel_mark
 from terminal import PROGRAM, Terminal
 from test_faults_kernel import inside
 
-from views import VIEWS
+from columns import VIEWS
 
 RECORDING = Path(__file__).parent.parent / "fixtures/demo.rec"
 SIZES = ((80, 24), (140, 40), (200, 50), (40, 10))
