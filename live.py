@@ -14,8 +14,8 @@ from geography import Geography
 from health import Census
 from intake import SUCCESS, ListingEnded
 from keys import press
+from names import Resolver
 from render import frame
-from resolver import Resolver
 from rows import refresh
 from runner import FRAME, Runner
 from scene import Scene

@@ -13,13 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import resolver
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lab import Lab, needs_kernel
 
-import ptr
-import resolver
-from resolver import GAP, MOST_OPEN, MOST_WAITING, NAMED, NAMELESS, PATIENCE, UNANSWERED, Resolver
+import names
+from names import (
+    GAP,
+    LARGEST_FILE,
+    LOOK_EVERY,
+    MOST_OPEN,
+    MOST_WAITING,
+    NAMED,
+    NAMELESS,
+    PATIENCE,
+    UNANSWERED,
+    Resolver,
+    question,
+)
 
 PTR, CNAME, NO_SUCH_NAME, SERVER_FAILED, REFUSED = 12, 5, 3, 2, 5
 
@@ -128,13 +140,13 @@ def test_the_hosts_file_names_without_asking(names: Resolver, server: Server) ->
 def test_a_hosts_file_that_changes_is_read_again(names: Resolver, clock: Clock, tmp_path: Path) -> None:
     names.fresh = False
     (tmp_path / "hosts").write_text("10.0.0.1 gate\n")
-    clock.now += resolver.LOOK_EVERY
+    clock.now += LOOK_EVERY
     assert names.deadline() == clock.now
     names.poll()
     assert names.fresh
     assert names.name("10.0.0.1") == "gate"
     (tmp_path / "hosts").unlink()
-    clock.now += resolver.LOOK_EVERY
+    clock.now += LOOK_EVERY
     names.poll()
     assert names.name("10.0.0.1") is None
 
@@ -149,8 +161,8 @@ def test_a_hosts_file_with_anything_in_it(names: Resolver, clock: Clock, tmp_pat
         b"10.0.0.5 five",
     ]
     whole = b"\n".join(lines) + b"\n"
-    (tmp_path / "hosts").write_bytes(whole + b"#" * (resolver.MOST_BYTES - len(whole) - 14) + b"\n10.0.0.6 abcdef")
-    clock.now += resolver.LOOK_EVERY
+    (tmp_path / "hosts").write_bytes(whole + b"#" * (LARGEST_FILE - len(whole) - 14) + b"\n10.0.0.6 abcdef")
+    clock.now += LOOK_EVERY
     names.poll()
     assert names.name("10.0.0.5") == "five"
     assert [names.name(f"10.0.0.{number}") for number in (2, 3, 4, 6)] == [None] * 4  # the last one is cut: abc
@@ -345,7 +357,7 @@ def test_forged_answers_are_passed_over(names: Resolver, server: Server) -> None
     asked, _, sender = server.hear()
     number = int.from_bytes(asked[:2], "big")
     wrong_number = (number ^ 1).to_bytes(2, "big") + asked[2:]
-    wrong_address = ptr.question("198.51.100.8", number)
+    wrong_address = question("198.51.100.8", number)
     record = (PTR, wire("evil.example"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.1", 0))
@@ -362,7 +374,7 @@ def test_forged_answers_are_passed_over(names: Resolver, server: Server) -> None
 def test_the_memory_for_names_is_bounded(
     names: Resolver, monkeypatch: pytest.MonkeyPatch, clock: Clock, server: Server
 ) -> None:
-    monkeypatch.setattr(resolver, "REMEMBERED", 2)
+    monkeypatch.setattr(names, "MAX_ANSWERS", 2)
     for number in (1, 2, 3):
         server.names[f"{number}.100.51.198.in-addr.arpa"] = f"n{number}.example"
         names.name(f"198.51.100.{number}")
@@ -376,7 +388,7 @@ def test_the_memory_for_names_is_bounded(
 
 # --- what an answer holds ---------------------------------------------------------------------------------------------
 
-ASKED = ptr.question("198.51.100.7", 77)
+ASKED = names.question("198.51.100.7", 77)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +409,7 @@ ASKED = ptr.question("198.51.100.7", 77)
     ],
 )
 def test_what_an_answer_says(data: bytes, name: str | None) -> None:
-    assert ptr.answer(data, ASKED) == name
+    assert names.answer(data, ASKED) == name
 
 
 @pytest.mark.parametrize(
@@ -412,7 +424,7 @@ def test_what_an_answer_says(data: bytes, name: str | None) -> None:
 )
 def test_broken_answers(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"name|cut"):
-        ptr.answer(data, ASKED)
+        names.answer(data, ASKED)
 
 
 @given(st.binary(max_size=80), st.integers(0, 90), st.integers(0, 255))
@@ -422,7 +434,7 @@ def test_any_bytes_are_an_answer_or_a_value_error(junk: bytes, at: int, byte: in
     whole[at % len(whole)] = byte
     for data in (junk, reply(ASKED, (PTR, junk)), bytes(whole) + junk):
         try:
-            name = ptr.answer(data, ASKED)
+            name = names.answer(data, ASKED)
         except ValueError:
             continue
         assert name is None or (name.isascii() and name.isprintable() and " " not in name and len(name) <= 253)
@@ -430,7 +442,7 @@ def test_any_bytes_are_an_answer_or_a_value_error(junk: bytes, at: int, byte: in
 
 @given(st.text(max_size=300))
 def test_a_host_name_is_safe_to_show(text: str) -> None:
-    name = ptr.host_name(text)
+    name = names.host_name(text)
     assert name in ("", text, text[:-1])
     assert name.isascii()
     assert name == "" or all(part and len(part) <= 63 for part in name.split("."))

@@ -8,8 +8,11 @@ sources of names (nsswitch.conf), but it waits up to 30 s for a name server that
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import socket
+import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -17,20 +20,150 @@ from dataclasses import dataclass
 from typing import Any
 
 import addresses
-import ptr
 from text import clean
 
-HOSTS, RESOLV = "/etc/hosts", "/etc/resolv.conf"
-MOST_BYTES = 1 << 20  # of such a file: 30,000 lines
+# --- DNS messages -----------------------------------------------------------------------------------------------------
+
+
+_TYPE_PTR, _CLASS_IN = 12, 1
+
+
+_RECURSE = 0x0100
+
+
+_IS_ANSWER, _CUT, _STATUS = 0x8000, 0x0200, 0x000F
+
+
+_NO_SUCH_NAME = 3
+
+
+MOST_RECORDS = 64  # in one answer; the first that is a name ends the search
+
+
+LONGEST = 253  # characters of a name
+
+
+# Host names as RFC 1123 has them, and the underscores that are met with.
+_DNS_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+
+def question(address: str, number: int) -> bytes:
+    """The datagram that asks for an address's name; ``number`` (16 bits) comes back with the answer. ValueError."""
+    name = ipaddress.ip_address(address.partition("%")[0]).reverse_pointer
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return struct.pack("!6H", number, _RECURSE, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", _TYPE_PTR, _CLASS_IN)
+
+
+def answer(data: bytes, asked: bytes) -> str | None:
+    """The name that a datagram answers a question with: "" if the address has none, None if the server can't tell.
+
+    ValueError for what is broken, or answers another question: somebody may be guessing.
+    """
+    try:
+        return _answer(data, asked)
+    except (struct.error, IndexError):
+        raise ValueError("the answer is cut") from None
+
+
+def _answer(data: bytes, asked: bytes) -> str | None:
+    number, flags, questions, answers = struct.unpack_from("!4H", data)
+    status = flags & _STATUS
+    if number != int.from_bytes(asked[:2], "big") or not flags & _IS_ANSWER:
+        raise ValueError("it answers another question")
+    if questions == 0 and status:
+        return None  # a server that did not even understand what it was asked
+    if questions != 1 or data[12 : len(asked)].lower() != asked[12:].lower():
+        raise ValueError("it answers another question")
+    if status:
+        return "" if status == _NO_SUCH_NAME else None
+    at = len(asked)
+    for _ in range(min(answers, MOST_RECORDS)):
+        at = _behind_name(data, at)
+        kind, kind_of_net, _seconds, length = struct.unpack_from("!HHIH", data, at)
+        at += 10
+        if (kind, kind_of_net) == (_TYPE_PTR, _CLASS_IN) and (name := host_name(_read_name(data, at))):
+            return name  # its owner is not looked at: it may be an alias (RFC 2317)
+        at += length
+    return None if flags & _CUT else ""
+
+
+def _behind_name(data: bytes, at: int) -> int:
+    while length := data[at]:
+        if length >= 0xC0:
+            return at + 2
+        at += 1 + length
+    return at + 1
+
+
+def _read_name(data: bytes, at: int) -> str:
+    """The name that begins here; pointers go back only, so that they have an end."""
+    labels: list[bytes] = []
+    first = at
+    while length := data[at]:
+        if length >= 0xC0:
+            to = (length & 0x3F) << 8 | data[at + 1]
+            if to >= first:
+                raise ValueError("a name goes round in circles")
+            first = at = to
+        elif length > 63 or len(labels) > 127:
+            raise ValueError("a name is none")
+        else:
+            labels.append(data[at + 1 : at + 1 + length])
+            at += 1 + length
+    return b".".join(labels).decode("latin-1")
+
+
+def host_name(text: str) -> str:
+    """``text`` if it is a host's name, else "": anybody can give his addresses any name.
+
+    What looks like an address is none: it would be taken for one.
+
+    >>> host_name("mail.example."), host_name("192.0.2.1"), host_name("a\\x1b[31m.example"), host_name("-x")
+    ('mail.example', '', '', '')
+    """
+    text = text.removesuffix(".")
+    labels = text.split(".")
+    if len(text) > LONGEST or not all(map(_DNS_LABEL.fullmatch, labels)) or labels[-1].isdigit():
+        return ""
+    return text
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+HOSTS_FILE, RESOLV_FILE = "/etc/hosts", "/etc/resolv.conf"
+
+
+LARGEST_FILE = 1 << 20  # of such a file: 30,000 lines
+
+
 LOOK_EVERY = 5.0  # seconds between two looks at the files
+
+
 MOST_SERVERS = 3  # as in resolv.conf(5)
-REMEMBERED = 10_000  # answers
+
+
+MAX_ANSWERS = 10_000  # answers
+
+
 NAMED, NAMELESS, UNANSWERED = 3600.0, 600.0, 60.0  # seconds that an answer holds: a name, none, nobody answered
+
+
 MOST_WAITING = 256  # addresses: three tall screens; what scrolled away is forgotten first
+
+
 MOST_OPEN = 16  # questions under way
+
+
 GAP = 0.05  # seconds between two datagrams: 20 a second
+
+
 PATIENCE = 3.0  # seconds for an answer
+
+
 TRIES = 2  # datagrams for an address, or one for each server if there are more
+
+
 UNASKED = frozenset({"", "multicast", "broadcast", "unspecified", "loopback", "reserved"})  # scopes without names
 
 
@@ -49,7 +182,11 @@ class Resolver:
     """Names for addresses, and a place in the loop. ``fresh``: there are new names since somebody asked last."""
 
     def __init__(
-        self, hosts: str = HOSTS, resolv: str = RESOLV, port: int = 53, clock: Callable[[], float] = time.monotonic
+        self,
+        hosts: str = HOSTS_FILE,
+        resolv: str = RESOLV_FILE,
+        port: int = 53,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fresh = False
         self.on = False
@@ -148,7 +285,7 @@ class Resolver:
         self._asked.add(address)
         family, target = self._targets[tries % len(self._targets)]
         try:
-            asked = ptr.question(address, int.from_bytes(os.urandom(2), "big"))
+            asked = question(address, int.from_bytes(os.urandom(2), "big"))
             channel = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except (OSError, ValueError) as error:  # no more files; what is no address
             self._learn(address, None, UNANSWERED)
@@ -168,7 +305,7 @@ class Resolver:
         """Read what has come; is the question settled?"""
         for _ in range(8):  # forged ones are passed over, but not all day
             try:
-                name = ptr.answer(question.socket.recv(4096), question.asked)
+                name = answer(question.socket.recv(4096), question.asked)
             except BlockingIOError:
                 return False
             except ValueError:
@@ -198,7 +335,7 @@ class Resolver:
         self.fresh = self.fresh or self._known.get(address, (None,))[0] != name
         self._known[address] = name, self._clock() + seconds
         self._known.move_to_end(address)
-        if len(self._known) > REMEMBERED:
+        if len(self._known) > MAX_ANSWERS:
             self._known.popitem(last=False)
 
     # --- files ---
@@ -215,8 +352,8 @@ class Resolver:
                 if path in self._seen and self._seen[path] == state:
                     continue
                 with open(path, "rb") as file:
-                    text = file.read(MOST_BYTES).decode("ascii", "replace")
-                if len(text) == MOST_BYTES:
+                    text = file.read(LARGEST_FILE).decode("ascii", "replace")
+                if len(text) == LARGEST_FILE:
                     text = text.rpartition("\n")[0]  # half a name is another name
             except OSError:  # no file: then nothing is in it
                 if path in self._seen and self._seen[path] is None:
@@ -228,7 +365,7 @@ class Resolver:
     def _take_hosts(self, lines: list[list[str]]) -> None:
         hosts: dict[str, str] = {}
         for address, *names in filter(None, lines):
-            if names and address not in hosts and (name := ptr.host_name(names[0])):
+            if names and address not in hosts and (name := host_name(names[0])):
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 try:
                     hosts.setdefault(socket.inet_ntop(family, socket.inet_pton(family, address)), name)
