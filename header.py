@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from health import brief
-from notices import Notice, notices_of
+from health import Notice, brief, notices_of
 from scene import Scene
 from text import Glyphs, Line, cells, clean, clip, length, shorten, size_text, spread
 

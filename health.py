@@ -35,24 +35,52 @@ from flows import Flow, FlowTable, without_userspace
 from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, MINUTE, Problem, Status, since
 
 STEP = 5000  # flows counted at once: 5 ms
+
+
 TOP = 5  # sources that are named
+
+
 MOST_SOURCES = 20_000  # kept while counting: 2 MiB. A flood of made-up addresses must not take 20
-STEADY = 30.0  # seconds of growth before anything is foretold
+
+
+STEADY_GROWTH = 30.0  # seconds of growth before anything is foretold
+
+
 STALE = 35.0  # seconds: three answers of `conntrack -S` that did not come, or seven counts
+
+
 SOON, FORESEEN, HORIZON = 900.0, 3600.0, 86_400.0  # seconds to full: that is red, that is said in the header, at all
+
+
 NEARLY, MUCH, HALF = 0.9, 0.7, 0.5  # of the table, as its gauge has it
+
+
 HOG = 0.3  # of all flows that one source holds
-MANY = 1000  # flows below which shares say nothing
+
+
+FLOWS_FOR_SHARES = 1000  # flows below which shares say nothing
+
+
 OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
+
+
 SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
+
+
 LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
+
+
 CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
+
+
 TRACKED = (  # what costs packets first; the meaning in a few words
     ("early_drop", "flows deleted early, for want of room"),
     ("drop", "packets dropped: no room for their flow, or it clashed"),
     ("insert_failed", "new flows refused: two packets raced, or NAT ran out of ports"),
     ("chaintoolong", "new flows refused: too many in a hash bucket"),
 )
+
+
 NORMAL = (  # every network has some
     ("invalid", "packets that fit no flow"),
     ("error", "ICMP packets that fit no flow"),
@@ -62,7 +90,7 @@ NORMAL = (  # every network has some
 
 
 @dataclass(frozen=True)
-class Row:
+class HealthRow:
     """A line of the panel. ``role``: plain, good, warn, bad; ``share``: 0..1 where a bar says it better."""
 
     label: str
@@ -143,7 +171,7 @@ def growth(status: Status, now: float) -> tuple[float, bool] | None:
     Steady: both halves of the time grew, the slower at least half as fast as the whole. A burst is not foretold from.
     """
     fill = [sample for sample in status.fill if sample[0] >= status.fill[-1][0] - MINUTE]
-    if len(fill) < 3 or now - fill[-1][0] > STALE or fill[-1][0] - fill[0][0] < STEADY:
+    if len(fill) < 3 or now - fill[-1][0] > STALE or fill[-1][0] - fill[0][0] < STEADY_GROWTH:
         return None
     (began, first), (ended, last) = fill[0], fill[-1]
     middle, between = min(fill[1:-1], key=lambda sample: abs(sample[0] - (began + ended) / 2))
@@ -187,10 +215,10 @@ def _more_room(status: Status) -> str:
     return f"{SYSCTL}max={2 * status.facts.get('max', 131_072)}"
 
 
-def _fill_row(status: Status, table: FlowTable, now: float) -> Row:
+def _fill_row(status: Status, table: FlowTable, now: float) -> HealthRow:
     count, most = status.facts.get("count"), status.facts.get("max")
     if count is None or not most:
-        return Row("table", f"{len(table)} flows; the kernel's own count and maximum are not known")
+        return HealthRow("table", f"{len(table)} flows; the kernel's own count and maximum are not known")
     share, grows, seconds = count / most, growth(status, now), full_in(status, now)
     text = f"{_percent(share)}, {count} of {most}"
     if grows is not None and abs(grows[0]) >= 0.1:
@@ -201,14 +229,14 @@ def _fill_row(status: Status, table: FlowTable, now: float) -> Row:
         text += f": full in about {_about(seconds)} at the present growth"
     soon = HORIZON if seconds is None else seconds
     role = "bad" if share >= NEARLY or soon < SOON else "warn" if share >= MUCH or soon < FORESEEN else "good"
-    return Row("table", text, role, min(1.0, share), _more_room(status) if role != "good" else "")
+    return HealthRow("table", text, role, min(1.0, share), _more_room(status) if role != "good" else "")
 
 
 def _decimal(number: float) -> str:
     return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 
-def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list[Row]:
+def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list[HealthRow]:
     if shares is None or not shares.flows:
         return []
     flows, filled = shares.flows, _filled(status)
@@ -217,17 +245,17 @@ def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list
     hoards = assured >= NEARLY and filled >= MUCH
     text = f"{_percent(assured)}, {shares.assured} flows: they stay until they time out"
     cure = f"{SYSCTL}tcp_timeout_established=86400" if hoards else ""
-    rows.append(Row("assured", text, "warn" if hoards else "plain", assured, cure))
-    floods = unreplied >= HALF and flows >= MANY
+    rows.append(HealthRow("assured", text, "warn" if hoards else "plain", assured, cure))
+    floods = unreplied >= HALF and flows >= FLOWS_FOR_SHARES
     text = f"{_percent(unreplied)}, {shares.unreplied} flows: the first to go when the table is full"
     syn = dict(table.by_state()).get("SYN_SENT", 0) > shares.unreplied / 2
     cure = SYSCTL + ("tcp_timeout_syn_sent=20" if syn else "udp_timeout=10") if floods else ""
-    rows.append(Row("unreplied", text, "warn" if floods else "plain", unreplied, cure))
+    rows.append(HealthRow("unreplied", text, "warn" if floods else "plain", unreplied, cure))
     for address, number in shares.sources:
         hogs = _hogs(number, shares, filled)
         text = f"holds {_percent(number / flows)}, {number} flows"
         cure = _limit(address, status) if hogs else ""
-        rows.append(Row(address, text, "warn" if hogs else "plain", number / flows, cure))
+        rows.append(HealthRow(address, text, "warn" if hogs else "plain", number / flows, cure))
     return rows
 
 
@@ -269,7 +297,7 @@ def _counter_cure(status: Status, name: str) -> str:
     return _more_room(status) if full else CLASH_CURE
 
 
-def _counter_rows(status: Status, now: float) -> list[Row]:
+def _counter_rows(status: Status, now: float) -> list[HealthRow]:
     first = status.counted_first
     if first is None:
         return []
@@ -282,20 +310,22 @@ def _counter_rows(status: Status, now: float) -> list[Row]:
         text += f"+{rate}/min, " if rate else ""
         text += f"{last.values[name]} ever: {meaning}"
         if (name, meaning) in NORMAL:
-            rows += [Row(name, text)] if last.values[name] else []
+            rows += [HealthRow(name, text)] if last.values[name] else []
         elif number:
             role = _happens(status, name) if rate else "warn"
-            rows.append(Row(name, text, role, cure=_counter_cure(status, name)))
+            rows.append(HealthRow(name, text, role, cure=_counter_cure(status, name)))
         else:
-            rows.append(Row(name, text, "good"))
+            rows.append(HealthRow(name, text, "good"))
     return rows
 
 
 # --- how well we see --------------------------------------------------------------------------------------------------
 
 
-def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> list[Row]:
-    rows = [Row(part, f"stopped: {trouble.what}", "warn", cure=trouble.cure) for part, trouble in _troubles(status)]
+def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> list[HealthRow]:
+    rows = [
+        HealthRow(part, f"stopped: {trouble.what}", "warn", cure=trouble.cure) for part, trouble in _troubles(status)
+    ]
     text = "none" if live else "none that the recording tells of"
     if status.losses:
         text = f"{_times(status.losses)}, table read anew {_times(status.resyncs)}"
@@ -303,18 +333,18 @@ def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> lis
             text += f"; the last {_ago(now - status.lost_at)}: {status.last_loss}"
     healed = status.healed >= status.losses
     role = "good" if not status.losses else "plain" if healed else "warn"
-    rows.append(Row("events lost", text, role, cure=LOSS_CURE if status.losses else ""))
+    rows.append(HealthRow("events lost", text, role, cure=LOSS_CURE if status.losses else ""))
     if table.listed_at is None:
-        rows.append(Row("counters", "no whole listing yet"))
+        rows.append(HealthRow("counters", "no whole listing yet"))
     else:
         age = now - table.listed_at
         text = f"{_ago(age)}, by listing {table.listings}"
-        rows.append(Row("counters", text, "warn" if live and age > OLD else "good"))
+        rows.append(HealthRow("counters", text, "warn" if live and age > OLD else "good"))
     if table.overflow:
         text = f"{table.overflow} flows dropped: more than {table.limit} are not kept here"
-        rows.append(Row("memory", text, "bad"))
-    rows += [Row("input", text, "warn") for text in status.unread()]
-    return rows + ([Row("recording", status.recording, "warn")] if status.recording else [])
+        rows.append(HealthRow("memory", text, "bad"))
+    rows += [HealthRow("input", text, "warn") for text in status.unread()]
+    return rows + ([HealthRow("recording", status.recording, "warn")] if status.recording else [])
 
 
 def _times(number: int) -> str:
@@ -333,32 +363,38 @@ def _span(seconds: float) -> str:
     return f"{max(0, seconds):.0f} s" if seconds < 90 else _about(seconds)
 
 
-def _setting_rows(status: Status, table: FlowTable) -> list[Row]:
+def _setting_rows(status: Status, table: FlowTable) -> list[HealthRow]:
     facts, rows = status.facts, []
     if "acct" in facts:
         if facts["acct"]:
-            rows.append(Row("accounting", "on", "good"))
+            rows.append(HealthRow("accounting", "on", "good"))
         elif table.counted:
-            rows.append(Row("accounting", "off for new flows: only old ones have bytes", "warn", cure=ACCOUNTING_CURE))
+            rows.append(
+                HealthRow("accounting", "off for new flows: only old ones have bytes", "warn", cure=ACCOUNTING_CURE)
+            )
         else:
-            rows.append(Row("accounting", ACCOUNTING_OFF, "warn", cure=ACCOUNTING_CURE))
+            rows.append(HealthRow("accounting", ACCOUNTING_OFF, "warn", cure=ACCOUNTING_CURE))
     if (events := facts.get("events")) is not None:
         if events == 0:
-            rows.append(Row("kernel events", "off: only listings tell what happens", "warn", cure=EVENTS_CURE))
+            rows.append(HealthRow("kernel events", "off: only listings tell what happens", "warn", cure=EVENTS_CURE))
         else:
             rows.append(
-                Row("kernel events", "on" if events == 1 else "on, for flows that begin while somebody listens", "good")
+                HealthRow(
+                    "kernel events", "on" if events == 1 else "on, for flows that begin while somebody listens", "good"
+                )
             )
     if "timestamp" in facts:
         off = "off: flows older than this program have no age"
         cure = f"{SYSCTL}timestamp=1"
-        rows.append(Row("timestamps", "on", "good") if facts["timestamp"] else Row("timestamps", off, cure=cure))
+        rows.append(
+            HealthRow("timestamps", "on", "good") if facts["timestamp"] else HealthRow("timestamps", off, cure=cure)
+        )
     return rows
 
 
-def _base_rows(status: Status, databases: Sequence[Base]) -> list[Row]:
-    rows = [Row("database", f"{base.name} of {base.month}, {base.days:.0f} days old") for base in databases]
-    return rows + [Row("database", text, "warn", cure=cure) for text, cure in status.geography]
+def _base_rows(status: Status, databases: Sequence[Base]) -> list[HealthRow]:
+    rows = [HealthRow("database", f"{base.name} of {base.month}, {base.days:.0f} days old") for base in databases]
+    return rows + [HealthRow("database", text, "warn", cure=cure) for text, cure in status.geography]
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -371,7 +407,7 @@ def panel(
     databases: Sequence[Base],
     now: float,
     live: bool = True,
-) -> list[Row]:
+) -> list[HealthRow]:
     """All that is known, the table first. ``now`` on the source's clock; a recording has nothing to mend."""
     rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
     rows += [*_sight_rows(status, table, now, live), *_setting_rows(status, table)]
@@ -394,4 +430,49 @@ def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, 
     if shares and shares.sources and _hogs(shares.sources[0][1], shares, _filled(status)):
         address, number = shares.sources[0]
         out.append((f"{address} holds {_percent(number / shares.flows)}", "warn"))
+    return out
+
+
+# --- notices ----------------------------------------------------------------------------------------------------------
+
+
+SLOW = 5.0  # seconds: 262,144 flows, the kernel's default maximum, are listed in two
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One line about what is lost, stale, switched off or unknown."""
+
+    text: str
+    cure: str = ""
+    bad: bool = False  # the picture may be untrue, not only poorer
+
+
+def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list[Notice]:
+    """All that is wrong, the worst first."""
+    out = []
+    for part in ("listing", "events"):
+        if (problem := status.troubles.get(part)) is not None:
+            since = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
+            text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
+            out.append(Notice(text, problem.cure, bad=True))
+    if status.losses and status.lost_at is not None and now - status.lost_at < 60:
+        again = status.healed >= status.losses
+        text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
+        out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
+    if status.recording:
+        out.append(Notice(status.recording, bad=True))
+    if live and status.listing_since is not None and now - status.listing_since > SLOW:
+        seconds = now - status.listing_since
+        out.append(Notice(f"the listing that began {seconds:.0f} s ago has not ended: the table is older than that"))
+    if live and status.facts.get("events") == 0:
+        out.append(Notice("the kernel sends no events", EVENTS_CURE, bad=True))
+    if live and status.facts.get("acct") == 0 and not table.counted:
+        out.append(Notice(ACCOUNTING_OFF, ACCOUNTING_CURE))
+    if table.overflow:
+        out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
+    out += [Notice(text) for text in status.unread()]
+    if status.settings:
+        out.append(Notice(status.settings))
+    out += [Notice(text, cure) for text, cure in status.geography]
     return out

@@ -47,25 +47,25 @@ LONGEST = 253  # characters of a name
 _DNS_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
-def question(address: str, number: int) -> bytes:
+def dns_question(address: str, number: int) -> bytes:
     """The datagram that asks for an address's name; ``number`` (16 bits) comes back with the answer. ValueError."""
     name = ipaddress.ip_address(address.partition("%")[0]).reverse_pointer
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!6H", number, _RECURSE, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", _TYPE_PTR, _CLASS_IN)
 
 
-def answer(data: bytes, asked: bytes) -> str | None:
+def dns_answer(data: bytes, asked: bytes) -> str | None:
     """The name that a datagram answers a question with: "" if the address has none, None if the server can't tell.
 
     ValueError for what is broken, or answers another question: somebody may be guessing.
     """
     try:
-        return _answer(data, asked)
+        return _read_answer(data, asked)
     except (struct.error, IndexError):
         raise ValueError("the answer is cut") from None
 
 
-def _answer(data: bytes, asked: bytes) -> str | None:
+def _read_answer(data: bytes, asked: bytes) -> str | None:
     number, flags, questions, answers = struct.unpack_from("!4H", data)
     status = flags & _STATUS
     if number != int.from_bytes(asked[:2], "big") or not flags & _IS_ANSWER:
@@ -285,7 +285,7 @@ class Resolver:
         self._asked.add(address)
         family, target = self._targets[tries % len(self._targets)]
         try:
-            asked = question(address, int.from_bytes(os.urandom(2), "big"))
+            asked = dns_question(address, int.from_bytes(os.urandom(2), "big"))
             channel = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         except (OSError, ValueError) as error:  # no more files; what is no address
             self._learn(address, None, UNANSWERED)
@@ -305,7 +305,7 @@ class Resolver:
         """Read what has come; is the question settled?"""
         for _ in range(8):  # forged ones are passed over, but not all day
             try:
-                name = answer(question.socket.recv(4096), question.asked)
+                name = dns_answer(question.socket.recv(4096), question.asked)
             except BlockingIOError:
                 return False
             except ValueError:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from health import Row, panel
-from notices import notices_of
+from health import HealthRow, notices_of, panel
 from scene import Scene
 from text import Line, cells, clean, pad, shorten, wrap
 
@@ -27,7 +26,7 @@ def notice_lines(scene: Scene, width: int) -> list[Line]:
     return lines
 
 
-def _row_lines(scene: Scene, row: Row, room: int, width: int) -> list[Line]:
+def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line]:
     mark, label = scene.glyphs.cut, clean(row.label)
     start: Line = [(pad(shorten(label, room, mark), room, False) + "  " if room else f"{label}: ", "dim")]
     if row.share is not None and width >= 80:

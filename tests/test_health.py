@@ -18,7 +18,7 @@ from worlds import World, event, feed, flow_lines, line, listing
 import health
 import source
 from flows import FlowTable
-from health import Base, Census, Row, Shares, brief, full_in, growth, panel
+from health import Base, Census, HealthRow, Shares, brief, full_in, growth, panel
 from intake import (
     ACCOUNTING_CURE,
     EVENTS_CURE,
@@ -59,7 +59,7 @@ def filling(seconds: float, count: Callable[[float], float], step: float = 5.0) 
     return intake_of(*(counts(at, count=int(count(at))) for at in times)).status
 
 
-def row(rows: list[Row], label: str) -> Row:
+def row(rows: list[HealthRow], label: str) -> HealthRow:
     (found,) = [row for row in rows if row.label == label]
     return found
 

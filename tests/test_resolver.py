@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import resolver
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lab import Lab, needs_kernel
@@ -30,7 +29,6 @@ from names import (
     PATIENCE,
     UNANSWERED,
     Resolver,
-    question,
 )
 
 PTR, CNAME, NO_SUCH_NAME, SERVER_FAILED, REFUSED = 12, 5, 3, 2, 5
@@ -107,7 +105,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def names(server: Server, clock: Clock, tmp_path: Path) -> Iterator[Resolver]:
+def resolver(server: Server, clock: Clock, tmp_path: Path) -> Iterator[Resolver]:
     """Switched on, with the server as the only one."""
     (tmp_path / "hosts").write_text(
         "127.0.0.1 localhost\n10.0.0.1\trouter.lan router # the way out\n2001:DB8:0::7 six\n"
@@ -119,39 +117,39 @@ def names(server: Server, clock: Clock, tmp_path: Path) -> Iterator[Resolver]:
     out.close()
 
 
-def settle(names: Resolver) -> None:
+def settle(resolver: Resolver) -> None:
     """Wait till something has come, and take it in."""
-    assert select.select(names.fds(), [], [], 20)[0], "no answer came"
-    names.poll()
+    assert select.select(resolver.fds(), [], [], 20)[0], "no answer came"
+    resolver.poll()
 
 
 # --- /etc/hosts -------------------------------------------------------------------------------------------------------
 
 
-def test_the_hosts_file_names_without_asking(names: Resolver, server: Server) -> None:
-    assert [names.name(address) for address in ("10.0.0.1", "2001:db8::7", "127.0.0.1")] == [
+def test_the_hosts_file_names_without_asking(resolver: Resolver, server: Server) -> None:
+    assert [resolver.name(address) for address in ("10.0.0.1", "2001:db8::7", "127.0.0.1")] == [
         *("router.lan", "six", "localhost")
     ]
-    names.poll()
-    assert names.fds() == []
+    resolver.poll()
+    assert resolver.fds() == []
     assert server.silent()
 
 
-def test_a_hosts_file_that_changes_is_read_again(names: Resolver, clock: Clock, tmp_path: Path) -> None:
-    names.fresh = False
+def test_a_hosts_file_that_changes_is_read_again(resolver: Resolver, clock: Clock, tmp_path: Path) -> None:
+    resolver.fresh = False
     (tmp_path / "hosts").write_text("10.0.0.1 gate\n")
     clock.now += LOOK_EVERY
-    assert names.deadline() == clock.now
-    names.poll()
-    assert names.fresh
-    assert names.name("10.0.0.1") == "gate"
+    assert resolver.deadline() == clock.now
+    resolver.poll()
+    assert resolver.fresh
+    assert resolver.name("10.0.0.1") == "gate"
     (tmp_path / "hosts").unlink()
     clock.now += LOOK_EVERY
-    names.poll()
-    assert names.name("10.0.0.1") is None
+    resolver.poll()
+    assert resolver.name("10.0.0.1") is None
 
 
-def test_a_hosts_file_with_anything_in_it(names: Resolver, clock: Clock, tmp_path: Path) -> None:
+def test_a_hosts_file_with_anything_in_it(resolver: Resolver, clock: Clock, tmp_path: Path) -> None:
     lines = [
         b"\xff\x00\x1b[31m x",
         b"10.0.0.2 \x1b[31mred",
@@ -163,24 +161,24 @@ def test_a_hosts_file_with_anything_in_it(names: Resolver, clock: Clock, tmp_pat
     whole = b"\n".join(lines) + b"\n"
     (tmp_path / "hosts").write_bytes(whole + b"#" * (LARGEST_FILE - len(whole) - 14) + b"\n10.0.0.6 abcdef")
     clock.now += LOOK_EVERY
-    names.poll()
-    assert names.name("10.0.0.5") == "five"
-    assert [names.name(f"10.0.0.{number}") for number in (2, 3, 4, 6)] == [None] * 4  # the last one is cut: abc
+    resolver.poll()
+    assert resolver.name("10.0.0.5") == "five"
+    assert [resolver.name(f"10.0.0.{number}") for number in (2, 3, 4, 6)] == [None] * 4  # the last one is cut: abc
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 
-def test_off_means_that_nobody_is_asked_and_nothing_named(names: Resolver, server: Server) -> None:
-    assert "127.0.0.1 is asked for every address on show" in names.switch(True)
-    names.name("198.51.100.7")
-    assert "off" in names.switch(False)
-    assert names.name("10.0.0.1") is None
-    assert names.name("198.51.100.7") is None
-    names.poll()
-    assert (names.fds(), names.deadline()) == ([], None)
-    names.switch(True)
-    names.poll()
+def test_off_means_that_nobody_is_asked_and_nothing_named(resolver: Resolver, server: Server) -> None:
+    assert "127.0.0.1 is asked for every address on show" in resolver.switch(True)
+    resolver.name("198.51.100.7")
+    assert "off" in resolver.switch(False)
+    assert resolver.name("10.0.0.1") is None
+    assert resolver.name("198.51.100.7") is None
+    resolver.poll()
+    assert (resolver.fds(), resolver.deadline()) == ([], None)
+    resolver.switch(True)
+    resolver.poll()
     assert server.silent()  # what was wanted before is not remembered
 
 
@@ -189,128 +187,128 @@ def test_it_is_off_till_it_is_switched_on() -> None:
     assert Resolver().name("127.0.0.1") is None
 
 
-def test_a_name_comes_later_and_is_kept(names: Resolver, server: Server, clock: Clock) -> None:
+def test_a_name_comes_later_and_is_kept(resolver: Resolver, server: Server, clock: Clock) -> None:
     server.names["7.100.51.198.in-addr.arpa"] = "seven.example"
-    assert names.name("198.51.100.7") is None
-    names.poll()
-    names.fresh = False
+    assert resolver.name("198.51.100.7") is None
+    resolver.poll()
+    resolver.fresh = False
     server.serve()
-    settle(names)
-    assert names.fresh
-    assert names.fds() == []
-    assert names.name("198.51.100.7") == "seven.example"
+    settle(resolver)
+    assert resolver.fresh
+    assert resolver.fds() == []
+    assert resolver.name("198.51.100.7") == "seven.example"
     clock.now += NAMED - 1
-    assert names.name("198.51.100.7") == "seven.example"
-    names.poll()
+    assert resolver.name("198.51.100.7") == "seven.example"
+    resolver.poll()
     assert server.silent()
     clock.now += 2  # an old name stays on show while it is asked for again
-    assert names.name("198.51.100.7") == "seven.example"
-    names.poll()
+    assert resolver.name("198.51.100.7") == "seven.example"
+    resolver.poll()
     server.names["7.100.51.198.in-addr.arpa"] = "new.example"
     server.serve()
-    settle(names)
-    assert names.name("198.51.100.7") == "new.example"
+    settle(resolver)
+    assert resolver.name("198.51.100.7") == "new.example"
 
 
-def test_what_is_under_way_is_not_asked_for_again(names: Resolver, server: Server, clock: Clock) -> None:
+def test_what_is_under_way_is_not_asked_for_again(resolver: Resolver, server: Server, clock: Clock) -> None:
     for _ in range(3):
-        names.name("198.51.100.7")
-        names.poll()
+        resolver.name("198.51.100.7")
+        resolver.poll()
         clock.now += GAP
     server.hear()
     assert server.silent()
 
 
-def test_ipv6_is_asked_for_by_its_digits(names: Resolver, server: Server) -> None:
-    names.name("2001:db8::8")
-    names.poll()
+def test_ipv6_is_asked_for_by_its_digits(resolver: Resolver, server: Server) -> None:
+    resolver.name("2001:db8::8")
+    resolver.poll()
     server.serve()
     assert server.asked == ["8" + ".0" * 23 + ".8.b.d.0.1.0.0.2.ip6.arpa"]
 
 
-def test_that_there_is_no_name_is_kept_too(names: Resolver, server: Server, clock: Clock) -> None:
-    names.name("198.51.100.7")
-    names.poll()
-    names.fresh = False
+def test_that_there_is_no_name_is_kept_too(resolver: Resolver, server: Server, clock: Clock) -> None:
+    resolver.name("198.51.100.7")
+    resolver.poll()
+    resolver.fresh = False
     server.serve()
-    settle(names)
-    assert not names.fresh  # nothing to draw
+    settle(resolver)
+    assert not resolver.fresh  # nothing to draw
     clock.now += NAMELESS - 1
-    assert names.name("198.51.100.7") is None
-    names.poll()
+    assert resolver.name("198.51.100.7") is None
+    resolver.poll()
     assert server.silent()
     clock.now += 2
-    names.name("198.51.100.7")
-    names.poll()
+    resolver.name("198.51.100.7")
+    resolver.poll()
     server.hear()
 
 
 @pytest.mark.parametrize(
     "address", ["224.0.0.251", "255.255.255.255", "0.0.0.0", "127.0.0.2", "::1", "ff02::1", "", "x"]
 )
-def test_what_has_no_name_is_not_asked_for(address: str, names: Resolver, server: Server) -> None:
-    assert names.name(address) is None
-    names.poll()
-    assert names.fds() == []
+def test_what_has_no_name_is_not_asked_for(address: str, resolver: Resolver, server: Server) -> None:
+    assert resolver.name(address) is None
+    resolver.poll()
+    assert resolver.fds() == []
     assert server.silent()
 
 
 def test_the_newest_is_asked_first_and_what_scrolled_away_is_forgotten(
-    names: Resolver, server: Server, clock: Clock
+    resolver: Resolver, server: Server, clock: Clock
 ) -> None:
     for number in range(MOST_WAITING + 10):
-        names.name(f"198.51.{number >> 8}.{number & 255}")
-    names.name("198.51.0.10")  # still on show
+        resolver.name(f"198.51.{number >> 8}.{number & 255}")
+    resolver.name("198.51.0.10")  # still on show
     order = ["198.51.0.10", "198.51.1.9", "198.51.1.8"]
     for address in order:
-        names.poll()
+        resolver.poll()
         asked, name, sender = server.hear()
         assert name == ".".join(reversed(address.split("."))) + ".in-addr.arpa"
         server.socket.sendto(reply(asked), sender)
-        settle(names)
+        settle(resolver)
         assert server.silent()  # one at a time
-        assert names.deadline() == clock.now + GAP
+        assert resolver.deadline() == clock.now + GAP
         clock.now += GAP
     for _ in range(MOST_WAITING):
-        names.poll()
-        if not names.fds():
+        resolver.poll()
+        if not resolver.fds():
             break
         server.serve()
-        settle(names)
+        settle(resolver)
         clock.now += GAP
     assert len(server.asked) == len(set(server.asked)) == MOST_WAITING
 
 
-def test_not_many_are_under_way_at_once(names: Resolver, clock: Clock) -> None:
+def test_not_many_are_under_way_at_once(resolver: Resolver, clock: Clock) -> None:
     for number in range(MOST_OPEN + 5):
-        names.name(f"198.51.100.{number}")
+        resolver.name(f"198.51.100.{number}")
     for _ in range(MOST_OPEN + 5):
-        names.poll()
+        resolver.poll()
         clock.now += GAP
-    assert len(names.fds()) == MOST_OPEN
-    assert (names.deadline() or 0) > clock.now + 1  # nothing to do till one is settled
+    assert len(resolver.fds()) == MOST_OPEN
+    assert (resolver.deadline() or 0) > clock.now + 1  # nothing to do till one is settled
 
 
-def test_a_server_that_is_silent_is_asked_twice_and_said(names: Resolver, server: Server, clock: Clock) -> None:
-    names.name("198.51.100.7")
+def test_a_server_that_is_silent_is_asked_twice_and_said(resolver: Resolver, server: Server, clock: Clock) -> None:
+    resolver.name("198.51.100.7")
     for _ in range(2):
-        names.poll()
+        resolver.poll()
         server.hear()
-        assert names.notices() == []
+        assert resolver.notices() == []
         clock.now += PATIENCE
-        names.poll()
-    assert names.fds() == []
-    assert names.notices() == [("no names of hosts: 127.0.0.1: no answer", "cat /etc/resolv.conf")]
-    names.name("198.51.100.7")
+        resolver.poll()
+    assert resolver.fds() == []
+    assert resolver.notices() == [("no names of hosts: 127.0.0.1: no answer", "cat /etc/resolv.conf")]
+    resolver.name("198.51.100.7")
     clock.now += GAP
-    names.poll()
+    resolver.poll()
     assert server.silent()
     clock.now += UNANSWERED
-    names.name("198.51.100.7")
-    names.poll()
+    resolver.name("198.51.100.7")
+    resolver.poll()
     server.serve()
-    settle(names)
-    assert names.notices() == []
+    settle(resolver)
+    assert resolver.notices() == []
 
 
 def test_where_nobody_listens_it_is_said_at_once(tmp_path: Path, clock: Clock) -> None:
@@ -318,15 +316,15 @@ def test_where_nobody_listens_it_is_said_at_once(tmp_path: Path, clock: Clock) -
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
     (tmp_path / "resolv.conf").write_text("")  # the one on this machine, then
-    names = Resolver(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), port, clock)
-    names.switch(True)
-    names.name("198.51.100.7")
-    while not names.notices():
-        names.poll()
-        if names.fds():
-            settle(names)
+    resolver = Resolver(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), port, clock)
+    resolver.switch(True)
+    resolver.name("198.51.100.7")
+    while not resolver.notices():
+        resolver.poll()
+        if resolver.fds():
+            settle(resolver)
         clock.now += GAP
-    assert "Connection refused" in names.notices()[0][0]
+    assert "Connection refused" in resolver.notices()[0][0]
 
 
 def test_the_second_server_is_asked_when_the_first_can_t_tell(server: Server, clock: Clock, tmp_path: Path) -> None:
@@ -334,61 +332,61 @@ def test_the_second_server_is_asked_when_the_first_can_t_tell(server: Server, cl
         second.bind(("127.0.0.2", server.port))
         second.settimeout(20)
         (tmp_path / "resolv.conf").write_text("nameserver nonsense\nnameserver 127.0.0.1\nnameserver 127.0.0.2\n")
-        names = Resolver(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), server.port, clock)
-        names.switch(True)
-        assert names.servers == ["127.0.0.1", "127.0.0.2"]
-        names.name("198.51.100.7")
-        names.poll()
+        resolver = Resolver(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), server.port, clock)
+        resolver.switch(True)
+        assert resolver.servers == ["127.0.0.1", "127.0.0.2"]
+        resolver.name("198.51.100.7")
+        resolver.poll()
         asked, _, sender = server.hear()
         server.socket.sendto(reply(asked, status=REFUSED), sender)
-        settle(names)
+        settle(resolver)
         clock.now += GAP
-        names.poll()
+        resolver.poll()
         asked, sender = second.recvfrom(512)
         second.sendto(reply(asked, (PTR, wire("second.example"))), sender)
-        settle(names)
-        assert names.name("198.51.100.7") == "second.example"
-        assert names.notices() == []
+        settle(resolver)
+        assert resolver.name("198.51.100.7") == "second.example"
+        assert resolver.notices() == []
 
 
-def test_forged_answers_are_passed_over(names: Resolver, server: Server) -> None:
-    names.name("198.51.100.7")
-    names.poll()
+def test_forged_answers_are_passed_over(resolver: Resolver, server: Server) -> None:
+    resolver.name("198.51.100.7")
+    resolver.poll()
     asked, _, sender = server.hear()
     number = int.from_bytes(asked[:2], "big")
     wrong_number = (number ^ 1).to_bytes(2, "big") + asked[2:]
-    wrong_address = question("198.51.100.8", number)
+    wrong_address = names.dns_question("198.51.100.8", number)
     record = (PTR, wire("evil.example"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.sendto(reply(asked, record), sender)
     for forged in (reply(wrong_number, record), reply(wrong_address, record), asked, b"", b"\0" * 40):
         server.socket.sendto(forged, sender)
-    settle(names)
-    assert names.name("198.51.100.7") is None
+    settle(resolver)
+    assert resolver.name("198.51.100.7") is None
     server.socket.sendto(reply(asked, (PTR, wire("true.example"))), sender)
-    settle(names)
-    assert names.name("198.51.100.7") == "true.example"
+    settle(resolver)
+    assert resolver.name("198.51.100.7") == "true.example"
 
 
 def test_the_memory_for_names_is_bounded(
-    names: Resolver, monkeypatch: pytest.MonkeyPatch, clock: Clock, server: Server
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch, clock: Clock, server: Server
 ) -> None:
     monkeypatch.setattr(names, "MAX_ANSWERS", 2)
     for number in (1, 2, 3):
         server.names[f"{number}.100.51.198.in-addr.arpa"] = f"n{number}.example"
-        names.name(f"198.51.100.{number}")
-        names.poll()
+        resolver.name(f"198.51.100.{number}")
+        resolver.poll()
         server.serve()
-        settle(names)
+        settle(resolver)
         clock.now += GAP
-        names.name("198.51.100.1")  # still on show
-    assert [names.name(f"198.51.100.{number}") for number in (1, 2, 3)] == ["n1.example", None, "n3.example"]
+        resolver.name("198.51.100.1")  # still on show
+    assert [resolver.name(f"198.51.100.{number}") for number in (1, 2, 3)] == ["n1.example", None, "n3.example"]
 
 
 # --- what an answer holds ---------------------------------------------------------------------------------------------
 
-ASKED = names.question("198.51.100.7", 77)
+ASKED = names.dns_question("198.51.100.7", 77)
 
 
 @pytest.mark.parametrize(
@@ -409,7 +407,7 @@ ASKED = names.question("198.51.100.7", 77)
     ],
 )
 def test_what_an_answer_says(data: bytes, name: str | None) -> None:
-    assert names.answer(data, ASKED) == name
+    assert names.dns_answer(data, ASKED) == name
 
 
 @pytest.mark.parametrize(
@@ -424,7 +422,7 @@ def test_what_an_answer_says(data: bytes, name: str | None) -> None:
 )
 def test_broken_answers(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"name|cut"):
-        names.answer(data, ASKED)
+        names.dns_answer(data, ASKED)
 
 
 @given(st.binary(max_size=80), st.integers(0, 90), st.integers(0, 255))
@@ -434,7 +432,7 @@ def test_any_bytes_are_an_answer_or_a_value_error(junk: bytes, at: int, byte: in
     whole[at % len(whole)] = byte
     for data in (junk, reply(ASKED, (PTR, junk)), bytes(whole) + junk):
         try:
-            name = names.answer(data, ASKED)
+            name = names.dns_answer(data, ASKED)
         except ValueError:
             continue
         assert name is None or (name.isascii() and name.isprintable() and " " not in name and len(name) <= 253)
@@ -461,14 +459,14 @@ SERVE = """
 """
 ASK = """
     import select, sys, time
-    from resolver import Resolver
-    names = Resolver("/nonexistent", sys.argv[1])
-    names.switch(True)
+    from names import Resolver
+    resolver = Resolver("/nonexistent", sys.argv[1])
+    resolver.switch(True)
     until = time.monotonic() + 20
-    while not names.name("198.51.100.7") and time.monotonic() < until:
-        select.select(names.fds(), [], [], max(0, (names.deadline() or 0) - time.monotonic()))
-        names.poll()
-    print(names.name("198.51.100.7"), names.notices())
+    while not resolver.name("198.51.100.7") and time.monotonic() < until:
+        select.select(resolver.fds(), [], [], max(0, (resolver.deadline() or 0) - time.monotonic()))
+        resolver.poll()
+    print(resolver.name("198.51.100.7"), resolver.notices())
 """
 
 
@@ -485,7 +483,7 @@ def test_a_name_server_behind_a_router(tmp_path: Path) -> None:
         assert serving.stdout.readline() == b"ready\n"
         asking = subprocess.run(
             [*lab.client.prefix, *python(ASK)],
-            cwd=Path(resolver.__file__).parent,
+            cwd=Path(names.__file__).parent,
             capture_output=True,
             text=True,
             timeout=60,
