@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from health import Notice, brief, notices_of
-from scene import Scene
 from text import Glyphs, Line, cells, clean, clip, length, shorten, size_text, spread
+from view import Scene
 
 
 def header(scene: Scene, width: int, height: int) -> list[Line]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from columns import VIEWS
 from keys import BINDINGS, Binding
 from panel import notice_lines
-from scene import Scene
 from text import Line, pad, wrap
+from view import Scene
 
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
 

@@ -13,7 +13,7 @@ from flows import FlowTable, tape_events
 from grouping import Baseline, GroupRow
 from prompt import edit
 from text import clean
-from view import GEO_MODES, Came, Prompt, View
+from view import GEO_MODES, Prompt, Return, View
 
 Action = Callable[[View, FlowTable], str]
 
@@ -61,7 +61,7 @@ def _details(view: View, _table: FlowTable) -> str:
     if view.selected is None:
         view.select(view.top)
     if isinstance(view.selected, GroupRow) and view.kind.grouping is not None:
-        came = Came(view.kind, view.filter, view.selected)
+        came = Return(view.kind, view.filter, view.selected)
         term = view.kind.grouping.term(view.selected.key)
         view.flow = None
         view.show("connections")

@@ -16,12 +16,10 @@ from intake import SUCCESS, ListingEnded
 from keys import press
 from names import Resolver
 from render import frame
-from rows import refresh
 from runner import FRAME, Runner
-from scene import Scene
 from screen import Screen, take_keyboard
 from signals import Signals
-from view import Prompt, View
+from view import Prompt, Scene, View, refresh
 
 # A census counts 5,000 flows in 6 ms; 200,000 take 40 steps. It begins when the table is half full.
 CENSUS_STEP, CENSUS_REST, CROWDED = 0.1, 30.0, 0.5

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from health import HealthRow, notices_of, panel
-from scene import Scene
 from text import Line, cells, clean, pad, shorten, wrap
+from view import Scene
 
 BAR = 20  # cells
 

@@ -19,10 +19,8 @@ from helptext import help_lines
 from keys import BINDINGS
 from notices import empty_reason
 from panel import panel_lines
-from rows import row as shown_row
-from scene import Scene
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
-from view import Prompt, Row, View, keep_in_sight
+from view import Prompt, Row, Scene, View, facts_of_row, keep_in_sight
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -311,7 +309,7 @@ class _Telling:
         return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
-        cells, mark = shown_row(self.view, flow), self._context.since
+        cells, mark = facts_of_row(self.view, flow), self._context.since
         if not cells.live:
             return cells, "closed"
         if mark is not None:

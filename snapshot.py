@@ -13,8 +13,8 @@ from addresses import Context
 from columns import VIEW_BY_NAME, EventFacts, GroupFacts, ViewSpec, facts_of
 from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Grouper, group_object, shares
-from rows import in_order
 from runner import Wishes
+from view import in_order
 
 AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
 STEADY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only

@@ -18,9 +18,7 @@ from geography import Geography, Plan
 from intake import Status
 from parse import Splitter, split_lines
 from render import frame
-from rows import refresh
-from scene import Scene
-from view import View
+from view import Scene, View, refresh
 
 READ = 1 << 17  # as child.py reads
 

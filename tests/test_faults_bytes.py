@@ -30,12 +30,11 @@ from intake import Intake, Item, Trouble, explain, not_started
 from keys import press
 from recording import Replay
 from render import frame
-from rows import refresh
-from scene import ROLES, Scene
+from scene import ROLES
 from screen import BEGIN, END, ENTER, Screen
 from snapshot import Snapshot
 from text import ASCII, Glyphs
-from view import View
+from view import Scene, View, refresh
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
 # directions, characters without width, private and unassigned ones, lines and paragraphs, half a pair.

@@ -11,17 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import flow_lines
 
-import rows
 import snapshot
 from addresses import Context
 from columns import SORTS
 from flows import FlowTable
 from keys import press
 from parse import split_lines
-from rows import refresh
 from runner import Wishes
 from snapshot import Snapshot
-from view import View
+from view import MANY_ROWS, ROWS_AT_ONCE, View, refresh
 
 lines = st.lists(flow_lines(), max_size=8).map(b"".join)
 
@@ -62,8 +60,8 @@ def test_pieces_come_to_the_same(block: bytes, sort: str, word: str) -> None:
         view.set_filter(word)
     refresh(whole, table, 1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "PIECE", 1)
-        patch.setattr(rows, "KEYED", 1)
+        patch.setattr(view, "ROWS_AT_ONCE", 1)
+        patch.setattr(view, "KEYED", 1)
         while refresh(pieces, table, 1.0, lambda: True) and pieces.work:
             assert pieces.order == whole.order[: len(pieces.order)]
     assert (pieces.order, pieces.fitting, pieces.total) == (whole.order, whole.fitting, whole.total)
@@ -75,7 +73,7 @@ def test_what_a_new_filter_has_found_is_shown_at_once() -> None:
     view.set_filter("proto:tcp")
     assert refresh(view, table, 1.1, after(2 + 2))  # a table as small as this is put in order first, in two pieces
     assert view.sifting
-    assert ports(view) == list(range(0, 2 * rows.PIECE, 2))
+    assert ports(view) == list(range(0, 2 * ROWS_AT_ONCE, 2))
     assert view.due == math.inf  # it is not begun anew while it goes on
     assert refresh(view, table, 9.0)
     assert not view.work
@@ -112,17 +110,17 @@ def test_a_selection_that_is_not_found_yet_is_not_lost() -> None:
 
 
 def test_a_new_filter_takes_the_order_of_a_large_table_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    table, view = numbered(rows.MANY + 1), View(Context(), sort="source")
+    table, view = numbered(MANY_ROWS + 1), View(Context(), sort="source")
     refresh(view, table, 1.0)
-    monkeypatch.setattr(rows, "_ranked", None)
+    monkeypatch.setattr(view, "_ranked", None)
     view.set_filter("proto:udp")
     refresh(view, table, 1.1)
-    assert ports(view) == list(range(1, rows.MANY + 1, 2))
+    assert ports(view) == list(range(1, MANY_ROWS + 1, 2))
     monkeypatch.undo()
     view.reverse = True
     view.due = 0.0
     refresh(view, table, 1.2)
-    assert ports(view)[0] == rows.MANY - 1
+    assert ports(view)[0] == MANY_ROWS - 1
 
 
 def test_the_old_order_stays_until_the_new_one_is_there() -> None:

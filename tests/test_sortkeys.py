@@ -16,7 +16,7 @@ from columns import FLOW_COLUMN
 from filters import FIELDS, bare, shown_text
 from flows import Flow, FlowTable
 from parse import record, split_lines
-from rows import in_order
+from view import in_order
 
 NOW = 9.0
 OWN = frozenset({"10.0.0.1", "2001:db8::1", "192.0.2.1"})

@@ -269,7 +269,7 @@ def test_history_is_bounded() -> None:
 
 
 def test_nat_s_count_holds_while_it_is_counted_anew() -> None:
-    from rows import refresh
+    from view import refresh
 
     world = lan_world()
     world.keys("6")
@@ -496,7 +496,7 @@ def test_kinds_of_nat_are_filters() -> None:
 
 
 def test_a_view_that_is_not_ready_says_so() -> None:
-    from rows import refresh
+    from view import refresh
 
     world = lan_world()
     world.view.show("hosts")
@@ -508,7 +508,7 @@ def test_a_view_that_is_not_ready_says_so() -> None:
 
 
 def test_another_order_while_flows_are_added_up_does_not_begin_anew() -> None:
-    from rows import refresh
+    from view import refresh
 
     world = lan_world()
     world.view.show("hosts")

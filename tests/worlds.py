@@ -11,10 +11,8 @@ from flows import Flow, FlowTable
 from intake import Status
 from keys import BINDINGS, press
 from parse import split_lines
-from rows import refresh
-from scene import Scene
 from text import Glyphs, Line, cells
-from view import View
+from view import Scene, View, refresh
 
 
 def line(
