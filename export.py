@@ -16,11 +16,12 @@ from typing import Any
 
 import addresses
 from addresses import Context, Place
-from flows import Flow
+from flows import Flow, TapeEvent
+from grouping import Grouping, group_object
 from parse import Parts, Record, Tuple, kind_of, record, usual
 from text import printable
 
-Item = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 def iso_time(seconds: str) -> str:
@@ -42,9 +43,9 @@ def _second(whole: str) -> str:
         return ""
 
 
-def tuple_item(side: Tuple, zone_key: str) -> Item:
+def tuple_item(side: Tuple, zone_key: str) -> JsonObject:
     """One direction, without what was not printed."""
-    item: Item = {"src": side.src, "dst": side.dst}
+    item: JsonObject = {"src": side.src, "dst": side.dst}
     for key in ("sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey"):
         if (value := getattr(side, key)) is not None:
             item[key] = value
@@ -57,9 +58,9 @@ def tuple_item(side: Tuple, zone_key: str) -> Item:
     return item
 
 
-def item_of(record: Record, flow: Flow, context: Context, event: str, time: str | None) -> Item:
+def json_object(record: Record, flow: Flow, context: Context, event: str, time: str | None) -> JsonObject:
     """The JSON object of a record. ``time``: seconds since 1970, used where the record has no stamp of its own."""
-    item: Item = {}
+    item: JsonObject = {}
     moment = record.stamp or time
     if moment is not None:
         item["time"] = iso_time(moment)
@@ -85,10 +86,10 @@ def item_of(record: Record, flow: Flow, context: Context, event: str, time: str 
     return item
 
 
-def derived(flow: Flow, context: Context) -> Item:
+def derived(flow: Flow, context: Context) -> JsonObject:
     """What conntrack does not print but the two tuples, this host's addresses and the databases tell."""
     e = flow.ends()
-    item: Item = {}
+    item: JsonObject = {}
     if e.nat:
         item["nat"] = e.nat
     if (way := addresses.direction(e, context.own)) is not None:
@@ -103,7 +104,7 @@ def derived(flow: Flow, context: Context) -> Item:
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for every line
 
 
-def json_line(item: Item) -> str:
+def json_line(item: JsonObject) -> str:
     """ASCII only, so that control characters of a program's name are escaped, C1 ones too."""
     return _encode(item) + "\n"
 
@@ -115,7 +116,7 @@ def json_event(row: Parts, flow: Flow, context: Context, event: str, time: str |
     """What json_line says of a row: 20,000 a second with little CPU, for it has to share two cores with conntrack."""
     words = usual(row) if flow.plain else None
     if words is None:
-        return json_line(item_of(record(row), flow, context, event, time))
+        return json_line(json_object(record(row), flow, context, event, time))
     stamp, _, head, timeout, state, _, src, dst, sport, dport, _, _, _ = row
     packets, size, unreplied, reply_packets, reply_size, assured, mark, use, ident = words
     moment = stamp[1:-2].decode() or time
@@ -129,7 +130,7 @@ def json_event(row: Parts, flow: Flow, context: Context, event: str, time: str |
     return "".join(
         (
             "{" if moment is None else f'{{"time":"{iso_time(moment)}",',
-            f'"event":"{event}",{_kind_text(head, b":" in src)}',
+            f'"event":"{event}",{_kind_json(head, b":" in src)}',
             f',"state":"{state[:-1].decode()}"' if state else "",
             f',"timeout":{int(timeout)}' if timeout else "",
             f',"flags":[{flags}]' if flags else "",
@@ -141,13 +142,13 @@ def json_event(row: Parts, flow: Flow, context: Context, event: str, time: str |
             f',"use":{int(use)}' if use else "",
             f',"id":{int(ident)}' if ident else "",
             f',"direction":"{way}"' if way else "",
-            f',"remote":{{"ip":"{address}"{_place_text(context.where(address))}}}}}\n',
+            f',"remote":{{"ip":"{address}"{_place_json(context.where(address))}}}}}\n',
         )
     )
 
 
 @lru_cache(maxsize=1024)
-def _kind_text(head: bytes, is_ipv6: bool) -> str:
+def _kind_json(head: bytes, is_ipv6: bool) -> str:
     kind = kind_of(head)
     family = kind.family or ("ipv6" if is_ipv6 else "ipv4")
     return _inside({"family": family, "protocol": kind.protocol, "protocol_number": kind.number})
@@ -158,12 +159,12 @@ def _counts_text(packets: bytes | None, size: bytes | None) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def _place_text(place: Place) -> str:
+def _place_json(place: Place) -> str:
     known = {key: value for key, value in place._asdict().items() if value is not None}
     return "," + _inside(known) if known else ""
 
 
-def _inside(item: Item) -> str:
+def _inside(item: JsonObject) -> str:
     return _encode(item)[1:-1]
 
 
@@ -187,11 +188,11 @@ def csv_header() -> str:
     return csv_row(CSV_COLUMNS)
 
 
-def csv_line(item: Item) -> str:
+def csv_line(item: JsonObject) -> str:
     return csv_row([_csv_cell(item, column) for column in CSV_COLUMNS])
 
 
-def csv_of(items: Sequence[Item]) -> Iterator[str]:
+def csv_of(items: Sequence[JsonObject]) -> Iterator[str]:
     """Objects that have no lists of columns of their own: those of the first, and what others have beyond it."""
     columns = list(dict.fromkeys(key for item in items for key in item))
     if columns:
@@ -206,7 +207,7 @@ def csv_row(cells: Sequence[str]) -> str:
     return out.getvalue()
 
 
-def _csv_cell(item: Item, column: str) -> str:
+def _csv_cell(item: JsonObject, column: str) -> str:
     outer, _, inner = column.partition(".")
     value = item.get(outer)
     if inner:
@@ -218,3 +219,29 @@ def _csv_cell(item: Item, column: str) -> str:
     if isinstance(value, list):
         return printable(",".join(map(str, value)))
     return printable(value) if isinstance(value, str) else str(value)
+
+
+# --- rows of a view ---------------------------------------------------------------------------------------------------
+
+
+def view_texts(
+    grouping: Grouping | None, rows: Sequence[Any], format: str, context: Context, moment: str | None
+) -> Iterator[str]:
+    """Rows of a view as JSON lines or CSV; flows and events as a stream tells them, ended flows by their end."""
+    if grouping is not None:
+        items = [group_object(row, grouping) for row in rows]
+        yield from map(json_line, items) if format == "json" else csv_of(items)
+        return
+    if format == "csv":
+        yield csv_header()
+    line = json_line if format == "json" else csv_line
+    for row in rows:
+        if isinstance(row, TapeEvent):
+            record = row.flow.record()
+            record.state = row.state
+            yield line(json_object(record, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
+        elif row.ended is None:
+            yield line(json_object(row.record(), row, context, "list", moment))
+        else:
+            ended = json_object(row.record(), row, context, "destroy", f"{row.ended + context.epoch:.6f}")
+            yield line({**ended, "inferred": True} if row.inferred else ended)

@@ -6,11 +6,10 @@ import os
 import shlex
 from collections.abc import Iterator
 
-from export import json_line
+from export import json_line, view_texts
 from flows import Flow, FlowTable
 from grouping import GroupRow, group_key, group_object
 from singleout import Refusal, selection
-from snapshot import texts_of
 from source import Command
 from text import clean, printable
 from view import View, flow_of
@@ -38,7 +37,7 @@ def export(view: View, name: str, moment: str | None) -> Iterator[str]:
     try:
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             format = "csv" if path.lower().endswith(".csv") else "json"
-            for text in texts_of(view.kind, rows, format, view.context, moment):
+            for text in view_texts(view.kind.grouping, rows, format, view.context, moment):
                 file.write(text)
                 written += 1
                 if written % PIECE == 0:

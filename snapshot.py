@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import compress, islice
 from operator import is_
 from typing import Any
 
-import export
 import text
-from addresses import Context
-from columns import VIEW_BY_NAME, EventFacts, GroupFacts, ViewSpec, facts_of
+from columns import VIEW_BY_NAME, EventFacts, GroupFacts, facts_of
+from export import view_texts
 from flows import Flow, FlowTable, TapeEvent, tape_events
-from grouping import Grouper, group_object, shares
+from grouping import Grouper, shares
 from runner import Wishes
 from view import in_order
 
 AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
+
+
 STEADY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
-
-
-def texts_of(kind: ViewSpec, rows: Sequence[Any], format: str, context: Context, moment: str | None) -> Iterator[str]:
-    """Rows of a view as JSON lines or CSV; flows and events as a stream tells them, ended flows by their end."""
-    if kind.grouping is not None:
-        items = [group_object(row, kind.grouping) for row in rows]
-        yield from map(export.json_line, items) if format == "json" else export.csv_of(items)
-        return
-    if format == "csv":
-        yield export.csv_header()
-    line = export.json_line if format == "json" else export.csv_line
-    for row in rows:
-        if isinstance(row, TapeEvent):
-            record = row.flow.record()
-            record.state = row.state
-            yield line(export.item_of(record, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
-        elif row.ended is None:
-            yield line(export.item_of(row.record(), row, context, "list", moment))
-        else:
-            ended = export.item_of(row.record(), row, context, "destroy", f"{row.ended + context.epoch:.6f}")
-            yield line({**ended, "inferred": True} if row.inferred else ended)
 
 
 class Snapshot:
@@ -66,7 +46,7 @@ class Snapshot:
         if self.wishes.format == "text":
             yield self._text(rows)
         else:
-            yield from texts_of(self._kind, rows, self.wishes.format, self.wishes.context, moment)
+            yield from view_texts(self._kind.grouping, rows, self.wishes.format, self.wishes.context, moment)
 
     def _rows(self) -> tuple[list[Any], list[Any]]:
         """The rows that are wanted and their sort keys."""

@@ -99,12 +99,12 @@ class Stream(Runner):
     def _line_of(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
         if self.wishes.format == "json":
             return export.json_event(row, flow, self.wishes.context, event, time)
-        return self._line(export.item_of(record(row), flow, self.wishes.context, event, time))
+        return self._line(export.json_object(record(row), flow, self.wishes.context, event, time))
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
         if self._wanted is None or self._wanted(flow):
-            item = export.item_of(flow.record(), flow, self.wishes.context, "destroy", self.recorded_time())
+            item = export.json_object(flow.record(), flow, self.wishes.context, "destroy", self.recorded_time())
             self._out.append(self._line({**item, "inferred": True}))
 
     def _flush(self) -> None:

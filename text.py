@@ -46,6 +46,11 @@ Span = tuple[str, str]  # text, role
 
 
 Line = list[Span]
+# What a span may be. The screen's palette says how each looks on the terminal at hand.
+ROLES = (
+    *("plain", "dim", "accent", "good", "warn", "bad", "head", "title", "selected", "key", "new", "closed", "nat"),
+    "cursor",
+)
 
 
 def cells(text: str) -> int:

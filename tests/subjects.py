@@ -26,7 +26,7 @@ from children import conntrack_children, state
 
 import source
 from addresses import Context
-from export import item_of
+from export import json_object
 from flows import FlowTable
 from intake import Intake, Item, ListingBegan, ListingEnded, Lost, Trouble
 
@@ -161,7 +161,9 @@ class TableSubject(Subject):
 
     def picture(self) -> list[Flow]:
         context = Context()
-        return [comparable(item_of(flow.record(), flow, context, "list", None)) for flow in self.table.live.values()]
+        return [
+            comparable(json_object(flow.record(), flow, context, "list", None)) for flow in self.table.live.values()
+        ]
 
     def list_now(self) -> None:
         self.source.list_now()

@@ -27,7 +27,7 @@ def items(data: bytes, context: Context | None = None) -> list[dict[str, Any]]:
     for row in split_lines(data)[0]:
         flow: Flow | None = table.event(row, 0.0) if row[1] else table.listed(row, 0.0)
         assert flow is not None
-        out.append(export.item_of(record(row), flow, context or Context(), EVENTS.get(row[1], "list"), None))
+        out.append(export.json_object(record(row), flow, context or Context(), EVENTS.get(row[1], "list"), None))
     return out
 
 

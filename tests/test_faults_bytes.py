@@ -30,10 +30,9 @@ from intake import Intake, Item, Trouble, explain, not_started
 from keys import press
 from recording import Replay
 from render import frame
-from scene import ROLES
 from screen import BEGIN, END, ENTER, Screen
 from snapshot import Snapshot
-from text import ASCII, Glyphs
+from text import ASCII, ROLES, Glyphs
 from view import Scene, View, refresh
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
@@ -225,7 +224,7 @@ def is_clean_in_pipes(table: FlowTable, context: Context) -> None:
     )
     assert set(obeyed("".join(Snapshot(table, wishes).texts(0.0, None)))) <= {"\n"}  # type: ignore[arg-type]
     for flow in table:
-        item = export.item_of(flow.record(), flow, context, "list", "1.5")
+        item = export.json_object(flow.record(), flow, context, "list", "1.5")
         for line in (export.json_line(item), export.csv_line(item)):
             assert obeyed(line) == ["\n"]
 

@@ -18,8 +18,7 @@ from header import sparkline
 from intake import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
 from keys import BINDINGS, press
 from render import frame
-from scene import ROLES
-from text import ASCII, shorten, shorten_middle, wrap
+from text import ASCII, ROLES, shorten, shorten_middle, wrap
 
 LONG = "2001:db8:1111:2222:3333:4444:5555:6666"
 

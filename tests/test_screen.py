@@ -23,9 +23,8 @@ from worlds import World, line, worlds
 
 import screen as module
 from render import frame
-from scene import ROLES
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
-from text import ASCII, Glyphs, Line, cells, clip
+from text import ASCII, ROLES, Glyphs, Line, cells, clip
 
 UTF8 = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
 

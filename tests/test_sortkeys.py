@@ -175,7 +175,7 @@ def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[st
     context = Context(9.0, own, where)
     for row in split_lines(block)[0]:
         flow = table.event(row, 1.0)
-        item = export.item_of(record(row), flow, context, "update", time)
+        item = export.json_object(record(row), flow, context, "update", time)
         assert export.json_event(row, flow, context, "update", time) == export.json_line(item)
 
 

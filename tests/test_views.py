@@ -69,7 +69,7 @@ def test_sums_are_those_of_the_flows_json(block: bytes, grouping: Grouping, piec
     size_in: Counter[str] = Counter()
     size_out: Counter[str] = Counter()
     for flow in flows:
-        item = export.item_of(flow.record(), flow, context, "list", None)
+        item = export.json_object(flow.record(), flow, context, "list", None)
         if flow.counts() is None:  # only one direction was printed: that is no count
             item["original"].pop("bytes", 0)
             item["reply"].pop("bytes", 0)

@@ -20,8 +20,7 @@ import make_land
 
 import land
 import worldmap
-from scene import ROLES
-from text import Line, cells, clean, length
+from text import ROLES, Line, cells, clean, length
 from worldmap import CHOSEN, HEAVY, LIGHT, MIDDLE, Spot, cell_of, shore, world
 
 ROOT = Path(__file__).parent.parent
