@@ -1,13 +1,8 @@
-"""Deleting entries from the kernel's table: asked with `conntrack -L`, confirmed, done one flow at a time.
-
-conntrack takes no list of flows, and a wider selection would also take what came after the question. So there is one
-`conntrack -D` for each flow, which reads the whole table (`conntrack -R` with 100 lines of -D takes as long as 100
-calls). With two at a time a flow takes 0.04 s in a table of 1,000 and 0.2 s in one of 100,000: what it may take is said
-before, what is done meanwhile, and ``stop`` leaves the rest as it is.
-"""
+"""Deleting exactly these flows: the options that single one out, and the deletion itself."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 import signal
@@ -20,15 +15,157 @@ from typing import NamedTuple
 from child import STOP_PATIENCE, Child
 from flows import Flow, id_in, key_of
 from intake import NOT_FOUND, NOT_PERMITTED, Problem, not_started
-from parse import kind_of, split_lines, tail_of
-from singleout import Refusal, Selection, selection
+from parse import PROTOCOLS, PUSHED_DOWN, WITH_PORTS, Record, Tuple, kind_of, split_lines, tail_of
 from source import LISTING_GATHERS, SILENCE, Command
 from text import clean
 
+# --- options for one flow ---------------------------------------------------------------------------------------------
+
+
+_NAMES = {PROTOCOLS[name]: name for name in PUSHED_DOWN}
+
+
+_WHOLE_ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")  # no network, no scope, no dash in front
+
+
+_KEY = re.compile(r"0x[0-9a-f]{1,8}")
+
+
+_ICMP, _GRE, _DCCP, _ICMPV6 = 1, 47, 33, 58
+
+
+_OTHER_FAMILY = {_ICMP: "ipv6", _ICMPV6: "ipv4"}
+
+
+_NO_ID = "conntrack gave no id for it"
+
+
+_ODD = "its addresses, ports or zones are none that conntrack prints"
+
+
+_ICMP_FAMILY = "conntrack can't select one family's ICMP in the other"
+
+
+class Selection(NamedTuple):
+    """What conntrack is told to find one flow."""
+
+    family: str  # ipv4, ipv6
+    protocol: str  # as -p takes it
+    words: list[str]  # for -L and -D, family and protocol included
+    id: int
+
+    def deleting(self) -> list[str]:
+        """The words for -D: no other flow has them all, and what went is printed with its id."""
+        return ["-o", "id", *self.words, self.name()]
+
+    def name(self) -> str:
+        """The word that only this flow has."""
+        return f"--id={self.id}"
+
+
+class Refusal(NamedTuple):
+    """No options single the flow out."""
+
+    why: str
+
+
+class _Odd(ValueError):
+    """A value that conntrack would read as another one, or not at all."""
+
+
+def selection(flow: Flow) -> Selection | Refusal:
+    """How conntrack finds this flow and no other; what came from a recording never becomes an option."""
+    record = flow.record()
+    if record.id is None:
+        return Refusal(_NO_ID)
+    family, number = flow.family, record.kind.number
+    if _OTHER_FAMILY.get(number) == family:
+        return Refusal(_ICMP_FAMILY)
+    try:
+        protocol = _NAMES.get(number) or _plain_number(number, 255)
+        words = ["-f", family, "-p", protocol, *_tuple(record, family), *_zone_options(record)]
+        return Selection(family, protocol, words, int(_plain_number(record.id, 2**32 - 1)))
+    except _Odd:
+        return Refusal(_ODD)
+
+
+def _tuple(record: Record, family: str) -> list[str]:
+    number, original, reply = record.kind.number, record.original, record.reply
+    words = ["-s", _address(original.src, family), "-d", _address(original.dst, family)]
+    if number in WITH_PORTS and not _has_no_tracker(number, original):
+        words += ["--sport", _plain_number(original.sport), "--dport", _plain_number(original.dport)]
+    elif number in (_ICMP, _ICMPV6):
+        name = _NAMES[number]
+        words += [
+            f"--{name}-type",
+            _plain_number(original.type, 255),
+            f"--{name}-code",
+            _plain_number(original.code, 255),
+        ]
+        words += [f"--{name}-id", _plain_number(original.icmp_id)]
+    elif number == _GRE:
+        words += ["--srckey", _key(original.srckey), "--dstkey", _key(original.dstkey)]
+    if (reply.src, reply.dst, reply.sport, reply.dport) != (original.dst, original.src, original.dport, original.sport):
+        words += ["-r", _address(reply.src, family), "-q", _address(reply.dst, family)]
+        if "--sport" in words:
+            words += ["--reply-port-src", _plain_number(reply.sport), "--reply-port-dst", _plain_number(reply.dport)]
+    return words
+
+
+def _has_no_tracker(number: int, original: Tuple) -> bool:
+    """DCCP on a kernel that has no tracker for it: conntrack prints ports of 0 and finds nothing by them."""
+    return number == _DCCP and original.sport == original.dport == 0
+
+
+def _zone_options(record: Record) -> list[str]:
+    words = []
+    if record.original.zone:
+        words += ["--orig-zone", _plain_number(record.original.zone)]
+    if record.reply.zone:
+        words += ["--reply-zone", _plain_number(record.reply.zone)]
+    return words or ["-w", _plain_number(record.zone or 0)]
+
+
+def _plain_number(value: int | None, most: int = 65_535) -> str:
+    """conntrack cuts larger numbers to their last bits: port 65616 would be 80."""
+    if value is None or not 0 <= value <= most:
+        raise _Odd
+    return str(value)
+
+
+def _key(value: str | None) -> str:
+    if value is None or not _KEY.fullmatch(value):
+        raise _Odd
+    return value
+
+
+def _address(text: str, family: str) -> str:
+    if not _WHOLE_ADDRESS.fullmatch(text):
+        raise _Odd
+    try:
+        version = ipaddress.ip_address(text).version
+    except ValueError:
+        raise _Odd from None
+    if family != f"ipv{version}":
+        raise _Odd
+    return text
+
+
+# --- the deletion -----------------------------------------------------------------------------------------------------
+
+
 MOST = 10_000  # flows at once: 7 minutes where the table is small
+
+
 AT_A_TIME = 200  # flows to read before the keys have their turn: 10 ms
+
+
 AT_ONCE = 2  # -D children: each takes a core as long as it runs, and the monitor wants to read, too
+
+
 LONG = 10.0  # seconds from which on it is said how long it will take
+
+
 # The second is how 1.4.7 ends when the entry does while it is about to delete it.
 _DELETED = re.compile(
     r"^conntrack v\S+ \(conntrack-tools\): (\d+ flow entries have been deleted|.*such conntrack doesn't exist)",

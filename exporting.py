@@ -6,10 +6,10 @@ import os
 import shlex
 from collections.abc import Iterator
 
+from deletion import Refusal, selection
 from export import json_line, view_texts
 from flows import Flow, FlowTable
 from grouping import GroupRow, group_key, group_object
-from singleout import Refusal, selection
 from source import Command
 from text import clean, printable
 from view import View, flow_of

@@ -18,10 +18,9 @@ from lab import PATIENCE, Lab, Namespace, insert, insert_arguments, load, needs_
 from worlds import World, event, feed, flow_lines, line, listing
 
 import deletion as deleting
-from deletion import MOST, Deletion, Phase
+from deletion import MOST, Deletion, Phase, Refusal, Selection, selection
 from flows import Flow, FlowTable, id_in
 from intake import NOT_FOUND, NOT_PERMITTED
-from singleout import Refusal, Selection, selection
 from source import Command
 
 V4 = {"src": "192.0.2.1", "dst": "192.0.2.2"}
