@@ -14,26 +14,37 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from addresses import Context, Network
 from text import clean
 
-if TYPE_CHECKING:
-    from addresses import Context, Network
-
 NAME = os.path.join("conntrack-monitor", "config.toml")
-MOST_BYTES = 65_536  # a thousand names for marks; what is larger is some other file
+
+
+LARGEST_SETTINGS = 65_536  # a thousand names for marks; what is larger is some other file
+
+
 LONGEST_NAME = 32  # characters of a mark's or a zone's name
+
+
 TABLES = ("marks", "zones", "local-networks")
+
+
 # One run each, not every run; and --allow-delete has to be meant each time.
 ONLY_ON_THE_COMMAND_LINE = {
     *("once", "json", "csv", "limit", "replay", "record", "update-geoip", "allow-delete", "no-config", "help"),
     *("version", "print-man", "print-completion"),
 }
+
+
 INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true
+
+
 PROGRAMS = {"via", "conntrack"}  # what they name is run
+
 
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name
 
@@ -107,9 +118,9 @@ def _read(path: str, caller: int | None) -> tuple[bytes, bool] | None:
         if not stat.S_ISREG(state.st_mode):
             raise Wrong("it is no file")
         foreign = _foreign(state, os.geteuid(), caller)
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise Wrong(f"it is larger than {MOST_BYTES >> 10} KiB")
+        data = file.read(LARGEST_SETTINGS + 1)
+    if len(data) > LARGEST_SETTINGS:
+        raise Wrong(f"it is larger than {LARGEST_SETTINGS >> 10} KiB")
     return data, foreign
 
 
@@ -129,7 +140,7 @@ def _foreign(state: os.stat_result, uid: int, caller: int | None) -> bool:
 # --- reading it -------------------------------------------------------------------------------------------------------
 
 
-def load(ctx: click.Context, environ: Mapping[str, str]) -> Settings:
+def load_settings(ctx: click.Context, environ: Mapping[str, str]) -> Settings:
     """The settings of whoever runs this; empty ones where there is no file. Raises nothing."""
     uid = os.geteuid()
     caller = sudo_user(environ, uid)
@@ -179,8 +190,8 @@ def _parsed(text: str) -> dict[str, Any]:
 def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool) -> Settings:
     """All of the file in the shapes that the program takes; raises Wrong."""
     settings = Settings(path)
-    settings.marks = dict(_marks(found.pop("marks", {})))
-    settings.zones = dict(_zones(found.pop("zones", {})))
+    settings.marks = dict(_mark_table(found.pop("marks", {})))
+    settings.zones = dict(_zone_table(found.pop("zones", {})))
     settings.networks = tuple(_networks(found.pop("local-networks", [])))
     options = {
         name[2:]: option
@@ -233,7 +244,7 @@ def _value(ctx: click.Context, option: click.Option, key: str, value: Any, conte
     return value
 
 
-def _filter(value: str, context: Any) -> None:
+def _check_filter(value: str, context: Any) -> None:
     from filters import FilterError, compile_filter
 
     try:
@@ -256,7 +267,7 @@ def _states(value: list[str], context: Any) -> None:
 
 # What click's types do not know.
 _BEYOND: dict[str, Callable[[Any, Any], object]] = {
-    "filter": _filter,
+    "filter": _check_filter,
     "protocol": _protocols,
     "state": _states,
     "via": lambda value, _context: command_words(value),
@@ -294,7 +305,7 @@ def program(word: str) -> str:
 # --- names and networks -----------------------------------------------------------------------------------------------
 
 
-def _marks(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
+def _mark_table(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
     from filters import mark_of
 
     seen = set()
@@ -310,14 +321,14 @@ def _marks(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
         if (mark, mask) in seen:
             raise Wrong(f"mark {mark:#x} is named twice", key, "marks")
         seen.add((mark, mask))
-        yield (mark, mask), _name(name, key, "marks")
+        yield (mark, mask), _checked_name(name, key, "marks")
 
 
-def _zones(table: Any) -> Iterator[tuple[int, str]]:
+def _zone_table(table: Any) -> Iterator[tuple[int, str]]:
     for key, name in _entries(table, "zones", '3 = "office"'):
         if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > 65_535:
             raise Wrong(f"'{key}' is no zone: a number up to 65535", key, "zones")
-        yield int(key), _name(name, key, "zones")
+        yield int(key), _checked_name(name, key, "zones")
 
 
 def _entries(table: Any, name: str, example: str) -> Iterator[tuple[str, Any]]:
@@ -326,7 +337,7 @@ def _entries(table: Any, name: str, example: str) -> Iterator[tuple[str, Any]]:
     yield from table.items()
 
 
-def _name(name: Any, key: str, table: str) -> str:
+def _checked_name(name: Any, key: str, table: str) -> str:
     """A name that is safe to show, and that a filter can tell from a number."""
     shown = clean(name, LONGEST_NAME + 1) if isinstance(name, str) else ""
     if not shown or '"' in shown or re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", shown):

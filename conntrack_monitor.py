@@ -125,7 +125,7 @@ def _read_settings(ctx: click.Context, _param: click.Parameter, without: bool) -
     if not (without or ctx.resilient_parsing):
         import config
 
-        ctx.obj = config.load(ctx, os.environ)
+        ctx.obj = config.load_settings(ctx, os.environ)
         ctx.default_map = ctx.obj.options
 
 
@@ -368,10 +368,7 @@ def _check_sort(ctx: click.Context, options: dict[str, Any]) -> None:
     """Each view has columns of its own; what the settings say holds for the views that have it."""
     if options["sort"] is None:
         return
-    from columns import (
-        ALIASES,
-        VIEW_BY_NAME,  # 30 ms
-    )
+    from columns import ALIASES, VIEW_BY_NAME
 
     sort, kind = options["sort"], VIEW_BY_NAME[options["view"]]
     for name in (sort, ALIASES.get(sort, sort)):

@@ -77,7 +77,7 @@ def loaded(text: str, tmp_path: Path) -> config.Settings:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     path.chmod(0o644)
-    return config.load(click.Context(conntrack_monitor.command), {"XDG_CONFIG_HOME": str(tmp_path)})
+    return config.load_settings(click.Context(conntrack_monitor.command), {"XDG_CONFIG_HOME": str(tmp_path)})
 
 
 # --- what it sets, and what comes before it ---------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_what_is_not_utf_8_is_said_with_its_line(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b'sort = "bytes"\n# \xff\n')
     path.chmod(0o644)
-    problem = config.load(click.Context(conntrack_monitor.command), {"XDG_CONFIG_HOME": str(tmp_path)}).problem
+    problem = config.load_settings(click.Context(conntrack_monitor.command), {"XDG_CONFIG_HOME": str(tmp_path)}).problem
     assert "line 2 is not UTF-8" in problem
 
 
