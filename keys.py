@@ -9,11 +9,89 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from columns import VIEWS
+from filters import FilterError
 from flows import FlowTable, tape_events
 from grouping import Baseline, GroupRow
-from prompt import edit
 from text import clean
 from view import GEO_MODES, Prompt, Return, View
+
+# --- the prompt -------------------------------------------------------------------------------------------------------
+
+
+def edit(view: View, prompt: Prompt, key: str) -> str:
+    """Do what a key means in a prompt. Returns "", or on Enter what is to be done outside."""
+    if key == "enter" and prompt.purpose != "filter":
+        view.prompt = None
+        return f"{prompt.purpose} {prompt.text.strip()}"
+    if key == "enter":
+        _keep_filter(view, prompt)
+        return ""
+    if key == "esc":
+        view.prompt = None
+        if prompt.purpose == "filter":
+            view.set_filter(prompt.before)
+        return "cancel"
+    before, after = prompt.text[: prompt.cursor], prompt.text[prompt.cursor :]
+    if key == "space":
+        key = " "
+    if len(key) == 1 and key.isprintable():
+        before += key
+    elif key == "backspace":
+        before = before[:-1]
+    elif key == "delete":
+        after = after[1:]
+    elif key == "ctrl-u":
+        before = ""
+    elif key == "ctrl-w":
+        before = before.rstrip().rpartition(" ")[0] + " " if " " in before.rstrip() else ""
+    elif key in ("up", "down") and prompt.purpose == "filter":
+        before, after = _remembered(view, prompt, key), ""
+    elif key in ("left", "right", "home", "end", "ctrl-a", "ctrl-e"):
+        whole = len(prompt.text)
+        moves = {"left": prompt.cursor - 1, "right": prompt.cursor + 1, "home": 0, "ctrl-a": 0}
+        prompt.cursor = max(0, min(moves.get(key, whole), whole))
+        return ""
+    else:
+        return ""
+    prompt.text, prompt.cursor = (before + after)[:500], min(len(before), 500)
+    if prompt.purpose == "filter":
+        _try_filter(view, prompt)
+    return ""
+
+
+def _remembered(view: View, prompt: Prompt, key: str) -> str:
+    """The kept filter before or after the one in the prompt."""
+    if not view.history:
+        return prompt.text
+    at = view.history.index(prompt.text) if prompt.text in view.history else len(view.history)
+    at = max(0, min(at + (-1 if key == "up" else 1), len(view.history)))
+    return view.history[at] if at < len(view.history) else ""
+
+
+def _try_filter(view: View, prompt: Prompt) -> None:
+    """Live effect: a right expression filters at once; a wrong one says where and why, and what was before holds.
+
+    Not the longest right beginning: of "state:foo" that is the bare word "state", which fits nothing.
+    """
+    try:
+        view.set_filter(prompt.text)
+        prompt.error = ""
+    except FilterError as error:
+        prompt.error = f"at {error.position + 1}: {error.message}"
+        view.set_filter(prompt.before)
+
+
+def _keep_filter(view: View, prompt: Prompt) -> None:
+    _try_filter(view, prompt)
+    if prompt.error:
+        return
+    view.prompt = None
+    if prompt.text.strip():
+        view.history = [*[text for text in view.history if text != prompt.text], prompt.text][-50:]
+
+
+# --- the keys ---------------------------------------------------------------------------------------------------------
+
 
 Action = Callable[[View, FlowTable], str]
 
@@ -104,7 +182,7 @@ def _turn(view: View, _table: FlowTable) -> str:
     return ""
 
 
-def _mark(view: View, _table: FlowTable) -> str:
+def _set_baseline(view: View, _table: FlowTable) -> str:
     """From now on what comes new is shown as new; a second time forgets it."""
     if view.context.since is not None:
         view.context.since = None
@@ -128,7 +206,7 @@ def _export(view: View, _table: FlowTable) -> str:
     return ""
 
 
-def _copy(word: str) -> Action:
+def _copy_row(word: str) -> Action:
     """Of the selected row; where none is selected, of the first one on screen, as Enter does."""
 
     def action(view: View, _table: FlowTable) -> str:
@@ -174,14 +252,14 @@ def _reverse(view: View, _table: FlowTable) -> str:
     return ""
 
 
-def _filter(view: View, _table: FlowTable) -> str:
+def _open_filter(view: View, _table: FlowTable) -> str:
     view.overlay = ""
     text = clean(view.filter, 500)  # --filter may hold what no key types
     view.prompt = Prompt(text, len(text), view.filter)
     return ""
 
 
-def _pause(view: View, table: FlowTable) -> str:
+def _toggle_pause(view: View, table: FlowTable) -> str:
     view.paused = not view.paused
     view.held = 0
     view.events_at_pause = table.events
@@ -231,14 +309,16 @@ def _redraw(view: View, _table: FlowTable) -> str:
 BINDINGS: tuple[Binding, ...] = (
     Binding(("?", "h", "f1"), _help, "this help", "help"),
     Binding(("q", "ctrl-c", "f10"), _quit, "quit", "quit"),
-    Binding(("/", "f4", "\\"), _filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"),
+    Binding(
+        ("/", "f4", "\\"), _open_filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"
+    ),
     Binding(("enter",), _details, "all about the flow; of a host, country, ... its flows", "details"),
     Binding(("tab", "]"), _next_view(1), "next view", "view"),
     Binding(("shift-tab", "["), _next_view(-1), "view before"),
     Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),
     Binding(("S", "<"), _sort_by(-1), "sort by the column before"),
     Binding(("r", "I"), _reverse, "sort the other way round", "reverse"),
-    Binding(("space", "p"), _pause, "pause: nothing is missed", "pause"),
+    Binding(("space", "p"), _toggle_pause, "pause: nothing is missed", "pause"),
     Binding(("esc",), _back, "back: close this, clear the filter, drop the selection"),
     Binding(("down", "j"), _move(lambda _v: 1), "next flow"),
     Binding(("up", "k"), _move(lambda _v: -1), "flow before"),
@@ -255,10 +335,10 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("z",), _closed, "closed flows on or off"),
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),
-    Binding(("m",), _mark, "mark: what is new since?"),
+    Binding(("m",), _set_baseline, "mark: what is new since?"),
     Binding(("N",), _wish("hosts"), "names of hosts: asks DNS"),
-    Binding(("y",), _copy("copy"), "copy the row"),
-    Binding(("Y",), _copy("copy command"), "copy the -D command"),
+    Binding(("y",), _copy_row("copy"), "copy the row"),
+    Binding(("Y",), _copy_row("copy command"), "copy the -D command"),
     Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),
     Binding(("x", "f9", "delete"), _wish("delete"), "delete (--allow-delete)"),
     Binding(("X",), _wish("delete all"), "delete all that fit"),
@@ -267,12 +347,16 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("-",), _wish("slower"), "list less often"),
     Binding(("ctrl-l",), _redraw, "draw anew, list at once"),
 )
+
+
 BINDINGS = (
     BINDINGS[:1]
     + tuple(Binding((kind.key,), _show(kind.name), f"view: {kind.title.lower()}") for kind in VIEWS if kind.key)
     + BINDINGS[1:]
 )
-BY_NAME = {key: binding for binding in BINDINGS for key in binding.keys}
+
+
+BINDING_BY_KEY = {key: binding for binding in BINDINGS for key in binding.keys}
 
 
 def press(view: View, table: FlowTable, key: str) -> str:
@@ -282,7 +366,7 @@ def press(view: View, table: FlowTable, key: str) -> str:
         if key == "ctrl-c":
             return "quit"
         return edit(view, view.prompt, key)
-    binding = BY_NAME.get(key)
+    binding = BINDING_BY_KEY.get(key)
     if view.overlay in ("help", "health") and (binding is None or binding.action not in _SCROLLING):
         view.overlay = ""
         return "quit" if binding is not None and binding.action is _quit else ""
@@ -294,4 +378,4 @@ def press(view: View, table: FlowTable, key: str) -> str:
     return binding.action(view, table)
 
 
-_SCROLLING = [BY_NAME[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
+_SCROLLING = [BINDING_BY_KEY[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
