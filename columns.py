@@ -15,7 +15,7 @@ from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
-from text import clean, endpoint, service, size_text, span_text
+from text import clean, endpoint, service, size_text, span_text, text_table
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
 
@@ -773,3 +773,22 @@ VIEWS = (
 
 
 VIEW_BY_NAME = {kind.name: kind for kind in VIEWS}
+
+
+# --- rows as text -----------------------------------------------------------------------------------------------------
+
+
+def table_text(spec: ViewSpec, rows: Sequence[Any], context: Context) -> str:
+    """Rows of a view as an aligned table with all its columns."""
+    columns = [column for column in spec.columns if column.key != "natkind"]
+    lines = []
+    for row in rows:
+        cells: Any
+        if isinstance(row, Flow):
+            cells = facts_of(row, context, names=False)
+        elif isinstance(row, TapeEvent):
+            cells = EventFacts(row, context, names=False)
+        else:
+            cells = GroupFacts(row, context.where, context.name, "#", "")
+        lines.append([column.cell(cells) for column in columns])
+    return text_table([column.title for column in columns], lines, lambda i: columns[i].right)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from geography import Plan
-    from runner import Wishes
+    from run import Options
 
 VERSION = "0.1.0"
 PROGRAM = "conntrack-monitor"
@@ -298,11 +298,11 @@ def _plan(options: dict[str, Any]) -> Plan:
     return Plan(tuple(search_paths(options["geoip_db"], os.environ)), not options["no_download"], base_url, AGENT)
 
 
-def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
+def _wishes(ctx: click.Context, options: dict[str, Any]) -> Options:
     """The checked options, as the loop takes them."""
     from config import Settings
     from filters import FilterError, compile_filter, from_flags
-    from runner import Wishes
+    from run import Options
 
     _check_combinations(ctx, options)
     settings = ctx.obj or Settings()
@@ -321,7 +321,7 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Wishes:
         compile_filter(expression, context)
     except FilterError as error:
         raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
-    return Wishes(
+    return Options(
         context=context,
         flags=flags,
         states=states,

@@ -16,9 +16,8 @@ from intake import SUCCESS, ListingEnded
 from keys import press
 from names import Resolver
 from render import frame
-from runner import FRAME, Runner
+from run import FRAME, Runner, Signals
 from screen import Screen, take_keyboard
-from signals import Signals
 from view import Prompt, Scene, View, refresh
 
 # A census counts 5,000 flows in 6 ms; 200,000 take 40 steps. It begins when the table is half full.

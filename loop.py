@@ -11,13 +11,12 @@ import click
 
 from flows import FlowTable
 from recording import Recorder
-from runner import Runner, Wishes, say
-from signals import Signals
+from run import Options, Runner, Signals, say
 
 _KEPT: list[FlowTable] = []  # until the process ends: to free 200,000 flows takes 0.1 s
 
 
-def run(wishes: Wishes) -> int:
+def run(wishes: Options) -> int:
     """Run as wished; returns the exit code."""
     # 262,144 flows are no garbage: a collector that looks at them again and again takes longer than the parser.
     gc.freeze()
@@ -44,16 +43,16 @@ def run(wishes: Wishes) -> int:
                 runner.say_once(recorder.stopped)
 
 
-def _way(wishes: Wishes) -> type[Runner]:
+def _way(wishes: Options) -> type[Runner]:
     """Only what is needed is imported: what the screen needs takes 70 ms."""
     if wishes.once:
-        from once import Once
+        from run import Once
 
         return Once
     if wishes.format == "text":
         from live import Live
 
         return Live
-    from stream import Stream
+    from run import Stream
 
     return Stream

@@ -11,8 +11,7 @@ import click
 import geography
 from download import NAMES, Progress
 from geography import Plan
-from runner import say
-from signals import unblock
+from run import say, unblock
 
 
 def fetch(plan: Plan, worker: str) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress, islice
+from operator import is_
 from typing import Any
 
 from addresses import Context
@@ -417,3 +419,69 @@ def facts_of_row(view: View, flow: Flow) -> FlowFacts:
     if kept is None:  # a copy: the flow itself lives on
         kept = view.cells[flow] = facts_of(copy(flow), view.context, view.names)
     return kept if kept.names == view.names else replace(kept, names=view.names)
+
+
+# --- for --once -------------------------------------------------------------------------------------------------------
+
+
+AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
+KEYED_EARLY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
+
+
+class Snapshot:
+    """The rows of one moment in order, part of the work done while the table grows."""
+
+    def __init__(
+        self,
+        table: FlowTable,
+        context: Context,
+        spec: ViewSpec,
+        sort: str | None = None,
+        reverse: bool = False,
+        wanted: Predicate | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.spec = spec
+        self._table, self._context, self._wanted, self._limit = table, context, wanted, limit
+        self._sort = sort or spec.once or spec.sort
+        self._falling = spec.falling(self._sort, reverse)
+        self._keys: list[Any] = []  # of the first flows of the table, which are these
+        self._flows: list[Flow] = []
+
+    def look_ahead(self) -> None:
+        """Make sort keys while conntrack goes on: 0.15 s of 200,000 flows are not to come after its last line."""
+        missing = len(self._table) - len(self._flows)
+        if self.spec.name == "connections" and self._sort in KEYED_EARLY and missing >= AHEAD:
+            new = list(islice(reversed(self._table.live.values()), missing))[::-1]
+            self._flows += new
+            self._keys += self.spec.column(self._sort).keys(new, self._context)
+
+    def rows(self) -> list[Any]:
+        """The rows that are wanted, in order, at the moment that the context has."""
+        rows, keys = self._keyed()
+        return in_order(rows, keys, self._falling, self._limit)[: self._limit]
+
+    def _keyed(self) -> tuple[list[Any], list[Any]]:
+        """The rows that are wanted and their sort keys."""
+        context, column, wanted = self._context, self.spec.column(self._sort), self._wanted
+        flows: list[Flow] = list(self._table.live.values())
+        rows: list[Any] = flows
+        keys = self._keys
+        if self.spec.rows == "events":
+            rows = [event for event in tape_events(self._table) if wanted is None or wanted(event.flow)][::-1]
+        elif self.spec.grouping is not None:
+            grouper = Grouper(self.spec.grouping, context)
+            grouper.add(flows if wanted is None else list(filter(wanted, flows)))
+            rows = list(grouper.sums.values())
+            shares(rows, self._sort)
+        else:
+            if self.spec.name == "nat":
+                flows = rows = [flow for flow in [*flows, *self._table.past] if flow.ends().nat]
+            if not all(map(is_, self._flows, flows)) or len(flows) < len(keys):
+                keys = []  # some of the first are there no longer
+            keys = keys + column.keys(flows[len(keys) :], context)
+            if wanted is not None:
+                fitting = [wanted(flow) for flow in flows]
+                rows, keys = list(compress(flows, fitting)), list(compress(keys, fitting))
+            return rows, keys
+        return rows, column.keys(rows, context)

@@ -14,7 +14,6 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from faults import CAPTURES, Fake, OnScreen
@@ -24,6 +23,7 @@ from worlds import flow_lines, keys, sizes, wheres
 
 import export
 from addresses import Context, Detail, Place
+from columns import VIEW_BY_NAME, table_text
 from flows import FlowTable
 from geoip import GeoIP
 from intake import Intake, Item, Trouble, explain, not_started
@@ -31,9 +31,8 @@ from keys import press
 from recording import Replay
 from render import frame
 from screen import BEGIN, END, ENTER, Screen
-from snapshot import Snapshot
 from text import ASCII, ROLES, Glyphs
-from view import Scene, View, refresh
+from view import Scene, Snapshot, View, refresh
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
 # directions, characters without width, private and unassigned ones, lines and paragraphs, half a pair.
@@ -219,10 +218,9 @@ def test_no_byte_from_outside_steers_the_terminal(
 
 def is_clean_in_pipes(table: FlowTable, context: Context) -> None:
     """What --once, --json and --csv print goes to terminals, too."""
-    wishes = SimpleNamespace(
-        context=context, sort=None, reverse=False, limit=None, format="text", view="connections", wanted=lambda: None
-    )
-    assert set(obeyed("".join(Snapshot(table, wishes).texts(0.0, None)))) <= {"\n"}  # type: ignore[arg-type]
+    spec = VIEW_BY_NAME["connections"]
+    text = table_text(spec, Snapshot(table, context, spec).rows(), context)
+    assert set(obeyed(text)) <= {"\n"}
     for flow in table:
         item = export.json_object(flow.record(), flow, context, "list", "1.5")
         for line in (export.json_line(item), export.csv_line(item)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 
@@ -11,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import flow_lines
 
-import snapshot
 from addresses import Context
-from columns import SORTS
+from columns import SORTS, VIEW_BY_NAME
+from filters import compile_filter
 from flows import FlowTable
 from keys import press
 from parse import split_lines
-from runner import Wishes
-from snapshot import Snapshot
-from view import MANY_ROWS, ROWS_AT_ONCE, View, refresh
+from view import MANY_ROWS, ROWS_AT_ONCE, Snapshot, View, refresh
 
 lines = st.lists(flow_lines(), max_size=8).map(b"".join)
 
@@ -146,18 +143,23 @@ def test_the_old_order_stays_until_the_new_one_is_there() -> None:
 @given(block=lines, later=lines, sort=st.sampled_from(SORTS), word=st.sampled_from(["", "proto:tcp"]))
 def test_keys_made_ahead_change_nothing(block: bytes, later: bytes, sort: str, word: str) -> None:
     """Also where flows that have keys already end, or others take their place."""
-    wishes = Wishes(Context(), None, None, word, None, sort, False, 0.0, False, True, "json", None, None, None)  # type: ignore[arg-type]
+    spec = VIEW_BY_NAME["connections"]
+
+    def snapshot(table: FlowTable) -> Snapshot:
+        return Snapshot(table, Context(), spec, sort, wanted=compile_filter(word, Context()))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "AHEAD", 1)
+        patch.setattr("view.AHEAD", 1)
         table = FlowTable(linger=0.0)
-        ahead = Snapshot(table, wishes)
+        ahead = snapshot(table)
         for part in (block, later):
             table.begin_listing(0.0)
             table.listed_all(split_lines(part)[0], 0.0)
             ahead.look_ahead()
             table.end_listing(True, 0.0)
-    assert [*ahead.texts(1.0, None)] == [*Snapshot(table, wishes).texts(1.0, None)]
+    rows = ahead.rows()
+    assert rows == snapshot(table).rows()
     plain = View(Context(), sort=sort)
     plain.set_filter(word)
     refresh(plain, table, 1.0)
-    assert [json.loads(text).get("id") for text in ahead.texts(1.0, None)] == [f.record().id for f in plain.order]
+    assert [flow.record().id for flow in rows] == [flow.record().id for flow in plain.order]
