@@ -12,13 +12,10 @@ from typing import Any
 
 from addresses import Place
 from columns import LEAST_COLUMNS, VIEWS, Column, EventFacts, FlowFacts, GroupFacts, fit
-from details import details
 from flows import Flow, TapeEvent
-from header import header
-from helptext import help_lines
 from keys import BINDINGS
 from notices import empty_reason
-from panel import panel_lines
+from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
 from view import Prompt, Row, Scene, View, facts_of_row, keep_in_sight
 from worldmap import Spot, world

@@ -20,9 +20,9 @@ from terminal import PROGRAM, Terminal
 import config
 import conntrack_monitor
 from addresses import Context, Ends, remote
-from details import details
 from filters import FilterError, compile_filter
 from flows import FlowTable
+from panels import details
 from parse import split_lines
 
 MIXED = str(Path(__file__).parent.parent / "fixtures" / "captures" / "mixed-table" / "L.ext-id.txt")

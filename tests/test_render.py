@@ -14,9 +14,9 @@ from wcwidth import wcswidth
 from worlds import World, event, feed, keys, line, listing, sizes, text_of, width_of, worlds
 
 from columns import FLOW_COLUMNS, fit
-from header import sparkline
 from intake import ACCOUNTING_CURE, EVENTS_CURE, TRACKING_CURE, Problem
 from keys import BINDINGS, press
+from panels import sparkline
 from render import frame
 from text import ASCII, ROLES, shorten, shorten_middle, wrap
 

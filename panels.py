@@ -1,0 +1,391 @@
+"""The parts of a frame around its table: header, details, health, help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import addresses
+from addresses import Context
+from columns import VIEWS, facts_of, nat_text
+from flows import Flow, FlowTable
+from health import HealthRow, Notice, brief, notices_of, panel
+from keys import BINDINGS, Binding
+from parse import Record, Tuple
+from text import (
+    Glyphs,
+    Line,
+    cells,
+    clean,
+    clip,
+    endpoint,
+    length,
+    pad,
+    service,
+    shorten,
+    size_text,
+    span_text,
+    spread,
+    wrap,
+)
+from view import Scene
+
+# --- the header -------------------------------------------------------------------------------------------------------
+
+
+def header(scene: Scene, width: int, height: int) -> list[Line]:
+    lines: list[Line] = []
+    if height >= 8:
+        lines.append(_top_line(scene, width))
+    if height >= 14:
+        lines.append(_table_line(scene, width))
+    notices = notices_of(scene.status, scene.table, scene.live, scene.now)
+    return lines + _notice_lines(notices, width, 2 if height >= 20 else 1 if height >= 6 else 0, scene.glyphs.cut)
+
+
+def _top_line(scene: Scene, width: int) -> Line:
+    table, glyphs = scene.table, scene.glyphs
+    stale = bool(scene.status.troubles)
+    state, role = ("live", "good") if scene.live else ("replay", "accent")
+    if scene.status.ended:
+        state, role = "replay ended", "dim"
+    if stale:
+        state, role = "stale", "bad"
+    left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
+    right: Line = [
+        (f"{table.history[-1]:.0f} events/s ", "plain"),
+        (sparkline(list(table.history)[-20:] if width >= 100 else list(table.history)[-8:], glyphs), "accent"),
+    ]
+    if table.rate_in is not None and table.rate_out is not None:
+        right += [
+            ("  in ", "dim"),
+            (f"{size_text(table.rate_in)}B/s".rjust(7), "plain"),
+            ("  out ", "dim"),
+            (f"{size_text(table.rate_out)}B/s".rjust(7), "plain"),
+        ]
+    room = width - length(left) - length(right) - 3
+    if room >= 8:
+        left.append((" " + shorten(clean(scene.source), room, glyphs.cut), "plain"))
+    return spread(left, right, width)
+
+
+def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:
+    """A value a character; the scale's top is the next 1, 2 or 5 times a power of ten, so that it does not flutter."""
+    top, step = 1.0, 0
+    while top < max(values, default=0.0):
+        top *= (2.0, 2.5, 2.0)[step % 3]
+        step += 1
+    levels = len(glyphs.spark) - 1
+    return "".join(glyphs.spark[min(levels, round(value / top * levels))] for value in values)
+
+
+def _table_line(scene: Scene, width: int) -> Line:
+    glyphs, facts = scene.glyphs, scene.status.facts
+    count, most = facts.get("count"), facts.get("max")
+    line: Line = [("table ", "dim")]
+    if count is not None and most:
+        share = count / most
+        role = "bad" if share >= 0.9 else "warn" if share >= 0.7 else "good"
+        size = 20 if width >= 120 else 10
+        full = min(size, round(share * size))
+        line += [(glyphs.full * full, role), (glyphs.empty * (size - full), "dim")]
+        line += [(f" {share:.0%}" if share >= 0.01 or not count else " <1%", role), (f" {count}/{most}", "plain")]
+    else:
+        line.append((f"{len(scene.table)} flows", "plain"))
+    for text, role in brief(scene.status, scene.shares, scene.now):
+        if length(line) + 3 + cells(text) <= width:
+            line += [(f" {glyphs.middle} ", "dim"), (text, role)]
+    chips = scene.table.by_protocol()[:6] + (scene.table.by_state()[:5] if width >= 120 else [])
+    for name, number in chips:
+        if length(line) + 3 + cells(name) + 1 + len(str(number)) > width:
+            break  # a number that lost a digit would be another one
+        line += [(f" {glyphs.middle} ", "dim"), (f"{name} ", "dim"), (str(number), "plain")]
+    return line
+
+
+def _notice_lines(notices: Sequence[Notice], width: int, most: int, mark: str) -> list[Line]:
+    """The worst first, in at most ``most`` lines; a cure that does not fit behind its notice has a line of its own."""
+    lines: list[Line] = []
+    said = 0
+    for notice in notices:
+        role = "bad" if notice.bad else "warn"
+        text: Line = [("! ", role), (notice.text, role)]
+        cure: Line = [("  try: ", "dim"), (notice.cure, "plain")] if notice.cure else []
+        if length(text) + length(cure) <= width:
+            wanted = [text + cure]
+        elif cure and len(lines) + 2 <= most:
+            wanted = [text, cure]
+        else:
+            room = width - length(cure)
+            wanted = [clip(text, room, mark) + cure if room >= 20 else text]
+        if len(lines) + len(wanted) > most:
+            break
+        lines += wanted
+        said += 1
+    if lines and said < len(notices):
+        more = f" (+{len(notices) - said}, see H)"
+        lines[-1] = [*clip(lines[-1], width - len(more), mark), (more, "dim")]
+    return lines
+
+
+# --- details of a flow ------------------------------------------------------------------------------------------------
+
+
+LabelledLine = tuple[str, str]
+
+
+def details(flow: Flow, table: FlowTable, context: Context) -> list[LabelledLine]:
+    """All that conntrack said, what follows from it, and the flow's life as far as it was seen."""
+    record = flow.record()
+    lines: list[LabelledLine] = [("", _title(flow, record))]
+    lines += _state_lines(flow, record, context)
+    lines += [("", "")]
+    lines += [("original", _tuple_line(record.original, record.kind.protocol, context))]
+    there, back = flow.rates or (None, None)
+    # An event names no counters but for the last, and no use: with that the flow has been in a listing.
+    listed = record.use is not None or flow.ended is not None
+    lines += [("", text) for text in _count_texts(record.original, there, listed)]
+    lines += [("reply", _tuple_line(record.reply, record.kind.protocol, context))]
+    lines += [("", text) for text in _count_texts(record.reply, back, listed)]
+    lines += _end_lines(flow, context)
+    lines += _other_lines(record, context)
+    lines += [("", "")]
+    lines += _life_lines(flow, table, context.now)
+    return lines
+
+
+def _title(flow: Flow, record: Record) -> str:
+    kind = record.kind
+    name = f"{kind.protocol} ({kind.number})" if kind.protocol == "unknown" else kind.protocol
+    number = "" if record.id is None else f"  id {record.id}"
+    return f"{record.family} {clean(name)}{number}" + ("  closed" if flow.ended is not None else "")
+
+
+def _state_lines(flow: Flow, record: Record, context: Context) -> list[LabelledLine]:
+    lines: list[LabelledLine] = []
+    state = " ".join(part for part in (record.state or "", *record.flags) if part)
+    lines.append(("state", state or "none (this protocol has no states)"))
+    left = flow.remaining(context.now)
+    if left is not None:
+        lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
+    age = span_text(flow.age(context.now))
+    word = "lasted" if flow.ended is not None else "age"
+    lines.append((word, age if flow.knows_age() else f"at least {age}: it is older than this program's start"))
+    return lines
+
+
+def _tuple_line(side: Tuple, protocol: str, context: Context) -> str:
+    text = f"{endpoint(side.src, side.sport)} -> {endpoint(side.dst, side.dport)}"
+    if name := service(protocol, side.dport):
+        text += f" ({name})"
+    for label, value in (("type", side.type), ("code", side.code), ("id", side.icmp_id)):
+        if value is not None:
+            text += f"  {label} {value}"
+    if side.srckey is not None:
+        text += f"  keys {side.srckey} {side.dstkey}"
+    if side.zone is not None:
+        text += f"  zone {_zone_text(side.zone, context)}"
+    return text
+
+
+def _count_texts(side: Tuple, rate: float | None, listed: bool) -> list[str]:
+    if side.packets is None or side.bytes is None:
+        return ["not counted: accounting was off when it began" if listed else "not counted yet: listings do that"]
+    text = f"{side.packets} packets, {side.bytes} bytes"
+    if side.bytes >= 1000:
+        text += f" ({size_text(side.bytes)})"
+    return [text if rate is None else f"{text}, {size_text(rate)}/s"]
+
+
+def _end_lines(flow: Flow, context: Context) -> list[LabelledLine]:
+    e = flow.ends()
+    s = facts_of(flow, context, names=False)
+    lines: list[LabelledLine] = []
+    lines.append(("NAT", nat_text(s, ", ") or "none"))
+    way = addresses.direction(e, context.own)
+    words = {"in": "in, to this host", "out": "out, from this host", "fwd": "forwarded", "local": "within this host"}
+    lines.append(("direction", words[way] if way else "unknown: this host's addresses are not known here"))
+    lines += _place_lines("initiator", e.src, context)
+    lines += _place_lines("responder", e.reply_src, context)
+    if s.remote not in (e.src, e.reply_src):
+        lines += _place_lines("remote", s.remote, context)
+    return lines
+
+
+def _place_lines(label: str, address: str, context: Context) -> list[LabelledLine]:
+    """An end: its scope, and where it is and whose, by which database."""
+    known = context.detail(address)
+    place = known.place
+    own = ", this host" if address in context.own else ""
+    lines: list[LabelledLine] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own})")]
+    parts = [place.country_name or place.country, known.subdivision, place.city]
+    where = ", ".join(clean(part) for part in parts if part)
+    if known.latitude is not None and known.longitude is not None:
+        where += f"  {known.latitude:.4g} {known.longitude:.4g}"
+    if where:
+        lines.append(("", where.strip() + (f"  ({known.place_network})" if known.place_network else "")))
+    if place.asn is not None or place.org:
+        network = f"  ({known.asn_network})" if known.asn_network else ""
+        lines.append(
+            ("", " ".join(filter(None, (f"AS{place.asn}" if place.asn else "", clean(place.org or "")))) + network)
+        )
+    if known.sources and (where or place.asn is not None):
+        lines.append(("", "says " + clean(", ".join(known.sources))))
+    return lines
+
+
+def _zone_text(zone: int, context: Context) -> str:
+    name = context.zone_name(zone)
+    return f"{zone} ({name})" if name else str(zone)
+
+
+def _other_lines(record: Record, context: Context) -> list[LabelledLine]:
+    lines: list[LabelledLine] = []
+    if record.mark:
+        name = context.mark_name(record.mark)
+        lines.append(("mark", f"{record.mark:#x} ({name})" if name else f"{record.mark} ({record.mark:#x})"))
+    if record.zone is not None:
+        lines.append(("zone", _zone_text(record.zone, context)))
+    numbers = (
+        ("use", record.use),
+        ("secmark", record.secmark),
+        ("delta-time", record.delta_time),
+    )
+    for label, value in numbers:
+        if value is not None:
+            lines.append((label, str(value)))
+    for label, text in (
+        ("helper", record.helper),
+        ("secctx", record.secctx),
+        ("start", record.start),
+        ("stop", record.stop),
+    ):
+        if text is not None:
+            lines.append((label, clean(text)))
+    if record.labels is not None:
+        lines.append(("labels", clean(", ".join(record.labels)) or "set, but without names"))
+    if record.portid is not None or record.progname is not None:
+        who = clean(record.progname or "a program that is gone")
+        lines.append(("by", f"{who} (netlink port {record.portid})"))
+    return lines
+
+
+def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[LabelledLine]:
+    life = table.life(flow)
+    lines: list[LabelledLine] = []
+    for at, event, state in life[-12:]:
+        lines.append(("life" if not lines else "", f"{span_text(now - at):>5} ago  {event:<7}  {state or ''}".rstrip()))
+    if flow.inferred:
+        lines.append(("life" if not lines else "", "gone from the kernel's table; no event said so"))
+    if not lines:
+        lines.append(("life", "no event seen yet: known from the table's listing"))
+    return lines
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+PANEL_CELLS = 20  # cells
+
+
+def panel_lines(scene: Scene, width: int) -> list[Line]:
+    """A line for each row, the command that mends it below; narrow screens have no bars."""
+    rows = panel(scene.status, scene.table, scene.shares, scene.databases, scene.now, scene.live)
+    room = min(24, max(cells(row.label) for row in rows)) if rows and width >= 60 else 0
+    return notice_lines(scene, width) + [line for row in rows for line in _row_lines(scene, row, room, width)]
+
+
+def notice_lines(scene: Scene, width: int) -> list[Line]:
+    """All that is wrong, also what the header has no room for."""
+    lines: list[Line] = []
+    for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
+        cure = f"  try: {notice.cure}" if notice.cure else ""
+        role = "bad" if notice.bad else "warn"
+        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), scene.glyphs.cut)]
+    return lines
+
+
+def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line]:
+    mark, label = scene.glyphs.cut, clean(row.label)
+    start: Line = [(pad(shorten(label, room, mark), room, False) + "  " if room else f"{label}: ", "dim")]
+    if row.share is not None and width >= 80:
+        full = round(max(0.0, min(row.share, 1.0)) * PANEL_CELLS)
+        start += [
+            (scene.glyphs.full * full, row.role),
+            (scene.glyphs.empty * (PANEL_CELLS - full), "dim"),
+            (" ", "plain"),
+        ]
+    used = sum(cells(text) for text, _ in start)
+    texts = wrap(clean(row.value, 500), max(8, width - used), mark)
+    lines = [[*start, (texts[0], row.role)]]
+    lines += [[(" " * min(used, width - 8), "plain"), (text, row.role)] for text in texts[1:]]
+    if row.cure:
+        indent = room + 2 if room else 2
+        lines += [
+            [(" " * indent, "plain"), (text, "plain")]
+            for text in wrap(f"try: {clean(row.cure, 500)}", max(8, width - indent), mark)
+        ]
+    return lines
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
+
+
+_ABOUT = {
+    "connections": "a row is a flow",
+    "hosts": "a row is a host on the near side; in is what comes to it",
+    "remotes": "a row is a host on the far side; in is what it sends",
+    "countries": "where the remote ends are",
+    "networks": "whose network the remote ends are in",
+    "services": "protocol and port, and who uses it",
+    "nat": "inside, what NAT shows in its place, remote; also of what has ended",
+    "events": "what conntrack -E says, the newest first; totals at the end",
+    "map": "remote hosts where they are; bigger is more",
+}
+
+
+_FILTER_HELP = """\
+Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.
+proto: state: family: src: dst: host: port: sport: dport: dir:in|out|fwd|local nat:snat|dnat|any mark:0x10 \
+zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s country:DE asn:15169 org:google near: far: service:tcp/443 \
+new: wan:203.0.113.1:38768 at:14:02 (who was it? in the NAT view) city:"""
+
+
+def help_lines(scene: Scene, width: int) -> list[Line]:
+    """All keys, two on a line where both are short and there is room; filters; all that is wrong."""
+    mark = scene.glyphs.cut
+    lines: list[Line] = []
+    kind = scene.view.kind
+    lines += [[(text, "plain")] for text in wrap(f" {kind.title}: {_ABOUT[kind.name]}", max(8, width), mark)]
+    views = [kind for kind in VIEWS if kind.key]
+    names = " ".join(kind.name for kind in views)
+    lines += _wrapped(f"{views[0].key} to {views[-1].key}", f"views: {names}", width, mark)
+    left: Binding | None = None
+    for binding in BINDINGS:
+        if binding.keys[0] in {kind.key for kind in views}:
+            continue
+        short = width >= 80 and len(binding.text) <= TEXT_WIDTH
+        if left is not None and short:
+            lines[-1][-1] = (pad(left.text, TEXT_WIDTH, False), "plain")
+            lines[-1] += _key_line(binding)
+            left = None
+        else:
+            lines += _wrapped(" ".join(binding.keys), binding.text, width, mark)
+            left = binding if short else None
+    for paragraph in _FILTER_HELP.split("\n"):
+        lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
+    for paragraph in scene.status.attributions:
+        lines += [[(f" {text}", "dim")] for text in wrap(paragraph, max(8, width - 2), mark)]
+    return lines + notice_lines(scene, width)
+
+
+def _key_line(binding: Binding) -> Line:
+    return [(f" {' '.join(binding.keys):<{KEYS_WIDTH}}", "key"), (binding.text, "plain")]
+
+
+def _wrapped(keys: str, text: str, width: int, mark: str) -> list[Line]:
+    texts = wrap(text, max(8, width - KEYS_WIDTH - 1), mark)
+    first: Line = [(f" {keys:<{KEYS_WIDTH}}", "key"), (texts[0], "plain")]
+    return [first, *([(" " * (KEYS_WIDTH + 1), "plain"), (text, "plain")] for text in texts[1:])]
