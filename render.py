@@ -12,9 +12,9 @@ from typing import Any
 
 from addresses import Place
 from columns import LEAST_COLUMNS, VIEWS, Column, EventFacts, FlowFacts, GroupFacts, fit
-from flows import Flow, TapeEvent
+from flows import Flow, FlowTable, TapeEvent
+from intake import TRACKING_CURE, TRACKING_OFF, Status
 from keys import BINDINGS
-from notices import empty_reason
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
 from view import Prompt, Row, Scene, View, facts_of_row, keep_in_sight
@@ -167,7 +167,7 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
     for row in view.order:
         if (at := context.spot(row.key)) is not None:
             chosen = row == view.selected
-            label = _place_text(row.key, context.where(row.key)) if chosen else ""
+            label = _place_line(row.key, context.where(row.key)) if chosen else ""
             spots.append(Spot(*at, row.rate if view.sort == "rate" else row.flows, chosen, label))
     lines = world(spots, width, room, scene.glyphs.ascii)
     if not view.order and not view.work:
@@ -186,7 +186,7 @@ def _nowhere(scene: Scene) -> tuple[str, str]:
     return "nobody knows where these hosts are: there is no city database", cure
 
 
-def _place_text(address: str, place: Place) -> str:
+def _place_line(address: str, place: Place) -> str:
     return " ".join(clean(part) for part in (place.city or place.country_name, address) if part)
 
 
@@ -212,10 +212,10 @@ def _table(scene: Scene, width: int, room: int) -> list[Line]:
     keep_in_sight(view)
     bar = width >= 20 and len(view.order) > view.page
     columns = fit(width - bar, _wanted_columns(view, width - bar))
-    telling = _Telling(scene)
+    telling = _RowFacts(scene)
     lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
     for at in range(view.top, min(view.top + view.page, len(view.order))):
-        line = _row(telling, view.order[at], columns, width - bar)
+        line = _row_line(telling, view.order[at], columns, width - bar)
         if bar:
             line.append(_bar_piece(view, at - view.top, scene.glyphs))
         lines.append(line)
@@ -235,6 +235,8 @@ def _empty_lines(scene: Scene, width: int) -> list[Line]:
 
 
 ASKED = 35  # the rank of columns that a key has asked for: after the two ends, before all others
+
+
 FIXED = ("proto", "source", "destination")  # whose row it is stays in sight while the others move
 
 
@@ -288,7 +290,7 @@ def _heading(view: View, columns: Sequence[tuple[Column[Any], int]], glyphs: Gly
     return text[:end].ljust(end), "head"
 
 
-class _Telling:
+class _RowFacts:
     """What the cells of a row are made of, and the role of its calm parts."""
 
     def __init__(self, scene: Scene) -> None:
@@ -315,7 +317,7 @@ class _Telling:
         return cells, "new" if fresh else "plain"
 
 
-def _row(telling: _Telling, row: Row, columns: Sequence[tuple[Column[Any], int]], width: int) -> Line:
+def _row_line(telling: _RowFacts, row: Row, columns: Sequence[tuple[Column[Any], int]], width: int) -> Line:
     shown, base = telling.of(row)
     mark = telling.mark
     line: Line = []
@@ -334,6 +336,8 @@ def _row(telling: _Telling, row: Row, columns: Sequence[tuple[Column[Any], int]]
 
 
 _BEGINNING = {"SYN_SENT", "SYN_RECV", "SYN_SENT2", "UNREPLIED", "COOKIE_WAIT", "COOKIE_ECHOED", "REQUEST", "RESPOND"}
+
+
 _ESTABLISHED = {"ESTABLISHED", "ASSURED", "OPEN", "OFFLOAD", "HW_OFFLOAD"}
 
 
@@ -359,3 +363,31 @@ def _bar_piece(view: View, line: int, glyphs: Glyphs) -> Span:
     size = max(1, view.page * view.page // max(1, len(view.order)))
     start = (view.page - size) * view.top // max(1, len(view.order) - view.page)
     return (glyphs.full if start <= line < start + size else glyphs.bar), "dim"
+
+
+# --- why there is no row ----------------------------------------------------------------------------------------------
+
+
+def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
+    """Why no row is there: (words, command that helps)."""
+    if len(table) and view.work is not None:
+        return [("adding up ..." if view.kind.grouping else "looking ...", "")]
+    if len(table) and view.context.since is None and "new:" in view.filter.lower():
+        return [("nothing is marked: what would be new?", "m")]
+    if len(table) and view.predicate is not None:
+        return [("no flow fits the filter", "Esc" if view.filter else "")]
+    if len(table) and view.kind.name == "nat":
+        return [("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset")]
+    if len(table) and view.kind.name == "events":
+        return [("no event yet: they come as connections open, change and end", "")]
+    if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
+        return [(problem.what, problem.cure)]
+    if status.rejects and not status.understood:
+        return [("nothing of what was read is understood", "")]
+    if not live:
+        return [("the recording has no flow at this time", "")]
+    if table.listed_at is None:
+        return [("reading the connection table ...", "")]
+    if status.facts.get("count", 0) > 0 and view.base is None:
+        return [("the kernel counts entries but lists none", "conntrack -L")]
+    return [(TRACKING_OFF, TRACKING_CURE), ("or simply nobody has sent anything yet", "")]
