@@ -19,22 +19,36 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-# blessed 1.52 asks the terminal about itself and waits up to 10 s for the answer of one that has none (a detached
-# container's). It reads this when it is imported.
-os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
-
 import blessed
 from blessed._capabilities import TermcapResponse
 
 from text import ASCII, Glyphs, Line, cells
 
+# blessed 1.52 asks the terminal about itself and waits up to 10 s for the answer of one that has none (a detached
+# container's). It reads this when it is imported.
+os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
+
+
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J"
+
+
 LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
+
+
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal shows all of a frame or none of it
+
+
 ESC_DELAY = 0.05  # seconds a lone Esc waits for the rest of an arrow key; ssh sends a key's bytes in one packet
+
+
 KEYS_TIME = 0.02  # seconds of keys in one turn of the loop
+
+
 KEYS_MOST = 200  # ... and so many: to press one in a long filter takes 0.1 ms
+
+
 RESTORE_PATIENCE = 1.0
+
 
 # Mid tones: at least 3:1 against black and against white.
 _RGB = {
@@ -46,11 +60,16 @@ _RGB = {
     "dim": (128, 128, 128),
     "closed": (115, 115, 115),
 }
+
+
 _NAMED = {"accent": "cyan", "good": "green", "warn": "yellow", "bad": "red", "nat": "magenta"}
+
 
 _PLAIN = re.compile(r"[!-~]*")
 
+
 Cell = tuple[str, str]  # what stands in one cell of the terminal, and its role
+
 
 _KEY_NAMES = {
     "KEY_UP": "up",
@@ -260,7 +279,7 @@ class Screen:
             self._size = (width, height)
         for y, (old, new) in enumerate(zip(self._lines, lines)):
             if old != new:
-                row = _row(new, self.glyphs.ascii)
+                row = _cells_of(new, self.glyphs.ascii)
                 parts.append(self._change(y, self._rows[y], row))
                 self._rows[y] = row
         self._lines = lines
@@ -330,7 +349,7 @@ class Screen:
             self.flush()
 
 
-def _row(line: Line, ascii_only: bool) -> list[Cell]:
+def _cells_of(line: Line, ascii_only: bool) -> list[Cell]:
     """A line cell by cell. A wide character's second cell is empty; what has no width belongs to the cell before it."""
     row: list[Cell] = []
     for text, role in line:
