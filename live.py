@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator
 
 from columns import VIEW_BY_NAME
-from deletion import Deletion, Phase
-from exporting import command_for, copied, export, meant
+from deletion import Deletion, Phase, Refusal, selection
+from export import json_line, view_texts
+from flows import Flow, FlowTable
 from geography import Geography
+from grouping import GroupRow, group_key, group_object
 from health import Census
 from intake import SUCCESS, ListingEnded
 from keys import press
@@ -18,14 +21,98 @@ from names import Resolver
 from render import frame
 from run import FRAME, Runner, Signals
 from screen import Screen, take_keyboard
-from view import Prompt, Scene, View, refresh
+from source import Command
+from text import clean, printable
+from view import Prompt, Scene, View, flow_of, refresh
+
+# --- out of the screen ------------------------------------------------------------------------------------------------
+
+
+COPIED = 4000  # characters; terminals take at least so many
+
+
+EXPORTED_AT_ONCE = 200  # rows between two looks at the clock: 6 ms
+
+
+def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
+    """Write the rows on show into a new file; it may be left off at each yield. Yields words for people.
+
+    CSV where the name ends so, else JSON lines. A file that is there already is never written over.
+    """
+    path = os.path.expanduser(name)
+    shown = clean(path, 200)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        yield f"not exported: {shown} exists"
+        return
+    except (OSError, ValueError) as error:  # a name with a NUL
+        yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
+        return
+    rows, written = list(view.order), 0
+    try:
+        with open(fd, "w", encoding="utf-8", errors="replace") as file:
+            format = "csv" if path.lower().endswith(".csv") else "json"
+            for text in view_texts(view.kind.grouping, rows, format, view.context, moment):
+                file.write(text)
+                written += 1
+                if written % EXPORTED_AT_ONCE == 0:
+                    yield f"exporting: {written} of {len(rows)}"
+    except OSError as error:
+        yield f"not exported: {error.strerror}: {shown}"
+        return
+    rows_word = "row" if len(rows) == 1 else "rows"
+    yield f"{len(rows)} {rows_word} exported to {shown}"
+
+
+def copied(view: View) -> str:
+    """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
+    row = view.selected
+    if isinstance(row, GroupRow):
+        return printable(json_line(group_object(row, view.kind.grouping))).strip() if view.kind.grouping else ""
+    flow = flow_of(row)
+    return "" if flow is None else printable(flow.line())[:COPIED]
+
+
+def command_for(view: View, command: Command | None) -> str:
+    """The `conntrack -D` that would delete exactly the selected flow; "" where none is selected or none does."""
+    flow = flow_of(view.selected)
+    if flow is None or isinstance(found := selection(flow), Refusal):
+        return ""
+    via, program = (command.via, command.conntrack) if command else ((), "conntrack")
+    return printable(shlex.join([*via, program, "-D", *found.deleting()]))[:COPIED]
+
+
+def affected_flows(view: View, table: FlowTable, everything: bool) -> list[Flow]:
+    """The live flows that a key means: those of the selected row, or all that the filter wants (if there is one)."""
+    row, wanted = view.selected, view.predicate
+    if everything:
+        return [flow for flow in table.live.values() if wanted(flow)] if wanted is not None else []
+    if isinstance(row, GroupRow):
+        grouping = view.kind.grouping
+        if grouping is None:
+            return []
+        flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
+        return [flow for flow in flows if group_key(flow, grouping, view.context) == row.key]
+    flow = flow_of(row)
+    return [] if flow is None or table.live.get(flow.key) is not flow else [flow]
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
 
 # A census counts 5,000 flows in 6 ms; 200,000 take 40 steps. It begins when the table is half full.
 CENSUS_STEP, CENSUS_REST, CROWDED = 0.1, 30.0, 0.5
+
+
 QUICK = 0.02  # seconds between frames while keys are pressed
+
+
 # Ordering the rows takes 1/100 of the time: one key in a hundred at most has to wait for it. Counters change only
 # with a listing, every 10 s, so that it need not be rarer.
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
+
+
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
 # on show; between looks at how far it is.
 SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.08, 0.2
@@ -206,7 +293,7 @@ class Live(Runner):
             if wish.startswith("copy"):
                 self._copy(wish)
             if wish.startswith("export "):
-                self.exporting = export(self.view, wish.partition(" ")[2], self.recorded_time())
+                self.exporting = export_rows(self.view, wish.partition(" ")[2], self.recorded_time())
             if wish in ("faster", "slower"):
                 seconds = self.source.pace(0.5 if wish == "faster" else 2.0)
                 self.view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
@@ -228,7 +315,7 @@ class Live(Runner):
             off = "deleting is switched off; start with --allow-delete" if command else "a recording has no kernel"
             view.message = f"nothing deleted: {off}"
             return
-        flows = meant(view, self.table, everything)
+        flows = affected_flows(view, self.table, everything)
         if self.deletion or not flows:
             view.message = "a deletion goes on" if self.deletion else "nothing is meant: select a row, or filter and X"
             return

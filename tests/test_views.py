@@ -20,12 +20,11 @@ from worlds import World, event, feed, line, listing, worlds
 import export
 from addresses import Context
 from columns import VIEWS, GroupFacts
-from exporting import command_for, copied
-from exporting import export as export_rows
 from filters import FilterError, compile_filter
 from flows import Flow, TapeEvent
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouper, Grouping, GroupRow, group_object, service_key
 from keys import press
+from live import command_for, copied, export_rows
 from parse import WITH_PORTS
 from view import View
 
