@@ -66,12 +66,9 @@ _SPECIAL = [
     )
 ]
 
-
 # The first octets and the first words of IPv6 that hold more than one scope; for all others one answer does. Of IPv4
 # the first three octets tell the scope, but not of the broadcast address.
 _MIXED = {"100", "169", "172", "192", "198", "203", "2001", "3fff"}
-
-
 _BY_HEAD: dict[str, str] = {}
 
 
@@ -122,11 +119,7 @@ def _scope(address: str) -> str:
 
 
 LOCAL = frozenset({"private", "loopback", "link-local", "cgnat", "unspecified"})  # scopes of hosts that are near
-
-
 _GLOBAL_UNICAST = IP("2000::/3")  # the only part of IPv6 that IANA gives out
-
-
 _NAT64 = IP("64:ff9b::/96")  # RFC 6052: the IPv4 Internet seen from IPv6
 
 
@@ -214,10 +207,7 @@ class Detail:
 
 # --- near and far -----------------------------------------------------------------------------------------------------
 
-
 MAX_REMEMBERED = 262_144  # answers about addresses and ports
-
-
 WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
 
 

@@ -19,26 +19,16 @@ from text import clean, endpoint, service, size_text, span_text, text_table
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
 
-
 Keys = Callable[[Sequence[Any], Context], list[Any]]
-
-
 NO_ADDRESS = 1 << 256  # beyond all addresses
-
-
 NO_PLACE = "\U0010ffff"  # beyond all names
-
 
 # What stands at the beginning of a flow's key: an address with the port, ICMP id or GRE key beside it.
 _SOURCE = re.compile(rb"^\d+ src=(\S+) dst=\S+ (?:sport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=0x([0-9a-f]+))?", re.M)
-
-
 _DESTINATION = re.compile(
     rb"^\d+ src=\S+ dst=(\S+) (?:sport=\d+ dport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=\S+ dstkey=0x([0-9a-f]+))?",
     re.M,
 )
-
-
 _ADDRESSES = re.compile(rb"^\d+ src=(\S+) dst=(\S+)", re.M)
 
 
@@ -161,16 +151,9 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
-
 RowT = TypeVar("RowT")
-
-
 LEAST_COLUMNS = 10  # the rank of the destination: where there is room for one column, it is this one
-
-
 DAY = 86_400
-
-
 ESSENTIAL = 60  # the rank up to which columns are squeezed to have all of them at 80 cells
 
 
@@ -326,15 +309,10 @@ FLOW_COLUMNS: tuple[Column[FlowFacts], ...] = (
         right=True,
     ),
 )
-
-
 FLOW_COLUMN = {column.key: column for column in FLOW_COLUMNS}
-
 
 # What --sort takes: the keys, without the second, narrow form of NAT, and the words people may try.
 SORTS = tuple(column.key for column in FLOW_COLUMNS if column.key != "natkind")
-
-
 ALIASES = {"src": "source", "dst": "destination", "country": "cc", "protocol": "proto", "pkts": "packets"}
 
 
@@ -396,7 +374,6 @@ def _grown(columns: Sequence[Column[Any]], spare: int) -> list[int]:
 
 
 # --- columns of groups and events -------------------------------------------------------------------------------------
-
 
 SHARE_CELLS = 10  # cells
 
@@ -460,8 +437,6 @@ def order_by_translated(flows: Sequence[Flow], _context: Context) -> list[Any]:
 _FLOWS = Column[GroupFacts](
     "flows", "FLOWS", 7, 7, 20, lambda s: str(s.sum.flows), _by(lambda s: s.flows), right=True, descending=True
 )
-
-
 _NEW = Column[GroupFacts](
     *("new", "NEW/s", 6, 6, 70),
     lambda s: f"{s.sum.fresh / NEW_SPAN:.1f}",
@@ -469,8 +444,6 @@ _NEW = Column[GroupFacts](
     right=True,
     descending=True,
 )
-
-
 _IN_COLUMN, _OUT = (
     Column[GroupFacts](*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
@@ -478,13 +451,9 @@ _IN_COLUMN, _OUT = (
         ("out", "OUT", lambda s: _group_rate(s.sum.rate_out), lambda s: s.rate_out),
     )
 )
-
-
 _RATE = Column[GroupFacts](
     "rate", "RATE", 6, 6, 30, lambda s: _group_rate(s.sum.rate), _by(lambda s: s.rate), right=True, descending=True
 )
-
-
 _BYTES_IN, _BYTES_OUT = (
     Column[GroupFacts](*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
@@ -492,13 +461,9 @@ _BYTES_IN, _BYTES_OUT = (
         ("bytes-out", "BYTOUT", lambda s: size_text(s.sum.size_out), lambda s: s.size_out),
     )
 )
-
-
 _BYTES = Column[GroupFacts](
     "bytes", "BYTES", 5, 5, 35, lambda s: size_text(s.sum.size), _by(lambda s: s.size), right=True, descending=True
 )
-
-
 _UNREPLIED = Column[GroupFacts](
     *("unreplied", "UNREPL", 6, 6, 60),
     _unreplied,
@@ -506,16 +471,10 @@ _UNREPLIED = Column[GroupFacts](
     right=True,
     descending=True,
 )
-
-
 _SHARE = Column[GroupFacts]("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.share), descending=True)
-
-
 _HOSTS_COUNT = Column[GroupFacts](
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
-
-
 _USERS = Column[GroupFacts]("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
 
@@ -529,11 +488,7 @@ _HOST = Column[GroupFacts](
     lambda sums, _c: address_numbers([row.key.encode() for row in sums]),
     middle=True,
 )
-
-
 _MOVED = (_FLOWS, _NEW, _RATE, _IN_COLUMN, _OUT, _BYTES, _BYTES_IN, _BYTES_OUT)
-
-
 HOST_COLUMNS = (
     _HOST,
     *_MOVED,
@@ -581,8 +536,6 @@ COUNTRY_COLUMNS = (
     _UNREPLIED,
     _HOSTS_COUNT,
 )
-
-
 NETWORK_COLUMNS = (
     Column[GroupFacts](
         "asn",
@@ -599,8 +552,6 @@ NETWORK_COLUMNS = (
     _UNREPLIED,
     _HOSTS_COUNT,
 )
-
-
 SERVICE_COLUMNS = (
     _name_column("service", "SERVICE", 10, 14, lambda s: clean(s.sum.key)),
     Column[GroupFacts](
@@ -651,8 +602,6 @@ def _country_cell(s: EventFacts) -> str:
 
 
 _EVENT_LABEL = {"new": "NEW", "update": "UPDATE", "destroy": "DESTROY"}
-
-
 EVENT_COLUMNS = (
     Column[EventFacts]("time", "TIME", 12, 12, 20, clock_text, _of(lambda h: h.at), descending=True),
     Column[EventFacts](
@@ -757,8 +706,6 @@ _NAT_COLUMNS = (
     replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
-
-
 VIEWS = (
     ViewSpec("connections", "1", "Connections", "flows", FLOW_COLUMNS, "rate", None, "bytes"),
     ViewSpec("hosts", "2", "Hosts", "sums", HOST_COLUMNS, "rate", NEAR, "bytes"),
@@ -770,8 +717,6 @@ VIEWS = (
     ViewSpec("map", "8", "Map", "map", REMOTE_COLUMNS, "flows", FAR),
     ViewSpec("remotes", "", "Remote hosts", "sums", REMOTE_COLUMNS, "rate", FAR, "bytes"),
 )
-
-
 VIEW_BY_NAME = {kind.name: kind for kind in VIEWS}
 
 

@@ -22,30 +22,17 @@ from addresses import Context, Network
 from text import clean
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
-
-
 LARGEST_SETTINGS = 65_536  # a thousand names for marks; what is larger is some other file
-
-
 LONGEST_NAME = 32  # characters of a mark's or a zone's name
-
-
 TABLES = ("marks", "zones", "local-networks")
-
 
 # One run each, not every run; and --allow-delete has to be meant each time.
 ONLY_ON_THE_COMMAND_LINE = {
     *("once", "json", "csv", "limit", "replay", "record", "update-geoip", "allow-delete", "no-config", "help"),
     *("version", "print-man", "print-completion"),
 }
-
-
 INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true
-
-
 PROGRAMS = {"via", "conntrack"}  # what they name is run
-
-
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name
 
 

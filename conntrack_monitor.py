@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 """Conntrack Monitor: who talks to whom through this machine, how much, and is the connection table healthy?
 
-The command line and its exit codes: 0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.
-What a run needs is imported when it needs it: --help must not wait for a terminal library.
+The command line and its exit codes: 0 success, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not
+found. What a run needs is imported when it needs it: --help must not wait for a terminal library.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
+import re
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 try:
@@ -19,17 +23,228 @@ try:
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
+from text import PROGRAM, clean
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from download import Progress
+    from flows import FlowTable
     from geography import Plan
-    from run import Options
+    from run import Options, Runner
 
 VERSION = "0.1.0"
-PROGRAM = "conntrack-monitor"
 # Their names are here, too: the views themselves take 30 ms to import.
 VIEWS = ("connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "remotes")
 AGENT = f"{PROGRAM}/{VERSION} (+https://github.com/0xf00f00/conntrack-monitor)"
+
+# --- how this program is called ---------------------------------------------------------------------------------------
+
+
+def invocation() -> str:
+    """The words that start this program from the folder it was started in.
+
+    CONNTRACK_MONITOR_CALLED in place of them: in a container nobody has a shell to type at, so its compose file says
+    what does it from outside.
+    """
+    if told := os.environ.get("CONNTRACK_MONITOR_CALLED"):
+        return clean(told)
+    try:
+        return clean(_typed_words(sys.argv[0], os.getcwd()))
+    except OSError:  # the folder has gone
+        return clean(os.path.basename(sys.argv[0]))
+
+
+def _typed_words(name: str, here: str) -> str:
+    path = os.path.realpath(name)
+    short = os.path.basename(name)
+    if any(os.path.realpath(os.path.join(place, short)) == path for place in os.get_exec_path() if place):
+        return shlex.quote(short)
+    typed = name if "/" in name else f"./{name}"
+    if path.endswith(".py") and sys.prefix != sys.base_prefix:  # of a checkout: only this Python has the packages
+        python = sys.executable.removeprefix(f"{here}/")
+        return f"{shlex.quote(python)} {shlex.quote(name)}"
+    return shlex.quote(typed) if os.access(path, os.X_OK) else f"python3 {shlex.quote(name)}"
+
+
+# --- manual page and completion ---------------------------------------------------------------------------------------
+
+EXAMPLES = (
+    ("the live screen", "sudo {}"),
+    ("the 20 flows with the most bytes", "{} --once --sort bytes --limit 20"),
+    ("every event as a line of JSON", "{} --json"),
+    ("web traffic of one network", "{} -f 'port:80,443 src:10.0.0.0/8'"),
+    ("another machine, with nothing but conntrack there", '{} --via "ssh root@router"'),
+    ("record, and play it again ten times as fast", "{0} --record day.rec\n{0} --replay day.rec --speed 10"),
+)
+
+
+def manual_page(ctx: click.Context, program: str, release: str, notes: Mapping[str, str]) -> str:
+    """The manual page in man(7) macros. ``notes``: more sections, by their heads."""
+    from keys import BINDINGS
+
+    brief = (ctx.command.help or "").partition(":")
+    lines = [f'.TH {program.upper()} 8 "" "{_roff(release)}" "System administration"']
+    lines += [".SH NAME", f"{_roff(program)} \\- {_roff(brief[0].lower())}"]
+    lines += [".SH SYNOPSIS", f".B {_roff(program)}", "[\\fIOPTIONS\\fR]"]
+    lines += [".SH DESCRIPTION", _roff(ctx.command.help or "")]
+    lines += [
+        ".SH OPTIONS",
+        *_terms(filter(None, (param.get_help_record(ctx) for param in ctx.command.get_params(ctx)))),
+    ]
+    lines += [".SH KEYS", *_terms((", ".join(binding.keys), binding.text) for binding in BINDINGS)]
+    for head, text in notes.items():
+        lines += [f".SH {head.upper()}", _roff(text)]
+    lines += [".SH EXAMPLES"]
+    for what, command in EXAMPLES:
+        lines += [".TP", _roff(what), ".nf", f".B {_roff(command.format(program))}".replace("\n", "\n.B "), ".fi"]
+    return "\n".join([*lines, ".SH SEE ALSO", ".BR conntrack (8)"]) + "\n"
+
+
+def _terms(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    return [line for term, text in pairs for line in (".TP", f".B {_roff(term)}", _roff(text))]
+
+
+def _roff(text: str) -> str:
+    r"""Text in which nothing means anything to roff.
+
+    >>> print(_roff(".a-b \\ 'c'"))
+    \&.a\-b \e \(aqc\(aq
+    """
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    return re.sub(r"^\.", r"\\&.", text, flags=re.M)
+
+
+def completion_script(command: click.Command, shell: str, program: str) -> str:
+    """The script that a shell reads, for this program by the name it was called by."""
+    from click.shell_completion import ShellComplete, get_completion_class
+
+    make = get_completion_class(shell)
+    assert make
+    variable = f"_{program}_COMPLETE".replace("-", "_").upper()
+    # The base class's: bash's own would start a bash, to ask for its version.
+    return ShellComplete.source(make(command, {}, os.path.basename(sys.argv[0]), variable))
+
+
+def completions(what: str, incomplete: str) -> list[CompletionItem]:
+    """What a value may be, as far as it is typed; "file" leaves it to the shell.
+
+    >>> [item.value for item in completions("state", "est")]
+    ['ESTABLISHED']
+    """
+    from click.shell_completion import CompletionItem
+
+    import columns
+    import parse
+
+    if what == "file":
+        return [CompletionItem(incomplete, type="file")]
+    words = {
+        "protocol": sorted(parse.PROTOCOLS),
+        "state": sorted({*parse.STATES, *parse.FLAGS}),
+        "sort": list(columns.SORTS),
+    }[what]
+    return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]
+
+
+# --- --update-geoip ---------------------------------------------------------------------------------------------------
+
+
+def fetch(plan: Plan, worker: str) -> int:
+    """Fetch the databases; returns the exit code. ``worker``: which, with progress for the screen."""
+    import geography
+    from download import NAMES
+    from run import say, unblock
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt  # takes the unfinished file away
+
+    signal.signal(signal.SIGTERM, stop)
+    unblock()
+    if worker:
+        return geography.work(plan, worker)
+    with _Bar() as bar:
+        outcomes = geography.update_now(plan, bar.tell)
+    for outcome in outcomes:
+        say(f"{NAMES[outcome.kind]} not fetched: {outcome.why}" if outcome.why else outcome.message)
+    return 0 if all(outcome.status in ("installed", "current") for outcome in outcomes) else 1
+
+
+class _Bar:
+    """click's progress bar on standard error, a new one for each file; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def tell(self, progress: Progress) -> None:
+        if not sys.stderr.isatty():
+            return
+        if progress.name != self._name:
+            self.__exit__()
+            self._name = progress.name
+            self._bar = click.progressbar(length=progress.total or 0, label=progress.name, file=sys.stderr)
+        self._bar.update(progress.received - self._bar.pos)
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+_KEPT: list[FlowTable] = []  # until the process ends: to free 200,000 flows takes 0.1 s
+
+
+def run_program(wishes: Options) -> int:
+    """Run as wished; returns the exit code."""
+    from recording import Recorder
+    from run import Signals, say
+
+    # 262,144 flows are no garbage: a collector that looks at them again and again takes longer than the parser.
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
+    way = _way(wishes)
+    try:
+        recorder = Recorder(wishes.record) if wishes.record else None
+    except OSError as error:
+        raise click.BadParameter(
+            f"'{wishes.record}' can't be written: {error.strerror}", param_hint="'--record'"
+        ) from None
+    if wishes.settings_problem and (wishes.once or wishes.format != "text"):  # the screen has a place for it
+        say(wishes.settings_problem)
+    with Signals() as signals:
+        source = wishes.source()
+        runner = way(wishes, source, signals, recorder)
+        _KEPT.append(runner.table)
+        try:
+            return runner.run()
+        finally:
+            source.close()
+            if recorder:
+                recorder.close()
+                runner.say_once(recorder.stopped)
+
+
+def _way(wishes: Options) -> type[Runner]:
+    """Only what is needed is imported: what the screen needs takes 70 ms."""
+    if wishes.once:
+        from run import Once
+
+        return Once
+    if wishes.format == "text":
+        from live import Live
+
+        return Live
+    from run import Stream
+
+    return Stream
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
 
 
 class Finite(click.FloatRange):
@@ -106,17 +321,13 @@ def _release() -> str:
 
 def _print_man(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        import manual
-
-        click.echo(manual.page(ctx, PROGRAM, _release(), NOTES), nl=False)
+        click.echo(manual_page(ctx, PROGRAM, _release(), NOTES), nl=False)
         ctx.exit()
 
 
 def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
     if shell and not ctx.resilient_parsing:
-        import manual
-
-        click.echo(manual.completion(ctx.command, shell, PROGRAM))
+        click.echo(completion_script(ctx.command, shell, PROGRAM))
         ctx.exit()
 
 
@@ -130,12 +341,10 @@ def _read_settings(ctx: click.Context, _param: click.Parameter, without: bool) -
 
 
 def _completes(what: str) -> Callable[..., list[CompletionItem]]:
-    """What the shell offers for an option's value: "file", or one of the lists in manual.py."""
+    """What the shell offers for an option's value: "file", or one of the lists in ``completions``."""
 
     def offer(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        import manual
-
-        return manual.offer(what, incomplete)
+        return completions(what, incomplete)
 
     return offer
 
@@ -274,12 +483,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     if options["geoip_worker"] or options["update_geoip"]:
         if ctx.obj and ctx.obj.problem:
             click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
-        import updating
-
-        ctx.exit(_guarded(lambda: updating.fetch(_plan(options), options["geoip_worker"])))
-    import loop
-
-    ctx.exit(_guarded(lambda: loop.run(_wishes(ctx, options))))
+        ctx.exit(_guarded(lambda: fetch(_plan(options), options["geoip_worker"])))
+    ctx.exit(_guarded(lambda: run_program(_wishes(ctx, options))))
 
 
 # The variable is named as the option is, also where the parameter's name is another one.
@@ -295,7 +500,8 @@ def _plan(options: dict[str, Any]) -> Plan:
     from geoip import search_paths
 
     base_url = os.environ.get("CONNTRACK_MONITOR_GEOIP_URL") or DEFAULT_URL
-    return Plan(tuple(search_paths(options["geoip_db"], os.environ)), not options["no_download"], base_url, AGENT)
+    paths = tuple(search_paths(options["geoip_db"], os.environ))
+    return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{invocation()} --update-geoip")
 
 
 def _wishes(ctx: click.Context, options: dict[str, Any]) -> Options:

@@ -21,28 +21,13 @@ from text import clean
 
 # --- options for one flow ---------------------------------------------------------------------------------------------
 
-
 _NAMES = {PROTOCOLS[name]: name for name in PUSHED_DOWN}
-
-
 _WHOLE_ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")  # no network, no scope, no dash in front
-
-
 _KEY = re.compile(r"0x[0-9a-f]{1,8}")
-
-
 _ICMP, _GRE, _DCCP, _ICMPV6 = 1, 47, 33, 58
-
-
 _OTHER_FAMILY = {_ICMP: "ipv6", _ICMPV6: "ipv4"}
-
-
 _NO_ID = "conntrack gave no id for it"
-
-
 _ODD = "its addresses, ports or zones are none that conntrack prints"
-
-
 _ICMP_FAMILY = "conntrack can't select one family's ICMP in the other"
 
 
@@ -153,18 +138,10 @@ def _address(text: str, family: str) -> str:
 
 # --- the deletion -----------------------------------------------------------------------------------------------------
 
-
 MOST = 10_000  # flows at once: 7 minutes where the table is small
-
-
 AT_A_TIME = 200  # flows to read before the keys have their turn: 10 ms
-
-
 AT_ONCE = 2  # -D children: each takes a core as long as it runs, and the monitor wants to read, too
-
-
 LONG = 10.0  # seconds from which on it is said how long it will take
-
 
 # The second is how 1.4.7 ends when the entry does while it is about to delete it.
 _DELETED = re.compile(

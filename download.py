@@ -24,21 +24,13 @@ from typing import IO, Any, NamedTuple
 from urllib.request import OpenerDirector
 
 import geoip
-from called import called
 from text import clean
 
 # --- what was tried when ----------------------------------------------------------------------------------------------
 
-
 FILE = ".conntrack-monitor-geoip.json"
-
-
 FETCHED_KINDS = ("city", "asn")
-
-
 BACK_OFF = (3_600, 6 * 3_600, 24 * 3_600)  # seconds after the 1st, 2nd, 3rd and later failure
-
-
 RESTART_PAUSE = 60  # seconds; what a restart loop is held to
 
 
@@ -134,32 +126,14 @@ def read_state(folder: str) -> FetchState:
 
 # --- fetching ---------------------------------------------------------------------------------------------------------
 
-
 DEFAULT_URL = "https://download.db-ip.com/free"
-
-
 NAMES = {"city": "DB-IP City Lite", "asn": "DB-IP ASN Lite"}
-
-
 MAX_PACKED = 256 << 20  # bytes; City has about 62 MB
-
-
 MAX_UNPACKED = 512 << 20  # bytes; City has about 125 MB
-
-
 DOWNLOAD_CHUNK = 256 << 10
-
-
 MONTHS_BACK = 3
-
-
 DAY = 86_400
-
-
 OLDEST_BUILD = 1_388_534_400  # 2014, the year of the format's version 2
-
-
-MANUAL = f"{called()} --update-geoip"  # what fetches now
 
 
 class Progress(NamedTuple):
@@ -607,7 +581,7 @@ def _error_words(error: OSError) -> str:
 
 def _failed(kind: str, why: str, path: str | None, again: float | None) -> Outcome:
     when = f"next try at {_clock(again)}, or now" if again else "try again"
-    text = f"{NAMES[kind]} not fetched: {why}; {when}: {MANUAL}"
+    text = f"{NAMES[kind]} not fetched: {why}; {when}"
     return Outcome(kind, "failed", text, path, again, why)
 
 

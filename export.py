@@ -171,8 +171,6 @@ def _inside(item: JsonObject) -> str:
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 _TUPLE_COLUMNS = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
-
-
 CSV_COLUMNS = (
     *("time", "event", "family", "protocol", "protocol_number", "state", "timeout", "flags"),
     *(f"original.{name}" for name in (*_TUPLE_COLUMNS, "zone_orig", "packets", "bytes")),

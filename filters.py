@@ -16,13 +16,8 @@ from text import ports_of, service
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
 
-
 SIZES = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
 TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
 _COMPARED = re.compile(
     r"(>=|<=|>|<|=)?([0-9]{1,20}(?:\.[0-9]{1,9})?)([A-Za-z]*)(?:-([0-9]{1,20}(?:\.[0-9]{1,9})?)([A-Za-z]*))?"
 )
@@ -54,7 +49,6 @@ def compared(value: str, units: Mapping[str, float], example: str) -> Callable[[
 
 # --- names from the settings ------------------------------------------------------------------------------------------
 
-
 T = TypeVar("T")
 
 
@@ -68,7 +62,6 @@ def or_names(names: Mapping[T, str]) -> str:
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
-
 
 Predicate = Callable[[Flow], bool]
 
@@ -536,7 +529,6 @@ ALL_FIELDS: dict[str, Callable[[str, Context], Predicate]] = {
 
 
 # --- the language -----------------------------------------------------------------------------------------------------
-
 
 MAX_DEPTH = 50  # parentheses and negations within each other; far below Python's recursion limit
 

@@ -36,24 +36,14 @@ class Counts(NamedTuple):
 
 
 _COUNTERS = re.compile(rb"packets=(\d{1,20}) bytes=(\d{1,20})")
-
-
 _TUPLE = re.compile(
     rb"(?<![^ ])src=([0-9a-fA-F:.]{2,45}) dst=([0-9a-fA-F:.]{2,45})"
     rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
     rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
 )
-
-
 ICMP = (1, 58)
-
-
 _MARK = re.compile(rb" mark=(\d{1,10})")
-
-
 _FLAG = re.compile(rb"\[(UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]")
-
-
 _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock that was stepped back
 
 
@@ -88,8 +78,6 @@ class Progress(NamedTuple):
 
 
 IDLE = (0.0, 0.0)  # one object for all flows that rest
-
-
 _SHARED = {
     course: course
     for exact in (False, True)
@@ -329,35 +317,16 @@ def tape_events(table: FlowTable) -> list[TapeEvent]:
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-
 # The kernel's default maximum is 262,144; four times that bounds a recording that only ever opens flows.
 MAX_LIVE = 1_048_576
-
-
 MAX_CLOSED = 50_000
-
-
 PAST = 10_000
-
-
 HISTORY = 60  # seconds of the events sparkline
-
-
 TAPE = 20_000  # events kept for a flow's "life so far"
-
-
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
-
-
 FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
-
-
 GROUPS = 4096  # kinds and states in good input: 3 families x (10 protocols x 15 states + 246 without)
-
-
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
-
-
 _ID = re.compile(rb" id=(\d{1,10})(?= labels|$)")
 
 
@@ -739,9 +708,7 @@ def _smoothed(old: tuple[float, float] | None, original: float, reply: float, sp
 
 # --- many flows at once -----------------------------------------------------------------------------------------------
 
-
 MATCHED_AT_ONCE = 20_000  # flows whose text is joined: 2 MB
-
 
 # What stands at the beginning of its text where it has counters, as it mostly does: those of both directions.
 BYTES, PACKETS = (

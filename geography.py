@@ -27,7 +27,6 @@ FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the
 SPOTS = 65_536  # addresses whose place on the map is kept
 KINDS = ("city", "asn")
 MISSING = "no GeoIP database"
-MISSING_CURE = download.MANUAL
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Plan:
     fetch: bool
     base_url: str
     agent: str
+    command: str = "conntrack-monitor --update-geoip"  # what fetches them at once
 
     def folders(self) -> list[str]:
         """Where a fetched database may go, best first."""
@@ -118,11 +118,11 @@ class Geography:
         out = [(self._progress, "")] if self._progress else []
         failures = list(dict.fromkeys(outcome.why for outcome in self._outcomes.values() if outcome.why))
         if self._opened and not self._geoip.databases and not self._progress:
-            out.append((f"no GeoIP database: {failures[0]}" if failures else MISSING, MISSING_CURE))
+            out.append((f"no GeoIP database: {failures[0]}" if failures else MISSING, self.plan.command))
         elif not self._progress:
-            out += [(f"no newer GeoIP database: {why}", MISSING_CURE) for why in failures]
+            out += [(f"no newer GeoIP database: {why}", self.plan.command) for why in failures]
         out += [(notice, "") for notice in self._geoip.notices]
-        out += [(stale, MISSING_CURE) for stale in self._geoip.stale(now)]
+        out += [(stale, self.plan.command) for stale in self._geoip.stale(now)]
         return out
 
     # --- the loop's side ---

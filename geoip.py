@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 # --- records ----------------------------------------------------------------------------------------------------------
 
-
 MAX_TEXT = 128  # characters; the longest AS names of real files have about 100
 
 
@@ -124,22 +123,14 @@ def place_of(record: Mapping[str, Any], network: Mapping[str, Any]) -> Place:
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
-
 MAX_SIZE = 512 << 20  # bytes of one file; DB-IP City Lite has 125 MB
-
-
 MARKER = b"\xab\xcd\xefMaxMind.com"  # begins the metadata, in the last 128 KiB of the file
-
-
 RECORD_KINDS = ("city", "country", "asn")
-
-
 ATTRIBUTIONS = {
     "dbip": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0",
     "geolite2": "This product includes GeoLite2 data created by MaxMind, available from https://www.maxmind.com",
     "ipinfo": "IP address data powered by IPinfo (https://ipinfo.io), CC BY-SA 4.0",
 }
-
 
 # What both readers raise on damage: InvalidDatabaseError is a RuntimeError, bad UTF-8 a ValueError.
 DAMAGED = (OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, MemoryError)
@@ -461,16 +452,9 @@ def check(path: str, mapped: bool = False, lookups: int = 2000) -> Database:
 
 # --- lookups ----------------------------------------------------------------------------------------------------------
 
-
 DEFAULT_FOLDER = "/usr/share/GeoIP"
-
-
 OWN_NAME = "conntrack-monitor"
-
-
 MAX_CACHED = 65_536  # addresses; full, the cache takes about 10 MB
-
-
 STALE_DAYS = {"dbip": 45, "geolite2": 30}
 
 

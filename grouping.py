@@ -18,14 +18,8 @@ from parse import WITH_PORTS
 from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
-
-
 FEW = 3  # hosts of a service, countries of a host, that are named
-
-
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
-
-
 GroupObject = dict[str, Any]
 
 
@@ -99,20 +93,10 @@ class Grouping:
 
 
 NEAR = Grouping("host", "near", "country", "countries", "near")
-
-
 FAR = Grouping("remote", "far", "near", "hosts", "far")
-
-
 COUNTRY = Grouping("country", "country", "near", "hosts", "country")
-
-
 NETWORK = Grouping("asn", "network", "near", "hosts", "asn")
-
-
 SERVICE = Grouping("service", "service", "near", "hosts", "service")
-
-
 Part = Callable[[str, str, str], str]  # of a near end, a far end and a service
 
 
@@ -248,7 +232,6 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
 
 
 # --- what is new ------------------------------------------------------------------------------------------------------
-
 
 GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK, "service": SERVICE}
 

@@ -35,52 +35,24 @@ from flows import Flow, FlowTable, without_userspace
 from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, MINUTE, Problem, Status, since
 
 STEP = 5000  # flows counted at once: 5 ms
-
-
 TOP = 5  # sources that are named
-
-
 MOST_SOURCES = 20_000  # kept while counting: 2 MiB. A flood of made-up addresses must not take 20
-
-
 STEADY_GROWTH = 30.0  # seconds of growth before anything is foretold
-
-
 STALE = 35.0  # seconds: three answers of `conntrack -S` that did not come, or seven counts
-
-
 SOON, FORESEEN, HORIZON = 900.0, 3600.0, 86_400.0  # seconds to full: that is red, that is said in the header, at all
-
-
 NEARLY, MUCH, HALF = 0.9, 0.7, 0.5  # of the table, as its gauge has it
-
-
 HOG = 0.3  # of all flows that one source holds
-
-
 FLOWS_FOR_SHARES = 1000  # flows below which shares say nothing
-
-
 OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
-
-
 SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
-
-
 LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
-
-
 CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
-
-
 TRACKED = (  # what costs packets first; the meaning in a few words
     ("early_drop", "flows deleted early, for want of room"),
     ("drop", "packets dropped: no room for their flow, or it clashed"),
     ("insert_failed", "new flows refused: two packets raced, or NAT ran out of ports"),
     ("chaintoolong", "new flows refused: too many in a hash bucket"),
 )
-
-
 NORMAL = (  # every network has some
     ("invalid", "packets that fit no flow"),
     ("error", "ICMP packets that fit no flow"),
@@ -434,7 +406,6 @@ def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, 
 
 
 # --- notices ----------------------------------------------------------------------------------------------------------
-
 
 SLOW = 5.0  # seconds: 262,144 flows, the kernel's default maximum, are listed in two
 

@@ -13,26 +13,13 @@ from text import clean
 
 # --- failures in words ------------------------------------------------------------------------------------------------
 
-
 # Exit codes of the program.
 SUCCESS, FAILED, USAGE, NOT_PERMITTED, NOT_FOUND = 0, 1, 2, 3, 4
-
-
 TRACKING_OFF = "tracking is off: no firewall rule here uses it"
-
-
 TRACKING_CURE = "iptables -I INPUT -m conntrack --ctstate NEW"
-
-
 ACCOUNTING_OFF = "accounting is off: no bytes, packets or rates"
-
-
 ACCOUNTING_CURE = "sysctl -w net.netfilter.nf_conntrack_acct=1"
-
-
 SUDO = "sudo, or --via sudo"
-
-
 EVENTS_CURE = "sysctl -w net.netfilter.nf_conntrack_events=2"
 
 
@@ -217,20 +204,11 @@ Item = Block | ListingBegan | ListingEnded | Lost | Trouble | Facts | Statistics
 
 # --- taking it in -----------------------------------------------------------------------------------------------------
 
-
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
 Report = Callable[[str, Flow, Parts, float], None]
-
-
 MINUTE = 60.0  # seconds that "now" means where something is counted
-
-
 FILL_EVERY = 2.0  # seconds between two counts that are kept: a recording of facts at 10 Hz must not shorten the minute
-
-
 WRAP = 2**32  # the counters of `conntrack -S` are unsigned 32-bit numbers of each CPU
-
-
 FASTEST_LINK = 20e6  # packets a second: more is no traffic, but a counter that began anew
 
 

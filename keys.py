@@ -92,7 +92,6 @@ def _keep_filter(view: View, prompt: Prompt) -> None:
 
 # --- the keys ---------------------------------------------------------------------------------------------------------
 
-
 Action = Callable[[View, FlowTable], str]
 
 
@@ -347,15 +346,11 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("-",), _wish("slower"), "list less often"),
     Binding(("ctrl-l",), _redraw, "draw anew, list at once"),
 )
-
-
 BINDINGS = (
     BINDINGS[:1]
     + tuple(Binding((kind.key,), _show(kind.name), f"view: {kind.title.lower()}") for kind in VIEWS if kind.key)
     + BINDINGS[1:]
 )
-
-
 BINDING_BY_KEY = {key: binding for binding in BINDINGS for key in binding.keys}
 
 

@@ -27,10 +27,7 @@ from view import Prompt, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
-
 COPIED = 4000  # characters; terminals take at least so many
-
-
 EXPORTED_AT_ONCE = 200  # rows between two looks at the clock: 6 ms
 
 
@@ -100,18 +97,13 @@ def affected_flows(view: View, table: FlowTable, everything: bool) -> list[Flow]
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
-
 # A census counts 5,000 flows in 6 ms; 200,000 take 40 steps. It begins when the table is half full.
 CENSUS_STEP, CENSUS_REST, CROWDED = 0.1, 30.0, 0.5
-
-
 QUICK = 0.02  # seconds between frames while keys are pressed
-
 
 # Ordering the rows takes 1/100 of the time: one key in a hundred at most has to wait for it. Counters change only
 # with a listing, every 10 s, so that it need not be rarer.
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
-
 
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
 # on show; between looks at how far it is.

@@ -24,24 +24,12 @@ from text import clean
 
 # --- DNS messages -----------------------------------------------------------------------------------------------------
 
-
 _TYPE_PTR, _CLASS_IN = 12, 1
-
-
 _RECURSE = 0x0100
-
-
 _IS_ANSWER, _CUT, _STATUS = 0x8000, 0x0200, 0x000F
-
-
 _NO_SUCH_NAME = 3
-
-
 MOST_RECORDS = 64  # in one answer; the first that is a name ends the search
-
-
 LONGEST = 253  # characters of a name
-
 
 # Host names as RFC 1123 has them, and the underscores that are met with.
 _DNS_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -130,40 +118,17 @@ def host_name(text: str) -> str:
 
 # --- asking -----------------------------------------------------------------------------------------------------------
 
-
 HOSTS_FILE, RESOLV_FILE = "/etc/hosts", "/etc/resolv.conf"
-
-
 LARGEST_FILE = 1 << 20  # of such a file: 30,000 lines
-
-
 LOOK_EVERY = 5.0  # seconds between two looks at the files
-
-
 MOST_SERVERS = 3  # as in resolv.conf(5)
-
-
 MAX_ANSWERS = 10_000  # answers
-
-
 NAMED, NAMELESS, UNANSWERED = 3600.0, 600.0, 60.0  # seconds that an answer holds: a name, none, nobody answered
-
-
 MOST_WAITING = 256  # addresses: three tall screens; what scrolled away is forgotten first
-
-
 MOST_OPEN = 16  # questions under way
-
-
 GAP = 0.05  # seconds between two datagrams: 20 a second
-
-
 PATIENCE = 3.0  # seconds for an answer
-
-
 TRIES = 2  # datagrams for an address, or one for each server if there are more
-
-
 UNASKED = frozenset({"", "multicast", "broadcast", "unspecified", "loopback", "reserved"})  # scopes without names
 
 

@@ -129,7 +129,6 @@ def _notice_lines(notices: Sequence[Notice], width: int, most: int, mark: str) -
 
 # --- details of a flow ------------------------------------------------------------------------------------------------
 
-
 LabelledLine = tuple[str, str]
 
 
@@ -283,7 +282,6 @@ def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[LabelledLine]:
 
 # --- health -----------------------------------------------------------------------------------------------------------
 
-
 PANEL_CELLS = 20  # cells
 
 
@@ -329,10 +327,7 @@ def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line
 
 # --- help -------------------------------------------------------------------------------------------------------------
 
-
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
-
-
 _ABOUT = {
     "connections": "a row is a flow",
     "hosts": "a row is a host on the near side; in is what comes to it",
@@ -344,8 +339,6 @@ _ABOUT = {
     "events": "what conntrack -E says, the newest first; totals at the end",
     "map": "remote hosts where they are; bigger is more",
 }
-
-
 _FILTER_HELP = """\
 Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.
 proto: state: family: src: dst: host: port: sport: dport: dir:in|out|fwd|local nat:snat|dnat|any mark:0x10 \

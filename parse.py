@@ -20,19 +20,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _TCP_STATES = "NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2 LISTEN"
-
-
 _SCTP_STATES = (
     "CLOSED COOKIE_WAIT COOKIE_ECHOED SHUTDOWN_SENT SHUTDOWN_RECD SHUTDOWN_ACK_SENT HEARTBEAT_SENT HEARTBEAT_ACKED"
 )
-
-
 _DCCP_STATES = "REQUEST RESPOND PARTOPEN OPEN CLOSEREQ CLOSING TIMEWAIT IGNORE INVALID"
-
-
 STATES = frozenset(f"{_TCP_STATES} {_SCTP_STATES} {_DCCP_STATES}".split())
-
-
 PROTOCOLS = {
     "icmp": 1,
     "igmp": 2,
@@ -56,31 +48,18 @@ PROTOCOLS = {
     "sctp": 132,
     "udplite": 136,
 }
-
-
 WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # tcp, udp, dccp, sctp, udplite
-
 
 # The protocols whose name conntrack 1.4.5 and later take after -p without looking into /etc/protocols.
 PUSHED_DOWN = ("tcp", "udp", "udplite", "icmp", "icmpv6", "sctp", "dccp", "gre")
 
-
 # A dump line is cut at 4,095 bytes and an event at 1,023 plus the program's name (libnetfilter_conntrack), so a longer
 # "line" is not conntrack's; 64 KiB keeps a stream without any newline from filling memory.
 MAX_LINE = 65_536
-
-
 SHORTEST = 30  # no line with two pairs of addresses is; 1 MiB of "y" would take 0.6 s to be refused, not 0.2
-
-
 FAMILIES = {"2": "ipv4", "10": "ipv6"}
-
-
 FLAGS = ("UNREPLIED", "ASSURED", "OFFLOAD", "HW_OFFLOAD")
-
-
 EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy"}
-
 
 # One line, cut into the parts that the flow table needs; joined they are the line again:
 #   stamp     b"[1795386413.786793]\t" or b""
@@ -157,35 +136,22 @@ class Record:
 
 # The lengths are bounded so that no line, however hostile, costs more than a walk through it.
 _WORD = rb"[a-z0-9-]{1,16} {1,8}\d{1,5} "
-
-
 _ADDRESS = rb"[0-9a-fA-F:.]{2,45}"
-
-
 _ORIGINAL = (
     rb"(src=(" + _ADDRESS + rb") dst=(" + _ADDRESS + rb") (?:sport=(\d{1,5}) dport=(\d{1,5}) "
     rb"|type=\d{1,3} code=\d{1,3} id=\d{1,5} |srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8} )?)"
 )
-
-
 _BEFORE = rb"(?:zone-orig=\d{1,5} )?(?:packets=\d{1,20} bytes=\d{1,20} )?(?:\[UNREPLIED\] )?"
-
 
 # Most flows have no NAT. Not to keep their reply tuple saves 48 bytes a flow of 450.
 _REPLY = rb"(?:src(=)\8 dst=\7 sport=\10 dport=\9(?= |$)|(?=src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb"(?: |$)))"
-
-
 _LINE = re.compile(
     rb"^(\[\d{1,12}\.\d{1,6}\]\t)?( {4}\[NEW\] | \[UPDATE\] |\[DESTROY\] )?"
     rb"((?:" + _WORD + rb")?" + _WORD + rb")(\d{1,10} )?([A-Z][A-Z0-9_]{0,31} )?"
     rb"" + _ORIGINAL + rb"(" + _BEFORE + rb")" + _REPLY + rb"([^\n]*)$",
     re.MULTILINE,
 )
-
-
 _TURNED = re.compile(_BEFORE + rb"(=)(?= |$)")
-
-
 _TURN = re.compile(rb"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) ")
 
 
@@ -320,8 +286,6 @@ def _split_last(line: bytes, before: bytes) -> Parts | None:
 
 
 _PREFIX = re.compile(rb"(\[\d{1,12}\.[\d ]{1,6}\]\t)? *(\[(?:NEW|UPDATE|DESTROY)\])? *")
-
-
 _EVENT_BY_TAG = {tag.strip(): tag for tag in EVENTS}
 
 
@@ -379,8 +343,6 @@ def _read_head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
 _TUPLE_WORD = re.compile(
     rb"(?<!\S)(?:(?:src|dst)=[0-9a-fA-F:.]{2,45}|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
 )
-
-
 _TUPLE_NAMES = (
     (b"src", b"dst", b"sport", b"dport"),
     (b"src", b"dst", b"type", b"code", b"id"),
@@ -409,20 +371,12 @@ def _unknown_words(rest: bytes) -> bool:
 # --- the second level -------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"\[[a-z]+=[^\]]*\]|[^ ]+")
-
-
 _KNOWN_WORD = re.compile(
     r"(?:src|dst)=[0-9a-fA-F:.]+|(?:sport|dport|type|code|id|zone-orig|zone-reply|packets|bytes|mark|secmark|zone|delta-time|use)=\d+"
     r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]|\[(?:start|stop)=[^\]]*\]"
 )
-
-
 _SECCTX = re.compile(r" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d|labels)|$)")
-
-
 _USER = re.compile(r" \[USERSPACE\](?: portid=(\d{1,10}))?(?: progname=(.*))?$", re.DOTALL)
-
-
 _NUMBERS = {
     "mark": "mark",
     "secmark": "secmark",
@@ -430,8 +384,6 @@ _NUMBERS = {
     "delta-time": "delta_time",
     "use": "use",
 }
-
-
 _TUPLE_NUMBERS = {
     "sport": "sport",
     "dport": "dport",
@@ -442,11 +394,7 @@ _TUPLE_NUMBERS = {
     "zone-orig": "zone",
     "zone-reply": "zone",
 }
-
-
 _TUPLE_TEXTS = {"src", "dst", "srckey", "dstkey"}
-
-
 _ADDRESS_OR_KEY = re.compile(r"[0-9a-fA-F:.x]{2,45}")  # no escape sequence that a recording has in its place
 
 
@@ -471,11 +419,7 @@ def record(row: Parts) -> Record:
 
 
 _COUNTS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"
-
-
 _USUAL_BEFORE = re.compile(rb"(?:" + _COUNTS + rb" )?(\[UNREPLIED\] )?")
-
-
 _USUAL_AFTER = re.compile(
     rb"(?: " + _COUNTS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
 )

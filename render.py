@@ -235,8 +235,6 @@ def _empty_lines(scene: Scene, width: int) -> list[Line]:
 
 
 ASKED = 35  # the rank of columns that a key has asked for: after the two ends, before all others
-
-
 FIXED = ("proto", "source", "destination")  # whose row it is stays in sight while the others move
 
 
@@ -336,8 +334,6 @@ def _row_line(telling: _RowFacts, row: Row, columns: Sequence[tuple[Column[Any],
 
 
 _BEGINNING = {"SYN_SENT", "SYN_RECV", "SYN_SENT2", "UNREPLIED", "COOKIE_WAIT", "COOKIE_ECHOED", "REQUEST", "RESPOND"}
-
-
 _ESTABLISHED = {"ESTABLISHED", "ASSURED", "OPEN", "OFFLOAD", "HW_OFFLOAD"}
 
 

@@ -39,6 +39,7 @@ from intake import (
 from parse import Parts, record
 from recording import Recorder
 from source import Source
+from text import PROGRAM
 
 if TYPE_CHECKING:
     from view import Snapshot
@@ -103,16 +104,8 @@ def _noted(_number: int, _frame: object) -> None:
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
-
-PROGRAM = "conntrack-monitor"
-
-
 BEAT = 2.0  # seconds between two heartbeats; the container's health check allows 15
-
-
 FRAME = 1.0  # seconds between frames when only numbers change
-
-
 FLOOD, DEAF_SHARE = 1000, 3.0  # lines not understood in one read, and the pause after it: 3 times what they took
 
 
@@ -260,14 +253,14 @@ class Runner:
 
     def open_databases(self) -> None:
         """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
-        from geography import MISSING, MISSING_CURE, open_now
+        from geography import MISSING, open_now
 
         geoip = open_now(self.wishes.plan)
         self.wishes.context.where = geoip.lookup
         for notice in geoip.notices:
             say(notice)
         if not geoip.databases:
-            say(f"{MISSING}; try: {MISSING_CURE}")
+            say(f"{MISSING}; try: {self.wishes.plan.command}")
 
     def recorded_time(self) -> str | None:
         """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
@@ -278,10 +271,7 @@ class Runner:
 
 # --- --once -----------------------------------------------------------------------------------------------------------
 
-
 MOST_JUNK = 10_000  # lines not understood before --once gives up
-
-
 JUNK_CURE = "a look at --via and --conntrack"
 
 
@@ -361,7 +351,6 @@ class Once(Runner):
 
 
 # --- --json and --csv -------------------------------------------------------------------------------------------------
-
 
 HELD = 64 << 20  # bytes of events kept back while the first listing runs
 

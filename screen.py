@@ -30,25 +30,12 @@ os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
 
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J"
-
-
 LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
-
-
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal shows all of a frame or none of it
-
-
 ESC_DELAY = 0.05  # seconds a lone Esc waits for the rest of an arrow key; ssh sends a key's bytes in one packet
-
-
 KEYS_TIME = 0.02  # seconds of keys in one turn of the loop
-
-
 KEYS_MOST = 200  # ... and so many: to press one in a long filter takes 0.1 ms
-
-
 RESTORE_PATIENCE = 1.0
-
 
 # Mid tones: at least 3:1 against black and against white.
 _RGB = {
@@ -60,17 +47,9 @@ _RGB = {
     "dim": (128, 128, 128),
     "closed": (115, 115, 115),
 }
-
-
 _NAMED = {"accent": "cyan", "good": "green", "warn": "yellow", "bad": "red", "nat": "magenta"}
-
-
 _PLAIN = re.compile(r"[!-~]*")
-
-
 Cell = tuple[str, str]  # what stands in one cell of the terminal, and its role
-
-
 _KEY_NAMES = {
     "KEY_UP": "up",
     "KEY_DOWN": "down",

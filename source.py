@@ -37,17 +37,11 @@ from parse import PROTOCOLS, PUSHED_DOWN
 
 # --- the host ---------------------------------------------------------------------------------------------------------
 
-
 _DIRECTORY = "/proc/sys/net/netfilter/nf_conntrack_"
-
-
 FACTS = ("count", "max", "buckets", "acct", "events", "timestamp")
-
 
 # grep prints "path:value" and goes on where a file is missing; busybox has the same flags.
 FACTS_COMMAND = ["grep", "-Hs", ".", *(_DIRECTORY + name for name in FACTS)]
-
-
 OWN_COMMAND = ["ip", "-o", "addr", "show"]
 
 
@@ -74,7 +68,6 @@ def parse_facts(text: str) -> dict[str, int]:
 
 
 _COUNT = re.compile(r"(?<=\s)([a-z][a-z_0-9]*)=(\d{1,20})(?!\S)")
-
 
 # Who may not use netlink gets the columns of /proc/net/stat/nf_conntrack; these have other names there (the last one
 # since Linux 5.15). "entries" is the size of the table, the same on each line, and nothing that is counted.
@@ -106,11 +99,7 @@ def parse_addresses(text: str) -> frozenset[str]:
 
 
 _RTM_GETADDR, _RTM_NEWADDR, _NLMSG_ERROR, _NLMSG_DONE = 22, 20, 2, 3
-
-
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-
-
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
 
@@ -161,59 +150,30 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 # --- the live source --------------------------------------------------------------------------------------------------
 
-
 # Reads of events (10 ms of work, or as long as lines take that nobody understands) before the others and the keys have
 # their turn. Of a listing one read: 2 ms.
 BURST, BURST_TIME = 4, 0.1
-
 
 # conntrack writes a listing 4 KiB at a time, events line by line. To be woken for each would cost more than reading it.
 # Meanwhile it writes half of what the pipe holds at most: 0.5 MiB of a listing, 1,500 of 30,000 events a second.
 LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
 
-
 # Where the kernel has 262,144 buckets, a listing of nothing takes 45 ms: every 2 s that would be 1/40 of a core. So the
 # pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d; and no
 # rate gets older than 9.5 s (200,000 flows take 1.2 s), unless listings then took more than a third of the time.
 SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, OLDEST_RATE = 30.0, 6.0, 3.0, 9.5
-
-
 SSH_FAILED = 255  # ssh's exit status when it was ssh that failed, not the command there
-
-
 SILENCE = 30.0  # a listing that writes nothing for so long hangs
-
-
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
-
-
 SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
-
-
 FACTS_EVERY = 5.0
-
-
 OWN_EVERY = 60.0
-
-
 STATISTICS_EVERY = 10.0
-
-
 STATISTICS_FIRST = 1.0  # seconds after the start: the first listing, and the first screen, come first
-
-
 LEAST_INTERVAL, MOST_INTERVAL = 0.25, 64.0  # seconds between listings that keys can set
-
-
 OPENING, LOOK = 1.0, 0.02  # seconds in which conntrack opens its socket, and between looks for it
-
-
 LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
-
-
 ASKED_EVERY = 1.0  # seconds between listings that a key asks for, when it is held down
-
-
 OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
 
 

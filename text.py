@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+PROGRAM = "conntrack-monitor"  # as its messages begin
+
 # --- safe to show -----------------------------------------------------------------------------------------------------
 
 
@@ -41,10 +43,7 @@ def clean(text: str, limit: int = 256) -> str:
 
 # --- cells and lines --------------------------------------------------------------------------------------------------
 
-
 Span = tuple[str, str]  # text, role
-
-
 Line = list[Span]
 # What a span may be. The screen's palette says how each looks on the terminal at hand.
 ROLES = (
@@ -151,7 +150,6 @@ def spread(left: Line, right: Line, width: int) -> Line:
 
 # --- numbers, spans of time, endpoints --------------------------------------------------------------------------------
 
-
 # --- numbers for people -----------------------------------------------------------------------------------------------
 
 
@@ -217,7 +215,6 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Call
 
 # --- services by name -------------------------------------------------------------------------------------------------
 
-
 _BOTH = {
     7: "echo",
     53: "dns",
@@ -245,8 +242,6 @@ _BOTH = {
     5349: "turns",
     51820: "wireguard",
 }
-
-
 _TCP = {
     20: "ftp-data",
     21: "ftp",
@@ -307,8 +302,6 @@ _TCP = {
     27017: "mongodb",
     32400: "plex",
 }
-
-
 _UDP = {
     67: "dhcp-server",
     68: "dhcp",
@@ -325,8 +318,6 @@ _UDP = {
     8472: "flannel",
     41641: "tailscale",
 }
-
-
 SERVICES = {
     **{("tcp", port): name for port, name in {**_BOTH, **_TCP}.items()},
     **{("udp", port): name for port, name in {**_BOTH, **_UDP, 443: "quic"}.items()},

@@ -23,10 +23,7 @@ from text import UNICODE, Glyphs
 
 # --- choices ----------------------------------------------------------------------------------------------------------
 
-
 GEO_MODES = ("auto", "country", "network", "city", "off")
-
-
 Row = Flow | GroupRow | TapeEvent
 
 
@@ -199,19 +196,10 @@ class Scene:
 
 # --- putting rows into order ------------------------------------------------------------------------------------------
 
-
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
-
-
 ROWS_AT_ONCE = 500  # flows between two looks at the clock: 1 ms of the slowest filters
-
-
 KEYED = 4000  # ... of the slowest sort keys: 7 ms
-
-
 MAPPED = 5000  # remote ends on the map at most, those with the most: 10 ms a frame
-
-
 MANY_ROWS = 20_000  # flows whose order takes longer than a frame: a new filter takes the order that is there
 
 
@@ -422,7 +410,6 @@ def facts_of_row(view: View, flow: Flow) -> FlowFacts:
 
 
 # --- for --once -------------------------------------------------------------------------------------------------------
-
 
 AHEAD = 5000  # flows whose sort keys are made at once: 4 ms
 KEYED_EARLY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
