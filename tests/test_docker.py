@@ -115,7 +115,7 @@ def test_the_image_is_lean_and_says_what_it_is(engine: Engine) -> None:
 def test_the_image_has_conntrack_and_python_and_nothing_of_the_build(engine: Engine) -> None:
     words = "command -v conntrack python3 && ! command -v pip && ! command -v gcc && ! test -e /build && ls /opt/*"
     there = engine.docker("run", "--rm", "--entrypoint", "sh", IMAGE, "-c", words)
-    assert "loop.py" in there
+    assert "run.py" in there
     assert "test" not in there
     assert "machine-authorities" not in (ROOT / "Dockerfile").read_text()
 
