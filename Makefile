@@ -44,7 +44,7 @@ image: ## Build the container's image from this checkout
 
 oracle: ## Random churn, then the table against the kernel's (as root): SEEDS=200, or ARGS="--seed 17" for one again
 	@scripts/bootstrap.sh test
-	.venv/bin/python tests/oracle.py --seeds $(SEEDS) $(ARGS)
+	PYTHONPATH=.:tests .venv/bin/python -m oracle.oracle --seeds $(SEEDS) $(ARGS)
 
 bench: ## The benchmarks (as root): ratios against conntrack and iptstate on the same table
 	@scripts/bootstrap.sh test

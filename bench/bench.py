@@ -29,7 +29,8 @@ from ground import (
     sender,
     table,
 )
-from lab import Namespace
+
+from support.kernel import Namespace
 
 RUNS = 5
 SCREEN = (160, 45)

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from lab import Namespace, load  # noqa: E402
+from support.kernel import Namespace, load  # noqa: E402
 
 PROGRAM = [sys.executable, str(ROOT / "conntrack_monitor.py"), "--no-download", "--geoip-db", "/nonexistent"]
 TICK = os.sysconf("SC_CLK_TCK")

@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 
 from ground import best, cpu, resident
-from lab import Namespace, listeners, wait_for
 
 from addresses import Context
 from flows import FlowTable
@@ -18,6 +17,8 @@ from geography import Geography, Plan
 from intake import Status
 from parse import Splitter, split_lines
 from render import frame
+from support.kernel import Namespace, listeners
+from support.waiting import wait_for
 from view import Scene, View, refresh
 
 READ = 1 << 17  # as child.py reads
@@ -50,7 +51,7 @@ def _apply(data: bytes, table: FlowTable, now: float) -> float:
 
 def new_addresses() -> tuple[float, int]:
     """Seconds of the longest frame when 10,000 addresses never seen before come at once, sorted by country."""
-    from make_mmdb import place, write
+    from support.mmdb import place, write
 
     networks = {
         f"{a}.{b}.0.0/16": place("DE", "Germany", f"City {a} {b}") for a in range(20, 60) for b in range(0, 250, 5)

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from make_mmdb import holder, place, write  # noqa: E402
-from terminal import Terminal  # noqa: E402
+from support.mmdb import holder, place, write  # noqa: E402
+from support.terminal import Terminal  # noqa: E402
 
 # address: country code, country, city, degrees north and east, AS number, its holder
 PLACES = {

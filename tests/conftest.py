@@ -1,4 +1,4 @@
-"""The modules are flat, at the top level: put them on the path; keep the user's environment out of the tests."""
+"""The user's environment stays out of the tests; what many of them need is made once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 for name in [name for name in os.environ if name.startswith(("CONNTRACK_MONITOR_", "GEOIP_"))]:
     del os.environ[name]
@@ -32,15 +31,16 @@ for number, handler in (
 # Shared machines stall for seconds at a time: what a test finds must not depend on that.
 hypothesis.settings.register_profile("steady", deadline=None, max_examples=150)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)  # for the second Python and the third
+hypothesis.settings.register_profile("long", deadline=None, max_examples=3000)  # by hand, after a change to the table
 hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")
 def debian() -> Iterator[Path]:
     """A bare Debian as a tar file. In CI it must be possible."""
-    import minbase as makes
+    from support import debian as makes
 
-    if (reason := makes.missing_minbase()) and os.environ.get("CI") != "true":
+    if (reason := makes.missing_debian()) and os.environ.get("CI") != "true":
         pytest.skip(reason)
     with makes.quick_folder("base") as folder:
         yield makes.base(folder)
@@ -49,7 +49,7 @@ def debian() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def minbase(debian: Path) -> Iterator[Path]:
     """A folder with a bare Debian: Python, conntrack, nothing else."""
-    import minbase as makes
+    from support import debian as makes
 
     with makes.quick_folder("minbase") as folder:
         tree = folder / "tree"

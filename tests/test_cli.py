@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from terminal import PROGRAM
+
+from support.terminal import DEMO, PROGRAM
 
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT / "fixtures" / "captures"
@@ -607,3 +608,10 @@ def test_a_screen_that_can_t_start_gives_the_terminal_back_and_says_why(
     after = text.rpartition("\x1b[?1049l")[2]
     assert words in after
     assert ("\x1b[?1049h" in text) == ("\x1b[?25h" in text) == ("\x1b[?1049l" in text)
+
+
+def test_a_view_goes_with_once_or_the_screen() -> None:
+    args = [*PROGRAM, "--replay", str(DEMO), "--view", "hosts", "--json"]
+    result = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "a view goes with --once or on the screen" in result.stderr

@@ -14,16 +14,12 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import Lab, insert, needs_kernel
-from terminal import PROGRAM, Terminal
 
 import config
 import conntrack_monitor
-from addresses import Context, Ends, remote
-from filters import FilterError, compile_filter
-from flows import FlowTable
-from panels import details
-from parse import split_lines
+from addresses import Ends, remote
+from support.kernel import Lab, insert, needs_kernel
+from support.terminal import PROGRAM, Terminal
 
 MIXED = str(Path(__file__).parent.parent / "fixtures" / "captures" / "mixed-table" / "L.ext-id.txt")
 NOBODY = 65534
@@ -363,86 +359,6 @@ def test_a_pipe_in_its_place_is_no_reason_to_wait(env: dict[str, str], write: Wr
 
 
 # --- names and local networks -----------------------------------------------------------------------------------------
-
-MARKS = {(7, 0xFFFFFFFF): "vpn", (0x10, 0xF0): "voice", (0x17, 0xFFFFFFFF): "both", (0x1, 0x1): "odd"}
-LINES = b"".join(
-    b"ipv4     2 udp      17 29 src=10.0.0.%d dst=10.9.0.1 sport=9 dport=9 src=10.9.0.1 dst=10.0.0.%d sport=9 dport=9 "
-    b"mark=%d zone=%d use=1 id=%d\n" % (number, number, mark, zone, number)
-    for number, (mark, zone) in enumerate([(7, 3), (0x17, 4), (0x12, 3), (8, 0)], 1)
-)
-
-
-def table() -> FlowTable:
-    flows = FlowTable()
-    flows.begin_listing(0.0)
-    for row in split_lines(LINES)[0]:
-        flows.listed(row, 0.0)
-    flows.end_listing(True, 0.0)
-    return flows
-
-
-def test_a_mark_s_own_name_comes_before_those_of_its_parts() -> None:
-    context = Context(marks=MARKS)
-    assert [context.mark_name(mark) for mark in (7, 0x17, 0x12, 0x13, 3, 8)] == [
-        *("vpn", "both", "voice", "voice", "odd", None)
-    ]
-    assert Context().mark_name(7) is None
-
-
-@pytest.mark.parametrize(
-    ("expression", "ids"),
-    [
-        ("mark:vpn", {1}),
-        ("mark:VOICE", {2, 3}),  # also where the whole mark has a name of its own
-        ("mark:0x17", {2}),
-        ("mark:vpn,voice", {1, 2, 3}),
-        ("zone:office", {1, 3}),
-        ('zone:"second floor"', {2}),
-        ("!zone:office", {2, 4}),
-        ("zone:none", {4}),
-    ],
-)
-def test_filters_know_the_names(expression: str, ids: set[int]) -> None:
-    flows = table()
-    context = Context(marks=MARKS, zones={3: "office", 4: "second floor", 0: "none"})
-    assert {flow.record().id for flow in flows.select(compile_filter(expression, context))} == ids
-
-
-def test_a_wrong_name_is_answered_with_those_that_there_are() -> None:
-    with pytest.raises(FilterError, match=r"'vnp' is no number .*, and no name; there are: vpn voice both odd"):
-        compile_filter("mark:vnp", Context(marks=MARKS))
-    with pytest.raises(FilterError, match=r"is no number \(16 or 0x10\)$"):
-        compile_filter("mark:vpn", Context())
-
-
-def test_details_show_the_names() -> None:
-    flows = table()
-    context = Context(marks=MARKS, zones={3: "office"})
-    lines = {
-        flow.record().id: dict(details(flow, flows, context)) for flow in flows.select(compile_filter("", context))
-    }
-    assert (lines[1]["mark"], lines[1]["zone"]) == ("0x7 (vpn)", "3 (office)")
-    assert (lines[4]["mark"], lines[2]["zone"]) == ("8 (0x8)", "4")
-
-
-def test_what_is_local() -> None:
-    from ipaddress import ip_network
-
-    plain = Context(own=frozenset({"203.0.113.1"}))
-    for address in ("203.0.113.1", "10.0.0.1", "fd00::1", "127.0.0.1", "169.254.1.1", "fe80::1", "100.64.0.1"):
-        assert plain.is_local(address), address
-    for address in ("8.8.8.8", "203.0.113.2", "224.0.0.251", "2606:4700::1111", "no address"):
-        assert not plain.is_local(address), address
-    more = Context(own=plain.own, networks=[ip_network("8.8.0.0/16"), ip_network("2606:4700::/32")])
-    assert more.is_local("8.8.8.8")
-    assert more.is_local("2606:4700::1111")
-    assert not more.is_local("8.9.8.8")
-    assert not more.is_local("no address")
-    assert more.is_local("203.0.113.1")
-    assert not more.is_local("1.1.1.1")
-    more.own = frozenset({"1.1.1.1"})  # as the host's addresses become known
-    assert more.is_local("1.1.1.1")
-    assert not more.is_local("203.0.113.1")
 
 
 @needs_toml

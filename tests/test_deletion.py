@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab import PATIENCE, Lab, Namespace, insert, insert_arguments, load, needs_kernel, wait_for
-from worlds import World, event, feed, flow_lines, line, listing
 
 import deletion as deleting
 from deletion import MOST, Deletion, Phase, Refusal, Selection, selection
 from flows import Flow, FlowTable, id_in
 from intake import NOT_FOUND, NOT_PERMITTED
 from source import Command
+from support.kernel import Lab, Namespace, insert, insert_arguments, load, needs_kernel
+from support.strategies import any_flow_lines
+from support.tables import Monitor, event, feed, line, listing
+from support.waiting import PATIENCE, wait_for
 
 V4 = {"src": "192.0.2.1", "dst": "192.0.2.2"}
 V6 = {"src": "2001:db8::1", "dst": "2001:db8::2"}
@@ -420,7 +422,7 @@ def test_close_leaves_nothing_behind(ns: Namespace, tmp_path: Path, phase: Phase
 
 
 def live(texts: Iterable[str]) -> list[Flow]:
-    return list(World(texts).table.live.values())
+    return list(Monitor(texts).table.live.values())
 
 
 def test_too_many_are_refused_and_none_is_nothing() -> None:
@@ -473,7 +475,7 @@ OPTIONS = {
 PLAIN = re.compile(r"[0-9][0-9a-fx.:]*|[a-f:][0-9a-f.:]*|id|ipv[46]|tcp|udp|icmp|icmpv6|gre|sctp")
 
 
-@given(st.lists(flow_lines(), max_size=8))
+@given(st.lists(any_flow_lines(), max_size=8))
 def test_no_word_of_a_line_becomes_an_option(lines: list[bytes]) -> None:
     table = FlowTable()
     feed(table, b"".join(lines))

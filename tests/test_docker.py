@@ -15,12 +15,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from engine import NAME, PLUGIN, ROOT, Engine, listen_in, missing_engine
-from lab import wait_for
-from minbase import run
-from server import Server, serving
-from terminal import PROGRAM, Terminal
-from test_tmux import Tmux
+
+from support.debian import run
+from support.docker import NAME, PLUGIN, ROOT, Engine, listen_in, missing_engine
+from support.http import Server, serving
+from support.terminal import PROGRAM, Terminal, Tmux
+from support.waiting import wait_for
 
 make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
 

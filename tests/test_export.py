@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +15,8 @@ import export
 from addresses import Context, Place
 from flows import Flow, FlowTable
 from parse import EVENTS, record, split_lines
-from text import size_text, span_text
+from support.strategies import blocks
+from support.tables import OWN_ADDRESSES, where
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
@@ -105,21 +105,6 @@ def test_icmp_and_gre_tuples() -> None:
     assert "nat" not in gre
 
 
-def test_an_icmp_id_that_a_masquerade_changed_is_snat_alone() -> None:
-    (item,) = items(
-        b"ipv4     2 icmp     1 28 src=192.168.1.11 dst=8.8.8.8 type=8 code=0 id=1 src=8.8.8.8 dst=203.0.113.5 "
-        b"type=0 code=0 id=40123 mark=0 use=1 id=77\n"
-    )
-    assert item["nat"] == ["snat"]
-
-
-@pytest.mark.parametrize("name", ["snat-masquerade-tcp", "dnat-tcp-udp", "tcp-lifecycle"])
-def test_nat_of_captures(name: str) -> None:
-    wanted = {"snat-masquerade-tcp": ["snat"], "dnat-tcp-udp": ["dnat"], "tcp-lifecycle": None}[name]
-    for item in items((CAPTURES / name / "E.ext-id-ts.txt").read_bytes()):
-        assert item.get("nat") == wanted
-
-
 def test_a_line_is_ascii_and_one_line_whatever_a_program_is_called() -> None:
     hostile = SNAT.replace(b"progname=conntrack", b"progname=\x1b]0;x\x07\xc2\x9b\xe2\x80\xa8\xff\r!")
     (item,) = items(hostile)
@@ -152,19 +137,15 @@ def test_csv_cells_carry_no_control_characters(name: str) -> None:
     assert len(next(csv.reader([line]))) == len(export.CSV_COLUMNS)
 
 
-@given(st.integers(0, 2**64 - 1))
-def test_sizes_fit_their_column_and_are_right(number: int) -> None:
-    text = size_text(number)
-    assert len(text) <= 4
-    digits = text.rstrip("kMGTPEZ")
-    factor = 1000 ** " kMGTPEZ".index(text[len(digits) :] or " ")
-    assert abs(float(digits) * factor - number) <= 0.06 * number
-
-
-@given(st.floats(0, 4e9))
-def test_spans_fit_their_column_and_are_right(seconds: float) -> None:
-    text = span_text(seconds)
-    assert len(text) <= 6
-    length = {"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1]]
-    assert float(text[:-1]) * length <= seconds * 1.06 + 1
-    assert float(text[:-1]) * length >= (seconds - 1) * 0.49
+@given(
+    block=blocks,
+    own=st.sampled_from([OWN_ADDRESSES, frozenset[str]()]),
+    time=st.sampled_from([None, "1795386413.786793"]),
+)
+def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[str], time: str | None) -> None:
+    table = FlowTable(own=own)
+    context = Context(9.0, own, where)
+    for row in split_lines(block)[0]:
+        flow = table.event(row, 1.0)
+        item = export.json_object(record(row), flow, context, "update", time)
+        assert export.json_event(row, flow, context, "update", time) == export.json_line(item)

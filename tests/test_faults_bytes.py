@@ -16,10 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from faults import CAPTURES, Fake, OnScreen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from worlds import flow_lines, keys, sizes, wheres
 
 import export
 from addresses import Context, Detail, Place
@@ -31,6 +29,8 @@ from keys import press
 from recording import Replay
 from render import frame
 from screen import BEGIN, END, ENTER, Screen
+from support.program import CAPTURES, FakeConntrack, OnScreen
+from support.strategies import any_flow_lines, flow_lines, keys, sizes, wheres
 from text import ASCII, ROLES, Glyphs
 from view import Scene, Snapshot, View, refresh
 
@@ -94,7 +94,9 @@ directives = st.one_of(
     bad_bytes.map(lambda text: b"# 4.6 statistics drop=4294967295 x=" + text + b" insert_failed=1\n"),
     bad_bytes.map(lambda text: b"# 5.5 lost " + text + b"\n"),
 )
-recordings = st.lists(st.one_of(flow_lines(), mutated_lines(), directives, bad_bytes), max_size=12).map(b"".join)
+recordings = st.lists(
+    st.one_of(flow_lines(), any_flow_lines(), mutated_lines(), directives, bad_bytes), max_size=12
+).map(b"".join)
 
 
 @st.composite
@@ -259,7 +261,7 @@ def test_words_of_the_command_line_come_back_harmless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str]
 ) -> None:
     """On a terminal: in a pipe click takes some of it out."""
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     monkeypatch.chdir(tmp_path)
     with OnScreen(tmp_path, "--once", *args, env=fake.env) as terminal:
         terminal.end()

@@ -22,8 +22,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from faults import CAPTURES, MIXED, SHARE, Fake, OnScreen, Piped, changed, children, once, rest, usage
-from terminal import PROGRAM
+
+from support.program import (
+    CAPTURES,
+    MIXED,
+    SHARE,
+    FakeConntrack,
+    OnScreen,
+    Piped,
+    changed,
+    cpu_used,
+    run_once,
+    stays_idle,
+    wait_for_children,
+)
+from support.terminal import PROGRAM
 
 NOT_PERMITTED = "needs root or CAP_NET_ADMIN"
 REFUSED = "root@router: Permission denied (publickey,password)."
@@ -114,7 +127,7 @@ class Trial:
 
     def __init__(self, folder: Path, fault: Fault) -> None:
         self.folder, self.fault = folder, fault
-        self.fake = Fake(folder, fault.listing, fault.events, name=fault.via.split(" ")[0] or "conntrack")
+        self.fake = FakeConntrack(folder, fault.listing, fault.events, name=fault.via.split(" ")[0] or "conntrack")
         self.args = ["--interval", "0.2", *(["--via", fault.via] if fault.via else [])]
         self.screen = OnScreen(folder, *self.args, size=(160, 30), env=self.fake.env, program=fault.program)
         self.stream = Piped(folder, *self.args, env=self.fake.env, program=fault.program)
@@ -159,7 +172,7 @@ class Trial:
     def is_so_at_the_start(self) -> None:
         if self.fault.code is None:
             return
-        status, words = once(self.folder, *self.args, env=self.fake.env, program=self.fault.program)
+        status, words = run_once(self.folder, *self.args, env=self.fake.env, program=self.fault.program)
         assert status == self.fault.code
         assert self.fault.of_listing.removeprefix("listing stopped: ") in words
 
@@ -176,7 +189,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Trial
                 except AssertionError as trouble:
                     trial.trouble = trial.trouble or trouble
         alive = [trial for trial in made.values() if trial.trouble is None]
-        used = iter(usage(*(program for trial in alive for program in (trial.screen, trial.stream))))
+        used = iter(cpu_used(*(program for trial in alive for program in (trial.screen, trial.stream))))
         for trial in alive:
             trial.used = [next(used), next(used)]
         yield made
@@ -198,13 +211,13 @@ def test_it_never_stops_writing_garbage(tmp_path: Path) -> None:
         trial.is_well()
         trial.breaks()
         trial.is_said()
-        rest(trial.screen, trial.stream, seconds=2.0)  # it comes in pieces of 0.2 s
+        stays_idle(trial.screen, trial.stream, seconds=2.0)  # it comes in pieces of 0.2 s
         trial.ends()
         trial.is_so_at_the_start()
 
 
 def test_garbage_is_no_empty_table(tmp_path: Path) -> None:
-    fake = Fake(tmp_path, FAULTS["writes garbage"].listing)
+    fake = FakeConntrack(tmp_path, FAULTS["writes garbage"].listing)
     fake.breaks()
     with OnScreen(tmp_path, env=fake.env) as screen:
         screen.wait("nothing of what was read is understood")
@@ -223,7 +236,7 @@ def test_it_is_not_there_when_the_screen_starts(tmp_path: Path) -> None:
 
 def test_losses_while_listings_fail_start_no_storm_of_them(tmp_path: Path) -> None:
     lost = "while :; do echo 'WARNING: We have hit ENOBUFS! We are losing events.' >&2; sleep 0.05; done"
-    fake = Fake(tmp_path, "exit 1", lost)
+    fake = FakeConntrack(tmp_path, "exit 1", lost)
     with OnScreen(tmp_path, env=fake.env) as screen, Piped(tmp_path, env=fake.env) as stream:
         screen.wait("Connections · 308")
         stream.wait(lambda: stream.lines() >= fake.lines, screen)
@@ -231,7 +244,7 @@ def test_losses_while_listings_fail_start_no_storm_of_them(tmp_path: Path) -> No
         screen.wait("listing stopped")
         stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
         before = fake.starts("-L")
-        rest(screen, stream, seconds=1.5)
+        stays_idle(screen, stream, seconds=1.5)
         assert fake.starts("-L") - before <= 2 * 2  # five a second without pauses
         screen.wait("events (ENOBUFS) lost ")
         assert stream.words().count("lost: ") == 1  # one storm, and it lasts
@@ -240,7 +253,7 @@ def test_losses_while_listings_fail_start_no_storm_of_them(tmp_path: Path) -> No
 
 
 def test_a_key_held_down_starts_no_storm_of_listings(tmp_path: Path) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     with OnScreen(tmp_path, "--interval", "60", env=fake.env) as screen:
         screen.wait("Connections · 308")
         before, began = fake.starts("-L"), time.monotonic()
@@ -253,14 +266,14 @@ def test_a_key_held_down_starts_no_storm_of_listings(tmp_path: Path) -> None:
 
 
 def test_noise_on_standard_error_is_not_listened_to_all_day(tmp_path: Path) -> None:
-    fake = Fake(tmp_path, events="yes noise >&2")
+    fake = FakeConntrack(tmp_path, events="yes noise >&2")
     with OnScreen(tmp_path, env=fake.env) as screen, Piped(tmp_path, env=fake.env) as stream:
         screen.wait("Connections · 308")
         stream.wait(lambda: stream.lines() >= fake.lines, screen)
         fake.breaks()
-        children(screen, "yes noise", screen)
-        children(stream, "yes noise", screen)
-        rest(screen, stream)
+        wait_for_children(screen, "yes noise", screen)
+        wait_for_children(stream, "yes noise", screen)
+        stays_idle(screen, stream)
         screen.leave()
         stream.leave()
 
@@ -275,15 +288,15 @@ def test_what_a_killed_prefix_leaves_behind_is_ended(tmp_path: Path) -> None:
     prefix = tmp_path / "prefix"
     prefix.write_text('#!/bin/sh\n[ "$2" = -E ] || exec "$@"\ntrap "" TERM\n"$@" &\nwait\n')
     prefix.chmod(0o755)
-    fake = Fake(tmp_path, events="exec sleep 60")
+    fake = FakeConntrack(tmp_path, events="exec sleep 60")
     fake.breaks()
     args = ("--via", prefix)
     with OnScreen(tmp_path, *args, env=fake.env) as screen, Piped(tmp_path, *args, env=fake.env) as stream:
         screen.wait("Connections · 308")
         stream.wait(lambda: stream.lines() >= fake.lines, screen)
         for program in (screen, stream):
-            children(program, "sleep 60", screen)
-            for pid in children(program, f"{prefix} conntrack -E", screen):
+            wait_for_children(program, "sleep 60", screen)
+            for pid in wait_for_children(program, f"{prefix} conntrack -E", screen):
                 os.kill(pid, signal.SIGKILL)
         screen.leave()
         stream.leave()
@@ -302,6 +315,6 @@ def test_children_that_do_not_want_to_end_share_one_patience(tmp_path: Path) -> 
         screen.wait("reading the connection table")
         for program in (screen, stream):
             for words in ("conntrack -E", "conntrack -L", "grep", "ip"):
-                children(program, f"{prefix} {words}", screen)
+                wait_for_children(program, f"{prefix} {words}", screen)
         screen.leave()
         stream.leave()

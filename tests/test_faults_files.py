@@ -17,20 +17,18 @@ from __future__ import annotations
 import ast
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
-from faults import EVENT, ROOT, Fake, OnScreen, Piped, changed, once, rest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conntrack_monitor import command
 from geography import Plan, worker_argv
-from intake import Lost
 from parse import PUSHED_DOWN
-from recording import Recorder
 from source import Command, pushed_down
+from support.program import EVENT, FakeConntrack, OnScreen, Piped, changed, run_once, stays_idle
+from support.terminal import ROOT
 
 STAMP = EVENT.partition("]")[0][1:]
 HOUR = 3600
@@ -46,7 +44,7 @@ def test_the_clock_is_set_back_while_it_runs(tmp_path: Path) -> None:
         f"import os, time; real = time.time; time.time = lambda: real() - {HOUR} * os.path.exists({str(back)!r})"
     )
     lines = [EVENT, EVENT.replace(STAMP, f"{float(STAMP) - HOUR:.6f}").replace("    [NEW]", " [UPDATE]")]
-    fake = Fake(tmp_path, events="\n".join(f"echo '{line}'" for line in lines) + "\nexec sleep 60")
+    fake = FakeConntrack(tmp_path, events="\n".join(f"echo '{line}'" for line in lines) + "\nexec sleep 60")
     recording = tmp_path / "back.rec"
     args = ("--interval", "0.2")
     with (
@@ -58,7 +56,7 @@ def test_the_clock_is_set_back_while_it_runs(tmp_path: Path) -> None:
         fake.breaks()
         stream.wait(lambda: b'"event":"update"' in stream.out.read_bytes(), screen)
         before = fake.starts("-L")
-        rest(screen, stream)
+        stays_idle(screen, stream)
         assert fake.starts("-L") - before >= 2  # it goes on listing
         assert "stopped" not in screen.text
         screen.leave()
@@ -75,7 +73,7 @@ def is_replayed_although_it_goes_back(folder: Path, recording: Path) -> None:
         screen.leave()
         stream.has_left()
         assert said in stream.words()
-    status, words = once(folder, "--replay", recording)
+    status, words = run_once(folder, "--replay", recording)
     assert status == 0
     assert said in words
 
@@ -83,22 +81,11 @@ def is_replayed_although_it_goes_back(folder: Path, recording: Path) -> None:
 # --- files --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_last_second_of_a_recording_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is written when the recording is closed, and an error then is an error, too."""
-    recorder = Recorder("/dev/full")
-    monkeypatch.setattr(time, "monotonic", lambda: 0.5)
-    recorder.take(Lost(0.5, "events"))
-    assert recorder.stopped == ""
-    recorder.close()
-    assert recorder.stopped == "recording stopped: No space left on device"
-    recorder.close()
-
-
 def test_no_file_is_left_but_the_recording_and_that_is_private(tmp_path: Path) -> None:
     """As root, umask 0, in folders of others: nobody may read there who talks to whom."""
     folder = tmp_path / "of-others"
     folder.mkdir()
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     env = {**fake.env, "HOME": str(folder), "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder)}
     before, mask = os.getcwd(), os.umask(0)
     os.chdir(folder)
@@ -109,7 +96,7 @@ def test_no_file_is_left_but_the_recording_and_that_is_private(tmp_path: Path) -
         with Piped(tmp_path, "--record", "two.rec", env=env) as stream:
             stream.wait(lambda: stream.lines() >= fake.lines)
             stream.leave()
-        assert once(tmp_path, "--record", "three.rec", env=env)[0] == 0
+        assert run_once(tmp_path, "--record", "three.rec", env=env)[0] == 0
     finally:
         os.chdir(before)
         os.umask(mask)
@@ -158,11 +145,11 @@ def test_paths_of_databases_stay_paths(paths: list[str]) -> None:
     [["-f", "-D"], ["-f", "--"], ["-f", "src:-D"], ["-p", "-D"], ["-s", "--flush"], ["--sort", "-x"], ["--", "-D"]],
 )
 def test_no_word_of_the_user_becomes_an_option_of_conntrack(tmp_path: Path, args: list[str]) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     said = tmp_path / "said"
     script = tmp_path / "conntrack"
     script.write_text(script.read_text().replace("#!/bin/sh\n", f'#!/bin/sh\necho "$*" >> {said}\n'))
-    status, _ = once(tmp_path, *args, env=fake.env)
+    status, _ = run_once(tmp_path, *args, env=fake.env)
     assert status in (0, 2)
     assert not said.exists() or said.read_text() == "-L -o extended,id\n"
 

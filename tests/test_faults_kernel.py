@@ -15,12 +15,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from children import conntrack_children, receive_buffer, set_receive_buffer
-from faults import OnScreen, Piped, children, is_in_state, rest, wait_for
-from lab import Namespace, conntrack_xml, insert, insert_arguments, kernel_mark, listeners, load
-from terminal import PROGRAM
 
 from child import SOCKET_SIZE
+from support.kernel import (
+    Namespace,
+    conntrack_children,
+    conntrack_xml,
+    insert,
+    insert_arguments,
+    is_in_state,
+    kernel_mark,
+    listeners,
+    load,
+    receive_buffer,
+    set_receive_buffer,
+)
+from support.program import OnScreen, Piped, inside, stays_idle, wait_for_children
+from support.waiting import wait_for
 
 pytestmark = kernel_mark()
 
@@ -39,12 +50,6 @@ def entries(first: int, last: int) -> Iterator[str]:
         yield "-I " + " ".join(insert_arguments(src="192.0.2.1", dst="192.0.2.2", sport=port, dport=80, timeout=3600))
 
 
-def inside(ns: Namespace) -> list[str]:
-    """The program in a namespace, as one process."""
-    ip, *words = ns.prefix
-    return [shutil.which(ip) or ip, *words, *PROGRAM]
-
-
 def begin(ns: Namespace, screen: OnScreen, stream: Piped) -> None:
     """Until both have listed the 20 entries, and their listeners run."""
     screen.wait("Connections · 20")
@@ -60,7 +65,7 @@ def test_the_listener_is_killed(ns: Namespace, tmp_path: Path) -> None:
     ):
         begin(ns, screen, stream)
         for program in (screen, stream):
-            for pid in children(program, "conntrack -E", screen):
+            for pid in wait_for_children(program, "conntrack -E", screen):
                 os.kill(pid, signal.SIGKILL)
         screen.wait("events stopped: killed by signal 9")
         stream.wait("events stopped: killed by signal 9", screen)
@@ -69,7 +74,7 @@ def test_the_listener_is_killed(ns: Namespace, tmp_path: Path) -> None:
         screen.wait("● live")
         screen.wait("Connections · 21")
         stream.wait(lambda: b'"192.0.2.9"' in stream.out.read_bytes(), screen)
-        assert len(children(screen, "conntrack -E")) == len(children(stream, "conntrack -E")) == 1
+        assert len(wait_for_children(screen, "conntrack -E")) == len(wait_for_children(stream, "conntrack -E")) == 1
         screen.leave()
         stream.leave()
 
@@ -110,7 +115,7 @@ def test_the_permission_is_lost(ns: Namespace, tmp_path: Path) -> None:
         begin(ns, screen, stream)
         lost.touch()
         for program in (screen, stream):
-            for pid in children(program, "conntrack -E", screen):
+            for pid in wait_for_children(program, "conntrack -E", screen):
                 os.kill(pid, signal.SIGKILL)
         for part in ("listing", "events"):
             words = f"{part} stopped: not permitted: reading the connection table needs root or CAP_NET_ADMIN"
@@ -118,7 +123,7 @@ def test_the_permission_is_lost(ns: Namespace, tmp_path: Path) -> None:
             stream.wait(words, screen)
         screen.wait("try: sudo, or --via sudo")
         screen.wait("Connections · 20")
-        rest(screen, stream)
+        stays_idle(screen, stream)
         screen.leave()
         stream.leave()
 
@@ -136,7 +141,7 @@ def test_the_namespace_is_gone(tmp_path: Path) -> None:
             stream.wait(words, screen)
             screen.wait("try: ip netns list")
             screen.wait("Connections · 20")
-            rest(screen, stream)
+            stays_idle(screen, stream)
             screen.leave()
             stream.leave()
 
@@ -222,7 +227,7 @@ def test_a_recording_fills_its_disk(ns: Namespace, tmp_path: Path) -> None:
         screen.type("n")
         screen.wait("192.0.2.2:80")
         screen.wait("recording stopped")  # not only till the next key
-        rest(screen, stream)
+        stays_idle(screen, stream)
         for program in (screen, stream):
             there = Path(f"/proc/{program.pid}/root{disk}/some.rec")
             assert stat.S_IMODE(there.stat().st_mode) == 0o600

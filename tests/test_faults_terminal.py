@@ -25,24 +25,25 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from faults import (
+
+from support.kernel import is_in_state
+from support.program import (
     MIXED,
     PROMPT,
-    Fake,
+    FakeConntrack,
     OnScreen,
     Piped,
     Stopwatch,
-    children,
     cpu_seconds,
     environment,
-    is_in_state,
     no_orphans,
-    once,
-    rest,
-    wait_for,
+    run_once,
+    stays_idle,
+    wait_for_children,
 )
-from terminal import PATIENCE, PROGRAM
-from worlds import event
+from support.tables import event
+from support.terminal import PROGRAM
+from support.waiting import PATIENCE, wait_for
 
 
 def redirected(how: str) -> list[str]:
@@ -122,7 +123,7 @@ def test_events_are_taken_in_while_the_terminal_does_not_read(tmp_path: Path) ->
     """A minute of it, measured in events: 100,000 come meanwhile, and none is lost."""
     events, told = tmp_path / "events", tmp_path / "told"
     events.write_text("".join(event("NEW", n, src=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(100_000)))
-    fake = Fake(tmp_path, events=f"cat {events}; touch {told}; exec sleep 60")
+    fake = FakeConntrack(tmp_path, events=f"cat {events}; touch {told}; exec sleep 60")
     with OnScreen(tmp_path, "--interval", "3600", env=fake.env) as screen:
         screen.wait("Connections · 308")
         stall(screen)
@@ -133,7 +134,7 @@ def test_events_are_taken_in_while_the_terminal_does_not_read(tmp_path: Path) ->
         before = cpu_seconds(tmp_path)
         assert before > used
         until = time.monotonic() + 1.0
-        while time.monotonic() < until:  # rest() would read the screen
+        while time.monotonic() < until:  # stays_idle() would read the screen
             time.sleep(0.05)
         assert cpu_seconds(tmp_path) - before < 0.5
         screen.wait("Connections · 100308")
@@ -143,7 +144,7 @@ def test_events_are_taken_in_while_the_terminal_does_not_read(tmp_path: Path) ->
 
 
 def test_keys_are_heeded_while_the_terminal_does_not_read(tmp_path: Path) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     with OnScreen(tmp_path, env=fake.env) as screen:
         screen.wait("Connections · 308")
         modes = termios.tcgetattr(screen.fd)
@@ -162,10 +163,10 @@ def test_keys_are_heeded_while_the_terminal_does_not_read(tmp_path: Path) -> Non
 
 
 def test_a_window_of_one_character(tmp_path: Path) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     with OnScreen(tmp_path, size=(1, 1), env=fake.env) as screen:
         screen.wait(lambda: b"\x1b[?1049h" in screen.seen)
-        rest(screen)
+        stays_idle(screen)
         screen.type("/a?\r")
         screen.resize(100, 30)
         screen.wait("Connections")
@@ -175,7 +176,7 @@ def test_a_window_of_one_character(tmp_path: Path) -> None:
 
 
 def test_500_new_sizes_in_a_second(tmp_path: Path) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     some = random.Random(500)
     with OnScreen(tmp_path, env=fake.env) as screen:
         screen.wait("Connections · 308")
@@ -186,13 +187,13 @@ def test_500_new_sizes_in_a_second(tmp_path: Path) -> None:
         screen.resize(100, 30)
         screen.wait(lambda: "Connections · 308" in screen.text and "q quit" in screen.text)
         is_as_if_drawn_whole(screen)
-        rest(screen)
+        stays_idle(screen)
         screen.leave()
 
 
 def test_10000_keys_pasted_at_once(tmp_path: Path) -> None:
     """Every key there is but those that end it; then filter, table and quit work as ever."""
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     some = random.Random(10_000)
     keys = '/?jkhsSrIpzoncGg<>+- \r\f\x7f\t\x01\x04\x15\x17ab1:!("\\lmtuvwxyXNeH[]12345678é漢'
     with OnScreen(tmp_path, env=fake.env) as screen:
@@ -210,13 +211,13 @@ def test_10000_keys_pasted_at_once(tmp_path: Path) -> None:
         screen.wait("Connections · 308")
         assert fake.starts("-L") - before <= 20
         is_as_if_drawn_whole(screen)
-        rest(screen)
+        stays_idle(screen)
         screen.leave()
 
 
 @pytest.mark.parametrize("keys", ["j" * 10_000, "/" + "x" * 10_000 + "\x15\r", "\x1b[B" * 3_333])
 def test_q_behind_10000_keys(tmp_path: Path, keys: str) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     with OnScreen(tmp_path, env=fake.env) as screen:
         screen.wait("Connections · 308")
         paste(screen, keys)
@@ -229,11 +230,11 @@ def test_kinds_of_terminals(tmp_path: Path) -> None:
         for kind in ("dumb", "", "no-such-terminal", "vt100", "linux"):
             folder = tmp_path / f"kind-{kind}"
             folder.mkdir()
-            env = {**Fake(folder).env, "TERM": kind, "COLORTERM": ""}
+            env = {**FakeConntrack(folder).env, "TERM": kind, "COLORTERM": ""}
             screens[kind] = stack.enter_context(OnScreen(folder, env=env))
         for screen in screens.values():
             screen.wait("Connections · 308")
-        rest(*screens.values())
+        stays_idle(*screens.values())
         for kind, screen in screens.items():
             screen.type("/proto:icmp\r")
             screen.wait("Connections · 40 of 308")
@@ -245,7 +246,7 @@ def test_kinds_of_terminals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["LANG", "LC_CTYPE"])
 def test_the_c_locale(tmp_path: Path, variable: str) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     env = {**fake.env, "LANG": "", variable: "C"}
     with OnScreen(tmp_path, env=env) as screen:
         screen.wait("Connections | 308")
@@ -254,14 +255,14 @@ def test_the_c_locale(tmp_path: Path, variable: str) -> None:
         screen.type("/é漢\x15")
         screen.leave(signal.SIGTERM)
         assert screen.seen.isascii()
-    assert once(tmp_path, env={**env, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})[0] == 0
+    assert run_once(tmp_path, env={**env, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})[0] == 0
 
 
 # --- stopped and continued ----------------------------------------------------------------------------------------------
 
 
 def test_sigstop_and_sigcont(tmp_path: Path) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     with OnScreen(tmp_path, env=fake.env) as screen, Piped(tmp_path, env=fake.env) as stream:
         screen.wait("Connections · 308")
         stream.wait(lambda: stream.lines() >= fake.lines, screen)
@@ -276,7 +277,7 @@ def test_sigstop_and_sigcont(tmp_path: Path) -> None:
         screen.wait("Connections · 308")
         assert "a shell's" not in screen.text
         is_as_if_drawn_whole(screen)
-        rest(screen, stream)
+        stays_idle(screen, stream)
         screen.leave()
         stream.leave()
 
@@ -290,13 +291,15 @@ def test_a_screen_with_a_stream_at_its_end(tmp_path: Path) -> None:
         for number, how in enumerate(("</dev/null", "<&-", "2>&-", "2>/dev/full")):
             folder = tmp_path / str(number)
             folder.mkdir()
-            screens.append(stack.enter_context(OnScreen(folder, env=Fake(folder).env, program=redirected(how))))
+            screens.append(
+                stack.enter_context(OnScreen(folder, env=FakeConntrack(folder).env, program=redirected(how)))
+            )
         piped = ["/bin/sh", "-c", f'cat {MIXED} | "$@"', "sh", *PROGRAM]
         screens.append(stack.enter_context(OnScreen(tmp_path, "--replay", "-", program=piped)))
         screens[-1].wait("replay ended")
         for screen in screens:
             screen.wait("Connections · 308")
-        rest(*screens)
+        stays_idle(*screens)
         for screen in screens:
             screen.type("?")  # keys come from the terminal all the same
             screen.wait("this help")
@@ -305,11 +308,11 @@ def test_a_screen_with_a_stream_at_its_end(tmp_path: Path) -> None:
 
 def test_a_screen_without_a_keyboard(tmp_path: Path) -> None:
     """Standard input is at its end, and there is no terminal of the process's own: a daemon's child."""
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     with OnScreen(tmp_path, env=fake.env, program=["/usr/bin/setsid", "-w", *redirected("</dev/null")]) as screen:
         screen.wait("Connections · 308")
-        rest(screen)
-        (pid,) = [pid for pid in children(screen, "conntrack_monitor.py") if pid != screen.pid]
+        stays_idle(screen)
+        (pid,) = [pid for pid in wait_for_children(screen, "conntrack_monitor.py") if pid != screen.pid]
         os.kill(pid, signal.SIGTERM)
         screen.has_left()
 
@@ -318,7 +321,7 @@ def test_a_screen_without_a_keyboard(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [">&-", "<&- >&- 2>&-"])
 def test_standard_output_is_closed(tmp_path: Path, mode: list[str], how: str) -> None:
     """The next pipe or file that is opened must not take its place: the program would write to itself."""
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     result = subprocess.run(
         [*redirected(how), *mode],
         capture_output=True,
@@ -348,7 +351,7 @@ def test_no_place_for_messages_costs_no_data(tmp_path: Path, how: str) -> None:
 
 
 def test_the_terminal_goes_away(tmp_path: Path) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     with OnScreen(tmp_path, env=fake.env) as screen:
         screen.wait("Connections · 308")
         os.close(screen.fd)
@@ -360,7 +363,7 @@ def test_the_terminal_goes_away(tmp_path: Path) -> None:
 
 
 def test_the_reader_of_a_quiet_stream_goes_away(tmp_path: Path) -> None:
-    fake = Fake(tmp_path)
+    fake = FakeConntrack(tmp_path)
     process = subprocess.Popen(
         [*PROGRAM, "--json"],
         stdin=subprocess.DEVNULL,

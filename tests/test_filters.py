@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addresses import Context, Place
-from filters import FIELDS, FilterError, compile_filter, from_flags
+from filters import FIELDS, FilterError, bare, compile_filter, from_flags, shown_text
 from flows import Flow, FlowTable
 from parse import split_lines
+from support.strategies import any_blocks
+from support.tables import LAN, MARKS, WAN, Monitor, address_order, flows_of, line, marked_table
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
@@ -273,3 +276,97 @@ def test_the_laws_of_and_or_not(one: str, other: str) -> None:
 def test_every_field_is_documented() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     assert not [field for field in FIELDS if not re.search(rf"`{field}:", readme)]
+
+
+@settings(max_examples=300)
+@given(block=any_blocks, data=st.data())
+def test_a_bare_word_is_found_where_it_is_shown(block: bytes, data: st.DataObject) -> None:
+    flows, context = flows_of(block)
+    texts = [shown_text(flow, context) for flow in flows]
+    if texts:
+        pieces = data.draw(st.sampled_from(texts)).split()
+        ends_of_addresses = [piece.rpartition(":")[2] for piece in pieces]
+        word = data.draw(st.sampled_from(pieces + ends_of_addresses))
+    else:
+        word = data.draw(st.text(max_size=2).map(str.lower))
+    wanted = bare(word, context)
+    assert [wanted(flow) for flow in flows] == [word in text for text in texts]
+
+
+@given(block=any_blocks, low=st.integers(0, 65_535), high=st.integers(0, 65_535))
+def test_ports_are_found_on_every_side(block: bytes, low: int, high: int) -> None:
+    flows, context = flows_of(block)
+    low, high = min(low, high), max(low, high)
+    wanted = {name: FIELDS[name](f"{low}-{high}", context) for name in ("port", "sport", "dport")}
+    for flow in flows:
+        e = flow.ends()
+        ported = flow.kind.number in (6, 17, 132)
+        fits = [ported and n is not None and low <= n <= high for n in (e.sport, e.dport, e.reply_sport, e.reply_dport)]
+        assert [wanted[name](flow) for name in ("port", "sport", "dport")] == [any(fits), fits[0], fits[1]]
+
+
+@given(block=any_blocks, network=st.sampled_from(["10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0", "::/0", "192.0.2.1"]))
+def test_networks_are_found_on_every_side(block: bytes, network: str) -> None:
+    flows, context = flows_of(block)
+    wanted = {name: FIELDS[name](network, context) for name in ("host", "src", "dst")}
+    net = ipaddress.ip_network(network)
+
+    def inside(text: str) -> bool:
+        kind, _number, _text = address_order(text)
+        return kind == net.version and ipaddress.ip_address(text) in net
+
+    for flow in flows:
+        e = flow.ends()
+        fits = [inside(address) for address in (e.src, e.dst, e.reply_src, e.reply_dst)]
+        assert [wanted[name](flow) for name in ("host", "src", "dst")] == [any(fits), fits[0], fits[1]]
+
+
+def test_new_of_what() -> None:
+    with pytest.raises(FilterError, match="any host remote country network service"):
+        compile_filter("new:moon", Context())
+
+
+def test_kinds_of_nat_are_filters() -> None:
+    back = (("9.9.9.9", LAN), ("9.9.9.9", WAN), ("9.9.9.9", "203.0.113.9"), ("10.0.0.7", LAN), ("10.0.0.7", WAN))
+    monitor = Monitor([line(n, src=LAN, dst="9.9.9.9", reply_src=a, reply_dst=b) for n, (a, b) in enumerate(back)])
+    context = Context(own=frozenset([WAN]))
+    found = {}
+    for kind in ("none", "snat", "masq", "dnat", "both"):
+        wanted = compile_filter(f"nat:{kind}", context)
+        found[kind] = [flow.record().id for flow in monitor.table.select(wanted)]
+    assert found == {"none": [0], "snat": [1, 2, 4], "masq": [1], "dnat": [3, 4], "both": [4]}
+
+
+@pytest.mark.parametrize(
+    ("expression", "ids"),
+    [
+        ("mark:vpn", {1}),
+        ("mark:VOICE", {2, 3}),  # also where the whole mark has a name of its own
+        ("mark:0x17", {2}),
+        ("mark:vpn,voice", {1, 2, 3}),
+        ("zone:office", {1, 3}),
+        ('zone:"second floor"', {2}),
+        ("!zone:office", {2, 4}),
+        ("zone:none", {4}),
+    ],
+)
+def test_filters_know_the_names(expression: str, ids: set[int]) -> None:
+    flows = marked_table()
+    context = Context(marks=MARKS, zones={3: "office", 4: "second floor", 0: "none"})
+    assert {flow.record().id for flow in flows.select(compile_filter(expression, context))} == ids
+
+
+def test_a_wrong_name_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(FilterError, match=r"'vnp' is no number .*, and no name; there are: vpn voice both odd"):
+        compile_filter("mark:vnp", Context(marks=MARKS))
+    with pytest.raises(FilterError, match=r"is no number \(16 or 0x10\)$"):
+        compile_filter("mark:vpn", Context())
+
+
+def test_flags_of_the_command_line_and_the_filter_are_combined() -> None:
+    monitor = Monitor([line(1), line(2, state="CLOSE"), line(3, state="CLOSE", dport=80)])
+    monitor.view.base = from_flags((), ["close"], (), monitor.view.context)
+    monitor.keys("/", *"port:443", "enter")
+    assert monitor.ids() == [2]
+    monitor.keys("esc")
+    assert monitor.ids() == [2, 3]

@@ -15,14 +15,14 @@ from typing import Any
 
 import maxminddb
 import pytest
-from lab import Namespace, insert_arguments, kernel_mark, load
-from server import Handler, Server, serving
-from terminal import PROGRAM, Terminal
 
 import download
 import geography
 import geoip
 from geoip import attributions_of_files
+from support.http import Handler, Server, serving
+from support.kernel import Namespace, insert_arguments, kernel_mark, load
+from support.terminal import PROGRAM, Terminal
 
 make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import select
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from lab import Lab, Namespace, insert_arguments, kernel_mark, load
-from worlds import World, event, feed, flow_lines, line, listing
 
 import health
 import source
@@ -22,35 +18,22 @@ from health import Base, Census, HealthRow, Shares, brief, full_in, growth, pane
 from intake import (
     ACCOUNTING_CURE,
     EVENTS_CURE,
-    Ended,
+    TRACKING_CURE,
     Facts,
-    Intake,
-    Item,
     ListingBegan,
     ListingEnded,
     Lost,
     Problem,
     Statistics,
     Status,
-    Trouble,
 )
-from recording import Recorder, Replay
-from source import parse_statistics
+from render import frame
+from support.kernel import Lab, Namespace, insert_arguments, items_until, kernel_mark, load
+from support.strategies import flow_lines
+from support.tables import MOST, Monitor, counts, event, feed, intake_of, lan_monitor, line, listing, many, shown
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
-MOST = 262_144
 NAMES = ("insert_failed", "drop", "early_drop", "chaintoolong")
-
-
-def intake_of(*items: Item) -> Intake:
-    intake = Intake(FlowTable())
-    for item in items:
-        intake.take(item)
-    return intake
-
-
-def counts(at: float, **values: int) -> Facts:
-    return Facts(at, {"max": MOST, **values})
 
 
 def filling(seconds: float, count: Callable[[float], float], step: float = 5.0) -> Status:
@@ -64,64 +47,13 @@ def row(rows: list[HealthRow], label: str) -> HealthRow:
     return found
 
 
-# --- conntrack -S -----------------------------------------------------------------------------------------------------
-
-
-def test_netlink_s_counters_are_summed_over_the_cpus() -> None:
-    values = parse_statistics((CAPTURES / "stats-count" / "S.txt").read_text())
-    assert values["insert"] == 12259 + 6623
-    assert values["found"] == 1
-    assert values["invalid"] == values["error"] == 2
-    assert {*NAMES, "search_restart", "clash_resolve"} <= values.keys()
-
-
-@pytest.mark.parametrize("path", ["stats-count/nobody-S.txt", "failures/nobody-S.stdout"])
-def test_proc_s_counters_have_the_same_names(path: str) -> None:
-    values = parse_statistics((CAPTURES / path).read_text())
-    assert {*NAMES, "clash_resolve", "error", "invalid"} <= values.keys()
-    assert not {"entries", "clashres", "icmp_error", "chainlength"} & values.keys()
-    if "stats" in path:
-        netlink = parse_statistics((CAPTURES / "stats-count" / "S.txt").read_text())
-        assert {name: values[name] for name in netlink} == netlink
-
-
-@given(st.one_of(st.text(), st.text("cpu=0 \tfound=19_\n")))
-def test_any_answer_is_taken(text: str) -> None:
-    values = parse_statistics(text)
-    assert all(name and number >= 0 for name, number in values.items())
-
-
-@pytest.mark.parametrize("text", ["", "found=1 drop=2\n", "conntrack v1.4.7: 3 flow entries\n", "cpu=0 drop=-1 x==2\n"])
-def test_what_is_no_answer_is_none(text: str) -> None:
-    assert parse_statistics(text) == {}
-
-
 # --- the real kernel --------------------------------------------------------------------------------------------------
-
-
-def turn(live: source.LiveSource) -> list[Item]:
-    """What has come after a moment's wait."""
-    poll = select.poll()
-    for fd in live.fds():
-        poll.register(fd, select.POLLIN)
-    due = live.deadline()
-    poll.poll(200 if due is None else max(0.0, min(0.2, due - time.monotonic())) * 1000)
-    return list(live.poll())
-
-
-def until(live: source.LiveSource, wanted: Callable[[list[Item]], bool]) -> list[Item]:
-    found: list[Item] = []
-    deadline = time.monotonic() + 30
-    while not wanted(found):
-        assert time.monotonic() < deadline, found
-        found += turn(live)
-    return found
 
 
 def asked(live: source.LiveSource) -> Statistics:
     """The next answer of `conntrack -S`, asked for now."""
     live._statistics_due = 0.0
-    found = until(live, lambda items: any(isinstance(item, Statistics) for item in items))
+    found = items_until(live, lambda items: any(isinstance(item, Statistics) for item in items))
     return next(item for item in found if isinstance(item, Statistics))
 
 
@@ -161,7 +93,7 @@ def test_facts_and_statistics_of_a_namespace_are_its_own() -> None:
         load(ns, ("-I " + " ".join(insert_arguments(**fields, sport=port)) for port in range(1, 101)))
         live = source.LiveSource(source.Command(via=ns.prefix), 60.0, statistics=True)
         try:
-            found = until(live, lambda items: {Facts, Statistics, ListingEnded} <= {type(item) for item in items})
+            found = items_until(live, lambda items: {Facts, Statistics, ListingEnded} <= {type(item) for item in items})
         finally:
             live.close()
     intake = intake_of(*found)
@@ -195,74 +127,6 @@ def test_the_kernel_knows_the_cures() -> None:
                 assert ns.run(["cat", "/proc/sys/" + name.replace(".", "/")]).stdout.strip().isdigit()
             else:
                 ns.run(cure.split())
-
-
-FAKE = """#!/bin/sh
-echo "$*" >>{log}
-case "$*" in
--S) {answer} ;;
--L*) echo "conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown." >&2 ;;
-*) exec sleep 60 ;;
-esac
-"""
-
-
-@pytest.mark.parametrize(
-    ("statistics", "answer", "wanted"),
-    [
-        (True, "printf 'cpu=0   \\tdrop=7 \\n'; exit 1", {"drop": 7}),
-        (True, "echo must be root >&2; exit 1", None),
-        (True, "echo 'cpu=0 is busy'", None),
-        (False, "echo 'cpu=0 drop=7'", None),
-    ],
-)
-def test_it_is_asked_where_somebody_looks_and_no_answer_is_no_trouble(
-    statistics: bool, answer: str, wanted: dict[str, int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program, log = tmp_path / "conntrack", tmp_path / "log"
-    program.write_text(FAKE.format(log=log, answer=answer))
-    program.chmod(0o755)
-    monkeypatch.setattr(source, "STATISTICS_FIRST", 0.0)
-    monkeypatch.setattr(source, "STATISTICS_EVERY", 0.1)
-    live = source.LiveSource(source.Command(conntrack=str(program)), 0.1, statistics=statistics)
-    try:
-        enough = 2 if statistics else 0
-        ended = until(
-            live,
-            lambda items: (
-                sum(isinstance(item, ListingEnded) for item in items) >= 4
-                and log.read_text().split("\n").count("-S") >= enough
-                and (wanted is None or any(isinstance(item, Statistics) for item in items))
-            ),
-        )
-    finally:
-        live.close()
-    assert ("-S" in log.read_text().split("\n")) is statistics
-    answers = [item.values for item in ended if isinstance(item, Statistics)]
-    assert all(values == wanted for values in answers)
-    assert [item for item in ended if isinstance(item, Trouble) and item.problem] == []
-
-
-# --- recordings -------------------------------------------------------------------------------------------------------
-
-
-def test_statistics_are_recorded_and_replayed(tmp_path: Path) -> None:
-    path = tmp_path / "a.rec"
-    recorder = Recorder(str(path))
-    values = parse_statistics((CAPTURES / "stats-count" / "S.txt").read_text())
-    recorder.write(Statistics(1.0, values))
-    recorder.write(Facts(1.0, {"count": 3, "max": 7}))
-    recorder.close()
-    replay = Replay(str(path), 0.0)
-    found: list[Item] = []
-    for _ in range(10_000):
-        found += replay.poll()
-    replay.close()
-    assert isinstance(found[-1], Ended)
-    assert [(type(item), item.values) for item in found if isinstance(item, (Facts, Statistics))] == [
-        (Statistics, values),
-        (Facts, {"count": 3, "max": 7}),
-    ]
 
 
 # --- counters and their minute ----------------------------------------------------------------------------------------
@@ -327,32 +191,10 @@ def test_what_the_counters_mean(new: dict[str, int], count: int, wanted: dict[st
     ]
 
 
-def test_other_counters_begin_anew() -> None:
-    """sudo's netlink says other names than /proc does: nothing of the one is taken from the other."""
-    status = intake_of(Statistics(0, {"drop": 5, "expect_new": 1}), Statistics(10, {"drop": 9})).status
-    assert health.a_minute(status, "drop", 10) == 0
-    assert status.counted_first == status.counted[-1]
-
-
 def test_a_rate_that_nobody_asked_for_since_is_none() -> None:
     status = counted(100, 102)
     assert health.a_minute(status, "insert_failed", 40) == 12
     assert health.a_minute(status, "insert_failed", 50) == 0
-
-
-@given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 2**40)), max_size=200))
-@example([(0.0, 0), (1e-305, 30)])
-def test_a_bounded_minute_is_kept(steps: list[tuple[float, int]]) -> None:
-    status, at = Status(), 0.0
-    for wait, number in steps:
-        at += wait
-        status.take_statistics(Statistics(at, {"drop": number}))
-        status.take_facts(counts(at, count=number))
-        assert len(status.counted) <= 30
-        assert len(status.fill) <= 60
-        assert at - status.counted[0].at <= 61
-        assert health.a_minute(status, "drop", at) >= 0
-        panel(status, FlowTable(), None, [], at)
 
 
 # --- time to full -----------------------------------------------------------------------------------------------------
@@ -540,11 +382,11 @@ def test_losses_and_what_made_them_good() -> None:
 
 
 def test_what_is_switched_off_comes_with_its_cure() -> None:
-    world = World([line(1)])
-    world.status.facts = {"acct": 0, "events": 0, "timestamp": 0}
-    world.status.troubles["events"] = Problem("killed by signal 9", "look")
-    world.status.geography = [("no GeoIP database", "fetch it")]
-    rows = panel(world.status, world.table, None, [Base("DB-IP City Lite", "2026-10", 24.3)], 200.0)
+    monitor = Monitor([line(1)])
+    monitor.status.facts = {"acct": 0, "events": 0, "timestamp": 0}
+    monitor.status.troubles["events"] = Problem("killed by signal 9", "look")
+    monitor.status.geography = [("no GeoIP database", "fetch it")]
+    rows = panel(monitor.status, monitor.table, None, [Base("DB-IP City Lite", "2026-10", 24.3)], 200.0)
     cures = {row.label: (row.role, row.cure) for row in rows}
     assert cures["accounting"] == ("warn", ACCOUNTING_CURE)
     assert cures["kernel events"] == ("warn", EVENTS_CURE)
@@ -556,7 +398,7 @@ def test_what_is_switched_off_comes_with_its_cure() -> None:
     assert row(rows, "events").value == "stopped: killed by signal 9"
     assert row(rows, "counters").value == "2 min ago, by listing 1"
     assert row(rows, "counters").role == "warn"
-    replayed = panel(world.status, world.table, None, [], 200.0, live=False)
+    replayed = panel(monitor.status, monitor.table, None, [], 200.0, live=False)
     assert {row.cure for row in replayed if row.label != "database"} == {""}
     assert row(replayed, "counters").role == "good"
 
@@ -575,3 +417,133 @@ def test_any_facts_give_rows(facts: dict[str, int], shares: Shares | None, now: 
         assert found.role in ("plain", "good", "warn", "bad")
         assert found.share is None or (0 <= found.share <= 1 and not math.isnan(found.share))
     brief(status, shares, now)
+
+
+# --- what is wrong, on the screen -------------------------------------------------------------------------------------
+
+
+def test_accounting_off_is_said_with_its_cure() -> None:
+    monitor = Monitor([line(1)])
+    monitor.status.facts = {"acct": 0}
+    assert ACCOUNTING_CURE in "\n".join(shown(monitor))
+    assert "accounting is off" in "\n".join(shown(monitor))
+    listing(monitor.table, [line(1, size=5)], 101.0)  # switched on meanwhile: counted all the same
+    assert "accounting" not in "\n".join(shown(monitor))
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_cures_are_whole(width: int) -> None:
+    """A command that lost its end mends nothing."""
+    monitor = Monitor([line(1)])
+    monitor.status.facts = {"acct": 0}
+    assert ACCOUNTING_CURE in "\n".join(shown(monitor, (width, 24)))
+    monitor.status.facts = {"events": 0}
+    assert EVENTS_CURE in "\n".join(shown(monitor, (width, 24)))
+
+
+def test_losses_are_bad_until_the_table_is_read_anew() -> None:
+    monitor = Monitor([line(1)])
+    monitor.status.losses, monitor.status.last_loss, monitor.status.lost_at = 2, "events (ENOBUFS)", 101.0
+    monitor.refresh(2)
+    spans = [span for row in frame(monitor.scene, 120, 24) for span in row]
+    assert [role for text, role in spans if "events (ENOBUFS) lost 2x, reading it anew" in text] == ["bad"]
+    listing(monitor.table, [line(1)], 102.0)  # it may have begun before the loss
+    assert "reading it anew" in "\n".join(shown(monitor, (120, 24)))
+    monitor.status.healed = 2
+    spans = [span for row in frame(monitor.scene, 120, 24) for span in row]
+    assert [role for text, role in spans if "table read anew since" in text] == ["warn"]
+    monitor.refresh(60)
+    assert "lost" not in "\n".join(shown(monitor))
+
+
+def test_a_dead_listing_is_said_with_age_reason_and_cure_and_the_table_stays() -> None:
+    monitor = Monitor([line(1)])
+    monitor.status.troubles["listing"] = Problem("ssh: connection reset", "ping router")
+    monitor.refresh(12)
+    lines = shown(monitor, (120, 24))
+    assert "stale" in lines[0]
+    assert "listing stopped: ssh: connection reset, table is 12 s old, trying again" in "\n".join(lines)
+    assert "ping router" in "\n".join(lines)
+    assert "192.0.2.1:https" in "\n".join(lines)
+
+
+def test_rejects_are_counted_and_the_first_is_shown() -> None:
+    monitor = Monitor([line(1)])
+    monitor.status.rejects, monitor.status.first_reject = 1, "hello monitor"
+    assert "1 line not understood, the first: hello monitor" in "\n".join(shown(monitor))
+    monitor.status.rejects = 5
+    assert "5 lines not understood" in "\n".join(shown(monitor))
+
+
+def test_the_worst_comes_first_and_the_rest_is_counted() -> None:
+    monitor = Monitor([line(1)])
+    monitor.status.troubles["events"] = Problem("conntrack -E: killed by signal 9", "")
+    monitor.status.rejects = 5
+    monitor.status.backwards = 2
+    monitor.status.facts = {"acct": 0}
+    first, second = shown(monitor, (100, 24))[2:4]
+    assert first.startswith("! events stopped")
+    assert "(+2, see H)" in second
+
+
+# --- why nothing is there ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "live", "words"),
+    [
+        ({}, True, TRACKING_CURE),
+        ({"count": 5}, True, "the kernel counts entries but lists none"),
+        ({}, False, "the recording has no flow at this time"),
+    ],
+)
+def test_why_the_table_is_empty(facts: dict[str, int], live: bool, words: str) -> None:
+    monitor = Monitor()
+    monitor.live = live
+    monitor.status.facts = facts
+    assert words in "\n".join(shown(monitor))
+
+
+def test_an_empty_table_before_the_first_listing() -> None:
+    monitor = Monitor()
+    monitor.table.listed_at = None
+    assert "reading the connection table" in "\n".join(shown(monitor))
+    monitor.status.troubles["listing"] = Problem("conntrack is not installed here", "apt install conntrack")
+    text = "\n".join(shown(monitor)[4:])
+    assert "conntrack is not installed here" in text
+    assert "apt install conntrack" in text
+    assert "reading" not in text
+
+
+def test_a_filter_that_wants_nothing_is_the_reason() -> None:
+    monitor = many()
+    monitor.keys("/", *"port:1", "enter")
+    lines = shown(monitor)
+    assert "0 of 60" in lines[2]
+    assert "no flow fits the filter" in "\n".join(lines)
+
+
+def test_empty_views_say_why() -> None:
+    monitor = Monitor([line(1)])
+    for key, words in (("6", "no flow here is translated"), ("7", "no event yet")):
+        monitor.keys(key)
+        assert any(words in text for text in shown(monitor, (140, 30))), key
+
+
+def test_an_empty_map_says_why() -> None:
+    monitor = lan_monitor()
+    monitor.keys("8")
+    assert "nobody knows where these hosts are" in shown(monitor, (140, 30))[-2]
+    monitor.view.set_filter("src:10.99.0.1")
+    monitor.refresh(1)
+    assert "no flow fits the filter  try: Esc" in shown(monitor, (140, 30))[-2]
+    assert "Map · 0 of 0 hosts · 0 of 13 flows" in shown(monitor, (140, 30))[2]
+
+
+def test_new_of_nothing_says_what_is_missing() -> None:
+    monitor = lan_monitor()
+    monitor.view.set_filter("new:host")
+    monitor.refresh(1)
+    assert any("nothing is marked: what would be new?" in text for text in shown(monitor, (140, 30)))
+    monitor.keys("m")
+    assert any("no flow fits the filter" in text for text in shown(monitor, (140, 30)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import (
+
+from support.kernel import (
     Lab,
     Namespace,
     comparable,
@@ -20,9 +22,9 @@ from lab import (
     listeners,
     load,
     matches,
-    wait_for,
 )
-from terminal import PROGRAM
+from support.terminal import PROGRAM
+from support.waiting import wait_for
 
 pytestmark = kernel_mark()
 
@@ -296,3 +298,45 @@ def test_a_namespace_that_does_not_exist() -> None:
     result = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     assert result.returncode == 1
     assert b"there is no network namespace 'cm-nosuch'" in result.stderr
+
+
+def sums(flows: list[dict[str, Any]], key: Any) -> dict[str, tuple[int, int]]:
+    """Flows and bytes of each key."""
+    count: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for flow in flows:
+        count[key(flow)] += 1
+        size[key(flow)] += flow["original"].get("bytes", 0) + flow["reply"].get("bytes", 0)
+    return {name: (number, size[name]) for name, number in count.items()}
+
+
+@kernel_mark()
+def test_sums_of_a_live_table_are_those_of_its_flows(lab: Lab) -> None:
+    with lab.echo_server(5001), lab.echo_server(5300), lab.tcp_connect(5001) as connection:
+        connection.exchange(20_000)
+        lab.udp_exchange(5300, flows=5)
+        lab.ping()
+        server = lab.echo_server(Lab.FORWARDED_TO, Lab.CLIENT, lab.client)
+        with server, lab.tcp_connect(Lab.FORWARDED_PORT, Lab.WAN, lab.server) as inward:
+            inward.exchange(1000)
+            flows = once(lab.router)
+            views = {name: once(lab.router, "--view", name) for name in ("hosts", "remotes", "services", "countries")}
+
+    def near(flow: dict[str, Any]) -> str:
+        inside_out = flow["remote"]["ip"] in (flow["original"]["src"], flow["reply"]["dst"])
+        return str(flow["reply" if inside_out else "original"]["src"])
+
+    def service(flow: dict[str, Any]) -> str:
+        port = flow["original"].get("dport")
+        return str(flow["protocol"]) + (f"/{port}" if port is not None else "")
+
+    for name, first, key in (
+        ("hosts", "host", near),
+        ("remotes", "remote", lambda flow: flow["remote"]["ip"]),
+        ("services", "service", service),
+        ("countries", "country", lambda _flow: None),
+    ):
+        told = {row[first]: (row["flows"], row["bytes_in"] + row["bytes_out"]) for row in views[name]}
+        assert told == sums(flows, key), name
+    assert {row["host"] for row in views["hosts"]} >= {Lab.CLIENT}
+    assert sum(row["share"] for row in views["hosts"]) == pytest.approx(1.0, abs=1e-4)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-from terminal import Terminal
 
 import conntrack_monitor
 from keys import BINDINGS
+from support.terminal import Terminal
 
 NAME = "conntrack-monitor"
 SHELLS = {  # what makes it complete in a fresh shell

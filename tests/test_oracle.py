@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from churn import Scenario, Step, entries, scenario
-from lab import kernel_mark
-from oracle import differences, run
-from subjects import Wrong
-from witness import Past, read_line
 
 import flows
 import source
 from intake import Item, Lost
+from oracle.oracle import differences, run
+from oracle.scenario import Scenario, Step, entries, scenario
+from oracle.subject import Wrong
+from oracle.witness import Past, read_line
+from support.kernel import kernel_mark
 
 SEEDS = 10
 

@@ -13,10 +13,11 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import minbase as bare
 import pytest
-from lab import Lab, comparable, conntrack_xml, kernel_mark
-from terminal import Terminal
+
+from support import debian as bare
+from support.kernel import Lab, comparable, conntrack_xml, kernel_mark
+from support.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
 MIXED = ROOT / "fixtures" / "captures" / "mixed-table" / "L.ext-id.txt"

@@ -10,10 +10,23 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from terminal import Terminal
 
-from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Problem, Trouble
+from intake import (
+    Block,
+    Ended,
+    Facts,
+    Item,
+    ListingBegan,
+    ListingEnded,
+    Lost,
+    OwnAddresses,
+    Problem,
+    Statistics,
+    Trouble,
+)
 from recording import FIRST_LINE, LONGEST_WAIT, Recorder, Replay
+from source import parse_statistics
+from support.terminal import Terminal
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 EVENT = "[{:.6f}]\t    [NEW] ipv4     2 udp      17 60 src=192.0.2.1 dst=192.0.2.2 sport={} dport=2 [UNREPLIED] src=192.0.2.2 dst=192.0.2.1 sport=2 dport={} id={}\n"
@@ -187,3 +200,33 @@ def test_a_pipe_that_is_slow_does_not_block(tmp_path: Path) -> None:
         source.close()
     finally:
         os.close(reader)
+
+
+def test_statistics_are_recorded_and_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "a.rec"
+    recorder = Recorder(str(path))
+    values = parse_statistics((CAPTURES / "stats-count" / "S.txt").read_text())
+    recorder.write(Statistics(1.0, values))
+    recorder.write(Facts(1.0, {"count": 3, "max": 7}))
+    recorder.close()
+    replay = Replay(str(path), 0.0)
+    found: list[Item] = []
+    for _ in range(10_000):
+        found += replay.poll()
+    replay.close()
+    assert isinstance(found[-1], Ended)
+    assert [(type(item), item.values) for item in found if isinstance(item, (Facts, Statistics))] == [
+        (Statistics, values),
+        (Facts, {"count": 3, "max": 7}),
+    ]
+
+
+def test_the_last_second_of_a_recording_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written when the recording is closed, and an error then is an error, too."""
+    recorder = Recorder("/dev/full")
+    monkeypatch.setattr(time, "monotonic", lambda: 0.5)
+    recorder.take(Lost(0.5, "events"))
+    assert recorder.stopped == ""
+    recorder.close()
+    assert recorder.stopped == "recording stopped: No space left on device"
+    recorder.close()

@@ -19,11 +19,12 @@ import pyte
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from worlds import World, line, worlds
 
 import screen as module
 from render import frame
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
+from support.strategies import monitors
+from support.tables import Monitor, line
 from text import ASCII, ROLES, Glyphs, Line, cells, clip
 
 UTF8 = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
@@ -171,17 +172,17 @@ def test_differences_leave_the_same_screen_as_the_whole(
 
 
 @given(
-    worlds(),
+    monitors(),
     st.lists(st.tuples(st.sampled_from("jksnrzop?/GTx"), st.sampled_from([(40, 10), (80, 24), (9, 3)])), max_size=5),
 )
 @settings(max_examples=40, deadline=None)
-def test_differences_of_real_frames(world: World, steps: list[tuple[str, tuple[int, int]]]) -> None:
+def test_differences_of_real_frames(monitor: Monitor, steps: list[tuple[str, tuple[int, int]]]) -> None:
     by_differences, whole = Paper(), Paper()
     size = (80, 24)
     for key, size in [("", (80, 24)), *steps]:
-        world.keys(key)
-        world.refresh(1)
-        last = frame(world.scene, *size)
+        monitor.keys(key)
+        monitor.refresh(1)
+        last = frame(monitor.scene, *size)
         by_differences.draw((last, *size))
     whole.draw((last, *size))
     assert by_differences.picture() == whole.picture()
@@ -227,11 +228,11 @@ def test_a_wide_character_without_a_glyph_keeps_its_width() -> None:
 
 def test_what_is_drawn_is_on_the_terminal(tty: Pty, make: MakeScreen) -> None:
     screen = make()
-    world = World([line(n, dst=f"203.0.113.{n}") for n in range(1, 50)])
+    monitor = Monitor([line(n, dst=f"203.0.113.{n}") for n in range(1, 50)])
     for size in [(80, 24), (40, 10), (1, 1), (120, 30)]:
         tty.resize(*size)
         assert screen.size() == size
-        lines = frame(world.scene, *size)
+        lines = frame(monitor.scene, *size)
         screen.draw(lines, *size)
         tty.read()
         assert tty.terminal.display == ["".join(text for text, _ in spans).ljust(size[0]) for spans in lines]
@@ -415,14 +416,6 @@ def test_junk_from_the_keyboard_does_no_harm(tty: Pty, make: MakeScreen, junk: b
 )
 def test_glyphs_follow_the_locale(environ: dict[str, str], expected: Glyphs) -> None:
     assert glyphs_for(environ) == expected
-
-
-def test_ascii_glyphs_are_as_wide_as_the_others() -> None:
-    for name, value in vars(Glyphs()).items():
-        if isinstance(value, str):
-            other = getattr(ASCII, name)
-            assert other.isascii()
-            assert cells(other) == cells(value), name
 
 
 class Colours(SimpleNamespace):

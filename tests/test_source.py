@@ -1,4 +1,4 @@
-"""The running kernel as a source: what is read first."""
+"""The running kernel as a source: what is read first, and what is asked of `conntrack -S`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import select
 import time
 from pathlib import Path
 
-from lab import wait_for
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from intake import Block, Facts
-from source import ASKED_EVERY, Command, LiveSource
+import source
+from intake import Block, Facts, ListingEnded, Statistics, Trouble
+from source import ASKED_EVERY, Command, LiveSource, parse_statistics
+from support.kernel import items_until
+from support.program import CAPTURES
+from support.waiting import wait_for
 
 # An end that is said at once, and a listing that named the flow just before.
 CONNTRACK = """\
@@ -71,3 +77,82 @@ def test_a_listing_asked_for_while_one_runs_waits_its_turn(tmp_path: Path) -> No
 
 def has_written(fd: int | None) -> bool:
     return fd is not None and bool(select.select([fd], [], [], 0)[0])
+
+
+# --- conntrack -S -----------------------------------------------------------------------------------------------------
+
+
+def test_netlink_s_counters_are_summed_over_the_cpus() -> None:
+    values = parse_statistics((CAPTURES / "stats-count" / "S.txt").read_text())
+    assert values["insert"] == 12259 + 6623
+    assert values["found"] == 1
+    assert values["invalid"] == values["error"] == 2
+    assert {*COUNTERS, "search_restart", "clash_resolve"} <= values.keys()
+
+
+@pytest.mark.parametrize("path", ["stats-count/nobody-S.txt", "failures/nobody-S.stdout"])
+def test_proc_s_counters_have_the_same_names(path: str) -> None:
+    values = parse_statistics((CAPTURES / path).read_text())
+    assert {*COUNTERS, "clash_resolve", "error", "invalid"} <= values.keys()
+    assert not {"entries", "clashres", "icmp_error", "chainlength"} & values.keys()
+    if "stats" in path:
+        netlink = parse_statistics((CAPTURES / "stats-count" / "S.txt").read_text())
+        assert {name: values[name] for name in netlink} == netlink
+
+
+@given(st.one_of(st.text(), st.text("cpu=0 \tfound=19_\n")))
+def test_any_answer_is_taken(text: str) -> None:
+    values = parse_statistics(text)
+    assert all(name and number >= 0 for name, number in values.items())
+
+
+@pytest.mark.parametrize("text", ["", "found=1 drop=2\n", "conntrack v1.4.7: 3 flow entries\n", "cpu=0 drop=-1 x==2\n"])
+def test_what_is_no_answer_is_none(text: str) -> None:
+    assert parse_statistics(text) == {}
+
+
+COUNTERS = ("insert_failed", "drop", "early_drop", "chaintoolong")
+FAKE = """#!/bin/sh
+echo "$*" >>{log}
+case "$*" in
+-S) {answer} ;;
+-L*) echo "conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown." >&2 ;;
+*) exec sleep 60 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("statistics", "answer", "wanted"),
+    [
+        (True, "printf 'cpu=0   \\tdrop=7 \\n'; exit 1", {"drop": 7}),
+        (True, "echo must be root >&2; exit 1", None),
+        (True, "echo 'cpu=0 is busy'", None),
+        (False, "echo 'cpu=0 drop=7'", None),
+    ],
+)
+def test_it_is_asked_where_somebody_looks_and_no_answer_is_no_trouble(
+    statistics: bool, answer: str, wanted: dict[str, int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, log = tmp_path / "conntrack", tmp_path / "log"
+    program.write_text(FAKE.format(log=log, answer=answer))
+    program.chmod(0o755)
+    monkeypatch.setattr(source, "STATISTICS_FIRST", 0.0)
+    monkeypatch.setattr(source, "STATISTICS_EVERY", 0.1)
+    live = source.LiveSource(source.Command(conntrack=str(program)), 0.1, statistics=statistics)
+    try:
+        enough = 2 if statistics else 0
+        ended = items_until(
+            live,
+            lambda items: (
+                sum(isinstance(item, ListingEnded) for item in items) >= 4
+                and log.read_text().split("\n").count("-S") >= enough
+                and (wanted is None or any(isinstance(item, Statistics) for item in items))
+            ),
+        )
+    finally:
+        live.close()
+    assert ("-S" in log.read_text().split("\n")) is statistics
+    answers = [item.values for item in ended if isinstance(item, Statistics)]
+    assert all(values == wanted for values in answers)
+    assert [item for item in ended if isinstance(item, Trouble) and item.problem] == []

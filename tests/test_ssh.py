@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, comparable, conntrack_xml, kernel_mark, stop_process, wait_for
-from terminal import PROGRAM, Terminal
+
+from support.kernel import Lab, comparable, conntrack_xml, kernel_mark, stop_process
+from support.terminal import PROGRAM, Terminal
+from support.waiting import wait_for
 
 PROGRAMS = ("sshd", "ssh", "ssh-keygen")
 ABSENT = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]

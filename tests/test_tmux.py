@@ -7,92 +7,19 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from worlds import event
 
-ROOT = Path(__file__).parent.parent
+from support.tables import event
+from support.terminal import ROOT, Tmux
+from support.waiting import wait_for
+
 CI = os.environ.get("CI", "").lower() == "true"
 if shutil.which("tmux") is None and not CI:
     pytest.skip("tmux is not installed", allow_module_level=True)
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Until it is true; a failure says what was on the screen."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)
-
-
-class Tmux:
-    """A shell in tmux, on a server of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        assert shutil.which("tmux"), "CI must have tmux: these tests prove that the terminal is given back"
-        self.socket = str(folder / "tmux")
-        self.environ = {
-            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-            **{"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "HISTFILE": ""},
-        }
-        self.configuration = str(folder / "tmux.conf")
-        Path(self.configuration).write_text("set -g default-terminal screen-256color\nset -g status off\n")
-
-    def start(self, width: int = 80, height: int = 24) -> None:
-        size = ["-x", str(width), "-y", str(height)]
-        self("-f", self.configuration, "new-session", "-d", *size, "sh -i")
-        self("set-option", "-g", "window-size", "manual")
-        self.run("PS1='$ '; clear; echo ready")  # root's dash has a prompt of its own
-        self.wait("ready\n$", gone=("clear",))
-
-    def __call__(self, *words: str) -> str:
-        run = subprocess.run(
-            ["tmux", "-S", self.socket, *words], env=self.environ, capture_output=True, text=True, timeout=30
-        )
-        assert run.returncode == 0, run.stderr
-        return run.stdout
-
-    def screen(self) -> str:
-        return "\n" + self("capture-pane", "-p")
-
-    def fact(self, name: str) -> str:
-        return self("display-message", "-p", f"#{{{name}}}").strip()
-
-    def wait(self, *parts: str, gone: tuple[str, ...] = ()) -> str:
-        """Until all parts are on the screen, and these gone; returns it."""
-        shown = ""
-
-        def there() -> bool:
-            nonlocal shown
-            shown = self.screen()
-            return all(part in shown for part in parts) and not any(part in shown for part in gone)
-
-        try:
-            wait_for(there, "")
-        except AssertionError:
-            pytest.fail(f"waited for {parts}, and {gone} to go; the screen is:\n{shown}")
-        return shown
-
-    def type(self, text: str) -> None:
-        self("send-keys", "-l", text)
-
-    def press(self, *keys: str) -> None:
-        self("send-keys", *keys)
-
-    def run(self, command: str) -> None:
-        self.type(command)
-        self.press("Enter")
-
-    def resize(self, width: int, height: int) -> None:
-        self("resize-window", "-x", str(width), "-y", str(height))
-
-    def close(self) -> None:
-        subprocess.run(["tmux", "-S", self.socket, "kill-server"], env=self.environ, capture_output=True, timeout=30)
 
 
 @pytest.fixture

@@ -1,486 +1,442 @@
-"""The interface's state: every key, the order of the rows, the selection, the filter prompt, the pause."""
+"""What is on show: which rows, in which order, the selection, the pause; rows are found piece by piece."""
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import pairwise
+import math
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from worlds import World, event, feed, keys, line, listing, worlds
 
-from columns import LEAST_COLUMNS, SORTS, VIEWS, ViewSpec, fit
-from filters import FilterError, from_flags
-from keys import BINDINGS, press
-from render import FIXED, _wanted_columns
-from view import View
+from addresses import Context
+from columns import SORTS
+from filters import FilterError
+from flows import Flow, FlowTable
+from grouping import service_key
+from keys import press
+from parse import split_lines
+from support.strategies import blocks
+from support.tables import WAN, Monitor, event, feed, lan_monitor, line, listing, twenty
+from support.tables import shown as shown_at
+from view import MANY_ROWS, ROWS_AT_ONCE, View, refresh
 
 
 @pytest.fixture
-def world() -> World:
-    """Twenty flows; the number is the id; by bytes the highest is the largest."""
-    made = World([line(n, size=n * 1000) for n in range(1, 21)], sort="bytes")
-    made.view.page = 5
-    return made
+def monitor() -> Monitor:
+    return twenty()
 
 
-def test_no_key_means_two_things() -> None:
-    used = Counter(key for binding in BINDINGS for key in binding.keys)
-    assert [key for key, times in used.items() if times > 1] == []
+def shown(monitor: Monitor) -> list[str]:
+    return shown_at(monitor, (140, 30))
 
 
-def test_every_function_and_control_key_has_a_plain_twin() -> None:
-    """`docker attach` swallows Ctrl+P, phones have no function keys."""
-    for binding in BINDINGS:
-        if any(key.startswith("f") and key[1:].isdigit() for key in binding.keys):
-            assert any(len(key) == 1 or key == "space" for key in binding.keys), binding
+# --- keys -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [40, 80, 100, 140, 200])
-@pytest.mark.parametrize("kind", VIEWS, ids=lambda kind: kind.name)
-def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: ViewSpec, width: int) -> None:
-    world = World([line(n) for n in range(3)])
-    world.view.show(kind.name)
-    rows = [[column.key for column, _ in fit(width, _wanted_columns(world.view, width))]]
-    for _ in range(40):
-        world.keys("right")
-        rows.append([column.key for column, _ in fit(width, _wanted_columns(world.view, width))])
-    steps = world.view.shift
-    assert all(one != other for one, other in pairwise(rows[: steps + 1]))
-    assert all(row == rows[steps] for row in rows[steps:])
-    fixed = {column.key for column in kind.columns if column.key in FIXED or column.rank == LEAST_COLUMNS}
-    assert all(set(rows[0]) & fixed <= set(row) for row in rows)  # whose row it is stays
-    fits = {column.key for column in kind.columns if column.least < width - 30 and column.key != "natkind"}
-    assert {key for row in rows for key in row} >= fits - fixed
-    world.keys(*["left"] * 40)
-    assert world.view.shift == 0
+def test_the_filter_and_the_selection_carry_over() -> None:
+    monitor = lan_monitor()
+    monitor.view.set_filter("port:80")
+    monitor.refresh(1)
+    monitor.keys("j", "j")
+    chosen = monitor.view.selected
+    assert isinstance(chosen, Flow)
+    monitor.keys("2")
+    assert monitor.view.filter == "port:80"
+    assert monitor.view.selected.key == chosen.addresses()[0].decode()  # type: ignore[union-attr]
+    monitor.keys("5")
+    assert monitor.view.selected.key == service_key(chosen)  # type: ignore[union-attr]
+    monitor.keys("1")
+    assert monitor.view.selected is chosen
 
 
-def test_a_wrong_filter_lets_what_was_before_hold() -> None:
-    world = World([line(n) for n in range(3)])
-    for key in "/state:foo":
-        world.keys(key)
-    assert world.view.prompt is not None
-    assert world.view.prompt.error.startswith("at 7: 'foo' is no state")
-    world.refresh(5)
-    assert len(world.view.order) == 3
+def test_the_share_is_of_what_is_sorted_by() -> None:
+    monitor = lan_monitor()
+    monitor.view.show("hosts")
+    monitor.view.sort = "flows"
+    monitor.refresh()
+    assert sum(row.share for row in monitor.view.order) == pytest.approx(1.0)
+    assert monitor.view.order[0].share == pytest.approx(monitor.view.order[0].flows / 13)
 
 
-# --- every key does what the help says --------------------------------------------------------------------------------
+# --- NAT: who was it? -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["q", "f10", "ctrl-c"])
-def test_quit(world: World, key: str) -> None:
-    assert world.keys(key) == "quit"
+def test_who_was_behind_an_address_also_of_what_has_ended() -> None:
+    monitor = lan_monitor()
+    feed(monitor.table, event("NEW", 30, src="10.0.0.9", dst="9.9.9.9", reply_dst=WAN, sport=38768), 110.0)
+    feed(monitor.table, event("DESTROY", 30, src="10.0.0.9", dst="9.9.9.9", reply_dst=WAN, sport=38768), 120.0)
+    monitor.refresh(60)  # it does not linger any more
+    monitor.keys("6")
+    monitor.view.set_filter(f"wan:{WAN}:38768")
+    monitor.refresh(1)
+    assert [flow.ends().src for flow in monitor.view.order] == ["10.0.0.9"]
+    assert any("10.0.0.9:38768" in text and f"{WAN}:38768" in text and "9.9.9.9" in text for text in shown(monitor))
+    assert "NAT · 1 of 2 · " in shown(monitor)[2]
+    assert any(" closed " in text for text in shown_at(monitor, (80, 24)))
+    monitor.keys("z")
+    assert monitor.view.order == []
+    assert "NAT · 0 of 1 · " in shown(monitor)[2]
 
 
-@pytest.mark.parametrize("overlay", ["?", "enter"])
-def test_quit_works_from_every_overlay(world: World, overlay: str) -> None:
-    assert world.keys(overlay, "q") == "quit"
+@given(block=blocks)
+def test_nat_counts_its_rows(block: bytes) -> None:
+    monitor = Monitor()
+    feed(monitor.table, block, 101.0)
+    monitor.keys("6")
+    assert (view := monitor.view).total == view.fitting == len(view.order)
+    there = [*monitor.table.live.values(), *monitor.table.past]
+    assert {id(flow) for flow in view.order} == {id(flow) for flow in there if flow.ends().nat}
 
 
-@pytest.mark.parametrize("key", ["?", "h", "f1"])
-def test_help_opens_and_any_key_closes_it(world: World, key: str) -> None:
-    world.keys(key)
-    assert world.view.overlay == "help"
-    world.keys("x")
-    assert world.view.overlay == ""
+@pytest.mark.parametrize(("clock", "found"), [("at:00:01:55", True), ("at:00:01", True), ("at:00:02:01", False)])
+def test_when_it_was(clock: str, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    import time
+
+    time.tzset()
+    try:
+        monitor = lan_monitor()
+        feed(monitor.table, event("NEW", 30, src="10.0.0.9", dst="9.9.9.9", reply_dst=WAN, sport=38768), 110.0)
+        feed(monitor.table, event("DESTROY", 30, src="10.0.0.9", dst="9.9.9.9", reply_dst=WAN, sport=38768), 120.0)
+        monitor.refresh(60)
+        monitor.keys("6")
+        monitor.view.set_filter(f"wan:{WAN}:38768 {clock}")
+        monitor.refresh(1)
+        assert bool(monitor.view.order) is found
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
-def test_the_key_that_closes_the_help_does_nothing_else(world: World) -> None:
-    world.keys("?", "s")
-    assert (world.view.overlay, world.view.sort) == ("", "bytes")
+# --- events -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_help_scrolls(world: World) -> None:
-    world.keys("?", "j", "j", "k")
-    assert (world.view.overlay, world.view.scroll, world.view.selected) == ("help", 1, None)
+def test_nat_s_count_holds_while_it_is_counted_anew() -> None:
+    from view import refresh
+
+    monitor = lan_monitor()
+    monitor.keys("6")
+    assert "NAT · 1 · " in shown(monitor)[2]
+    monitor.view.due = 0.0
+    refresh(monitor.view, monitor.table, monitor.now, lambda: True)
+    assert monitor.view.work is not None
+    assert "NAT · 1 · " in shown(monitor)[2]
 
 
-def test_details_are_of_the_selected_flow_and_enter_closes_them(world: World) -> None:
-    world.keys("j", "j", "enter")
-    assert (world.view.overlay, world.selected()) == ("details", 19)
-    world.keys("enter")
-    assert world.view.overlay == ""
+def test_the_tape_has_states_as_they_were_and_final_totals() -> None:
+    monitor = Monitor()
+    feed(monitor.table, event("NEW", 1, state="SYN_SENT"), 101.0)
+    feed(monitor.table, event("UPDATE", 1, state="ESTABLISHED"), 102.0)
+    feed(monitor.table, event("DESTROY", 1, state="CLOSE", size=5000), 107.0)
+    monitor.now = 107.0
+    monitor.keys("7")
+    assert [(row.event, row.state) for row in monitor.view.order] == [
+        ("destroy", "CLOSE"),
+        ("update", "ESTABLISHED"),
+        ("new", "SYN_SENT"),
+    ]
+    lines = shown(monitor)
+    assert "DESTROY" in lines[4]
+    assert lines[4].split()[-2:] == ["10k", "6s"]
+    monitor.keys("space")
+    feed(monitor.table, event("NEW", 2), 108.0)
+    monitor.refresh(2)
+    assert len(monitor.view.order) == 3
+    monitor.keys("space")
+    assert len(monitor.view.order) == 4
+    monitor.keys("j", "enter")
+    assert monitor.view.overlay == "details"
+    assert any("id 2" in text for text in shown(monitor))
 
 
-def test_details_without_a_selection_are_of_the_first_row(world: World) -> None:
-    world.keys("enter")
-    assert (world.view.overlay, world.selected()) == ("details", 20)
+# --- export and copy --------------------------------------------------------------------------------------------------
 
 
-def test_there_are_no_details_where_there_is_no_row(world: World) -> None:
-    world.keys("j", "/", *"port:1", "enter", "enter")
-    assert world.view.order == []
-    assert world.view.overlay == ""
+def test_a_view_that_is_not_ready_says_so() -> None:
+    from view import refresh
+
+    monitor = lan_monitor()
+    monitor.view.show("hosts")
+    refresh(monitor.view, monitor.table, 100.0, lambda: True)
+    assert monitor.view.work is not None
+    assert any("adding up ..." in text for text in shown(monitor))
+    monitor.refresh()
+    assert not any("adding up ..." in text for text in shown(monitor))
 
 
-def test_details_of_a_flow_that_vanishes_stay(world: World) -> None:
-    world.keys("j", "enter")
-    listing(world.table, [line(n, size=n * 1000) for n in range(1, 20)], 101.0)
-    world.refresh(10)
-    assert (world.view.overlay, world.selected()) == ("details", 20)
+def test_another_order_while_flows_are_added_up_does_not_begin_anew() -> None:
+    from view import refresh
 
-
-def test_sort_goes_through_all_columns_and_back(world: World) -> None:
-    seen = []
-    for _ in SORTS:
-        world.keys("s")
-        seen.append(world.view.sort)
-    assert sorted(seen) == sorted(SORTS)
-    assert world.view.sort == "bytes"
-    world.keys(">", "f6", "S", "<")
-    assert world.view.sort == "bytes"
-
-
-def test_sort_by_bytes_shows_the_largest_first_and_r_the_smallest(world: World) -> None:
-    assert world.ids() == list(range(20, 0, -1))
-    world.keys("r")
-    assert world.ids() == list(range(1, 21))
-    world.keys("I")
-    assert world.ids() == list(range(20, 0, -1))
-
-
-@pytest.mark.parametrize(
-    ("sort", "first"),
-    [
-        ("source", [5, 3, 1, 4, 2]),
-        ("destination", [1, 2, 3, 4, 5]),
-        ("nat", [4, 1, 2, 3, 5]),
-        ("state", [1, 3, 5, 4, 2]),
-        ("timeout", [2, 1, 3, 4, 5]),
-        ("bytes", [3, 1, 4, 5, 2]),
-    ],
-)
-def test_sort_orders(sort: str, first: list[int]) -> None:
-    """Addresses by number, IPv4 before IPv6; translated flows, large ones and those that end soon come first."""
-    world = World(
-        [
-            line(1, src="10.0.0.9", dst="192.0.2.1", size=300),
-            line(2, src="2001:db8::1", dst="2001:db8::2", state="TIME_WAIT", timeout=10),
-            line(3, src="9.9.9.9", dst="2001:db8::3", size=900),
-            line(4, src="100.0.0.1", dst="2001:db8::10", state="SYN_SENT", size=200, reply_dst="203.0.113.1"),
-            line(5, src="9.9.9.8", dst="fe80::1", size=100),
-        ],
-        sort=sort,
-    )
-    assert world.ids() == first
-
-
-def test_closed_flows_do_not_come_first_in_the_order_of_timeouts() -> None:
-    world = World([line(1, timeout=100), line(2, timeout=50)], sort="timeout")
-    feed(world.table, event("DESTROY", 2), 101.0)
-    world.refresh(1.5)
-    assert world.ids() == [1, 2]
-
-
-@pytest.mark.parametrize(("key", "at"), [("j", 6), ("down", 6), ("k", 4), ("up", 4), ("pgdn", 10), ("ctrl-f", 10)])
-def test_moves(world: World, key: str, at: int) -> None:
-    world.keys(*["j"] * 6)
-    assert world.view.at == 5
-    world.keys(key)
-    assert world.view.at == at
-    assert world.view.order[at] is world.view.selected
-
-
-@pytest.mark.parametrize(
-    ("key", "at"),
-    [("pgup", 5), ("ctrl-b", 5), ("ctrl-d", 12), ("ctrl-u", 8), ("g", 0), ("home", 0), ("G", 19), ("end", 19)],
-)
-def test_long_moves(world: World, key: str, at: int) -> None:
-    world.keys(*["j"] * 11)
-    assert world.view.at == 10
-    world.keys(key)
-    assert world.view.at == at
-    assert world.view.top <= at < world.view.top + world.view.page
-
-
-def test_moves_end_at_the_ends(world: World) -> None:
-    world.keys("j", "k", "k", "pgup")
-    assert world.view.at == 0
-    world.keys("G", "j", "pgdn")
-    assert world.view.at == 19
-
-
-def test_names_toggle(world: World) -> None:
-    before = world.view.names
-    world.keys("n")
-    assert world.view.names is not before
-    world.keys("n")
-    assert world.view.names is before
-
-
-def test_geography_goes_round(world: World) -> None:
-    seen = []
-    for _ in range(5):
-        seen.append(world.view.geo)
-        world.keys("c")
-    assert sorted(seen) == ["auto", "city", "country", "network", "off"]
-    assert world.view.geo == "auto"
-
-
-def test_columns_shift_and_stop_at_the_left_edge(world: World) -> None:
-    world.keys("right", "right", "left")
-    assert world.view.shift == 1
-    world.keys("left", "left")
-    assert world.view.shift == 0
-
-
-def test_closed_flows_are_shown_and_hidden(world: World) -> None:
-    feed(world.table, event("DESTROY", 7), 100.5)
-    world.refresh(1)
-    assert 7 in world.ids()
-    world.keys("z")
-    assert 7 not in world.ids()
-    world.keys("z")
-    assert 7 in world.ids()
-
-
-def test_redraw_asks_for_it(world: World) -> None:
-    assert world.keys("ctrl-l") == "redraw"
-
-
-def test_unknown_keys_mean_nothing(world: World) -> None:
-    before = world.ids()
-    assert [world.keys(key) for key in ("w", "f99", "", "漢")] == [""] * 4
-    assert world.ids() == before
+    monitor = lan_monitor()
+    monitor.view.show("hosts")
+    refresh(monitor.view, monitor.table, 100.0, lambda: True)
+    work = monitor.view.work
+    assert monitor.view.summing
+    press(monitor.view, monitor.table, "s")
+    refresh(monitor.view, monitor.table, 100.1, lambda: True)
+    assert monitor.view.work is work
+    monitor.refresh()
+    assert monitor.view.sort == monitor.view.made[1]
+    keys = monitor.view.kind.column(monitor.view.sort).keys(monitor.view.order, monitor.view.context)
+    assert keys == sorted(keys, reverse=monitor.view.falling)
+    press(monitor.view, monitor.table, "3")
+    refresh(monitor.view, monitor.table, 100.2, lambda: True)
+    assert monitor.view.work is not work
 
 
 # --- the order of the rows --------------------------------------------------------------------------------------------
 
 
-def test_equal_rows_do_not_jump(world: World) -> None:
+def test_sort_by_bytes_shows_the_largest_first_and_r_the_smallest(monitor: Monitor) -> None:
+    assert monitor.ids() == list(range(20, 0, -1))
+    monitor.keys("r")
+    assert monitor.ids() == list(range(1, 21))
+    monitor.keys("I")
+    assert monitor.ids() == list(range(20, 0, -1))
+
+
+def test_closed_flows_do_not_come_first_in_the_order_of_timeouts() -> None:
+    monitor = Monitor([line(1, timeout=100), line(2, timeout=50)], sort="timeout")
+    feed(monitor.table, event("DESTROY", 2), 101.0)
+    monitor.refresh(1.5)
+    assert monitor.ids() == [1, 2]
+
+
+def test_equal_rows_do_not_jump(monitor: Monitor) -> None:
     """All have the same state: their order is that in which they came, time after time, either way round."""
-    world.view.sort = "state"
+    monitor.view.sort = "state"
     for reverse in (False, True):
-        world.view.reverse = reverse
-        world.refresh(1)
-        before = world.ids()
+        monitor.view.reverse = reverse
+        monitor.refresh(1)
+        before = monitor.ids()
         for _ in range(3):
-            listing(world.table, [line(n, size=n * 1000 + 7) for n in range(20, 0, -1)], world.now)
-            world.refresh(1)
-            assert world.ids() == before
+            listing(monitor.table, [line(n, size=n * 1000 + 7) for n in range(20, 0, -1)], monitor.now)
+            monitor.refresh(1)
+            assert monitor.ids() == before
 
 
-def test_numbers_that_change_do_not_reorder_before_it_is_due(world: World) -> None:
-    before = world.ids()
-    listing(world.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 21)], 100.1)
-    world.refresh(0.2)
-    assert world.ids() == before
-    world.refresh(1.0)
-    assert world.ids() == list(range(1, 21))
+def test_numbers_that_change_do_not_reorder_before_it_is_due(monitor: Monitor) -> None:
+    before = monitor.ids()
+    listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 21)], 100.1)
+    monitor.refresh(0.2)
+    assert monitor.ids() == before
+    monitor.refresh(1.0)
+    assert monitor.ids() == list(range(1, 21))
 
 
-def test_selection_follows_its_flow(world: World) -> None:
-    world.keys("j", "j", "j")
-    assert world.selected() == 18
-    listing(world.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 21)], 100.5)
-    world.refresh(2)
-    assert (world.selected(), world.view.at) == (18, 17)
-    assert world.view.top <= 17 < world.view.top + world.view.page
+def test_selection_follows_its_flow(monitor: Monitor) -> None:
+    monitor.keys("j", "j", "j")
+    assert monitor.selected() == 18
+    listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 21)], 100.5)
+    monitor.refresh(2)
+    assert (monitor.selected(), monitor.view.at) == (18, 17)
+    assert monitor.view.top <= 17 < monitor.view.top + monitor.view.page
 
 
-def test_selection_takes_the_row_that_took_the_place(world: World) -> None:
-    world.keys("j", "j", "j")
-    listing(world.table, [line(n, size=n * 1000) for n in range(1, 21) if n != 18], 100.5)
-    world.refresh(10)  # longer than closed flows linger
-    assert (world.selected(), world.view.at) == (17, 2)
+def test_selection_takes_the_row_that_took_the_place(monitor: Monitor) -> None:
+    monitor.keys("j", "j", "j")
+    listing(monitor.table, [line(n, size=n * 1000) for n in range(1, 21) if n != 18], 100.5)
+    monitor.refresh(10)  # longer than closed flows linger
+    assert (monitor.selected(), monitor.view.at) == (17, 2)
 
 
-def test_selection_survives_a_filter_that_wants_nothing(world: World) -> None:
-    world.keys("G", "/")
-    world.type("port:1 ")
-    assert world.view.order == []
-    world.keys("esc")
-    assert (world.selected(), world.view.at) == (1, 19)
+def test_selection_survives_a_filter_that_wants_nothing(monitor: Monitor) -> None:
+    monitor.keys("G", "/")
+    monitor.type("port:1 ")
+    assert monitor.view.order == []
+    monitor.keys("esc")
+    assert (monitor.selected(), monitor.view.at) == (1, 19)
 
 
-def test_order_can_be_held(world: World) -> None:
-    world.keys("o")
-    listing(world.table, [line(n, size=(30 - n) * 10_000) for n in range(2, 23)], 100.5)
-    world.refresh(10)
-    assert world.ids() == [*range(20, 1, -1), 21, 22]  # what is new comes below, what is gone leaves
-    world.keys("o")
-    assert world.ids() == list(range(2, 23))
+def test_order_can_be_held(monitor: Monitor) -> None:
+    monitor.keys("o")
+    listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(2, 23)], 100.5)
+    monitor.refresh(10)
+    assert monitor.ids() == [*range(20, 1, -1), 21, 22]  # what is new comes below, what is gone leaves
+    monitor.keys("o")
+    assert monitor.ids() == list(range(2, 23))
 
 
-def test_a_filter_works_while_the_order_is_held(world: World) -> None:
-    world.keys("o", "/")
-    world.type("bytes:>30k")
-    assert world.ids() == [20, 19, 18, 17, 16]
-    world.keys("esc")
-    assert set(world.ids()) == set(range(1, 21))
+def test_a_filter_works_while_the_order_is_held(monitor: Monitor) -> None:
+    monitor.keys("o", "/")
+    monitor.type("bytes:>30k")
+    assert monitor.ids() == [20, 19, 18, 17, 16]
+    monitor.keys("esc")
+    assert set(monitor.ids()) == set(range(1, 21))
 
 
 # --- pause ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["space", "p"])
-def test_pause_holds_the_rows_and_counts_what_it_held(world: World, key: str) -> None:
-    before = world.ids()
-    world.keys(key)
-    feed(world.table, "".join(event("NEW", n, state="SYN_SENT") for n in range(50, 53)), 101.0)
-    feed(world.table, event("DESTROY", 20), 101.0)
-    world.refresh(20)
-    assert world.ids() == before
-    assert (world.view.paused, world.view.held) == (True, 4)
-    world.keys(key)
-    assert (world.view.paused, world.view.held) == (False, 0)
-    assert set(world.ids()) == {*range(1, 20), 50, 51, 52}
+def test_pause_holds_the_rows_and_counts_what_it_held(monitor: Monitor, key: str) -> None:
+    before = monitor.ids()
+    monitor.keys(key)
+    feed(monitor.table, "".join(event("NEW", n, state="SYN_SENT") for n in range(50, 53)), 101.0)
+    feed(monitor.table, event("DESTROY", 20), 101.0)
+    monitor.refresh(20)
+    assert monitor.ids() == before
+    assert (monitor.view.paused, monitor.view.held) == (True, 4)
+    monitor.keys(key)
+    assert (monitor.view.paused, monitor.view.held) == (False, 0)
+    assert set(monitor.ids()) == {*range(1, 20), 50, 51, 52}
 
 
-def test_pause_can_be_sorted_and_searched_as_it_was(world: World) -> None:
-    world.keys("p")
-    feed(world.table, event("DESTROY", 20) + event("NEW", 50, state="SYN_SENT"), 101.0)
-    world.refresh(60)
-    world.keys("r")
-    assert world.ids() == list(range(1, 21))
-    world.keys("/", *"sport:10020", "enter")
-    assert world.ids() == [20]
+def test_pause_can_be_sorted_and_searched_as_it_was(monitor: Monitor) -> None:
+    monitor.keys("p")
+    feed(monitor.table, event("DESTROY", 20) + event("NEW", 50, state="SYN_SENT"), 101.0)
+    monitor.refresh(60)
+    monitor.keys("r")
+    assert monitor.ids() == list(range(1, 21))
+    monitor.keys("/", *"sport:10020", "enter")
+    assert monitor.ids() == [20]
 
 
-def test_a_new_size_does_not_let_the_pause_go(world: World) -> None:
-    world.keys("p")
-    listing(world.table, [line(n, size=(30 - n) * 10_000) for n in range(5, 25)], 101.0)
-    world.view.due = 0.0  # what the loop does for SIGWINCH
-    world.refresh(10)
-    assert world.ids() == list(range(20, 0, -1))
+def test_a_new_size_does_not_let_the_pause_go(monitor: Monitor) -> None:
+    monitor.keys("p")
+    listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(5, 25)], 101.0)
+    monitor.view.due = 0.0  # what the loop does for SIGWINCH
+    monitor.refresh(10)
+    assert monitor.ids() == list(range(20, 0, -1))
 
 
-# --- the filter prompt ------------------------------------------------------------------------------------------------
+def test_a_wrong_filter_lets_what_was_before_hold() -> None:
+    monitor = Monitor([line(n) for n in range(3)])
+    for key in "/state:foo":
+        monitor.keys(key)
+    assert monitor.view.prompt is not None
+    assert monitor.view.prompt.error.startswith("at 7: 'foo' is no state")
+    monitor.refresh(5)
+    assert len(monitor.view.order) == 3
 
 
-@pytest.mark.parametrize("key", ["/", "f4", "\\"])
-def test_filter_has_effect_while_it_is_typed(world: World, key: str) -> None:
-    world.keys(key)
-    world.type("bytes:>36k")
-    assert world.view.prompt is not None
-    assert (world.ids(), world.view.fitting, world.view.total) == ([20, 19], 2, 20)
-
-
-def test_a_wrong_filter_says_so_and_leaves_the_last_right_one(world: World) -> None:
-    world.keys("/")
-    world.type("bytes:>36k")
-    world.type(" nosuch:1")
-    assert world.view.prompt is not None
-    assert "nosuch" in world.view.prompt.error
-    world.keys("enter")
-    assert world.view.prompt is not None  # a wrong one is not kept
-    world.keys("ctrl-w")
-    assert world.view.prompt.error == ""
-    assert world.ids() == [20, 19]
-
-
-def test_enter_keeps_esc_restores(world: World) -> None:
-    world.keys("/", *"sport:10003", "enter")
-    assert (world.view.prompt, world.view.filter, world.ids()) == (None, "sport:10003", [3])
-    world.keys("/", "backspace", "4")
-    assert world.ids() == [4]
-    world.keys("esc")
-    assert (world.view.prompt, world.view.filter, world.ids()) == (None, "sport:10003", [3])
-
-
-def test_history_by_up_and_down(world: World) -> None:
-    for text in ("port:443", "port:80", "port:443"):
-        world.keys("/", "ctrl-u", *text, "enter")
-    world.keys("/", "up", "up")
-    prompt = world.view.prompt
-    assert prompt is not None
-    assert prompt.text == "port:80"
-    world.keys("down")
-    assert prompt.text == "port:443"
-    world.keys("down")
-    assert prompt.text == ""
-    assert world.view.history == ["port:80", "port:443"]
-
-
-@pytest.mark.parametrize(
-    ("typed", "text", "cursor"),
-    [
-        (["a", "b", "left", "c"], "acb", 2),
-        (["a", "b", "home", "c"], "cab", 1),
-        (["a", "b", "ctrl-a", "delete"], "b", 0),
-        (["a", "b", "left", "left", "left", "end", "c"], "abc", 3),
-        (["a", "space", "b", "c", "ctrl-w"], "a ", 2),
-        (["a", "space", "b", "ctrl-w", "ctrl-w"], "", 0),
-        (["a", "b", "c", "left", "ctrl-u"], "c", 0),
-        (["backspace", "delete", "left", "a"], "a", 1),
-        (["q", "?", "G", "f1", "tab", "\x1b", "\u202e"], "q?G", 3),
-    ],
-)
-def test_editing(world: World, typed: list[str], text: str, cursor: int) -> None:
-    world.keys("/", *typed)
-    assert world.view.prompt is not None
-    assert (world.view.prompt.text, world.view.prompt.cursor) == (text, cursor)
-
-
-def test_ctrl_c_quits_from_the_prompt(world: World) -> None:
-    assert world.keys("/", "a", "ctrl-c") == "quit"
-
-
-def test_esc_closes_one_thing_at_a_time(world: World) -> None:
-    world.keys("/", *"port:443", "enter", "j", "j", "enter", "/", "x")
-    assert world.view.prompt is not None
-    world.keys("esc")
-    assert world.view.filter == "port:443"
-    world.keys("enter", "esc")
-    assert (world.view.overlay, world.view.filter) == ("", "port:443")
-    world.keys("esc")
-    assert (world.view.filter, world.selected()) == ("", 19)
-    world.keys("esc")
-    assert (world.selected(), world.view.top) == (None, 0)
-
-
-def test_a_wrong_filter_changes_nothing(world: World) -> None:
-    world.view.set_filter("port:443")
+def test_a_wrong_filter_changes_nothing(monitor: Monitor) -> None:
+    monitor.view.set_filter("port:443")
     with pytest.raises(FilterError):
-        world.view.set_filter("nosuch:1")
-    assert world.view.filter == "port:443"
-    world.refresh(1)
-    assert len(world.ids()) == 20
+        monitor.view.set_filter("nosuch:1")
+    assert monitor.view.filter == "port:443"
+    monitor.refresh(1)
+    assert len(monitor.ids()) == 20
 
 
-def test_flags_of_the_command_line_and_the_filter_are_combined() -> None:
-    world = World([line(1), line(2, state="CLOSE"), line(3, state="CLOSE", dport=80)])
-    world.view.base = from_flags((), ["close"], (), world.view.context)
-    world.keys("/", *"port:443", "enter")
-    assert world.ids() == [2]
-    world.keys("esc")
-    assert world.ids() == [2, 3]
+# --- rows found piece by piece ----------------------------------------------------------------------------------------
 
 
-# --- anything at all --------------------------------------------------------------------------------------------------
+def table_of(block: bytes) -> FlowTable:
+    table = FlowTable()
+    table.begin_listing(0.0)
+    table.listed_all(split_lines(block)[0], 0.0)
+    table.end_listing(True, 0.0)
+    return table
 
 
-def within_bounds(view: View) -> None:
-    rows = len(view.order)
-    assert 0 <= view.at <= max(0, rows - 1)
-    assert 0 <= view.top <= max(0, rows - 1)
-    assert view.scroll >= 0
-    assert view.shift >= 0
-    if view.selected is not None and rows and view.overlay != "details":
-        assert view.order[view.at] is view.selected
-        assert view.top <= view.at < view.top + view.page
-    if view.prompt is not None:
-        assert 0 <= view.prompt.cursor <= len(view.prompt.text)
+def numbered(count: int) -> FlowTable:
+    """Flows with ports from 0, half of them tcp."""
+    text = "".join(
+        f"{('tcp 6', 'udp 17')[i % 2]} 100 src=10.0.0.1 dst=192.0.2.1 sport={i} dport=80 "
+        f"src=192.0.2.1 dst=10.0.0.1 sport=80 dport={i}\n"
+        for i in range(count)
+    )
+    return table_of(text.encode())
 
 
-@given(worlds(), st.lists(st.tuples(keys, st.sampled_from([0.0, 0.0, 0.5, 2.0])), max_size=60))
-@settings(max_examples=60, deadline=None)
-def test_any_keys_on_any_table(world: World, pressed: list[tuple[str, float]]) -> None:
-    for key, seconds in pressed:
-        press(world.view, world.table, key)
-        world.refresh(seconds)
-        within_bounds(world.view)
+def after(pieces: int) -> Callable[[], bool]:
+    """Enough after so many looks at the clock."""
+    left = iter([False] * (pieces - 1))
+    return lambda: next(left, True)
 
 
-@given(st.lists(keys, min_size=1, max_size=40))
-@settings(max_examples=20, deadline=None)
-def test_ten_thousand_keys_pasted_at_once(some: list[str]) -> None:
-    """All of them come before the next frame does."""
-    world = World([line(n, size=n) for n in range(1, 8)])
-    for key in (some * 10_000)[:10_000]:
-        press(world.view, world.table, key)
-    world.refresh()
-    within_bounds(world.view)
+def ports(view: View) -> list[int | None]:
+    return [flow.ends().sport for flow in view.order]
+
+
+@given(block=blocks, sort=st.sampled_from(SORTS), word=st.sampled_from(["proto:tcp", "1", "flag:assured", "!port:53"]))
+def test_pieces_come_to_the_same(block: bytes, sort: str, word: str) -> None:
+    table = table_of(block)
+    whole, pieces = View(Context(), sort=sort), View(Context(), sort=sort)
+    for view in (whole, pieces):
+        view.set_filter(word)
+    refresh(whole, table, 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view, "ROWS_AT_ONCE", 1)
+        patch.setattr(view, "KEYED", 1)
+        while refresh(pieces, table, 1.0, lambda: True) and pieces.work:
+            assert pieces.order == whole.order[: len(pieces.order)]
+    assert (pieces.order, pieces.fitting, pieces.total) == (whole.order, whole.fitting, whole.total)
+
+
+def test_what_a_new_filter_has_found_is_shown_at_once() -> None:
+    table, view = numbered(5000), View(Context(), sort="source")
+    refresh(view, table, 1.0)
+    view.set_filter("proto:tcp")
+    assert refresh(view, table, 1.1, after(2 + 2))  # a table as small as this is put in order first, in two pieces
+    assert view.sifting
+    assert ports(view) == list(range(0, 2 * ROWS_AT_ONCE, 2))
+    assert view.due == math.inf  # it is not begun anew while it goes on
+    assert refresh(view, table, 9.0)
+    assert not view.work
+    assert (len(view.order), view.fitting, view.total) == (2500, 2500, 5000)
+    assert not refresh(view, table, 9.5)
+
+
+def test_rows_on_show_stay_until_all_new_ones_are_found() -> None:
+    table, view = numbered(5000), View(Context(), sort="source")
+    view.set_filter("proto:tcp")
+    refresh(view, table, 1.0)
+    press(view, table, "j")
+    press(view, table, "G")
+    chosen = view.selected
+    refresh(view, table, 3.0, after(1))
+    assert view.work
+    assert len(view.order) == 2500
+    refresh(view, table, 3.1)
+    assert view.selected is chosen
+    assert view.order[view.at] is chosen
+
+
+def test_a_selection_that_is_not_found_yet_is_not_lost() -> None:
+    table, view = numbered(5000), View(Context(), sort="source")
+    refresh(view, table, 1.0)
+    press(view, table, "G")
+    press(view, table, "k")
+    chosen = view.selected
+    view.set_filter("proto:tcp")
+    refresh(view, table, 1.1, after(1))
+    assert view.selected is chosen
+    refresh(view, table, 1.2)
+    assert view.order[view.at] is chosen
+
+
+def test_a_new_filter_takes_the_order_of_a_large_table_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, view = numbered(MANY_ROWS + 1), View(Context(), sort="source")
+    refresh(view, table, 1.0)
+    monkeypatch.setattr(view, "_ranked", None)
+    view.set_filter("proto:udp")
+    refresh(view, table, 1.1)
+    assert ports(view) == list(range(1, MANY_ROWS + 1, 2))
+    monkeypatch.undo()
+    view.reverse = True
+    view.due = 0.0
+    refresh(view, table, 1.2)
+    assert ports(view)[0] == MANY_ROWS - 1
+
+
+def test_the_old_order_stays_until_the_new_one_is_there() -> None:
+    table, view = numbered(5000), View(Context(), sort="source")
+    refresh(view, table, 1.0)
+    press(view, table, "r")
+    assert refresh(view, table, 1.1, after(1))
+    assert view.reordering
+    assert ports(view)[0] == 0
+    press(view, table, "S")  # a key meanwhile: what was begun is given up
+    assert view.sort == "state"
+    refresh(view, table, 1.2, after(1))
+    assert view.reordering
+    refresh(view, table, 1.3)
+    assert not view.reordering
+    assert ports(view)[:2] == [0, 1]
+    press(view, table, "s")
+    press(view, table, "r")
+    refresh(view, table, 1.4)
+    assert ports(view)[0] == 4999

@@ -1,4 +1,4 @@
-"""Write small databases of every schema a reader meets, for tests: ``python make_mmdb.py FOLDER``.
+"""Write small databases of every schema a reader meets, for tests: ``python -m support.mmdb FOLDER``.
 
 Needs mmdb-writer 0.2.7 and netaddr 1.3.0. Broad networks come first: later ones win.
 """

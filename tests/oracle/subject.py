@@ -15,22 +15,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-
-from lab import Flow, comparable, stop_process
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from children import conntrack_children, state
 
 import source
 from addresses import Context
 from export import json_object
 from flows import FlowTable
 from intake import Intake, Item, ListingBegan, ListingEnded, Lost, Trouble
+from support.kernel import JsonFlow, comparable, conntrack_children, process_state, stop_process
+from support.terminal import ROOT
 
-PROGRAM = [sys.executable, str(Path(__file__).parent.parent / "conntrack_monitor.py")]
+PROGRAM = [sys.executable, str(ROOT / "conntrack_monitor.py")]
 INTERVAL = 0.25
 # The waits before a dead child is started again, a tenth of the real ones: a run is to take seconds.
 QUICK_BACKOFF = tuple(seconds / 10 for seconds in source.BACKOFF)
@@ -58,8 +53,8 @@ class Subject:
         """Is there nothing to read?"""
         raise NotImplementedError
 
-    def picture(self) -> list[Flow]:
-        """The table as far as the subject has it, as :func:`lab.comparable` makes it."""
+    def picture(self) -> list[JsonFlow]:
+        """The table as far as the subject has it, as :func:`support.kernel.comparable` makes it."""
         raise NotImplementedError
 
     def list_now(self) -> None:
@@ -159,7 +154,7 @@ class TableSubject(Subject):
     def idle(self) -> bool:
         return not self._poll().poll(0)
 
-    def picture(self) -> list[Flow]:
+    def picture(self) -> list[JsonFlow]:
         context = Context()
         return [
             comparable(json_object(flow.record(), flow, context, "list", None)) for flow in self.table.live.values()
@@ -258,9 +253,9 @@ class JsonSubject(Subject):
         text = self.said()
         self.reports = Counter({part: len(pattern.findall(text)) for part, pattern in _SAID})
         # Asleep it has written all that it has read, or waits for us to read.
-        return state(self.pid) == "S" and not select.select([self.pipe], [], [], 0)[0]
+        return process_state(self.pid) == "S" and not select.select([self.pipe], [], [], 0)[0]
 
-    def picture(self) -> list[Flow]:
+    def picture(self) -> list[JsonFlow]:
         return [comparable(item) for item in self.known.values()]
 
     def close(self) -> None:

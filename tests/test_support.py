@@ -7,10 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import lab as lab_module
 import pytest
-from lab import (
-    Flow,
+
+from support import kernel as kernel
+from support.kernel import (
+    JsonFlow,
     Lab,
     LabError,
     Namespace,
@@ -23,8 +24,8 @@ from lab import (
     load,
     matches,
     needs_kernel,
-    wait_for,
 )
+from support.waiting import GaveUp, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def ns() -> Iterator[Namespace]:
         yield made
 
 
-def only(ns: Namespace, **wanted: Any) -> Flow:
+def only(ns: Namespace, **wanted: Any) -> JsonFlow:
     """The one flow with these fields."""
     (found,) = [flow for flow in conntrack_xml(ns) if matches(flow, wanted)]
     return found
@@ -169,7 +170,7 @@ def test_a_listener_is_seen_and_hears(lab: Lab) -> None:
     line = events.stdout.readline()
     assert b"[NEW] udp" in line
     assert f"sport={port} dport=5021".encode() in line
-    lab_module.stop_process(events)
+    kernel.stop_process(events)
     wait_for(lambda: listeners(lab.router) == 0, what="the listener's end")
 
 
@@ -281,7 +282,7 @@ def test_nothing_is_left_behind_even_after_an_error() -> None:
 
 @needs_kernel
 def test_a_lab_that_cannot_be_built_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab_module, "RULES", "nonsense")
+    monkeypatch.setattr(kernel, "RULES", "nonsense")
     before = namespaces()
     with pytest.raises(LabError, match="nft -f"), Lab():
         pytest.fail("it was built")
@@ -309,11 +310,11 @@ def test_without_root_tests_skip_but_not_in_ci(monkeypatch: pytest.MonkeyPatch) 
 def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert lab_module.missing() == "not installed: ip, nft, conntrack"
+    assert kernel.missing() == "not installed: ip, nft, conntrack"
 
 
 def test_waiting_in_vain_says_for_what() -> None:
-    with pytest.raises(LabError, match="for rain; last seen: 0"):
+    with pytest.raises(GaveUp, match="for rain; last seen: 0"):
         wait_for(lambda: 0, timeout=0.0, what="rain")
 
 

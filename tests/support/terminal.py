@@ -1,4 +1,4 @@
-"""The program on a pseudo-terminal, with pyte as what a person sees."""
+"""The program on a pseudo-terminal, with pyte as what a person sees; and a shell in tmux, a real terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import pty
 import select
 import shlex
+import shutil
 import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -17,12 +19,13 @@ from pathlib import Path
 
 import pyte
 
+from support.waiting import PATIENCE, GaveUp, wait_for
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "fixtures" / "demo.rec"
+
 # TEST_PROGRAM="python3.10 dist/conntrack-monitor.pyz" puts another program to the same tests.
-PROGRAM = shlex.split(os.environ.get("TEST_PROGRAM", "")) or [
-    sys.executable,
-    str(Path(__file__).parent.parent / "conntrack_monitor.py"),
-]
-PATIENCE = 20.0
+PROGRAM = shlex.split(os.environ.get("TEST_PROGRAM", "")) or [sys.executable, str(ROOT / "conntrack_monitor.py")]
 
 
 class Terminal:
@@ -101,3 +104,68 @@ class Terminal:
         _, status = os.waitpid(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)
         return self.status
+
+
+class Tmux:
+    """A shell in tmux, on a server of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        assert shutil.which("tmux"), "CI must have tmux: these tests prove that the terminal is given back"
+        self.socket = str(folder / "tmux")
+        self.environ = {
+            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+            **{"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", "HISTFILE": ""},
+        }
+        self.configuration = str(folder / "tmux.conf")
+        Path(self.configuration).write_text("set -g default-terminal screen-256color\nset -g status off\n")
+
+    def start(self, width: int = 80, height: int = 24) -> None:
+        size = ["-x", str(width), "-y", str(height)]
+        self("-f", self.configuration, "new-session", "-d", *size, "sh -i")
+        self("set-option", "-g", "window-size", "manual")
+        self.run("PS1='$ '; clear; echo ready")  # root's dash has a prompt of its own
+        self.wait("ready\n$", gone=("clear",))
+
+    def __call__(self, *words: str) -> str:
+        run = subprocess.run(
+            ["tmux", "-S", self.socket, *words], env=self.environ, capture_output=True, text=True, timeout=30
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    def screen(self) -> str:
+        return "\n" + self("capture-pane", "-p")
+
+    def fact(self, name: str) -> str:
+        return self("display-message", "-p", f"#{{{name}}}").strip()
+
+    def wait(self, *parts: str, gone: tuple[str, ...] = ()) -> str:
+        """Until all parts are on the screen, and these gone; returns it."""
+        shown = ""
+
+        def there() -> bool:
+            nonlocal shown
+            shown = self.screen()
+            return all(part in shown for part in parts) and not any(part in shown for part in gone)
+
+        try:
+            wait_for(there, timeout=30.0)
+        except GaveUp:
+            raise GaveUp(f"waited for {parts}, and {gone} to go; the screen is:\n{shown}") from None
+        return shown
+
+    def type(self, text: str) -> None:
+        self("send-keys", "-l", text)
+
+    def press(self, *keys: str) -> None:
+        self("send-keys", *keys)
+
+    def run(self, command: str) -> None:
+        self.type(command)
+        self.press("Enter")
+
+    def resize(self, width: int, height: int) -> None:
+        self("resize-window", "-x", str(width), "-y", str(height))
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-S", self.socket, "kill-server"], env=self.environ, capture_output=True, timeout=30)

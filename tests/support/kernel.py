@@ -1,4 +1,4 @@
-"""The test laboratory: real flows in network namespaces, and the kernel's table as XML.
+"""Real flows in network namespaces, the kernel's table as XML, and the conntrack processes that read it.
 
 ::
 
@@ -7,25 +7,31 @@
     fd99:1::2        and forwards port 8080     2001:db8:2::2
 
 Only the router tracks. Everything stays between the three namespaces; nothing here can reach a real
-network, because none of them has a link to it. The same file is the program that makes the traffic
-inside a namespace (``python lab.py echo …``): :class:`Agent` starts it, and it says on standard
-output when something has happened.
+network, because none of them has a link to it. :mod:`support.traffic` makes the traffic inside a
+namespace.
 
 Needs root, ``ip``, ``nft`` and ``conntrack``; see :func:`needs_kernel`.
+
+The last part is about the conntrack processes of a program under test: what Linux tells of them, and what
+can be done to them from outside. All of it goes by process ids: it works on the children of this process
+and on those of a child program alike.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import fcntl
 import itertools
 import os
 import select
-import selectors
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,18 +40,22 @@ from pathlib import Path
 from shutil import which
 from typing import IO, TYPE_CHECKING, Any, TypeVar, final
 
+from child import CONNTRACK_GROUPS, PIDFD_GETFD, SO_RCVBUFFORCE
+from intake import Item
+from source import LiveSource
+from support.waiting import PATIENCE, wait_for
+
 if TYPE_CHECKING:
     import pytest
 
 T = TypeVar("T")
-Flow = dict[str, Any]
+JsonFlow = dict[str, Any]  # a flow in the shape of the JSON contract
 
 PROGRAMS = ("ip", "nft", "conntrack")
-# Everything that waits gives up after this many seconds: long enough for a busy CI machine, and
-# never reached when things work.
-PATIENCE = 20.0
-# An agent that nobody stops ends itself, should the test process be killed.
-AGENT_LIFETIME = 300
+TRAFFIC = Path(__file__).resolve().with_name("traffic.py")
+
+SO_MEMINFO = 55  # asm-generic/socket.h: Linux 4.12
+NETFILTER = 12  # the netlink protocol
 
 
 class LabError(RuntimeError):
@@ -73,7 +83,7 @@ def kernel_mark() -> pytest.MarkDecorator:
     With CI=true nothing is skipped: the test runs, and the first namespace it wants fails with the
     reason.
     """
-    import pytest  # here, because neither the agents nor fixtures/make_demo.py have any use for it
+    import pytest  # here, because fixtures/make_demo.py has no use for it
 
     reason = missing()
     return pytest.mark.skipif(bool(reason) and os.environ.get("CI") != "true", reason=reason or "no reason")
@@ -84,16 +94,6 @@ def needs_kernel(test: T) -> T:
     # pytest's types know only functions and classes here; a cast would have to name them.
     marked: T = kernel_mark()(test)  # type: ignore[assignment]
     return marked
-
-
-def wait_for(condition: Callable[[], T], timeout: float = PATIENCE, what: str = "the condition") -> T:
-    """Poll until ``condition()`` is true and return its value; LabError after ``timeout``."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise LabError(f"waited {timeout} s for {what}; last seen: {value!r}")
-        time.sleep(0.01)
-    return value
 
 
 # --- namespaces -----------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Namespace:
         self.run(["tee", "/proc/sys/" + name.replace(".", "/")], f"{value}\n")
 
     def agent(self, *arguments: object) -> Agent:
-        """Start a traffic program; see the functions called ``_agent_…``."""
+        """Start a traffic program; see the functions of :mod:`support.traffic` called ``_agent_…``."""
         return Agent(self, [str(argument) for argument in arguments])
 
 
@@ -222,7 +222,9 @@ class Agent:
     """A traffic program in a namespace: commands on standard input, answers on standard output."""
 
     def __init__(self, namespace: Namespace, arguments: Sequence[str]) -> None:
-        self.process = namespace.popen(agent_command(arguments), stderr=subprocess.STDOUT)
+        # Without site packages, which cost time.
+        command = [sys.executable, "-I", "-S", str(TRAFFIC), *arguments]
+        self.process = namespace.popen(command, stderr=subprocess.STDOUT)
         self._read = b""
 
     def __enter__(self) -> Agent:
@@ -449,14 +451,14 @@ class Lab:
 
     # looking
 
-    def table(self) -> list[Flow]:
+    def table(self) -> list[JsonFlow]:
         """The router's table, see :func:`conntrack_xml`."""
         return conntrack_xml(self.router)
 
-    def wait_flow(self, **wanted: Any) -> Flow:
+    def wait_flow(self, **wanted: Any) -> JsonFlow:
         """Wait until the router has a flow with these fields and return it; see :func:`matches`."""
 
-        def look() -> Flow | None:
+        def look() -> JsonFlow | None:
             return next((flow for flow in self.table() if matches(flow, wanted)), None)
 
         found = wait_for(look, what=f"a flow with {wanted}")
@@ -482,7 +484,7 @@ def matches(flow: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(key in flow and same(flow[key], want) for key, want in wanted.items())
 
 
-def conntrack_xml(namespace: Namespace, *, start: bool = False, labels: bool = False) -> list[Flow]:
+def conntrack_xml(namespace: Namespace, *, start: bool = False, labels: bool = False) -> list[JsonFlow]:
     """``conntrack -L -o xml`` in the shape of the JSON contract; keys without value are left out.
 
     ``start`` asks for the start time as well (-o ktimestamp), ``labels`` for the labels; the id is
@@ -504,12 +506,12 @@ def conntrack_xml(namespace: Namespace, *, start: bool = False, labels: bool = F
     return flows_of_xml(namespace.run(["conntrack", "-L", "-o", ",".join(options)]).stdout)
 
 
-def flows_of_xml(text: str) -> list[Flow]:
+def flows_of_xml(text: str) -> list[JsonFlow]:
     """What ``conntrack -L -o xml`` printed, in the shape of the JSON contract."""
     return [_flow(element) for element in ET.fromstring(text).iter("flow")] if text.strip() else []
 
 
-def comparable(record: Mapping[str, Any]) -> Flow:
+def comparable(record: Mapping[str, Any]) -> JsonFlow:
     """A record of the text without what XML can't say and what moves (timeout, use, delta_time).
 
     >>> comparable({"protocol": "icmp", "timeout": 9, "original": {"src": "a", "type": 8}})
@@ -538,18 +540,18 @@ def comparable(record: Mapping[str, Any]) -> Flow:
     return flow
 
 
-def _number(element: ET.Element, path: str, into: Flow, key: str) -> None:
+def _number(element: ET.Element, path: str, into: JsonFlow, key: str) -> None:
     if text := element.findtext(path):
         into[key] = int(text)
 
 
-def _flow(element: ET.Element) -> Flow:
+def _flow(element: ET.Element) -> JsonFlow:
     meta = {part.get("direction"): part for part in element.iter("meta")}
     original, rest = meta["original"], meta["independent"]
     layer3, layer4 = original.find("layer3"), original.find("layer4")
     assert layer3 is not None
     assert layer4 is not None
-    flow: Flow = {
+    flow: JsonFlow = {
         "family": layer3.get("protoname"),
         "protocol": layer4.get("protoname"),
         "protocol_number": int(layer4.get("protonum", "")),
@@ -563,8 +565,8 @@ def _flow(element: ET.Element) -> Flow:
     return flow
 
 
-def _direction(element: ET.Element, zone: str) -> Flow:
-    side: Flow = {key: element.findtext(f"layer3/{key}") for key in ("src", "dst")}
+def _direction(element: ET.Element, zone: str) -> JsonFlow:
+    side: JsonFlow = {key: element.findtext(f"layer3/{key}") for key in ("src", "dst")}
     for key in ("sport", "dport"):
         _number(element, f"layer4/{key}", side, key)
     for key in ("srckey", "dstkey"):
@@ -576,7 +578,7 @@ def _direction(element: ET.Element, zone: str) -> Flow:
     return side
 
 
-def _independent(element: ET.Element, flow: Flow) -> None:
+def _independent(element: ET.Element, flow: JsonFlow) -> None:
     for key in ("timeout", "mark", "zone", "use", "id"):
         _number(element, key, flow, key)
     _number(element, "deltatime", flow, "delta_time")
@@ -671,184 +673,154 @@ def load(namespace: Namespace, lines: Iterable[str]) -> None:
         namespace.run(["conntrack", "-R", file.name])
 
 
-# --- the traffic programs, which run inside the namespaces ----------------------------------------
+# --- the conntrack processes of a program ----------------------------------------------------------------------------
 
 
-def agent_command(arguments: Sequence[str]) -> list[str]:
-    """How to start a traffic program: this file, without site packages, which cost time."""
-    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), *arguments]
+def conntrack_children(pid: int, option: str) -> list[int]:
+    """The process's running children that are ``conntrack`` with that option (or are about to become it)."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            for child in (thread / "children").read_text().split():
+                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                if b"conntrack" in words and option.encode() in words:
+                    found.append(int(child))
+    return found
 
 
-def _say(*words: object) -> None:
-    print(*words, flush=True)
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def _socket(address: str, kind: socket.SocketKind) -> socket.socket:
-    connection = socket.socket(_family(address), kind)
-    connection.settimeout(PATIENCE / 2)
-    return connection
-
-
-def _agent_echo(address: str, port: str) -> None:
-    """TCP and UDP echo server until standard input ends; "ready"."""
-    selector = selectors.DefaultSelector()
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        server = socket.socket(_family(address), kind)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((address, int(port)))
-        if kind == socket.SOCK_STREAM:
-            server.listen(512)
-        selector.register(server, selectors.EVENT_READ, _accept if kind == socket.SOCK_STREAM else _echo_datagram)
-    selector.register(sys.stdin, selectors.EVENT_READ, None)
-    _say("ready")
-    while True:
-        for key, _ in selector.select():
-            if key.data is None:
-                return
-            key.data(selector, key.fileobj)
-
-
-def _accept(selector: selectors.BaseSelector, server: socket.socket) -> None:
-    selector.register(server.accept()[0], selectors.EVENT_READ, _echo)
-
-
-def _echo(selector: selectors.BaseSelector, connection: socket.socket) -> None:
+def process_state(pid: int) -> str:
+    """The letter of /proc/PID/stat (R, S, T stopped, Z ended and not reaped), "" when it is gone."""
     try:
-        data = connection.recv(65536)
-        connection.sendall(data)
-    except OSError:  # reset
-        data = b""
-    if not data:
-        selector.unregister(connection)
-        connection.close()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return ""
 
 
-def _echo_datagram(_: selectors.BaseSelector, server: socket.socket) -> None:
-    data, peer = server.recvfrom(65536)
-    server.sendto(data, peer)
+def is_in_state(pid: int, letter: str) -> bool:
+    return process_state(pid) == letter
 
 
-def _agent_connect(address: str, port: str) -> None:
-    """TCP client: "connected PORT"; then "send N", "close" and "reset" as told."""
-    connection = _socket(address, socket.SOCK_STREAM)
-    connection.connect((address, int(port)))
-    _say("connected", connection.getsockname()[1])
-    for line in sys.stdin:
-        command, *numbers = line.split()
-        if command == "send":
-            _exchange(connection, int(numbers[0]))
-            _say("echoed", *numbers)
-            continue
-        if command == "reset":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            connection.shutdown(socket.SHUT_WR)
-            while connection.recv(65536):
-                pass
-        connection.close()
-        _say("closed")
-        return
-
-
-def _exchange(connection: socket.socket, size: int) -> None:
-    # In pieces that fit the buffers: who sends all before reading could wait for ever for an echo
-    # server.
-    while size:
-        piece = min(size, 4096)
-        connection.sendall(b"x" * piece)
-        size -= piece
-        while piece:
-            piece -= len(connection.recv(piece)) or sys.exit("the server closed the connection")
-
-
-def _agent_udp(address: str, port: str, flows: str, rounds: str) -> None:
-    """UDP flows with that many answered datagrams each, or one unanswered: "done PORT…"."""
-    sockets = [_socket(address, socket.SOCK_DGRAM) for _ in range(int(flows))]
-    for connection in sockets:
-        connection.connect((address, int(port)))
-        for _ in range(int(rounds)):
-            connection.send(b"x" * 32)
-            connection.recv(65536)
-        if rounds == "0":
-            connection.send(b"x" * 32)
-    _say("done", *(connection.getsockname()[1] for connection in sockets))
-
-
-def _agent_spray(sport: str, flows: str) -> None:
-    """One datagram each to that many places in the black hole, always from the same port: "done".
-
-    Who sprays again from the same port uses the same tuples again.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.bind(("", int(sport)))
-        for i in range(int(flows)):
-            sender.sendto(b"x" * 32, (f"198.51.100.{i % 250 + 1}", 10_000 + i // 250))
-    _say("done")
-
-
-def _agent_syn(address: str, port: str, flows: str) -> None:
-    """TCP SYNs without an answer: "done PORT…"."""
-    sockets = [_socket(address, socket.SOCK_STREAM) for _ in range(int(flows))]
-    for connection in sockets:
-        connection.setblocking(False)
-        connection.connect_ex((address, int(port)))
-    _say("done", *(connection.getsockname()[1] for connection in sockets))
-
-
-def _agent_refused(address: str, port: str) -> None:
-    """A TCP connection to a closed port: "done PORT"."""
-    connection = _socket(address, socket.SOCK_STREAM)
-    connection.bind(("", 0))
+def has_written(pid: int) -> bool:
+    """Has it written anything yet?"""
     try:
-        connection.connect((address, int(port)))
-    except ConnectionRefusedError:
-        _say("done", connection.getsockname()[1])
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("wchar:") and int(line.split()[1]) > 0 for line in lines)
 
 
-def _agent_ping(address: str, identifier: str, count: str) -> None:
-    """ICMP echo requests, each answered: "done"."""
-    version6 = _family(address) == socket.AF_INET6
-    protocol = socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP
-    raw = socket.socket(_family(address), socket.SOCK_RAW, protocol)
-    raw.settimeout(PATIENCE / 2)
-    for sequence in range(int(count)):
-        raw.sendto(echo_request(128 if version6 else 8, int(identifier), sequence), (address, 0))
-        # Raw sockets hear every ICMP message of the host; IPv4 gives them with the IP header of 20
-        # bytes.
-        wanted = struct.pack("!HH", int(identifier), sequence)
-        start = 0 if version6 else 20
-        while (got := raw.recv(2048)[start:])[:1] != (b"\x81" if version6 else b"\0") or got[4:8] != wanted:
-            pass
-    _say("done")
+def _event_socket(pid: int) -> socket.socket | None:
+    """A copy of its socket for events, to be closed; None where it has none (yet). OSError where that is not allowed.
 
-
-def echo_request(kind: int, identifier: int, sequence: int) -> bytes:
-    """An ICMP echo request with its checksum (for ICMPv6 the kernel puts in its own).
-
-    >>> echo_request(8, 1, 1).hex()
-    '0800f7fd00010001'
+    Not by /proc/net/netlink: that file now and then leaves out a row while others come and go.
     """
-    message = struct.pack("!BBHHH", kind, 0, 0, identifier, sequence)
-    total = sum(struct.unpack("!4H", message))
-    total = (total & 0xFFFF) + (total >> 16)
-    return message[:2] + struct.pack("!H", ~total & 0xFFFF) + message[4:]
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        fds = sorted(int(fd) for fd in os.listdir(f"/proc/{pid}/fd"))
+        copies = (ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, handle, fd, 0) for fd in fds)
+        for copy in copies:
+            if copy < 0:
+                if ctypes.get_errno() == errno.EPERM:
+                    raise PermissionError(errno.EPERM, "pidfd_getfd")
+                continue  # closed meanwhile
+            try:
+                found = socket.socket(fileno=copy)
+            except OSError:  # a file
+                os.close(copy)
+                continue
+            if (found.family, found.proto) == (socket.AF_NETLINK, NETFILTER) and found.getsockname()[
+                1
+            ] & CONNTRACK_GROUPS:
+                return found
+            found.close()
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended
+    finally:
+        os.close(handle)
+    return None
 
 
-_AGENTS: dict[str, Callable[..., None]] = {
-    "echo": _agent_echo,
-    "connect": _agent_connect,
-    "udp": _agent_udp,
-    "spray": _agent_spray,
-    "syn": _agent_syn,
-    "refused": _agent_refused,
-    "ping": _agent_ping,
-}
+def _memory(pid: int) -> tuple[int, ...]:
+    """What the kernel says of its socket for events: SK_MEMINFO_* of linux/sock_diag.h; zeros where it has none."""
+    found = _event_socket(pid)
+    if found is None:
+        return (0,) * 9
+    with found:
+        return struct.unpack("9I", found.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
 
 
-if __name__ == "__main__":
-    signal.alarm(AGENT_LIFETIME)
-    _AGENTS[sys.argv[1]](*sys.argv[2:])
+def listens_to_events(pid: int) -> bool:
+    found = _event_socket(pid)
+    if found is not None:
+        found.close()
+    return found is not None
+
+
+def waiting_event_bytes(pid: int) -> int:
+    """What the kernel holds for it in its socket for events, in bytes of memory."""
+    return _memory(pid)[0]
+
+
+def unread_output(pid: int) -> int:
+    """Bytes that it has written into its standard output and error, pipes, and that nobody has read yet."""
+    total = 0
+    for fd in (1, 2):
+        try:
+            pipe = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return 0  # it is gone
+        try:
+            total += struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
+        finally:
+            os.close(pipe)
+    return total
+
+
+def dropped_events(pid: int) -> int:
+    """Events that the kernel could not give it."""
+    return _memory(pid)[8]
+
+
+def receive_buffer(pid: int) -> int:
+    """What its socket for events may hold, in bytes of memory; 0 before it listens."""
+    return _memory(pid)[1]
+
+
+def set_receive_buffer(pid: int, size: int) -> None:
+    """Give its socket for events another buffer.
+
+    net.core.rmem_default would do, too, but it is one number for the whole machine, and other tests run there.
+    """
+    found = _event_socket(pid)
+    if found is None:
+        raise ProcessLookupError(pid, "does not listen to events")
+    with found:
+        found.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+
+
+def send_signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _turn(live: LiveSource) -> list[Item]:
+    """What has come after a moment's wait."""
+    poll = select.poll()
+    for fd in live.fds():
+        poll.register(fd, select.POLLIN)
+    due = live.deadline()
+    poll.poll(200 if due is None else max(0.0, min(0.2, due - time.monotonic())) * 1000)
+    return list(live.poll())
+
+
+def items_until(live: LiveSource, wanted: Callable[[list[Item]], bool]) -> list[Item]:
+    """What a source brought until that is enough."""
+    found: list[Item] = []
+    deadline = time.monotonic() + PATIENCE
+    while not wanted(found):
+        assert time.monotonic() < deadline, found
+        found += _turn(live)
+    return found

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import children
-from lab import LabError, Namespace, stop_process, wait_for
-from subjects import Subject
-
+from oracle.subject import Subject
 from parse import Record
+from support import kernel
+from support.kernel import LabError, Namespace, stop_process
+from support.waiting import wait_for
 
 ROOMY = 64 << 20  # bytes for the witness's socket: 80,000 events
 
@@ -85,8 +85,8 @@ class Witness:
         self.events = 0
         # Stamps are seconds since 1970; times here are those of the steady clock.
         self._offset = time.monotonic() - time.time()
-        wait_for(lambda: children.listens(self.process.pid), what="the witness")
-        children.set_receive_buffer(self.process.pid, ROOMY)
+        wait_for(lambda: kernel.listens_to_events(self.process.pid), what="the witness")
+        kernel.set_receive_buffer(self.process.pid, ROOMY)
         self._reader = open(self._file.name, "rb")  # noqa: SIM115 - closed in close
 
     def heard(self) -> list[Said]:
@@ -99,12 +99,12 @@ class Witness:
 
     def up_to_date(self) -> bool:
         """Has it written all that the kernel said?"""
-        return not children.waiting_bytes(self.process.pid) and children.state(self.process.pid) == "S"
+        return not kernel.waiting_event_bytes(self.process.pid) and kernel.process_state(self.process.pid) == "S"
 
     def finish(self) -> None:
         """Wait until it has written all."""
         wait_for(self.up_to_date, what="the witness to finish")
-        if lost := children.dropped(self.process.pid):
+        if lost := kernel.dropped_events(self.process.pid):
             raise LabError(f"the witness lost {lost} events")
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class Hearing:
     def check(self, subject: Subject) -> None:
         """Look at the listener now; to be called often."""
         pid = subject.child("-E")
-        state = (pid, children.dropped(pid)) if pid and children.listens(pid) else None
+        state = (pid, kernel.dropped_events(pid)) if pid and kernel.listens_to_events(pid) else None
         if state != self._state:
             self.spans.append((self.since, self._checked))
             self._state, self.since = state, math.inf

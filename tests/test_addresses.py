@@ -1,4 +1,4 @@
-"""Which end is which: scopes of addresses, direction, the remote end."""
+"""What an address is: its scope, near or far, which end is remote, which end is translated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from addresses import Ends, Network, _scope, direction, inbound, remote, scope, within
+from addresses import Context, Ends, Network, _scope, direction, inbound, remote, scope, within
+from flows import FlowTable
+from support.program import CAPTURES
+from support.strategies import any_blocks
+from support.tables import MARKS, OWN_ADDRESSES, feed, flows_of
 
 OWN = frozenset({"192.168.1.1", "203.0.113.1"})
 LAN, LAN2, PUBLIC, PUBLIC2, WAN, ROUTER = (
@@ -142,3 +146,62 @@ def test_within_networks(nets: list[Network], strangers: list[ipaddress.IPv4Addr
 @pytest.mark.parametrize("text", ["", "x", "10.1", "10.0.0.256", "10.0.0.0.1", "8.8.8.x", "::x"])
 def test_what_is_no_address_is_within_nothing(text: str) -> None:
     assert not within([ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")])(text)
+
+
+@given(block=any_blocks, own=st.sampled_from([OWN_ADDRESSES, frozenset[str]()]))
+def test_the_remote_end_is_the_same_for_one_and_for_all(block: bytes, own: frozenset[str]) -> None:
+    flows, context = flows_of(block, own)
+    assert [context.remote_address(flow) for flow in flows] == [remote(flow.ends(), context.own) for flow in flows]
+
+
+def test_what_is_local() -> None:
+    from ipaddress import ip_network
+
+    plain = Context(own=frozenset({"203.0.113.1"}))
+    for address in ("203.0.113.1", "10.0.0.1", "fd00::1", "127.0.0.1", "169.254.1.1", "fe80::1", "100.64.0.1"):
+        assert plain.is_local(address), address
+    for address in ("8.8.8.8", "203.0.113.2", "224.0.0.251", "2606:4700::1111", "no address"):
+        assert not plain.is_local(address), address
+    more = Context(own=plain.own, networks=[ip_network("8.8.0.0/16"), ip_network("2606:4700::/32")])
+    assert more.is_local("8.8.8.8")
+    assert more.is_local("2606:4700::1111")
+    assert not more.is_local("8.9.8.8")
+    assert not more.is_local("no address")
+    assert more.is_local("203.0.113.1")
+    assert not more.is_local("1.1.1.1")
+    more.own = frozenset({"1.1.1.1"})  # as the host's addresses become known
+    assert more.is_local("1.1.1.1")
+    assert not more.is_local("203.0.113.1")
+
+
+# --- NAT --------------------------------------------------------------------------------------------------------------
+
+
+def nat_of(data: bytes) -> list[list[str]]:
+    table = FlowTable()
+    feed(table, data)
+    return [flow.ends().nat for flow in [*table.live.values(), *table.closed]]
+
+
+def test_an_icmp_id_that_a_masquerade_changed_is_snat_alone() -> None:
+    (nat,) = nat_of(
+        b"ipv4     2 icmp     1 28 src=192.168.1.11 dst=8.8.8.8 type=8 code=0 id=1 src=8.8.8.8 dst=203.0.113.5 "
+        b"type=0 code=0 id=40123 mark=0 use=1 id=77\n"
+    )
+    assert nat == ["snat"]
+
+
+@pytest.mark.parametrize("name", ["snat-masquerade-tcp", "dnat-tcp-udp", "tcp-lifecycle"])
+def test_nat_of_captures(name: str) -> None:
+    wanted = {"snat-masquerade-tcp": ["snat"], "dnat-tcp-udp": ["dnat"], "tcp-lifecycle": []}[name]
+    found = nat_of((CAPTURES / name / "E.ext-id-ts.txt").read_bytes())
+    assert found
+    assert all(nat == wanted for nat in found)
+
+
+def test_a_mark_s_own_name_comes_before_those_of_its_parts() -> None:
+    context = Context(marks=MARKS)
+    assert [context.mark_name(mark) for mark in (7, 0x17, 0x12, 0x13, 3, 8)] == [
+        *("vpn", "both", "voice", "voice", "odd", None)
+    ]
+    assert Context().mark_name(7) is None

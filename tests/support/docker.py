@@ -2,7 +2,7 @@
 
 In the namespace ``network_mode: host`` means a connection table that the test owns. No network leads out of it: a
 small proxy listens inside and connects from outside, so that ``docker build`` fetches what it does anywhere. The base
-image is a fresh debootstrap (:mod:`minbase`), imported under the name that the Dockerfile's ``ARG BASE`` takes; it alone
+image is a fresh debootstrap (:mod:`support.debian`), imported under the name that the Dockerfile's ``ARG BASE`` takes; it alone
 gets this machine's settings of apt and pip.
 
 Needs root, dockerd, docker, debootstrap; see :func:`missing_engine`.
@@ -25,10 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
-from lab import Namespace, missing, wait_for
-from minbase import base, behind_proxy, pack, quick_folder, run, unpack
+from support.debian import base, behind_proxy, pack, quick_folder, run, unpack
+from support.kernel import Namespace, missing
+from support.waiting import wait_for
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GATEWAY = "172.31.99.1"
 NAME = "conntrack-monitor"
 # Compose 2, a plugin that Debian 12 has no package of; CI fetches Debian 13's.
@@ -132,7 +133,7 @@ def listen_in(namespace: str, port: int = 0) -> socket.socket:
 class Engine:
     """The daemon, from start to end of the block; ``env`` makes every docker command talk to it.
 
-    ``debian`` is what :func:`minbase.base` made.
+    ``debian`` is what :func:`support.debian.base` made.
     """
 
     def __init__(self, debian: Path) -> None:
@@ -180,7 +181,9 @@ class Engine:
         with open(at / "dockerd.log", "wb") as log:
             self._daemon = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            wait_for(lambda: self._daemon_ended() or ((at / "d.sock").exists() and self._answers()), 60, "dockerd")
+            wait_for(
+                lambda: self._daemon_ended() or ((at / "d.sock").exists() and self._answers()), "dockerd", timeout=60
+            )
             assert not self._daemon_ended()
         except Exception as error:
             raise AssertionError(f"{error}\n{(at / 'dockerd.log').read_text()[-3000:]}") from None

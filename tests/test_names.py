@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from lab import Lab, needs_kernel
 
 import names
 from names import (
@@ -29,7 +28,9 @@ from names import (
     PATIENCE,
     UNANSWERED,
     Resolver,
+    dns_question,
 )
+from support.kernel import Lab, needs_kernel
 
 PTR, CNAME, NO_SUCH_NAME, SERVER_FAILED, REFUSED = 12, 5, 3, 2, 5
 
@@ -355,7 +356,7 @@ def test_forged_answers_are_passed_over(resolver: Resolver, server: Server) -> N
     asked, _, sender = server.hear()
     number = int.from_bytes(asked[:2], "big")
     wrong_number = (number ^ 1).to_bytes(2, "big") + asked[2:]
-    wrong_address = names.dns_question("198.51.100.8", number)
+    wrong_address = dns_question("198.51.100.8", number)
     record = (PTR, wire("evil.example"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.1", 0))

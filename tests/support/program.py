@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from terminal import PATIENCE, PROGRAM, Terminal
+from support.kernel import (
+    Namespace,
+)
+from support.terminal import PROGRAM, ROOT, Terminal
+from support.waiting import PATIENCE, wait_for
 
-ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT / "fixtures" / "captures"
 MIXED = CAPTURES / "mixed-table" / "L.ext-id.txt"
 EVENT = (CAPTURES / "tcp-lifecycle" / "E.ext-id-ts.txt").read_text().splitlines()[0]
@@ -49,7 +53,7 @@ def changed(statement: str) -> list[str]:
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
-def family(folder: Path) -> list[int]:
+def processes(folder: Path) -> list[int]:
     """The processes that carry the folder's mark; those that have ended and wait to be reaped do not count."""
     mark = f"{MARK}={folder}".encode()
     found = []
@@ -68,15 +72,10 @@ def _stat(pid: int) -> list[str]:
 def cpu_seconds(folder: Path) -> float:
     """Processor time that the mark's processes, and those of their children that have ended, used so far."""
     ticks = 0
-    for pid in family(folder):
+    for pid in processes(folder):
         with suppress(OSError):
             ticks += sum(map(int, _stat(pid)[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def is_in_state(pid: int, letter: str) -> bool:
-    """R: it runs or wants to; S: it waits; T: it is stopped."""
-    return _stat(pid)[0] == letter
 
 
 def kept_waiting(pid: int) -> float:
@@ -86,29 +85,19 @@ def kept_waiting(pid: int) -> float:
     return 0.0
 
 
-def wait_for(condition: Callable[[], object], what: Callable[[], object] = lambda: "", *screens: OnScreen) -> None:
-    """Until it is true; the screens are read meanwhile, as a terminal reads. ``what`` tells why it should be."""
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, what()
-        for screen in screens:
-            screen.read(0.0)
-        time.sleep(0.01)
-
-
-def children(program: OnScreen | Piped, words: str, *screens: OnScreen) -> list[int]:
+def wait_for_children(program: OnScreen | Piped, words: str, *screens: OnScreen) -> list[int]:
     """Wait for processes of the program with these words in their command lines; their numbers."""
 
     def there() -> list[int]:
-        return [pid for pid in family(program.folder) if words in cmdline(pid) and pid != program.pid]
+        return [pid for pid in processes(program.folder) if words in cmdline(pid) and pid != program.pid]
 
-    wait_for(there, lambda: f"no {words!r} among {[cmdline(pid) for pid in family(program.folder)]}", *screens)
+    wait_for(there, lambda: f"no {words!r} among {[cmdline(pid) for pid in processes(program.folder)]}", *screens)
     return there()
 
 
 def no_orphans(folder: Path) -> None:
     """None of the mark's processes is left. A child that was told to end may take a moment to."""
-    wait_for(lambda: not family(folder), lambda: [cmdline(pid) for pid in family(folder)])
+    wait_for(lambda: not processes(folder), lambda: [cmdline(pid) for pid in processes(folder)])
 
 
 def cmdline(pid: int) -> str:
@@ -120,7 +109,7 @@ def cmdline(pid: int) -> str:
 # --- conntrack, played by a script ------------------------------------------------------------------------------------
 
 
-class Fake:
+class FakeConntrack:
     """A conntrack of our own, well until it ``breaks``: what ``-L`` and ``-E`` do then are lines of shell.
 
     ``name``: who is played; an ssh or a sudo sees conntrack's words behind its own. Every start is noted.
@@ -196,7 +185,7 @@ class OnScreen(Terminal):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pid in family(self.folder):
+        for pid in processes(self.folder):
             os.kill(pid, signal.SIGKILL)
         super().__exit__()
 
@@ -266,7 +255,7 @@ class Piped:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pid in family(self.folder):
+        for pid in processes(self.folder):
             os.kill(pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
 
@@ -301,7 +290,7 @@ class Piped:
         no_orphans(self.folder)
 
 
-def usage(*programs: OnScreen | Piped, seconds: float = 1.0) -> list[float]:
+def cpu_used(*programs: OnScreen | Piped, seconds: float = 1.0) -> list[float]:
     """The processor time that each, with all its children, uses in that time; screens are read meanwhile."""
     before = [cpu_seconds(program.folder) for program in programs]
     until = time.monotonic() + seconds
@@ -313,13 +302,13 @@ def usage(*programs: OnScreen | Piped, seconds: float = 1.0) -> list[float]:
     return [cpu_seconds(program.folder) - then for program, then in zip(programs, before)]
 
 
-def rest(*programs: OnScreen | Piped, seconds: float = 1.0) -> None:
+def stays_idle(*programs: OnScreen | Piped, seconds: float = 1.0) -> None:
     """They use little of a core for that long."""
-    used = usage(*programs, seconds=seconds)
+    used = cpu_used(*programs, seconds=seconds)
     assert max(used) < SHARE * seconds, used
 
 
-def once(
+def run_once(
     folder: Path, *args: object, env: Mapping[str, str] | None = None, program: Sequence[str] = PROGRAM
 ) -> tuple[int, str]:
     """``--once``: its exit status and what it said on standard error; nothing is left of it."""
@@ -337,3 +326,9 @@ def once(
     assert "\x1b" not in words
     no_orphans(folder)
     return result.returncode, words
+
+
+def inside(ns: Namespace) -> list[str]:
+    """The program in a namespace, as one process."""
+    ip, *words = ns.prefix
+    return [shutil.which(ip) or ip, *words, *PROGRAM]

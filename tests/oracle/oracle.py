@@ -1,7 +1,7 @@
 """The oracle: whatever happens, the program's table ends as the kernel's, and what was lost was said.
 
-A scenario is drawn from a seed and done to a NAT router in network namespaces (``churn``), while a subject looks on:
-the table behind the screen, or the program with --json and a reader (``subjects``). Held against each other:
+A scenario is drawn from a seed and done to a NAT router in network namespaces (``scenario``), while a subject looks on:
+the table behind the screen, or the program with --json and a reader (``subject``). Held against each other:
 
 * after each calm and at the end: the subject's table and ``conntrack -L -o xml``, exactly, timeouts within seconds;
 * at each turn: the counts in the header and the table;
@@ -10,7 +10,7 @@ the table behind the screen, or the program with --json and a reader (``subjects
 * at the end: the totals of closed flows and what DESTROY said to a second listener, which loses nothing;
 * each child that was killed, and each event that the kernel could not deliver, was reported.
 
-By hand, as root: ``python tests/oracle.py --seeds 200``; one again: ``python tests/oracle.py --seed 17``.
+By hand, as root: ``make oracle SEEDS=200``; one again: ``make oracle ARGS="--seed 17"``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from itertools import takewhile
 from typing import Any
 from unittest import mock
 
-import children
-from churn import AGAIN, Scenario, World, scenario
-from lab import PATIENCE, Flow, Lab, LabError, comparable, flows_of_xml, wait_for
-from subjects import QUICK_BACKOFF, SIDE, JsonSubject, Subject, TableSubject, Wrong, name_of
-from witness import Hearing, Key, Past, Witness, key_of, read_line
-
 import source
 from flows import MAX_CLOSED
+from oracle.scenario import AGAIN, Network, Scenario, scenario
+from oracle.subject import QUICK_BACKOFF, SIDE, JsonSubject, Subject, TableSubject, Wrong, name_of
+from oracle.witness import Hearing, Key, Past, Witness, key_of, read_line
+from support import kernel
+from support.kernel import JsonFlow, Lab, LabError, comparable, flows_of_xml
+from support.waiting import PATIENCE, GaveUp, wait_for
 
 SLACK = 2.5  # seconds by which timeouts may differ: two roundings, and a machine that is busy
 ROUNDS = 40  # tries to find the kernel's table unchanged while a listing is taken in
@@ -53,7 +53,7 @@ def core(xml: str) -> list[str]:
     return sorted(_MOVES.sub("", xml).split("<flow")[1:])
 
 
-def canonical(item: Flow, whole: bool) -> str:
+def canonical(item: JsonFlow, whole: bool) -> str:
     """A flow as a text that can be compared; not ``whole``: only what the stream promises, which flows there are."""
     flow = {"flags": [], **comparable(item)}  # the contract leaves out what is empty
     if whole:
@@ -78,8 +78,8 @@ def differences(ours: Iterable[str], kernel: Iterable[str]) -> str:
 class Oracle:
     """One scenario, done and judged."""
 
-    def __init__(self, plan: Scenario, world: World) -> None:
-        self.plan, self.world = plan, world
+    def __init__(self, plan: Scenario, network: Network) -> None:
+        self.plan, self.network = plan, network
         self.subject: Subject
         self.past = Past()
         self.looks = self.compared = 0
@@ -89,23 +89,23 @@ class Oracle:
 
     def run(self) -> str:
         """Do it all; Wrong with the reason where the program is; returns what happened, in short."""
-        world = self.world
-        world.prepare()
-        self.witness = Witness(world.router)
+        network = self.network
+        network.prepare()
+        self.witness = Witness(network.router)
         self.hearing = Hearing(self.witness)
         try:
-            via = world.router.prefix
+            via = network.router.prefix
             self.subject = JsonSubject(via) if self.plan.mode == "json" else TableSubject(via, self._on_listed)
             self.subject.not_mine.add(self.witness.process.pid)
-            world.subject = self.subject
-            world.on_gone, world.on_born, world.look = self.past.deleted, self.past.born, self.settle
-            world.on_done = lambda: self.hearing.check(self.subject)
+            network.subject = self.subject
+            network.on_gone, network.on_born, network.look = self.past.deleted, self.past.born, self.settle
+            network.on_done = lambda: self.hearing.check(self.subject)
             try:
-                self.past.born(world.table())
-                world.listener()
+                self.past.born(network.table())
+                network.listener()
                 self.settle()
                 for step in self.plan.steps:
-                    world.do(step)
+                    network.do(step)
                 self.settle()
                 self._check_closed()
                 return self._summary()
@@ -123,13 +123,13 @@ class Oracle:
     def _on_listed(self, began: float) -> None:
         """A complete listing ended: what was gone is not on show any more, and what is on show no more is gone."""
         self.hearing.check(self.subject)
-        vague_until = max(self.world.troubled_until, self.world.silent_until)
-        caught_up = began > vague_until and self.world.caught_up()
+        vague_until = max(self.network.troubled_until, self.network.silent_until)
+        caught_up = began > vague_until and self.network.caught_up()
         self.past.heard(self.witness.heard())
         hidden = {key for key in self._newly_inferred(began) if self.past.never_ended(key)}
         stale = set()
         # Of what the listener has not passed on yet the next listing tells.
-        if caught_up and (due := self.past.due(began, (self.hearing.since, self.world.drained_at))):
+        if caught_up and (due := self.past.due(began, (self.hearing.since, self.network.drained_at))):
             stale = {key for key, flow in self._named_flows() if key in due and flow.record().id == due[key]}
         if hidden or stale:
             # An end may not have been said yet, and a packet may have brought a flow back: this very moment, too.
@@ -153,7 +153,7 @@ class Oracle:
         fresh = list(takewhile(lambda flow: flow is not self._last_closed, reversed(closed)))
         if closed:
             self._last_closed = closed[-1]
-        since = max(began, self.world.troubled_until)
+        since = max(began, self.network.troubled_until)
         return [key_of(flow.record()) for flow in fresh if flow.inferred and flow.ended >= since]
 
     def _table(self) -> Any:
@@ -161,24 +161,24 @@ class Oracle:
         return self.subject.table
 
     def _text(self) -> list[str]:
-        return self.world.router.run(["conntrack", "-L", "-o", "extended,id"]).stdout.splitlines()
+        return self.network.router.run(["conntrack", "-L", "-o", "extended,id"]).stdout.splitlines()
 
     # --- in a calm ---
 
     def _xml(self) -> str:
-        return self.world.router.run(["conntrack", "-L", "-o", "xml,id"]).stdout
+        return self.network.router.run(["conntrack", "-L", "-o", "xml,id"]).stdout
 
     def settle(self) -> None:
         """Nothing happens now: after one whole listing the tables are equal, and all losses are reported.
 
         Entries go on expiring meanwhile, so what counts is a listing during which the kernel's table stayed the same.
         """
-        world, subject = self.world, self.subject
+        network, subject = self.network, self.subject
         for _ in range(ROUNDS):
-            world.drain()
+            network.drain()
             asked, before = time.monotonic(), self._xml()
             self._wait_for_listing(before)
-            world.drain()
+            network.drain()
             again, after = time.monotonic(), self._xml()
             if core(before) == core(after):
                 break
@@ -204,9 +204,9 @@ class Oracle:
             known = len(subject.known) if isinstance(subject, JsonSubject) else -1
             return known == len(kernel) and not self._differences(subject.picture(), kernel)
 
-        self.world.until(through, "a complete listing", 3 * PATIENCE)
+        self.network.until(through, "a complete listing", 3 * PATIENCE)
 
-    def _differences(self, ours: Iterable[Flow], kernel: Iterable[Flow]) -> str:
+    def _differences(self, ours: Iterable[JsonFlow], kernel: Iterable[JsonFlow]) -> str:
         whole = self.plan.mode == "table"
         return differences((canonical(item, whole) for item in ours), (canonical(item, whole) for item in kernel))
 
@@ -225,13 +225,13 @@ class Oracle:
                 raise Wrong(f"id {ident} has {left} s left, and for the kernel {theirs[ident][-1] - now:.0f} s")
 
     def _check_reports(self) -> None:
-        world, subject = self.world, self.subject
-        world.until(lambda: not subject.troubles(), f"the end of trouble: {subject.troubles()}")
-        pid = world.listener()
+        network, subject = self.network, self.subject
+        network.until(lambda: not subject.troubles(), f"the end of trouble: {subject.troubles()}")
+        pid = network.listener()
         for _ in range(ROUNDS):  # flows go on expiring: what is dropped meanwhile must have been said, too
-            drops = children.dropped(pid)
-            world.drain()
-            if children.dropped(pid) == drops:
+            drops = kernel.dropped_events(pid)
+            network.drain()
+            if kernel.dropped_events(pid) == drops:
                 break
         else:
             raise LabError(f"events were dropped in each of {ROUNDS} rounds")
@@ -243,7 +243,7 @@ class Oracle:
         if pid == last_pid and drops == last_drops and lost != last_lost:
             raise Wrong("a loss was reported that never was")
         self._losses = pid, drops, lost
-        for part, killed in world.killed.items():
+        for part, killed in network.killed.items():
             said = subject.reports[part]
             # The stream does not say the same thing again before it was well in between.
             if said != killed if self.plan.mode == "table" else not min(killed, 1) <= said <= killed:
@@ -253,7 +253,7 @@ class Oracle:
 
     def _check_closed(self) -> None:
         """The totals of closed flows are what DESTROY said, and no flow was made up."""
-        self.world.drain()
+        self.network.drain()
         self.witness.finish()
         self.past.heard(self.witness.heard())
         if self.plan.mode != "table":
@@ -271,7 +271,7 @@ class Oracle:
         if other := closed - Counter((one.key, one.ident, one.counts) for one in said):
             raise Wrong(f"{other.total()} closed flows have totals that no DESTROY said: {list(other)[:3]}")
         # What expired is told of when the kernel finds it, and may be on its way to us.
-        told = [one for one in said if one.at < self.world.drained_at and self.hearing.whole(one.at)]
+        told = [one for one in said if one.at < self.network.drained_at and self.hearing.whole(one.at)]
         heard = Counter((one.key, one.ident, one.counts) for one in told)
         self.compared = heard.total()
         if (missed := heard - closed) and len(flows) < MAX_CLOSED:
@@ -284,13 +284,13 @@ class Oracle:
 def run(plan: Scenario) -> str:
     """Do a scenario in a laboratory of its own; what happened, in short. Wrong or LabError with the scenario in it."""
     with mock.patch.object(source, "BACKOFF", QUICK_BACKOFF), Lab() as lab:
-        world = World(lab, plan)
+        network = Network(lab, plan)
         try:
-            return Oracle(plan, world).run()
-        except (Wrong, LabError) as error:
+            return Oracle(plan, network).run()
+        except (Wrong, LabError, GaveUp) as error:
             raise type(error)(f"{error}\n{plan}") from (None if isinstance(error, Wrong) else error)
         finally:
-            world.close()
+            network.close()
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab import Namespace, missing
+from support.kernel import Namespace, missing
 
 PACKAGES = ("python3", "conntrack")
 SLIM = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists", "var/cache/apt")
@@ -25,7 +25,7 @@ SLIM = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", 
 ENTER = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
 
 
-def missing_minbase() -> str:
+def missing_debian() -> str:
     """What is lacking here, as a sentence; "" when there can be one."""
     return missing() or ("" if shutil.which("debootstrap") else "not installed: debootstrap")
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import children
-from lab import PATIENCE, Agent, Lab, LabError, TcpConnection, insert_arguments, stop_process, wait_for
-from subjects import Subject
-
 import source
 from child import SOCKET_SIZE
+from oracle.subject import Subject
+from support import kernel
+from support.kernel import Agent, Lab, LabError, TcpConnection, insert_arguments, stop_process
+from support.waiting import PATIENCE, wait_for
 
 HALFWAY = 6_000  # entries of which a listing is never done at once: 1.3 MB, over the 1 MiB of a pipe
 # SO_RCVBUF of a listener, which the kernel doubles: Linux's default, and room for ten events.
@@ -179,7 +179,7 @@ def entries(first: int, count: int, **fields: object) -> Iterator[str]:
         yield "-I " + " ".join(insert_arguments(**{"timeout": 900 + i % 900, **kinds[i % len(kinds)], **fields}))
 
 
-class World:
+class Network:
     """A router and its neighbours, a subject that looks on, and the steps that can be done to them."""
 
     def __init__(self, lab: Lab, plan: Scenario) -> None:
@@ -410,12 +410,12 @@ class World:
             assert self.subject
             pid = self.subject.child("-E")
             roomy = 2 * SOCKET_SIZE  # the program has seen to it, and does not come back to it
-            found[:] = [pid] if pid and (pid in self.narrowed or children.receive_buffer(pid) >= roomy) else []
+            found[:] = [pid] if pid and (pid in self.narrowed or kernel.receive_buffer(pid) >= roomy) else []
             return bool(found)
 
         self.until(there, "the listener")
         if found[0] not in self.narrowed:  # with the program's 16 MiB nothing would ever be lost here
-            children.set_receive_buffer(found[0], DEFAULT_BUFFER)
+            kernel.set_receive_buffer(found[0], DEFAULT_BUFFER)
             self.narrowed.add(found[0])
         return found[0]
 
@@ -433,11 +433,11 @@ class World:
             assert self.subject
             self.subject.list_now()
             pid = self.subject.child("-L")
-            if not (pid and children.has_written(pid)):
+            if not (pid and kernel.has_written(pid)):
                 return False
-            children.send(pid, signal.SIGSTOP)
-            wait_for(lambda: children.state(pid) in ("T", "Z", ""), what="a stopped listing")
-            found[:] = [pid] if children.state(pid) == "T" else []
+            kernel.send_signal(pid, signal.SIGSTOP)
+            wait_for(lambda: kernel.process_state(pid) in ("T", "Z", ""), what="a stopped listing")
+            found[:] = [pid] if kernel.process_state(pid) == "T" else []
             return bool(found)
 
         self.until(there, "a listing half-way")
@@ -455,9 +455,9 @@ class World:
     def _kill(self, **pids: int) -> None:
         """Kill them, and wait for their ends: what is dying must not be taken for what comes after it."""
         for part, pid in pids.items():
-            children.send(pid, signal.SIGKILL)
+            kernel.send_signal(pid, signal.SIGKILL)
             self.killed[part] += 1
-        self.until(lambda: all(children.state(pid) in ("Z", "") for pid in pids.values()), "the children's ends")
+        self.until(lambda: all(kernel.process_state(pid) in ("Z", "") for pid in pids.values()), "the children's ends")
 
     @contextmanager
     def _trouble(self) -> Iterator[None]:
@@ -477,10 +477,10 @@ class World:
     def _freeze_events(self, step: Step) -> None:
         with self._trouble():
             pid = self.listener()
-            children.send(pid, signal.SIGSTOP)
+            kernel.send_signal(pid, signal.SIGSTOP)
             for inner in step.inside:
                 self.do(inner)
-            children.send(pid, signal.SIGCONT)
+            kernel.send_signal(pid, signal.SIGCONT)
 
     def _freeze_listing(self, step: Step) -> None:
         """What has ended meanwhile is still named by what the listing had read and not yet printed."""
@@ -491,21 +491,23 @@ class World:
         for inner in step.inside:
             self.do(inner)
         self.drain()
-        children.send(pid, signal.SIGCONT)
+        kernel.send_signal(pid, signal.SIGCONT)
 
     def _tiny(self, step: Step) -> None:
         with self._trouble():
             pid = self.listener()
-            children.set_receive_buffer(pid, TINY_BUFFER)
+            kernel.set_receive_buffer(pid, TINY_BUFFER)
             for inner in step.inside:
                 self.do(inner)
-            children.set_receive_buffer(pid, DEFAULT_BUFFER)
+            kernel.set_receive_buffer(pid, DEFAULT_BUFFER)
 
     def caught_up(self) -> bool:
         """Has the subject taken in all that the kernel has sent? Asked along the way that events go."""
         assert self.subject
         pid = self.subject.child("-E")
-        if pid and (children.waiting_bytes(pid) or children.state(pid) in ("R", "D") or children.unread(pid)):
+        if pid and (
+            kernel.waiting_event_bytes(pid) or kernel.process_state(pid) in ("R", "D") or kernel.unread_output(pid)
+        ):
             return False
         return self.subject.idle()
 

@@ -1,0 +1,1 @@
+"""The oracle: random traffic through a real router, and the program's table held against the kernel's."""

@@ -1,0 +1,145 @@
+"""The views' columns: rows are in the order of what their cells say, and columns fit their window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import addresses
+from addresses import Context
+from columns import FLOW_COLUMN, FLOW_COLUMNS, fit
+from flows import Flow
+from support.strategies import any_blocks
+from support.tables import Monitor, address_order, flows_of, line, listing, where
+from view import in_order
+
+
+def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
+    column = FLOW_COLUMN[sort]
+    return in_order(flows, column.keys(flows, context), column.descending != reverse, limit)
+
+
+def last_if_none(value: Any) -> tuple[bool, Any]:
+    return value is None, "" if value is None else value
+
+
+def port(value: int | None) -> int:
+    return value or 0
+
+
+SPECS: dict[str, Any] = {
+    "proto": lambda f, _c: (f.kind.protocol, f.kind.number),
+    "state": lambda f, _c: f.status(),
+    "nat": lambda f, _c: "".join(f.ends().nat),
+    "cc": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).country),
+    "city": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).city),
+    "asn": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).asn),
+    "org": lambda f, c: last_if_none(where(addresses.remote(f.ends(), c.own)).org),
+    "rate": lambda f, _c: -1.0 if f.rate() is None else f.rate(),
+    "bytes": lambda f, _c: -1 if f.total() is None else f.total(),
+    "packets": lambda f, _c: -1 if f.packets() is None else f.packets(),
+    "age": lambda f, c: f.age(c.now),
+}
+
+
+@given(
+    column=st.sampled_from(sorted(SPECS)), block=any_blocks, reverse=st.booleans(), limit=st.none() | st.integers(0, 3)
+)
+def test_rows_are_in_the_order_of_what_their_cells_say(
+    column: str, block: bytes, reverse: bool, limit: int | None
+) -> None:
+    flows, context = flows_of(block)
+    falling = FLOW_COLUMN[column].descending != reverse
+    expected = sorted(flows, key=lambda flow: SPECS[column](flow, context), reverse=falling)
+    assert arrange(flows, column, reverse, context) == expected
+    first = arrange(flows, column, reverse, context, limit)
+    assert first[:limit] == expected[:limit]
+
+
+@given(block=any_blocks)
+def test_rows_by_source_are_in_numerical_order(block: bytes) -> None:
+    flows, context = flows_of(block)
+    found = [
+        (address_order(e.src), port(e.sport)) for e in (f.ends() for f in arrange(flows, "source", False, context))
+    ]
+    # A GRE key or an ICMP id above 65,535 may count into the next address.
+    assert [address for address, number in found if number < 65_536] == sorted(a for a, n in found if n < 65_536)
+
+
+@given(block=any_blocks)
+def test_rows_by_destination_are_in_numerical_order(block: bytes) -> None:
+    flows, context = flows_of(block)
+    found = [address_order(f.ends().dst) for f in arrange(flows, "destination", False, context) if f.kind.number != 47]
+    assert found == sorted(found)
+
+
+@given(block=any_blocks)
+def test_the_next_to_be_forgotten_come_first(block: bytes) -> None:
+    flows, context = flows_of(block)
+    left = [f.remaining(context.now) for f in arrange(flows, "timeout", False, context)]
+    known = [seconds for seconds in left if seconds is not None]
+    assert left == sorted(known) + [None] * (len(left) - len(known))
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [
+        ("source", [5, 3, 1, 4, 2]),
+        ("destination", [1, 2, 3, 4, 5]),
+        ("nat", [4, 1, 2, 3, 5]),
+        ("state", [1, 3, 5, 4, 2]),
+        ("timeout", [2, 1, 3, 4, 5]),
+        ("bytes", [3, 1, 4, 5, 2]),
+    ],
+)
+def test_sort_orders(sort: str, first: list[int]) -> None:
+    """Addresses by number, IPv4 before IPv6; translated flows, large ones and those that end soon come first."""
+    monitor = Monitor(
+        [
+            line(1, src="10.0.0.9", dst="192.0.2.1", size=300),
+            line(2, src="2001:db8::1", dst="2001:db8::2", state="TIME_WAIT", timeout=10),
+            line(3, src="9.9.9.9", dst="2001:db8::3", size=900),
+            line(4, src="100.0.0.1", dst="2001:db8::10", state="SYN_SENT", size=200, reply_dst="203.0.113.1"),
+            line(5, src="9.9.9.8", dst="fe80::1", size=100),
+        ],
+        sort=sort,
+    )
+    assert monitor.ids() == first
+
+
+@pytest.mark.parametrize("key", ["rate", "bytes", "packets", "age", "timeout"])
+def test_number_columns_are_as_wide_as_their_widest_number(key: str) -> None:
+    from columns import FLOW_COLUMN
+    from columns import facts_of as cells_of
+
+    for size in (0, 999, 1000, 9_999, 999_499, 999_999_999, 2**63, 2**64 - 1):
+        for seconds in (0.0, 59.0, 3_599.0, 36_000.0, 999 * 86_400.0, 1e12):
+            monitor = Monitor([line(1, size=0, timeout=2**32 - 1)])
+            listing(monitor.table, [line(1, size=size, timeout=2**32 - 1)], 100.001)
+            monitor.refresh(seconds)
+            (flow,) = monitor.view.order
+            text = FLOW_COLUMN[key].cell(cells_of(flow, monitor.view.context, names=False))
+            assert len(text) <= FLOW_COLUMN[key].least, (size, seconds)
+
+
+@given(st.integers(1, 500), st.integers(0, 12))
+def test_columns_fit(width: int, shift: int) -> None:
+    columns = fit(width, FLOW_COLUMNS[shift:])
+    assert columns
+    assert sum(size + 1 for _, size in columns) - 1 <= width
+    for column, size in columns:
+        assert size <= column.most or len(columns) == 1
+        assert size >= column.least or len(columns) == 1
+
+
+def test_wider_never_shows_fewer_columns() -> None:
+    """While a window is dragged columns come one after the other and stay."""
+    before: set[str] = set()
+    for width in range(27, 400):
+        now = {"nat" if column.key == "natkind" else column.key for column, _ in fit(width)}
+        assert before <= now, width
+        before = now
+    assert before == {column.key for column in FLOW_COLUMNS} - {"natkind"}

@@ -1,0 +1,298 @@
+"""The screen's loop: views over a live table, deleting, exporting and copying as a person does it, the heartbeat."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from columns import VIEWS
+from flows import Flow, TapeEvent
+from live import command_for, copied, export_rows
+from support.kernel import Lab, Namespace, conntrack_xml, insert_arguments, load, needs_kernel
+from support.program import OnScreen, inside
+from support.tables import WAN, Monitor, event, feed, lan_monitor, line, listing
+from support.terminal import DEMO, Terminal
+from view import View
+
+SIZE = (120, 30)
+
+
+@pytest.fixture
+def ns() -> Iterator[Namespace]:
+    with Namespace() as made:
+        words = [
+            insert_arguments(src=f"10.0.0.{host}", dst="192.0.2.9", sport=port, dport=80, timeout=3600)
+            for host in (1, 2)
+            for port in (1001, 1002, 1003)
+        ]
+        load(made, ["-I " + " ".join(entry) for entry in words])
+        yield made
+
+
+def entries(ns: Namespace) -> set[tuple[object, object]]:
+    return {(flow["src"], flow["sport"]) for flow in map(_ends, conntrack_xml(ns))}
+
+
+def _ends(flow: dict[str, object]) -> dict[str, object]:
+    original = flow["original"]
+    assert isinstance(original, dict)
+    return original
+
+
+@needs_kernel
+def test_one_flow_is_deleted_after_yes(ns: Namespace, tmp_path: Path) -> None:
+    with OnScreen(tmp_path, "--allow-delete", "--sort", "source", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("Connections · 6")
+        screen.type("jx")
+        screen.wait("it matches 1 entry")
+        assert "conntrack -D" in screen.text
+        screen.type("\r")  # the default is No
+        screen.wait("nothing was deleted")
+        assert len(entries(ns)) == 6
+        screen.type("x")
+        screen.wait("it matches 1 entry")
+        screen.type("y\r")
+        screen.wait("1 deleted")
+        screen.wait("Connections · 5")
+        assert entries(ns) == {(f"10.0.0.{host}", port) for host in (1, 2) for port in (1001, 1002, 1003)} - {
+            ("10.0.0.1", 1001)
+        }
+        screen.leave()
+
+
+@needs_kernel
+def test_a_host_s_flows_are_deleted_after_their_number_was_typed(ns: Namespace, tmp_path: Path) -> None:
+    with OnScreen(
+        tmp_path, "--allow-delete", "--view", "hosts", "--sort", "host", size=SIZE, program=inside(ns)
+    ) as screen:
+        screen.wait("Hosts · 2")
+        screen.type("j")
+        screen.type("x")
+        screen.wait("they match 3 entries")
+        screen.type("3\r")
+        screen.wait("3 deleted")
+        assert entries(ns) == {("10.0.0.2", port) for port in (1001, 1002, 1003)}
+        screen.leave()
+
+
+@needs_kernel
+def test_what_the_filter_wants(ns: Namespace, tmp_path: Path) -> None:
+    with OnScreen(tmp_path, "--allow-delete", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("Connections · 6")
+        screen.type("X")
+        screen.wait("nothing is meant")
+        screen.type("/sport:1002\r")
+        screen.wait("2 of 6")
+        screen.type("X")
+        screen.wait("they match 2 entries")
+        screen.type("\x1b")
+        screen.wait("nothing was deleted")
+        screen.type("X")
+        screen.wait("they match 2 entries")
+        screen.type("2\r")
+        screen.wait("2 deleted")
+        assert entries(ns) == {(f"10.0.0.{host}", port) for host in (1, 2) for port in (1001, 1003)}
+        screen.leave()
+
+
+@needs_kernel
+def test_it_must_be_allowed(ns: Namespace, tmp_path: Path) -> None:
+    with OnScreen(tmp_path, size=SIZE, program=inside(ns)) as screen:
+        screen.wait("Connections · 6")
+        screen.type("jx")
+        screen.wait("start with --allow-delete")
+        assert len(entries(ns)) == 6
+        screen.leave()
+
+
+@needs_kernel
+def test_copy_and_export(ns: Namespace, tmp_path: Path) -> None:
+    with OnScreen(tmp_path, "--sort", "source", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("Connections · 6")
+        screen.type("jy")
+        screen.wait("copied, if")
+        text = screen.seen.partition(b"\x1b]52;c;")[2].partition(b"\a")[0]
+        assert b"src=10.0.0.1 dst=192.0.2.9 sport=1001 dport=80" in base64.b64decode(text)
+        path = tmp_path / "out.json"
+        screen.type("e\x15" + str(path) + "\r")
+        screen.wait("6 rows exported to")
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        assert {json.loads(line)["original"]["sport"] for line in path.read_text().splitlines()} == {1001, 1002, 1003}
+        screen.leave()
+
+
+@needs_kernel
+def test_names_of_hosts_are_off_until_asked_for(ns: Namespace, tmp_path: Path) -> None:
+    """127.0.0.1 has a name in /etc/hosts; from this namespace no name server can be reached."""
+    words = insert_arguments(src="127.0.0.1", dst="192.0.2.9", sport=2001, dport=80, timeout=3600)
+    load(ns, ["-I " + " ".join(words)])
+    with OnScreen(tmp_path, "--filter", "sport:2001", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("127.0.0.1:2001")
+        screen.type("N")
+        screen.wait("localhost:2001")
+        screen.type("N")
+        screen.wait("127.0.0.1:2001")
+        screen.wait("names of hosts are off")
+        screen.leave()
+
+
+# --- export and copy --------------------------------------------------------------------------------------------------
+
+
+def words_of(view: View, name: Path) -> str:
+    *_, last = export_rows(view, str(name), "5.0")
+    return last
+
+
+def test_export_writes_what_is_on_show_for_its_owner_only(tmp_path: Path) -> None:
+    monitor = lan_monitor()
+    monitor.view.set_filter("port:80")
+    monitor.refresh(1)
+    path = tmp_path / "a.json"
+    assert words_of(monitor.view, path) == f"{len(monitor.view.order)} rows exported to {path}"
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    items = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [item["id"] for item in items] == monitor.ids()
+    assert words_of(monitor.view, path) == f"not exported: {path} exists"
+    monitor.keys("2")
+    words_of(monitor.view, tmp_path / "b.csv")
+    head, *rows = (tmp_path / "b.csv").read_text().splitlines()
+    assert head.startswith("host,flows,")
+    assert len(rows) == len(monitor.view.order)
+    assert words_of(monitor.view, tmp_path / "no" / "c.json").startswith("not exported: No such file or directory")
+    (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")
+    assert words_of(monitor.view, tmp_path / "link.json").startswith("not exported: ")
+
+
+def test_what_has_ended_is_exported_as_its_end(tmp_path: Path) -> None:
+    monitor = lan_monitor()
+    feed(monitor.table, event("NEW", 30, src="10.0.0.9") + event("DESTROY", 30, src="10.0.0.9"), 110.0)
+    listing(monitor.table, [line(20, src="10.0.0.1", dst="9.9.9.9", reply_dst=WAN, size=100)], 111.0)
+    monitor.refresh(1)
+    path = tmp_path / "a.json"
+    words_of(monitor.view, path)
+    items = {item["id"]: item for item in map(json.loads, path.read_text().splitlines())}
+    assert {item["event"] for item in items.values()} == {"list", "destroy"}
+    assert (items[30]["event"], items[30]["time"][-10:], items[30].get("inferred")) == ("destroy", "50.000000Z", None)
+    assert (items[1]["event"], items[1]["inferred"]) == ("destroy", True)
+    assert (items[20]["event"], "inferred" in items[20]) == ("list", False)
+
+
+def test_copied_is_conntrack_s_own_line() -> None:
+    text = line(1, size=500)
+    monitor = Monitor([text])
+    assert copied(monitor.view) == ""
+    assert monitor.keys("y") == "copy"
+    assert copied(monitor.view) == text.strip()  # the first one, as Enter takes it
+    monitor.keys("2")
+    assert json.loads(copied(monitor.view))["flows"] == 1
+
+
+def test_an_event_is_copied_as_its_flow() -> None:
+    monitor = Monitor()
+    feed(monitor.table, event("NEW", 5), 101.0)
+    monitor.keys("7", "j")
+    assert isinstance(monitor.view.selected, TapeEvent)
+    assert "sport=10005" in copied(monitor.view)
+
+
+def test_the_command_is_that_of_exactly_this_flow() -> None:
+    from source import Command
+
+    monitor = lan_monitor()
+    assert command_for(monitor.view, None) == ""
+    monitor.keys("j")
+    text = command_for(monitor.view, Command(["ip", "netns", "exec", "lan"]))
+    flow = monitor.view.selected
+    assert isinstance(flow, Flow)
+    assert text.startswith("ip netns exec lan conntrack -D ")
+    assert f"--id={flow.record().id}" in text.split()
+
+
+# --- every view -------------------------------------------------------------------------------------------------------
+
+
+SIZES = ((80, 24), (140, 40), (200, 50), (40, 10))
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as made:
+        yield made
+
+
+@needs_kernel
+def test_every_view_on_the_screen_over_live_traffic(lab: Lab, tmp_path: Path) -> None:
+    with (
+        lab.echo_server(5001),
+        lab.echo_server(5300),
+        OnScreen(tmp_path, "--interval", "0.5", size=(150, 40), program=inside(lab.router)) as screen,
+    ):
+        screen.wait("● live")
+        with lab.tcp_connect(5001) as connection:
+            connection.exchange(20_000)
+            lab.udp_exchange(5300, flows=3)
+            screen.type("2")
+            screen.wait(lambda: Lab.CLIENT in screen.text and "Hosts ·" in screen.text)
+            screen.type("5")
+            screen.wait(lambda: "udp/5300" in screen.text and "tcp/5001" in screen.text)
+            screen.type("6")
+            screen.wait(lambda: f"{Lab.CLIENT}:{connection.port}" in screen.text and "masq" in screen.text)
+            screen.type("7")
+            screen.wait(lambda: "NEW" in screen.text and "ESTABLISHED" in screen.text)
+            screen.type("3")
+            screen.wait(lambda: "unknown" in screen.text and "Countries ·" in screen.text)
+            screen.type("8")
+            screen.wait("there is no city database")
+            screen.type("H")
+            screen.wait(lambda: Lab.CLIENT in screen.text and "assured" in screen.text)
+            screen.type("\x1b")
+            screen.wait("Map ·")  # Esc and the next key at once are Alt and that key
+            port = connection.port
+            connection.close()
+        lab.router.run(["conntrack", "-D", "-p", "tcp", "--sport", str(port)])
+        screen.type("6")
+        screen.type(f"/wan:{Lab.WAN}:{port}\r")  # who was it?
+        screen.wait(lambda: f"{Lab.CLIENT}:{port}" in screen.text and "closed" in screen.text)
+        screen.leave()
+
+
+def heads(screen: Terminal, title: str) -> bool:
+    return any(line.startswith(f"{title} ·") for line in screen.screen.display)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_view_of_the_recording_at_every_size(size: tuple[int, int]) -> None:
+    with Terminal("--replay", str(DEMO), "--speed", "0", "--no-download", size=size) as screen:
+        screen.wait("Connections · ")
+        for kind in VIEWS:
+            if kind.key:
+                screen.type(kind.key)
+                screen.wait(partial(heads, screen, kind.title))
+        screen.type("q")
+        assert screen.end() == 0
+
+
+# --- the heartbeat ----------------------------------------------------------------------------------------------------
+
+
+def test_is_touched_again_and_again(tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    with Terminal("--heartbeat", str(file), "--replay", str(DEMO)) as terminal:
+        terminal.wait(file.exists)
+        os.utime(file, (1, 1))
+        terminal.wait(lambda: file.stat().st_mtime > 1)
+
+
+def test_a_file_that_can_not_be_written_stops_nothing() -> None:
+    with Terminal("--heartbeat", "/nonexistent/alive", "--replay", str(DEMO)) as terminal:
+        terminal.wait("quit")
+        terminal.type("q")
+        assert terminal.end() == 0
