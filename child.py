@@ -17,7 +17,8 @@ from parse import Splitter
 from text import clean
 
 # 550 lines of a listing: what parsing them takes for a moment is 0.4 MiB; 1 MiB at once would be 15 bytes a flow.
-READ_SIZE = 1 << 17
+PIPE_READ_SIZE = 1 << 17
+
 # Linux gives pipes of 64 KiB; 1 MiB (the default pipe-max-size) holds 4,500 events while we draw.
 PIPE_SIZE = 1 << 20
 URGENT = -10  # nice value
@@ -25,6 +26,7 @@ CLOSED_PATIENCE = 1.0  # seconds for a child to end after it has closed its outp
 STOP_PATIENCE = 0.5  # seconds for children to end before they are killed
 CHATTER = 4096  # bytes on stderr in one read that are too many: conntrack's own messages have 60 to 100
 CHATTER_PAUSE = 0.2
+
 # Linux gives a socket 208 KiB: 250 events, 10 ms of 20,000 a second. 16 MiB (the kernel doubles the number) are 0.5 s
 # of 30,000 a second, and they are used only while conntrack waits for us.
 SOCKET_SIZE = 8 << 20
@@ -104,12 +106,12 @@ class Child:
         if self.out is None or time.monotonic() < self.rests_until:
             return b""
         try:
-            data = os.read(self.out, READ_SIZE)
+            data = os.read(self.out, PIPE_READ_SIZE)
         except BlockingIOError:
             return b""
         if data:
             self.heard = time.monotonic()
-            if len(data) < READ_SIZE:
+            if len(data) < PIPE_READ_SIZE:
                 self.rests_until = self.heard + self._gather
             return self.splitter.feed(data)
         self._close_out()

@@ -15,7 +15,7 @@ from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
-from text import clean, endpoint, service, size_text, span_text, text_table
+from text import DAY, clean, endpoint, service, size_text, span_text, text_table
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
 
@@ -153,7 +153,6 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 RowT = TypeVar("RowT")
 LEAST_COLUMNS = 10  # the rank of the destination: where there is room for one column, it is this one
-DAY = 86_400
 ESSENTIAL = 60  # the rank up to which columns are squeezed to have all of them at 80 cells
 
 

@@ -28,7 +28,7 @@ from text import PROGRAM, clean
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from download import Progress
+    from download import FetchProgress
     from flows import FlowTable
     from geography import Plan
     from run import Options, Runner
@@ -184,7 +184,7 @@ class _Bar:
         if self._bar is not None:
             self._bar.render_finish()
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: FetchProgress) -> None:
         if not sys.stderr.isatty():
             return
         if progress.name != self._name:

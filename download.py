@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple
 from urllib.request import OpenerDirector
 
 import geoip
-from text import clean
+from text import DAY, clean
 
 # --- what was tried when ----------------------------------------------------------------------------------------------
 
@@ -132,11 +132,10 @@ MAX_PACKED = 256 << 20  # bytes; City has about 62 MB
 MAX_UNPACKED = 512 << 20  # bytes; City has about 125 MB
 DOWNLOAD_CHUNK = 256 << 10
 MONTHS_BACK = 3
-DAY = 86_400
 OLDEST_BUILD = 1_388_534_400  # 2014, the year of the format's version 2
 
 
-class Progress(NamedTuple):
+class FetchProgress(NamedTuple):
     """How far one file is: bytes received of ``total`` (None: not said), bytes a second so far."""
 
     kind: str
@@ -182,7 +181,7 @@ class _Job(NamedTuple):
     folder: str
     base_url: str
     now: float
-    progress: Callable[[Progress], None]
+    progress: Callable[[FetchProgress], None]
     timeout: float
     opener: OpenerDirector
     agent: str
@@ -193,7 +192,7 @@ def update(
     base_url: str,
     *,
     now: float,
-    progress: Callable[[Progress], None],
+    progress: Callable[[FetchProgress], None],
     kinds: Sequence[str] = ("city", "asn"),
     force: bool = False,
     start: bool = False,
@@ -496,7 +495,7 @@ def _reporter(job: _Job, kind: str, name: str, total: int | None) -> Callable[[i
 
     def report(received: int) -> None:
         spent = max(time.monotonic() - began, 1e-3)
-        job.progress(Progress(kind, name, received, total, received / spent))
+        job.progress(FetchProgress(kind, name, received, total, received / spent))
 
     report(0)
     return report

@@ -223,7 +223,7 @@ class Geography:
                 self._outcomes[outcome.kind] = outcome
                 self._refresh_due = 0.0
             else:
-                self._progress = progress_text(download.Progress(**said)) + f", from {self._host()}{self._into}"
+                self._progress = progress_text(download.FetchProgress(**said)) + f", from {self._host()}{self._into}"
         except (ValueError, TypeError, KeyError):
             pass  # a line that was cut when the worker was killed
 
@@ -233,7 +233,7 @@ class Geography:
         return clean(urlsplit(self.plan.base_url).hostname or "")
 
 
-def progress_text(progress: download.Progress) -> str:
+def progress_text(progress: download.FetchProgress) -> str:
     """``fetching DB-IP City Lite 2026-11: 45% of 62.1 MB, 3.2 MB/s``."""
     size = f"{progress.received / 1e6:.1f} MB"
     if progress.total:
@@ -253,7 +253,7 @@ def work(plan: Plan, order: str) -> int:
     when, _, kinds = order.partition(":")
     told = 0.0
 
-    def tell(progress: download.Progress) -> None:
+    def tell(progress: download.FetchProgress) -> None:
         nonlocal told
         if time.monotonic() - told >= 0.25 or progress.received == progress.total:
             told = time.monotonic()
@@ -265,14 +265,14 @@ def work(plan: Plan, order: str) -> int:
     return 0
 
 
-def update_now(plan: Plan, tell: Callable[[download.Progress], None]) -> list[download.Outcome]:
+def update_now(plan: Plan, tell: Callable[[download.FetchProgress], None]) -> list[download.Outcome]:
     """``--update-geoip``: fetch now, whatever was tried before."""
     return _update(plan, tell, KINDS, force=True)
 
 
 def _update(
     plan: Plan,
-    tell: Callable[[download.Progress], None],
+    tell: Callable[[download.FetchProgress], None],
     kinds: Sequence[str],
     start: bool = False,
     force: bool = False,

@@ -194,7 +194,7 @@ def _fill_row(status: Status, table: FlowTable, now: float) -> HealthRow:
     share, grows, seconds = count / most, growth(status, now), full_in(status, now)
     text = f"{_percent(share)}, {count} of {most}"
     if grows is not None and abs(grows[0]) >= 0.1:
-        text += f", {'+' if grows[0] > 0 else '-'}{_decimal(abs(grows[0]))}/s"
+        text += f", {'+' if grows[0] > 0 else '-'}{_with_decimal(abs(grows[0]))}/s"
     if count >= most:
         text += ": full, new flows are dropped"
     elif seconds is not None:
@@ -204,7 +204,7 @@ def _fill_row(status: Status, table: FlowTable, now: float) -> HealthRow:
     return HealthRow("table", text, role, min(1.0, share), _more_room(status) if role != "good" else "")
 
 
-def _decimal(number: float) -> str:
+def _with_decimal(number: float) -> str:
     return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 

@@ -30,12 +30,13 @@ from parse import Splitter
 from text import clean
 
 FIRST_LINE = b"# conntrack-monitor recording 1\n"
-READ_SIZE = 1 << 18
+FILE_READ_SIZE = 1 << 18
 _DIRECTIVE = re.compile(
     rb"^# (?:(\d{1,12}\.\d{1,6}) (list|end|lost|facts|statistics|own)\b *([^\n]*)|conntrack-monitor recording \d+)\n?",
     re.M,
 )
 _STAMP = re.compile(rb"\[(\d{1,12}\.\d{1,6})\]\t")
+
 # A pause in a recording longer than this is no pause of the traffic but one of the recorder (a suspended laptop).
 LONGEST_WAIT = 300.0
 
@@ -179,7 +180,7 @@ class Replay:
         if not self._reading or len(self._waiting) >= 1000 or not self._ready.poll(0):
             return
         try:
-            data = self._file.read(READ_SIZE)
+            data = self._file.read(FILE_READ_SIZE)
         except OSError as error:
             self._push(Lost(0.0, f"the recording can't be read on: {error.strerror}"), None)
             data = b""

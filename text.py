@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+DAY = 86_400  # seconds
 PROGRAM = "conntrack-monitor"  # as its messages begin
 
 # --- safe to show -----------------------------------------------------------------------------------------------------

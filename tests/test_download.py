@@ -19,7 +19,7 @@ import pytest
 
 import download
 import geoip
-from download import Outcome, Progress
+from download import FetchProgress, Outcome
 from geoip import GeoIP
 from support.http import Answer, Handler, Server, serving
 
@@ -73,7 +73,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def silent(_: Progress) -> None:
+def silent(_: FetchProgress) -> None:
     pass
 
 
@@ -98,7 +98,7 @@ def left(folder: Path) -> set[str]:
 def test_both_are_fetched_and_valid(server: Server, tmp_path: Path, city: bytes, asn: bytes) -> None:
     server.serve("city", "2026-11", city)
     server.serve("asn", "2026-11", asn)
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     before = os.umask(0o077)
     try:
         outcomes = fetch(server, tmp_path, kinds=["city", "asn"], progress=seen.append, agent="me/1")
@@ -623,7 +623,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 def test_a_file_that_would_not_fit_is_not_begun(server: Server, small: Path, shelf: Path, big: bytes) -> None:
     old = install(shelf, small)
     server.serve("city", "2026-11", big)
-    seen: list[Progress] = []
+    seen: list[FetchProgress] = []
     [outcome] = fetch(server, small, progress=seen.append)
     assert outcome.status == "failed"
     assert f"not enough space in {small}: needs about 4 MB, 2 MB are free" in outcome.message
@@ -636,7 +636,7 @@ def test_a_disk_that_fills_up_meanwhile(server: Server, small: Path, shelf: Path
     padding = small / "padding"
     server.serve("city", "2026-11", lambda handler: handler.body(big, Content_Length=None))
 
-    def fill(progress: Progress) -> None:
+    def fill(progress: FetchProgress) -> None:
         if progress.received == 0:
             padding.write_bytes(bytes(3 << 19))
 
@@ -733,7 +733,7 @@ def test_progress_may_end_it(server: Server, tmp_path: Path, big: bytes) -> None
     class Enough(Exception):
         pass
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: FetchProgress) -> None:
         if progress.received:
             raise Enough
 
