@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from IPy import IP
 
@@ -222,30 +222,76 @@ class HasTuples(Protocol):
     def ends(self) -> Ends: ...
 
 
-@dataclass
-class Context:
-    """What predicates need beside the flow: the time, this host's addresses, where an address is."""
+def _nowhere(_address: str) -> Place:
+    return NOWHERE
 
-    now: float = 0.0
-    own: Set[str] = field(default_factory=frozenset)
-    where: Callable[[str], Place] = lambda _address: NOWHERE
-    detail: Callable[[str], Detail] = lambda _address: Detail()
-    name: Callable[[str], str | None] = lambda _address: None  # of a host, where names are wanted
-    spot: Callable[[str], tuple[float, float] | None] = lambda _address: None
-    since: Any = None  # what was known when somebody asked what comes new
-    epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
-    # What the user's settings add: names by (mark, mask) and by zone, and networks that are local beside the private.
+
+def _undetailed(_address: str) -> Detail:
+    return Detail()
+
+
+def _unknown(_address: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Lookups:
+    """Who is asked about an address; nobody knows anything where nobody is named."""
+
+    where: Callable[[str], Place] = _nowhere
+    detail: Callable[[str], Detail] = _undetailed
+    coordinates: Callable[[str], tuple[float, float] | None] = _unknown  # degrees north and east
+    name: Callable[[str], str | None] = _unknown  # of a host, where names are wanted
+
+
+NO_LOOKUPS = Lookups()
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the settings say of this site: names by (mark, mask) and by zone, networks that are local, too."""
+
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
     zones: Mapping[int, str] = field(default_factory=dict)
     networks: Sequence[Network] = ()
 
-    def __post_init__(self) -> None:
+
+PLAIN_SITE = Site()
+
+
+class Context:
+    """What predicates need beside the flow: the time, this host's addresses, where an address is.
+
+    It is made once, of all that it will ever ask; ``advance`` tells it the time. All else only reads it.
+    """
+
+    def __init__(
+        self,
+        lookups: Lookups = NO_LOOKUPS,
+        site: Site = PLAIN_SITE,
+        *,
+        now: float = 0.0,
+        own: Set[str] = frozenset(),
+        epoch: float = 0.0,
+    ) -> None:
+        """``epoch``: what to add to ``now`` for seconds since 1970."""
+        # Bound once: these are asked for each of 200,000 flows.
+        self.where, self.detail = lookups.where, lookups.detail
+        self.coordinates, self.name = lookups.coordinates, lookups.name
+        self.marks, self.zones, self.networks = site.marks, site.zones, site.networks
+        self.now = now
+        self.own = own
+        self.epoch = epoch
         # An address as text: the same as str, whether it is public and not local, whether it is ours.
         self._known: dict[bytes, tuple[str, bool, bool]] = {}
-        self._known_for: Set[str] | None = None
         self._local: dict[str, bool] = {}
-        self._in_networks = within(self.networks)
-        self._local_for: Set[str] | None = None
+        self._in_networks = within(site.networks)
+
+    def advance(self, now: float, own: Set[str]) -> None:
+        """The time, and this host's addresses as they are known by now."""
+        self.now = now
+        if own is not self.own:
+            self.own, self._known, self._local = own, {}, {}
 
     def remote(self, flow: HasTuples) -> Place:
         return self.where(self.remote_address(flow))
@@ -261,8 +307,8 @@ class Context:
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ends.remote says of a flow without NAT."""
-        if self._known_for is not self.own or len(self._known) > MAX_REMEMBERED:
-            self._known, self._known_for = {}, self.own
+        if len(self._known) > MAX_REMEMBERED:
+            self._known = {}
         there, there_is_far, there_is_own = self._known.get(dst) or self._learn(dst)
         if there_is_far:
             return there
@@ -292,8 +338,8 @@ class Context:
 
     def is_local(self, address: str) -> bool:
         """Is it this host, or one of the local network: private and the like, or in ``networks``?"""
-        if self._local_for is not self.own or len(self._local) > MAX_REMEMBERED:
-            self._local, self._local_for = {}, self.own
+        if len(self._local) > MAX_REMEMBERED:
+            self._local = {}
         if (known := self._local.get(address)) is None:
             known = address in self.own or scope(address) in LOCAL or self._in_networks(address)
             self._local[address] = known

@@ -39,9 +39,13 @@ F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 o
 class Child:
     """A process and both its pipes."""
 
-    def __init__(self, argv: Sequence[str], gather: float = 0.0) -> None:
-        """``gather``: seconds to let output gather after all that was there has been read."""
+    def __init__(self, argv: Sequence[str], gather: float = 0.0, shown_as: Sequence[str] = ()) -> None:
+        """``gather``: seconds to let output gather after all that was there has been read.
+
+        ``shown_as``: the words that messages have in place of the command's own.
+        """
         self.argv = list(argv)
+        self._shown_as = list(shown_as) or self.argv
         self.rests_until = 0.0  # until then its output is left to gather
         self.started = time.monotonic()
         self.heard = self.started
@@ -51,7 +55,7 @@ class Child:
         self.stderr = b""
         self._quiet_until = 0.0  # till then nobody listens to its stderr
         self.leftover = b""  # what came after the last newline, once it has closed its output
-        self.answer = ""  # what a short command printed, for those who collect it
+        self._collected = b""  # what a short command printed
         # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
         # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
         # conntrack -E would live on for ever after we are gone.
@@ -118,6 +122,15 @@ class Child:
         self.leftover = self.splitter.feed(b"")
         return b""
 
+    def collect(self) -> bytes:
+        """Read on; all whole lines so far, of a short command."""
+        self._collected += self.read()
+        return self._collected
+
+    def rest_no_longer(self) -> None:
+        """Read what is there now, though more would gather."""
+        self.rests_until = 0.0
+
     def read_errors(self) -> bytes:
         """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``. One that never stops must wait."""
         if self.err is None:
@@ -162,11 +175,11 @@ class Child:
             return Problem(f"{self.name()} closed its output and did not end")
         if self.leftover and status == 0:
             return Problem(f"{self.name()} broke off in the middle of a line")
-        return explain(self.argv, self.stderr.decode("utf-8", "replace"), status)
+        return explain(self._shown_as, self.stderr.decode("utf-8", "replace"), status)
 
     def name(self) -> str:
         """The command as people are told of it, without what --via puts before it."""
-        return clean(" ".join(self.argv[-4:]), 60)
+        return clean(" ".join(self._shown_as[-4:]), 60)
 
     def signal(self, number: int) -> bool:
         """Send a signal to it and its children, until it is reaped; False where that is not allowed."""

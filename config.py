@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from addresses import Context, Network
+from addresses import PLAIN_SITE, Context, Network, Site
 from text import clean
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
@@ -36,22 +36,14 @@ PROGRAMS = {"via", "conntrack"}  # what they name is run
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name
 
 
-@dataclass
+@dataclass(frozen=True)
 class Settings:
     """What the file says. ``options`` by click's parameter names, checked; ``problem``: why nothing of it is used."""
 
     path: str = ""
     options: dict[str, Any] = field(default_factory=dict)
-    marks: Marks = field(default_factory=dict)
-    zones: dict[int, str] = field(default_factory=dict)
-    networks: tuple[Network, ...] = ()
+    site: Site = PLAIN_SITE
     problem: str = ""
-
-    def context(self) -> Context:
-        """What predicates are to know of it; a filter in the file may use the file's names."""
-        from addresses import Context
-
-        return Context(marks=self.marks, zones=self.zones, networks=self.networks)
 
 
 class Wrong(ValueError):
@@ -176,10 +168,12 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool) -> Settings:
     """All of the file in the shapes that the program takes; raises Wrong."""
-    settings = Settings(path)
-    settings.marks = dict(_mark_table(found.pop("marks", {})))
-    settings.zones = dict(_zone_table(found.pop("zones", {})))
-    settings.networks = tuple(_networks(found.pop("local-networks", [])))
+    site = Site(
+        dict(_mark_table(found.pop("marks", {}))),
+        dict(_zone_table(found.pop("zones", {}))),
+        tuple(_networks(found.pop("local-networks", []))),
+    )
+    checked: dict[str, Any] = {}
     options = {
         name[2:]: option
         for option in ctx.command.params
@@ -187,7 +181,7 @@ def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool
         for name in option.opts
         if name.startswith("--")
     }
-    context = settings.context()
+    context = Context(site=site)  # a filter in the file may use the file's names
     for key, value in found.items():
         if key in ONLY_ON_THE_COMMAND_LINE:
             raise Wrong(f"'{key}' goes on the command line only", key)
@@ -199,12 +193,12 @@ def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool
         if foreign and key in PROGRAMS:
             raise Wrong(f"'{key}' names a program, and root runs nothing that another user's file names", key)
         try:
-            settings.options[options[key].name or ""] = _value(ctx, options[key], key, value, context)
+            checked[options[key].name or ""] = _value(ctx, options[key], key, value, context)
         except click.BadParameter as error:
             raise Wrong(f"{key}: {error.message}", key) from None
         except ValueError as error:
             raise Wrong(f"{key}: {error}", key) from None
-    return settings
+    return Settings(path, checked, site)
 
 
 def _value(ctx: click.Context, option: click.Option, key: str, value: Any, context: Any) -> Any:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from download import FetchProgress
-    from flows import FlowTable
     from geography import Plan
-    from run import Options, Runner
+    from live import Live
+    from run import Once, Options, Stream
 
 VERSION = "0.1.0"
 # Their names are here, too: the views themselves take 30 ms to import.
@@ -196,46 +196,47 @@ class _Bar:
 
 # --- running ----------------------------------------------------------------------------------------------------------
 
-_KEPT: list[FlowTable] = []  # until the process ends: to free 200,000 flows takes 0.1 s
+_KEPT: list[object] = []  # what ran, until the process ends: to free its 200,000 flows takes 0.1 s
 
 
-def run_program(wishes: Options) -> int:
-    """Run as wished; returns the exit code."""
+def run_program(options: Options) -> int:
+    """Run as the options say; returns the exit code."""
     from recording import Recorder
     from run import Signals, say
 
     # 262,144 flows are no garbage: a collector that looks at them again and again takes longer than the parser.
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
-    way = _way(wishes)
+    way = _way(options)
     try:
-        recorder = Recorder(wishes.record) if wishes.record else None
+        recorder = Recorder(options.record) if options.record else None
     except OSError as error:
         raise click.BadParameter(
-            f"'{wishes.record}' can't be written: {error.strerror}", param_hint="'--record'"
+            f"'{options.record}' can't be written: {error.strerror}", param_hint="'--record'"
         ) from None
-    if wishes.settings_problem and (wishes.once or wishes.format != "text"):  # the screen has a place for it
-        say(wishes.settings_problem)
+    if options.settings_problem and (options.once or options.format != "text"):  # the screen has a place for it
+        say(options.settings_problem)
     with Signals() as signals:
-        source = wishes.source()
-        runner = way(wishes, source, signals, recorder)
-        _KEPT.append(runner.table)
+        source = options.source()
         try:
+            runner = way(options, source, signals, recorder)
+            _KEPT.append(runner)
             return runner.run()
         finally:
             source.close()
             if recorder:
                 recorder.close()
-                runner.say_once(recorder.stopped)
+                if words := recorder.complaint():
+                    say(words)
 
 
-def _way(wishes: Options) -> type[Runner]:
+def _way(options: Options) -> type[Live | Once | Stream]:
     """Only what is needed is imported: what the screen needs takes 70 ms."""
-    if wishes.once:
+    if options.once:
         from run import Once
 
         return Once
-    if wishes.format == "text":
+    if options.format == "text":
         from live import Live
 
         return Live
@@ -484,7 +485,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         if ctx.obj and ctx.obj.problem:
             click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
         ctx.exit(_guarded(lambda: fetch(_plan(options), options["geoip_worker"])))
-    ctx.exit(_guarded(lambda: run_program(_wishes(ctx, options))))
+    ctx.exit(_guarded(lambda: run_program(_checked_options(ctx, options))))
 
 
 # The variable is named as the option is, also where the parameter's name is another one.
@@ -504,22 +505,23 @@ def _plan(options: dict[str, Any]) -> Plan:
     return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{invocation()} --update-geoip")
 
 
-def _wishes(ctx: click.Context, options: dict[str, Any]) -> Options:
+def _checked_options(ctx: click.Context, options: dict[str, Any]) -> Options:
     """The checked options, as the loop takes them."""
+    from addresses import Context
     from config import Settings
     from filters import FilterError, compile_filter, from_flags
     from run import Options
 
     _check_combinations(ctx, options)
     settings = ctx.obj or Settings()
-    context = settings.context()
+    context = Context(site=settings.site)  # only to find what is wrong: the run makes its own
     families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
     try:
-        flags = from_flags(options["protocol"], (), families, context)
+        from_flags(options["protocol"], (), families, context)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'-p'") from None
     try:
-        states = from_flags((), options["state"], (), context)
+        from_flags((), options["state"], (), context)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'-s'") from None
     expression = options["expression"] or ""
@@ -528,9 +530,10 @@ def _wishes(ctx: click.Context, options: dict[str, Any]) -> Options:
     except FilterError as error:
         raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
     return Options(
-        context=context,
-        flags=flags,
-        states=states,
+        site=settings.site,
+        protocols=options["protocol"],
+        states=options["state"],
+        families=families,
         expression=expression,
         source=_source(options, families),
         sort=options["sort"],

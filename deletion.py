@@ -301,7 +301,7 @@ class Deletion:
     # --- the deletion ---
 
     def _poll_deletion(self, child: Child) -> None:
-        child.answer += child.read().decode("latin-1")
+        answer = child.collect()
         status = self._ended(child)
         if status is None:
             return
@@ -311,7 +311,7 @@ class Deletion:
             self._unknown += problem.code not in (NOT_PERMITTED, NOT_FOUND)  # those did nothing
             self._fail(problem)
             return
-        names = [f"--id={id_in(tail_of(row))}" for row in split_lines(child.answer.encode("latin-1"))[0]]
+        names = [f"--id={id_in(tail_of(row))}" for row in split_lines(answer)[0]]
         mine = child.argv[-1]
         self.deleted += len(names)
         self.gone += mine not in names
@@ -342,11 +342,11 @@ class Deletion:
     def _start(self, words: list[str], gather: float = 0.0) -> None:
         argv = self._argv(words)
         try:
-            child = Child(argv, gather)
+            # Messages name it by its last words.
+            child = Child(argv, gather, shown_as=[self.command.conntrack, words[0], words[-1]])
         except OSError as error:
             self._fail(not_started(argv, error))  # the turn it had counts as none: see _left
             return
-        child.argv = [self.command.conntrack, words[0], words[-1]]  # messages name it by its last words
         self._children.append(child)
 
     def _ended(self, child: Child) -> int | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import addresses
 from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
 from flows import Flow, Group
-from grouping import GROUPINGS, service_key
+from grouping import GROUPINGS, Baseline, service_key
 from parse import FLAGS, PROTOCOLS, STATES, WITH_PORTS
 from text import ports_of, service
 
@@ -435,14 +436,21 @@ FIELDS: dict[str, Callable[[str, Context], Predicate]] = {
 # --- fields of what a flow belongs to ---------------------------------------------------------------------------------
 
 
-def _new(value: str, context: Context) -> Predicate:
+AskBaseline = Callable[[], Baseline | None]  # what was known when somebody asked what comes new
+
+
+def _no_baseline() -> None:
+    return None
+
+
+def _new(value: str, _context: Context, baseline: AskBaseline = _no_baseline) -> Predicate:
     wanted = value.lower() or "any"
     if wanted != "any" and wanted not in GROUPINGS:
         raise ValueError(f"'{value}' can't be new; there are: any {' '.join(GROUPINGS)}")
     groupings = tuple(GROUPINGS.values()) if wanted == "any" else (GROUPINGS[wanted],)
 
     def fits(flow: Flow) -> bool:
-        mark = context.since
+        mark = baseline()
         return mark is not None and mark.is_new(flow, groupings)
 
     return fits
@@ -556,15 +564,15 @@ class _Word(NamedTuple):
 _LEX = re.compile(r'\s*(?:([()])|(!)(?=\S)|((?:"[^"]*"|[^\s()"])+)|(.))')
 
 
-def compile_filter(text: str, context: Context) -> Predicate | None:
+def compile_filter(text: str, context: Context, baseline: AskBaseline = _no_baseline) -> Predicate | None:
     """The predicate an expression stands for; None for an empty one (everything is wanted).
 
-    Raises FilterError.
+    ``baseline``: since when ``new:`` counts, asked for each flow. Raises FilterError.
     """
     words = _lex(text)
     if not words:
         return None
-    return _Parser(text, words, context).whole()
+    return _Parser(text, words, context, baseline).whole()
 
 
 def _lex(text: str) -> list[_Word]:
@@ -580,10 +588,14 @@ def _lex(text: str) -> list[_Word]:
 class _Parser:
     """Recursive descent: or > and > not > word."""
 
-    def __init__(self, text: str, words: list[_Word], context: Context) -> None:
+    def __init__(self, text: str, words: list[_Word], context: Context, baseline: AskBaseline) -> None:
         self.text = text
         self.words = words
         self.context = context
+        self.fields: dict[str, Callable[[str, Context], Predicate]] = {
+            **ALL_FIELDS,
+            "new": partial(_new, baseline=baseline),
+        }
         self.at = 0
         self.depth = 0
 
@@ -646,7 +658,7 @@ class _Parser:
             raise self.error(f"write {odd.group()[:-1]}:{word[len(odd.group()) - 1 :].lstrip('=')}", position)
         if not colon or not re.fullmatch(r"[A-Za-z]+", name) or _is_address(word):
             return bare(word.replace('"', "").lower(), self.context)
-        make = ALL_FIELDS.get(name.lower())
+        make = self.fields.get(name.lower())
         if make is None:
             raise self.error(f"unknown field '{name}'; there are: {' '.join(ALL_FIELDS)}", position)
         place = position + len(name) + 1

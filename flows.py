@@ -334,8 +334,14 @@ class FlowTable:
     """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second."""
 
     def __init__(
-        self, linger: float = 5.0, own: Set[str] = frozenset(), limit: int = MAX_LIVE, past: int = PAST
+        self,
+        linger: float = 5.0,
+        own: Set[str] = frozenset(),
+        limit: int = MAX_LIVE,
+        past: int = PAST,
+        on_inferred: Callable[[Flow], None] | None = None,
     ) -> None:
+        """``on_inferred`` is told of a flow that only a listing showed to be gone."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the question who it was
@@ -353,7 +359,7 @@ class FlowTable:
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque([0.0] * HISTORY, maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
-        self.on_inferred: Callable[[Flow], None] | None = None  # told of a flow that only a listing showed to be gone
+        self._on_inferred = on_inferred
         self._began = 0.0  # when the newest listing began
         self._gone: set[bytes] = set()  # keys whose DESTROY came while a listing ran
         self._moved = [0, 0]  # bytes in and out since the newest complete listing
@@ -364,6 +370,10 @@ class FlowTable:
         self._groups: dict[bytes, Group] = {}
         self._most_groups = GROUPS
         self._sight = LastSeen(0.0, 0)
+
+    def know_own(self, addresses: Set[str]) -> None:
+        """This host's own addresses, as they are now."""
+        self.own = addresses
 
     # --- rows in ------------------------------------------------------------------------------------------------------
 
@@ -587,8 +597,8 @@ class FlowTable:
     def _close_unseen(self, flow: Flow, now: float) -> None:
         """Only a listing showed that the flow is gone."""
         self._close(flow, now, inferred=True)
-        if self.on_inferred:
-            self.on_inferred(flow)
+        if self._on_inferred:
+            self._on_inferred(flow)
 
     def _bury(self, flow: Flow) -> None:
         self.past.append(flow)

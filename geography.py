@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass
 import download
 from addresses import NOWHERE, Detail, Place
 from child import Child
-from geoip import GeoIP, own_folder, text_of
+from geoip import GeoIP, text_of
 from health import Base
 from text import clean
 
 REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms
 DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day
 FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the C reader, 500 with the pure one
-SPOTS = 65_536  # addresses whose place on the map is kept
+PLACED = 65_536  # addresses whose coordinates are kept
 KINDS = ("city", "asn")
 MISSING = "no GeoIP database"
 
@@ -50,7 +50,7 @@ class Geography:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.short = False  # lookups were put off in this frame: draw again soon
-        self.fresh = False  # other databases are in use since somebody asked last
+        self._fresh = False  # other databases are in use since somebody asked last
         self._geoip = GeoIP(plan.paths)
         self._opening: threading.Thread | None = None
         self._opened = False
@@ -63,7 +63,7 @@ class Geography:
         self._refresh_due = 0.0
         self._look_due = 0.0
         self._looked = False
-        self._spots: dict[str, tuple[float, float] | None] = {}
+        self._coordinates: dict[str, tuple[float, float] | None] = {}
         self._left = 0.0  # seconds of lookups that this frame may still spend
 
     # --- looking up ---
@@ -90,10 +90,10 @@ class Geography:
     def detail(self, address: str) -> Detail:
         return self._geoip.detail(address)
 
-    def spot(self, address: str) -> tuple[float, float] | None:
+    def coordinates(self, address: str) -> tuple[float, float] | None:
         """Degrees north and east; None too if they are not known yet and this frame's budget is spent."""
-        if address in self._spots:
-            return self._spots[address]
+        if address in self._coordinates:
+            return self._coordinates[address]
         if self._left <= 0:
             self.short = True
             return None
@@ -101,9 +101,9 @@ class Geography:
         detail = self._geoip.detail(address)
         at = None if detail.latitude is None or detail.longitude is None else (detail.latitude, detail.longitude)
         self._left -= time.perf_counter() - began
-        if len(self._spots) >= SPOTS:
-            self._spots.clear()
-        self._spots[address] = at
+        if len(self._coordinates) >= PLACED:
+            self._coordinates.clear()
+        self._coordinates[address] = at
         return at
 
     def databases(self, now: float) -> list[Base]:
@@ -143,8 +143,8 @@ class Geography:
         except BlockingIOError:
             woken = False
         if woken:
-            self._opened = self.fresh = True
-            self._spots.clear()
+            self._opened = self._fresh = True
+            self._coordinates.clear()
         now = time.monotonic()
         if now >= self._refresh_due:
             self._refresh_due = now + REFRESH_EVERY
@@ -155,6 +155,11 @@ class Geography:
             self._fetch()
         if self._worker:
             self._poll_worker(self._worker)
+
+    def renewed(self) -> bool:
+        """Are other databases in use since somebody asked last?"""
+        fresh, self._fresh = self._fresh, False
+        return fresh
 
     def close(self) -> None:
         if self._worker:
@@ -203,10 +208,7 @@ class Geography:
         self._looked = True
 
     def _poll_worker(self, worker: Child) -> None:
-        worker.answer += worker.read().decode("utf-8", "replace")  # lines only; a leftover was cut off
-        lines = worker.answer.split("\n")
-        worker.answer = lines.pop()
-        for line in lines:
+        for line in worker.read().decode("utf-8", "replace").splitlines():  # whole ones; a leftover was cut off
             self._heed(line)
         worker.read_errors()
         if worker.ended() is not None:
@@ -287,10 +289,3 @@ def _update(
         force=force,
         agent=plan.agent,
     )
-
-
-def open_now(plan: Plan) -> GeoIP:
-    """For ``--once`` and streams: what is there, opened at once."""
-    geoip = GeoIP(plan.paths, own_folder(os.environ))
-    geoip.open()
-    return geoip

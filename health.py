@@ -80,6 +80,18 @@ class Base(NamedTuple):
     days: float
 
 
+class Surroundings(NamedTuple):
+    """What people must know beside what the source says."""
+
+    settings: str = ""  # why the settings file is not used
+    recording: str = ""  # why nothing is recorded any more
+    geography: Sequence[tuple[str, str]] = ()  # what is wrong with databases and names, and the command that helps
+    attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
+    databases: Sequence[Base] = ()  # those in use
+
+
+NOTHING_AROUND = Surroundings()
+
 # --- who fills the table ----------------------------------------------------------------------------------------------
 
 
@@ -294,7 +306,7 @@ def _counter_rows(status: Status, now: float) -> list[HealthRow]:
 # --- how well we see --------------------------------------------------------------------------------------------------
 
 
-def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> list[HealthRow]:
+def _sight_rows(status: Status, table: FlowTable, around: Surroundings, now: float, live: bool) -> list[HealthRow]:
     rows = [
         HealthRow(part, f"stopped: {trouble.what}", "warn", cure=trouble.cure) for part, trouble in _troubles(status)
     ]
@@ -316,7 +328,7 @@ def _sight_rows(status: Status, table: FlowTable, now: float, live: bool) -> lis
         text = f"{table.overflow} flows dropped: more than {table.limit} are not kept here"
         rows.append(HealthRow("memory", text, "bad"))
     rows += [HealthRow("input", text, "warn") for text in status.unread()]
-    return rows + ([HealthRow("recording", status.recording, "warn")] if status.recording else [])
+    return rows + ([HealthRow("recording", around.recording, "warn")] if around.recording else [])
 
 
 def _times(number: int) -> str:
@@ -364,9 +376,11 @@ def _setting_rows(status: Status, table: FlowTable) -> list[HealthRow]:
     return rows
 
 
-def _base_rows(status: Status, databases: Sequence[Base]) -> list[HealthRow]:
-    rows = [HealthRow("database", f"{base.name} of {base.month}, {base.days:.0f} days old") for base in databases]
-    return rows + [HealthRow("database", text, "warn", cure=cure) for text, cure in status.geography]
+def _base_rows(around: Surroundings) -> list[HealthRow]:
+    rows = [
+        HealthRow("database", f"{base.name} of {base.month}, {base.days:.0f} days old") for base in around.databases
+    ]
+    return rows + [HealthRow("database", text, "warn", cure=cure) for text, cure in around.geography]
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -376,15 +390,15 @@ def panel(
     status: Status,
     table: FlowTable,
     shares: Shares | None,
-    databases: Sequence[Base],
     now: float,
     live: bool = True,
+    around: Surroundings = NOTHING_AROUND,
 ) -> list[HealthRow]:
     """All that is known, the table first. ``now`` on the source's clock; a recording has nothing to mend."""
     rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
-    rows += [*_sight_rows(status, table, now, live), *_setting_rows(status, table)]
+    rows += [*_sight_rows(status, table, around, now, live), *_setting_rows(status, table)]
     rows = rows if live else [replace(row, cure="") for row in rows]
-    return rows + _base_rows(status, databases)
+    return rows + _base_rows(around)
 
 
 def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, str]]:
@@ -419,7 +433,9 @@ class Notice:
     bad: bool = False  # the picture may be untrue, not only poorer
 
 
-def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list[Notice]:
+def notices_of(
+    status: Status, table: FlowTable, live: bool, now: float, around: Surroundings = NOTHING_AROUND
+) -> list[Notice]:
     """All that is wrong, the worst first."""
     out = []
     for part in ("listing", "events"):
@@ -431,8 +447,8 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
         again = status.healed >= status.losses
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
         out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
-    if status.recording:
-        out.append(Notice(status.recording, bad=True))
+    if around.recording:
+        out.append(Notice(around.recording, bad=True))
     if live and status.listing_since is not None and now - status.listing_since > SLOW:
         seconds = now - status.listing_since
         out.append(Notice(f"the listing that began {seconds:.0f} s ago has not ended: the table is older than that"))
@@ -443,7 +459,7 @@ def notices_of(status: Status, table: FlowTable, live: bool, now: float) -> list
     if table.overflow:
         out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
     out += [Notice(text) for text in status.unread()]
-    if status.settings:
-        out.append(Notice(status.settings))
-    out += [Notice(text, cure) for text, cure in status.geography]
+    if around.settings:
+        out.append(Notice(around.settings))
+    out += [Notice(text, cure) for text, cure in around.geography]
     return out

@@ -214,7 +214,10 @@ FASTEST_LINK = 20e6  # packets a second: more is no traffic, but a counter that 
 
 @dataclass
 class Status:
-    """How well we see: what could not be read, what was lost, which parts are in trouble, what the host said."""
+    """How well we see: what could not be read, what was lost, which parts are in trouble, what the host said.
+
+    It learns from what the intake takes; nobody else tells it anything.
+    """
 
     rejects: int = 0
     first_reject: str = ""
@@ -225,18 +228,15 @@ class Status:
     facts: dict[str, int] = field(default_factory=dict)
     backwards: int = 0
     ended: bool = False
-    geography: list[tuple[str, str]] = field(default_factory=list)  # what is wrong there, and the command that helps
-    attributions: list[str] = field(default_factory=list)  # the lines that the databases' licences ask for
     began: bool = False  # something was ever heard from the source
     understood: bool = False  # ... and a line of it was one
     listing_since: float | None = None  # when the listing that runs now began
-    recording: str = ""  # why nothing is recorded any more
     resyncs: int = 0  # whole listings that made good what was lost
     healed: int = 0  # losses that lie before the beginning of the newest whole listing
     fill: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=60))  # time, entries: the last minutes
     counted_first: Statistics | None = None  # what `conntrack -S` counted when we began to look
     counted: deque[Statistics] = field(default_factory=lambda: deque(maxlen=30))  # in the last minute, the newest last
-    settings: str = ""  # why the settings file is not used
+    _losses: int = 0  # those before the newest listing began
 
     def unread(self) -> list[str]:
         """What of the input could not be taken as it stood, a sentence each."""
@@ -248,13 +248,53 @@ class Status:
             out.append(f"{self.backwards} time stamps went back")
         return out
 
-    def take_facts(self, item: Facts) -> None:
+    def take(self, item: Item) -> None:
+        """Learn from anything but lines."""
+        if isinstance(item, ListingBegan):
+            self.listing_since = item.at
+            self._losses = self.losses
+        elif isinstance(item, ListingEnded):
+            self._take_end(item)
+        elif isinstance(item, Lost):
+            self.losses += 1
+            self.last_loss, self.lost_at = item.what, item.at
+        elif isinstance(item, Trouble):
+            if item.problem is None:
+                self.troubles.pop(item.part, None)
+            else:
+                self.troubles[item.part] = item.problem
+        elif isinstance(item, Facts):
+            self._take_facts(item)
+        elif isinstance(item, Statistics):
+            self._take_statistics(item)
+        elif isinstance(item, Ended):
+            self.ended = True
+
+    def take_lines(self, number: int, rejects: Sequence[bytes]) -> None:
+        """So many lines were understood, and these were not."""
+        if rejects:
+            self.rejects += len(rejects)
+            self.first_reject = self.first_reject or reject_text(rejects[0])
+        if number:
+            self.began = self.understood = True
+
+    def take_backward_stamp(self) -> None:
+        self.backwards += 1
+
+    def _take_end(self, item: ListingEnded) -> None:
+        self.listing_since = None
+        self.began = self.began or item.complete
+        if item.complete and self._losses > self.healed:
+            self.healed = self._losses
+            self.resyncs += 1
+
+    def _take_facts(self, item: Facts) -> None:
         self.facts = item.values
         count = item.values.get("count")
         if count is not None and (not self.fill or item.at - self.fill[-1][0] >= FILL_EVERY):
             self.fill.append((item.at, count))
 
-    def take_statistics(self, item: Statistics) -> None:
+    def _take_statistics(self, item: Statistics) -> None:
         """Keep the first, and those of the last minute. A kernel that was started anew counts from zero, and so do we.
 
         So do we, too, where other counters are named: sudo may give netlink's names and then only /proc's.
@@ -293,60 +333,35 @@ class Intake:
     def __init__(self, table: FlowTable, report: Report | None = None) -> None:
         self.table = table
         self.status = Status()
-        self.report = report
+        self._report = report
         self._last = b""  # the newest line's text behind its original tuple
         self._rows = self._junk = 0  # lines of the newest listing: understood, not understood
-        self._losses = 0  # those before it began
         self.newest: float | None = None  # the newest stamp of a recording
 
     def take(self, item: Item) -> None:
-        table, status = self.table, self.status
         if isinstance(item, Block):
             self._take_block(item)
             return
         self.newest = max(item.at, self.newest or 0.0)
+        self.status.take(item)
         if isinstance(item, ListingBegan):
-            table.begin_listing(item.at)
+            self.table.begin_listing(item.at)
             self._rows = self._junk = 0
-            status.listing_since = item.at
-            self._losses = status.losses
         elif isinstance(item, ListingEnded):
             # Lines, and none of them is one: whatever that was, it is no table to sweep by.
-            table.end_listing(item.complete and (self._rows > 0 or self._junk == 0), item.at)
-            status.listing_since = None
-            status.began = status.began or item.complete
-            if item.complete and self._losses > status.healed:
-                status.healed = self._losses
-                status.resyncs += 1
-        elif isinstance(item, Lost):
-            status.losses += 1
-            status.last_loss, status.lost_at = item.what, item.at
-        elif isinstance(item, Trouble):
-            if item.problem is None:
-                status.troubles.pop(item.part, None)
-            else:
-                status.troubles[item.part] = item.problem
-        elif isinstance(item, Facts):
-            status.take_facts(item)
-        elif isinstance(item, Statistics):
-            status.take_statistics(item)
+            self.table.end_listing(item.complete and (self._rows > 0 or self._junk == 0), item.at)
         elif isinstance(item, OwnAddresses):
-            table.own = item.addresses
-        elif isinstance(item, Ended):
-            status.ended = True
+            self.table.know_own(item.addresses)
 
     def _take_block(self, block: Block) -> None:
         rows, rejects = split_lines(block.data, self._last)
         if not block.events:
             self._rows += len(rows)
             self._junk += len(rejects)
-        if rejects:
-            self.status.rejects += len(rejects)
-            self.status.first_reject = self.status.first_reject or reject_text(rejects[0])
+        self.status.take_lines(len(rows), rejects)
         if rows:
-            self.status.began = self.status.understood = True
             self._last = tail_of(rows[-1])
-        if block.at is not None and self.report is None:
+        if block.at is not None and self._report is None:
             self.table.listed_all(rows, block.at)  # the fast way: nobody wants to hear of each line
         else:
             self._apply_each(rows, block.at)
@@ -363,8 +378,8 @@ class Intake:
                 if flow is None and not self.table.listing:
                     # Lines that somebody saved, and no listing that is repeated: every one of them is told.
                     flow = self.table.find(row)
-            if flow is not None and self.report is not None:
-                self.report(name, flow, row, now)
+            if flow is not None and self._report is not None:
+                self._report(name, flow, row, now)
 
     def _time(self, stamp: bytes) -> float:
         """A row's own time; without a stamp, or where it went back, the newest so far."""
@@ -373,5 +388,5 @@ class Intake:
             if self.newest is None or at >= self.newest:
                 self.newest = at
             elif at < self.newest - 0.5:  # two pipes may be this much out of step; more is a clock that was set back
-                self.status.backwards += 1
+                self.status.take_backward_stamp()
         return self.newest or 0.0

@@ -183,11 +183,11 @@ def _turn(view: View, _table: FlowTable) -> str:
 
 def _set_baseline(view: View, _table: FlowTable) -> str:
     """From now on what comes new is shown as new; a second time forgets it."""
-    if view.context.since is not None:
-        view.context.since = None
+    if view.baseline is not None:
+        view.baseline = None
         view.message = "mark taken away"
     else:
-        view.context.since = Baseline(view.context.now, view.context)
+        view.baseline = Baseline(view.context.now, view.context)
         view.message = "marked: what is new is highlighted; new: selects it"
     view.due = 0.0
     return ""

@@ -8,20 +8,22 @@ import signal
 import time
 from collections.abc import Iterator
 
+from addresses import Lookups
 from columns import VIEW_BY_NAME
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, view_texts
 from flows import Flow, FlowTable
 from geography import Geography
 from grouping import GroupRow, group_key, group_object
-from health import Census
+from health import Census, Surroundings
 from intake import SUCCESS, ListingEnded
 from keys import press
 from names import Resolver
+from recording import Recorder
 from render import frame
-from run import FRAME, Runner, Signals
+from run import FRAME, Feed, Options, Signals, give_up
 from screen import Screen, take_keyboard
-from source import Command
+from source import Command, Source
 from text import clean, printable
 from view import Prompt, Scene, View, flow_of, refresh
 
@@ -110,34 +112,39 @@ ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.08, 0.2
 
 
-class Live(Runner):
+class Live:
     """The screen."""
 
-    def run(self) -> int:
-        take_keyboard()
-        wishes = self.wishes
-        self.view = View(
-            wishes.context,
-            wishes.base(),
-            sort=wishes.sort or "",
-            reverse=wishes.reverse,
-            kind=VIEW_BY_NAME[wishes.view],
-        )
-        self.view.set_filter(wishes.expression)
-        self.screen = Screen(wishes.colour, os.environ)
-        self.geography = Geography(wishes.plan)
-        wishes.context.where = self.geography.where
-        wishes.context.detail = self.geography.detail
-        wishes.context.spot = self.geography.spot
+    def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
+        take_keyboard()  # before the screen looks for it
+        self.options = options
+        self.source = source
+        self.signals = signals
+        self.recorder = recorder
+        self.feed = Feed(options, source, signals, recorder)
+        self.table, self.status = self.feed.table, self.feed.intake.status
+        self.geography, self.resolver = Geography(options.plan), Resolver()
+        self.view = self._first_view()
+        self.screen = Screen(options.colour, os.environ)
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
         self.census, self.next_census = Census(), 0.0
-        self.resolver = Resolver()
-        wishes.context.name = self.resolver.name
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
+
+    def _first_view(self) -> View:
+        options, geography = self.options, self.geography
+        lookups = Lookups(geography.where, geography.detail, geography.coordinates, self.resolver.name)
+        context = self.feed.context(lookups, options.site)
+        kind = VIEW_BY_NAME[options.view]
+        view = View(context, options.base(context), sort=options.sort or "", reverse=options.reverse, kind=kind)
+        view.set_filter(options.expression)
+        return view
+
+    def run(self) -> int:
+        """Until somebody quits; returns the exit code."""
         try:
             self.screen.enter()
             while not self._turn():
@@ -148,9 +155,7 @@ class Live(Runner):
                 self.deletion.close()
             self.geography.close()
             self.resolver.close()
-        if self.problem is not None:
-            return self.fail()
-        return SUCCESS
+        return SUCCESS if self.feed.problem is None else give_up(self.feed.problem)
 
     def _turn(self) -> bool:
         """Once round the loop; True when it is time to go."""
@@ -166,28 +171,26 @@ class Live(Runner):
             until = min(until, max(self.next_census, time.monotonic()))
         if self.screen.more_keys or self.exporting is not None or (self.view.work and not writing):
             until = time.monotonic()
-        ready = self.wait(reading, writing, until)
+        ready = self.feed.wait(reading, writing, until)
         if self._heed_signals() or self.screen.hung_up:
             return True
         if (keyboard in ready or self.screen.more_keys) and self._heed_keys():
             return True
         for item in self.source.poll():
-            self.take(item)
-            if self.problem is not None:
+            self.feed.take(item)
+            if self.feed.problem is not None:
                 return True
             if isinstance(item, ListingEnded) and self.table.listings <= 1:
                 self._soon()
         self.table.tick(self._now())
         if self.last_frame:  # the first screen comes first
             self.geography.poll()
-            if self.geography.fresh:
-                self.geography.fresh = False
+            if self.geography.renewed():
                 self._soon()
         if self.exporting is not None:
             self._export()
         self.resolver.poll()
-        if self.resolver.fresh:
-            self.resolver.fresh = False
+        if self.resolver.renewed():
             self._frame_after(PROGRESS)
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
@@ -219,16 +222,24 @@ class Live(Runner):
         width, height = self.screen.size()
         if width <= 0 or height <= 0:
             return
-        self.intake.status.geography = self.geography.notices(time.time()) + self.resolver.notices()
-        self.intake.status.attributions = self.geography.attributions()
         scene = Scene(
-            *(self.view, self.table, self.intake.status, self.source.name, self.source.live, self.screen.glyphs),
-            *(self.census.newest, self.geography.databases(time.time())),
+            *(self.view, self.table, self.status, self.source.name, self.source.live, self.screen.glyphs),
+            *(self.census.newest, self._surroundings(time.time())),
         )
         self.screen.draw(frame(scene, width, height), width, height)
         if self.put_off and not self.view.work:
             self.put_off = False
             self._soon()
+
+    def _surroundings(self, now: float) -> Surroundings:
+        """``now`` in seconds since 1970."""
+        return Surroundings(
+            settings=self.options.settings_problem,
+            recording=self.recorder.stopped if self.recorder else "",
+            geography=self.geography.notices(now) + self.resolver.notices(),
+            attributions=self.geography.attributions(),
+            databases=self.geography.databases(now),
+        )
 
     def _order(self) -> None:
         """Put the rows into order if that is due, or go on with it for a moment."""
@@ -285,7 +296,7 @@ class Live(Runner):
             if wish.startswith("copy"):
                 self._copy(wish)
             if wish.startswith("export "):
-                self.exporting = export_rows(self.view, wish.partition(" ")[2], self.recorded_time())
+                self.exporting = export_rows(self.view, wish.partition(" ")[2], self.feed.recorded_time())
             if wish in ("faster", "slower"):
                 seconds = self.source.pace(0.5 if wish == "faster" else 2.0)
                 self.view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
@@ -303,7 +314,7 @@ class Live(Runner):
     def _ask_to_delete(self, everything: bool) -> None:
         """Ask how many entries the command matches; nothing is deleted before that was answered."""
         view, command = self.view, self.source.command
-        if not self.wishes.allow_delete or command is None:
+        if not self.options.allow_delete or command is None:
             off = "deleting is switched off; start with --allow-delete" if command else "a recording has no kernel"
             view.message = f"nothing deleted: {off}"
             return
@@ -338,7 +349,7 @@ class Live(Runner):
 
     def _take_census(self) -> None:
         """Count on who fills the table, where that is asked for or is about to matter."""
-        facts, now = self.intake.status.facts, time.monotonic()
+        facts, now = self.status.facts, time.monotonic()
         matters = facts.get("count", 0) > facts.get("max", 0) * CROWDED
         if now < self.next_census or not (matters or self.view.overlay == "health"):
             return
@@ -356,6 +367,3 @@ class Live(Runner):
                 return
         self.exporting = None
         self._soon()
-
-    def recording_stopped(self, words: str) -> None:
-        self.intake.status.recording = words

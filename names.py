@@ -144,7 +144,7 @@ class _Question:
 
 
 class Resolver:
-    """Names for addresses, and a place in the loop. ``fresh``: there are new names since somebody asked last."""
+    """Names for addresses, and a place in the loop. ``renewed``: are there new ones?"""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Resolver:
         port: int = 53,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.fresh = False
+        self._fresh = False
         self.on = False
         self.servers: list[str] = []
         self._files = {hosts: self._take_hosts, resolv: self._take_servers}
@@ -174,7 +174,7 @@ class Resolver:
     def switch(self, on: bool) -> str:
         """On or off; returns what is to be said about it."""
         self.on = on
-        self.fresh = True
+        self._fresh = True
         if not on:
             self.close()
             return "names of hosts are off"
@@ -200,6 +200,11 @@ class Resolver:
     def notices(self) -> list[tuple[str, str]]:
         """What is wrong, with the command that helps."""
         return [(f"no names of hosts: {self._silent}", "cat /etc/resolv.conf")] if self.on and self._silent else []
+
+    def renewed(self) -> bool:
+        """Are there other names since somebody asked last?"""
+        fresh, self._fresh = self._fresh, False
+        return fresh
 
     # --- the loop's side ---
 
@@ -297,7 +302,7 @@ class Resolver:
     def _learn(self, address: str, name: str | None, seconds: float) -> None:
         self._asked.discard(address)
         self._waiting.pop(address, None)
-        self.fresh = self.fresh or self._known.get(address, (None,))[0] != name
+        self._fresh = self._fresh or self._known.get(address, (None,))[0] != name
         self._known[address] = name, self._clock() + seconds
         self._known.move_to_end(address)
         if len(self._known) > MAX_ANSWERS:
@@ -337,7 +342,7 @@ class Resolver:
                 except (OSError, ValueError):
                     continue
         self._hosts = hosts
-        self.fresh = True
+        self._fresh = True
 
     def _take_servers(self, lines: list[list[str]]) -> None:
         named = [line[1] for line in lines if line[:1] == ["nameserver"] and len(line) > 1][:MOST_SERVERS]

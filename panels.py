@@ -38,7 +38,7 @@ def header(scene: Scene, width: int, height: int) -> list[Line]:
         lines.append(_top_line(scene, width))
     if height >= 14:
         lines.append(_table_line(scene, width))
-    notices = notices_of(scene.status, scene.table, scene.live, scene.now)
+    notices = notices_of(scene.status, scene.table, scene.live, scene.now, scene.around)
     return lines + _notice_lines(notices, width, 2 if height >= 20 else 1 if height >= 6 else 0, scene.glyphs.cut)
 
 
@@ -287,7 +287,7 @@ PANEL_CELLS = 20  # cells
 
 def panel_lines(scene: Scene, width: int) -> list[Line]:
     """A line for each row, the command that mends it below; narrow screens have no bars."""
-    rows = panel(scene.status, scene.table, scene.shares, scene.databases, scene.now, scene.live)
+    rows = panel(scene.status, scene.table, scene.shares, scene.now, scene.live, scene.around)
     room = min(24, max(cells(row.label) for row in rows)) if rows and width >= 60 else 0
     return notice_lines(scene, width) + [line for row in rows for line in _row_lines(scene, row, room, width)]
 
@@ -295,7 +295,7 @@ def panel_lines(scene: Scene, width: int) -> list[Line]:
 def notice_lines(scene: Scene, width: int) -> list[Line]:
     """All that is wrong, also what the header has no room for."""
     lines: list[Line] = []
-    for notice in notices_of(scene.status, scene.table, scene.live, scene.now):
+    for notice in notices_of(scene.status, scene.table, scene.live, scene.now, scene.around):
         cure = f"  try: {notice.cure}" if notice.cure else ""
         role = "bad" if notice.bad else "warn"
         lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), scene.glyphs.cut)]
@@ -369,7 +369,7 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
             left = binding if short else None
     for paragraph in _FILTER_HELP.split("\n"):
         lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
-    for paragraph in scene.status.attributions:
+    for paragraph in scene.around.attributions:
         lines += [[(f" {text}", "dim")] for text in wrap(paragraph, max(8, width - 2), mark)]
     return lines + notice_lines(scene, width)
 

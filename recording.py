@@ -54,6 +54,7 @@ class Recorder:
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
         self.stopped = ""  # why nothing is written any more
+        self._told = False  # somebody has asked why
 
     def take(self, item: Item) -> None:
         """Write it; the first error is the last: a recording with a hole would lie."""
@@ -67,6 +68,13 @@ class Recorder:
 
     def _stop(self, error: OSError) -> None:
         self.stopped = self.stopped or f"recording stopped: {error.strerror}"
+
+    def complaint(self) -> str:
+        """Why nothing is written any more, to the first who asks; else ""."""
+        if self._told or not self.stopped:
+            return ""
+        self._told = True
+        return self.stopped
 
     def write(self, item: Item) -> None:
         if isinstance(item, Block):

@@ -165,7 +165,7 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
     view.page = room
     spots = []
     for row in view.order:
-        if (at := context.spot(row.key)) is not None:
+        if (at := context.coordinates(row.key)) is not None:
             chosen = row == view.selected
             label = _place_line(row.key, context.where(row.key)) if chosen else ""
             spots.append(Spot(*at, row.rate if view.sort == "rate" else row.flows, chosen, label))
@@ -180,9 +180,9 @@ def _nowhere(scene: Scene) -> tuple[str, str]:
     """Why no host is on the map, and the command that helps."""
     if not scene.view.fitting:
         return empty_reason(scene.view, scene.status, scene.table, scene.live)[0]
-    if scene.databases:
+    if scene.around.databases:
         return "no database in use says where these hosts are", ""
-    cure = next((cure for _, cure in scene.status.geography if cure), "")
+    cure = next((cure for _, cure in scene.around.geography if cure), "")
     return "nobody knows where these hosts are: there is no city database", cure
 
 
@@ -301,12 +301,12 @@ class _RowFacts:
         if isinstance(row, TapeEvent):
             role = {"new": "new", "destroy": "closed"}.get(row.event, "plain")
             return EventFacts(row, self._context, self.view.names), role
-        glyphs, grouping, mark = self._scene.glyphs, self.view.kind.grouping, self._context.since
+        glyphs, grouping, mark = self._scene.glyphs, self.view.kind.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
         return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
-        cells, mark = facts_of_row(self.view, flow), self._context.since
+        cells, mark = facts_of_row(self.view, flow), self.view.baseline
         if not cells.live:
             return cells, "closed"
         if mark is not None:
@@ -368,7 +368,7 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
     """Why no row is there: (words, command that helps)."""
     if len(table) and view.work is not None:
         return [("adding up ..." if view.kind.grouping else "looking ...", "")]
-    if len(table) and view.context.since is None and "new:" in view.filter.lower():
+    if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]

@@ -7,17 +7,18 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
 import export
-from addresses import Context
-from filters import Predicate, all_of, compile_filter
+from addresses import Context, Lookups, Site
+from filters import Predicate, all_of, compile_filter, from_flags
 from flows import PAST, Flow, FlowTable
-from geography import Plan
+from geography import MISSING, Plan
+from geoip import GeoIP
 from intake import (
     ACCOUNTING_CURE,
     ACCOUNTING_OFF,
@@ -34,6 +35,8 @@ from intake import (
     ListingEnded,
     Lost,
     Problem,
+    Report,
+    Status,
     Trouble,
 )
 from parse import Parts, record
@@ -83,6 +86,10 @@ class Signals:
         except BlockingIOError:
             return []
 
+    def ending(self) -> bool:
+        """Did one come that asks us to end?"""
+        return any(number in self.ENDING for number in self.waiting())
+
     def stop_here(self) -> None:
         """Be stopped, as Ctrl+Z asks; returns when continued."""
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
@@ -109,13 +116,14 @@ FRAME = 1.0  # seconds between frames when only numbers change
 FLOOD, DEAF_SHARE = 1000, 3.0  # lines not understood in one read, and the pause after it: 3 times what they took
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """What the command line and the settings ask for."""
 
-    context: Context
-    flags: Predicate | None
-    states: Predicate | None
+    site: Site
+    protocols: Sequence[str]
+    states: Sequence[str]
+    families: Sequence[str]
     expression: str
     source: Callable[[], Source]
     sort: str | None
@@ -133,12 +141,13 @@ class Options:
     heartbeat: str = ""  # a file that is touched while the loop goes round
     settings_problem: str = ""  # why the settings file is not used
 
-    def base(self) -> Predicate | None:
+    def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
-        return all_of((self.flags, self.states))
+        flags = from_flags(self.protocols, (), self.families, context)
+        return all_of((flags, from_flags((), self.states, (), context)))
 
-    def wanted(self) -> Predicate | None:
-        return all_of((self.base(), compile_filter(self.expression, self.context)))
+    def wanted(self, context: Context) -> Predicate | None:
+        return all_of((self.base(context), compile_filter(self.expression, context)))
 
 
 def say(text: str) -> None:
@@ -146,56 +155,61 @@ def say(text: str) -> None:
         click.echo(f"{PROGRAM}: {text}", err=True)
 
 
-class Runner:
-    """What all three ways have in common: waiting, taking items in, recording, noticing failures at the start."""
+def give_up(problem: Problem) -> int:
+    """Say why; returns the exit code."""
+    instead = os.environ.get("CONNTRACK_MONITOR_PERMIT")  # an image has no sudo; it says what its container lacks
+    if instead and problem.cure == SUDO:
+        problem = replace(problem, cure=instead)
+    say(str(problem))
+    return problem.code
 
-    def __init__(self, wishes: Options, source: Source, signals: Signals, recorder: Recorder | None) -> None:
-        self.wishes = wishes
+
+class Feed:
+    """A source and the table that it fills: waiting for it, taking items in, recording them, failures at the start."""
+
+    def __init__(
+        self,
+        options: Options,
+        source: Source,
+        signals: Signals,
+        recorder: Recorder | None = None,
+        report: Report | None = None,
+        on_inferred: Callable[[Flow], None] | None = None,
+    ) -> None:
         self.source = source
-        self.signals = signals
-        self.recorder = recorder
-        self.table = FlowTable(linger=wishes.linger, past=wishes.past)
-        self.intake = Intake(self.table)
-        self.intake.status.settings = wishes.settings_problem
+        self.table = FlowTable(linger=options.linger, past=options.past, on_inferred=on_inferred)
+        self.intake = Intake(self.table, report)
         self.problem: Problem | None = None  # why nothing could ever be read
-        self.deaf_until = 0.0  # nobody listens to the source till then
-        self.next_beat = 0.0 if wishes.heartbeat else None
-        self.said: set[str] = set()
-        wishes.context.epoch = time.time() - source.clock() if source.live else 0.0
+        self._signals = signals
+        self._recorder = recorder
+        self._heartbeat = options.heartbeat
+        self._deaf_until = 0.0  # nobody listens to the source till then
+        self._next_beat = 0.0 if options.heartbeat else None
 
-    def run(self) -> int:
-        """Until there is nothing more to do; returns the exit code."""
-        raise NotImplementedError
-
-    def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
+    def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
         self._beat()
         poll = select.poll()
-        deaf = time.monotonic() < self.deaf_until
-        for fd in (*fds, *(() if deaf else self.source.fds()), self.signals.read_fd):
+        deaf = time.monotonic() < self._deaf_until
+        for fd in (*fds, *(() if deaf else self.source.fds()), self._signals.read_fd):
             poll.register(fd, select.POLLIN)
         for fd in writing:
             poll.register(fd, select.POLLOUT)
-        ends = (until, self.source.deadline(), self.deaf_until if deaf else None, self.next_beat)
+        ends = (until, self.source.deadline(), self._deaf_until if deaf else None, self._next_beat)
         due = [at for at in ends if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
     def _beat(self) -> None:
         """Touch the file that says that the loop goes round; one that can't be touched says that it does not."""
-        if self.next_beat is not None and time.monotonic() >= self.next_beat:
-            self.next_beat = time.monotonic() + BEAT
+        if self._next_beat is not None and time.monotonic() >= self._next_beat:
+            self._next_beat = time.monotonic() + BEAT
             with contextlib.suppress(OSError):
-                open(self.wishes.heartbeat, "wb").close()
-
-    def ended_by_signal(self) -> bool:
-        return any(number in Signals.ENDING for number in self.signals.waiting())
+                open(self._heartbeat, "wb").close()
 
     def take(self, item: Item) -> None:
-        if self.recorder:
-            self.recorder.take(item)
-            if self.recorder.stopped:
-                self.recording_stopped(self.recorder.stopped)
+        if self._recorder:
+            self._recorder.take(item)
         if isinstance(item, Trouble) and item.problem is not None and not self.intake.status.began:
             # Without events there are still listings; without a first listing there is nothing.
             fatal = item.part == "listing" or item.problem.code in (NOT_PERMITTED, NOT_FOUND)
@@ -204,10 +218,30 @@ class Runner:
         self.intake.take(item)
         if self.source.live and self.intake.status.rejects - rejects > FLOOD:
             now = time.monotonic()
-            self.deaf_until = max(self.deaf_until, now) + DEAF_SHARE * (now - began)
-        self.wishes.context.own = self.table.own
+            self._deaf_until = max(self._deaf_until, now) + DEAF_SHARE * (now - began)
 
-    def write_out(self, texts: Iterable[str]) -> None:
+    def context(self, lookups: Lookups, site: Site) -> Context:
+        """What predicates are to know, on this source's clock; it is not told the time yet."""
+        return Context(lookups, site, epoch=time.time() - self.source.clock() if self.source.live else 0.0)
+
+    def recorded_time(self) -> str | None:
+        """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
+        if not self.source.live:
+            return f"{self.intake.newest:.6f}" if self.intake.newest else None
+        return f"{time.time():.6f}"
+
+
+# --- pipes ------------------------------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """Standard output for a program, and standard error for the person beside it."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+        self._said: set[str] = set()
+
+    def write(self, texts: Iterable[str]) -> None:
         """Write to standard output, all of it; a full disk is an OSError that names it.
 
         A reader that stalls must not keep us from ending (Python goes on with a write after a signal): a pipe that
@@ -216,10 +250,10 @@ class Runner:
         data = memoryview("".join(texts).encode("utf-8", "replace"))
         poll = select.poll()
         poll.register(1, select.POLLOUT)
-        poll.register(self.signals.read_fd, select.POLLIN)
+        poll.register(self._signals.read_fd, select.POLLIN)
         while data:
             ready = {fd for fd, _ in poll.poll()}
-            if self.signals.read_fd in ready and self.ended_by_signal():
+            if self._signals.read_fd in ready and self._signals.ending():
                 raise KeyboardInterrupt
             if 1 in ready:
                 try:
@@ -229,44 +263,26 @@ class Runner:
                 except OSError as error:
                     raise OSError(error.errno, error.strerror, "standard output") from None
 
-    def recording_stopped(self, words: str) -> None:
-        self.say_once(words)
+    def has_reader(self) -> bool:
+        poll = select.poll()
+        poll.register(1, 0)
+        return not any(event & select.POLLERR for _, event in poll.poll(0))
 
-    def say_once(self, words: str) -> None:
-        if words and words not in self.said:
-            self.said.add(words)
-            say(words)
+    def say_unread(self, status: Status) -> None:
+        """What the reader must know and the data can't say, once."""
+        for text in status.unread():
+            if text not in self._said:
+                self._said.add(text)
+                say(text)
 
-    def fail(self) -> int:
-        assert self.problem
-        problem = self.problem
-        instead = os.environ.get("CONNTRACK_MONITOR_PERMIT")  # an image has no sudo; it says what its container lacks
-        if instead and problem.cure == SUDO:
-            problem = replace(problem, cure=instead)
-        say(str(problem))
-        return problem.code
 
-    def say_leftovers(self) -> None:
-        """What the reader of a pipe must know and the data can't say."""
-        for text in self.intake.status.unread():
-            self.say_once(text)
-
-    def open_databases(self) -> None:
-        """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
-        from geography import MISSING, open_now
-
-        geoip = open_now(self.wishes.plan)
-        self.wishes.context.where = geoip.lookup
-        for notice in geoip.notices:
-            say(notice)
-        if not geoip.databases:
-            say(f"{MISSING}; try: {self.wishes.plan.command}")
-
-    def recorded_time(self) -> str | None:
-        """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
-        if not self.source.live:
-            return f"{self.intake.newest:.6f}" if self.intake.newest else None
-        return f"{time.time():.6f}"
+def open_databases(geoip: GeoIP, plan: Plan) -> None:
+    """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
+    geoip.open()
+    for notice in geoip.notices:
+        say(notice)
+    if not geoip.databases:
+        say(f"{MISSING}; try: {plan.command}")
 
 
 # --- --once -----------------------------------------------------------------------------------------------------------
@@ -275,78 +291,94 @@ MOST_JUNK = 10_000  # lines not understood before --once gives up
 JUNK_CURE = "a look at --via and --conntrack"
 
 
-class Once(Runner):
+class Once:
     """``--once``: the table as it is now, as text, JSON or CSV."""
 
+    def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
+        self._options = options
+        self._signals = signals
+        self._feed = Feed(options, source, signals, recorder)
+        self._table, self._status = self._feed.table, self._feed.intake.status
+        self._pipe = Pipe(signals)
+        self._geoip = GeoIP(options.plan.paths)
+        self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
+        self._problem: Problem | None = None  # why there is nothing to print
+
     def run(self) -> int:
+        """Until the table is printed; returns the exit code."""
         snapshot: Snapshot | None = None
         complete = False
-        while not complete and self.problem is None:
-            self.wait(())
-            if self.ended_by_signal():
+        while not complete and self._problem is None:
+            self._feed.wait()
+            if self._signals.ending():
                 return SUCCESS
-            for item in self.source.poll():
-                self.take(item)
-                if self.source.live:  # as soon as the table is whole
-                    complete = isinstance(item, ListingEnded) and item.complete
-                else:  # a recording: as it stands at its end
-                    complete = isinstance(item, Ended)
-                if isinstance(item, Trouble) and item.part == "listing":
-                    self.problem = item.problem  # also of one that broke off: nobody waits here for a better one
-                if self._is_junk(complete):
-                    self.problem = Problem(f"this is not conntrack's: {self.intake.status.unread()[0]}", JUNK_CURE)
-                if complete or self.problem is not None:
-                    break
+            complete = self._read_on()
             if snapshot is None:  # conntrack has been started: now there is time for what takes 20 ms to import
                 snapshot = self._snapshot()
-            elif self.source.live and not complete:
+            elif self._feed.source.live and not complete:
                 snapshot.look_ahead()
-        if self.problem is not None:
-            return self.fail()
+        if self._problem is not None:
+            return give_up(self._problem)
         assert snapshot
-        self.open_databases()
-        self.wishes.context.now = self.intake.newest or 0.0
-        self.write_out(self._texts(snapshot))
+        open_databases(self._geoip, self._options.plan)
+        self._context.advance(self._feed.intake.newest or 0.0, self._table.own)
+        self._pipe.write(self._texts(snapshot))
         self._say_state()
         return SUCCESS
+
+    def _read_on(self) -> bool:
+        """Take in what is there; True when that is all, or there is a problem."""
+        source = self._feed.source
+        for item in source.poll():
+            self._feed.take(item)
+            if source.live:  # as soon as the table is whole
+                complete = isinstance(item, ListingEnded) and item.complete
+            else:  # a recording: as it stands at its end
+                complete = isinstance(item, Ended)
+            self._problem = self._feed.problem
+            if isinstance(item, Trouble) and item.part == "listing":
+                self._problem = item.problem  # also of one that broke off: nobody waits here for a better one
+            if self._is_junk(complete):
+                self._problem = Problem(f"this is not conntrack's: {self._status.unread()[0]}", JUNK_CURE)
+            if complete or self._problem is not None:
+                return complete
+        return False
 
     def _snapshot(self) -> Snapshot:
         from columns import VIEW_BY_NAME
         from view import Snapshot
 
-        wishes = self.wishes
-        spec = VIEW_BY_NAME[wishes.view]
+        options, context = self._options, self._context
         return Snapshot(
-            self.table,
-            wishes.context,
-            spec,
-            wishes.sort,
-            reverse=wishes.reverse,
-            wanted=wishes.wanted(),
-            limit=wishes.limit,
+            self._table,
+            context,
+            VIEW_BY_NAME[options.view],
+            options.sort,
+            reverse=options.reverse,
+            wanted=options.wanted(context),
+            limit=options.limit,
         )
 
     def _texts(self, snapshot: Snapshot) -> Iterable[str]:
         from columns import table_text
 
-        spec, context, format = snapshot.spec, self.wishes.context, self.wishes.format
+        spec, context, format = snapshot.spec, self._context, self._options.format
         if format == "text":
             return [table_text(spec, snapshot.rows(), context)]
-        return export.view_texts(spec.grouping, snapshot.rows(), format, context, self.recorded_time())
+        return export.view_texts(spec.grouping, snapshot.rows(), format, context, self._feed.recorded_time())
 
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
         most = 0 if complete else MOST_JUNK  # some that write no end of it never end
-        status = self.intake.status
-        return self.source.live and not status.understood and status.rejects > most
+        return self._feed.source.live and not self._status.understood and self._status.rejects > most
 
     def _say_state(self) -> None:
-        self.say_leftovers()
-        if not self.source.live:
+        self._pipe.say_unread(self._status)
+        if not self._feed.source.live:
             return
-        if not self.table.live and not self.wishes.flags:
+        if not self._table.live and not (self._options.protocols or self._options.families):
             say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {TRACKING_CURE}")
-        elif self.intake.status.facts.get("acct") == 0 and not self.table.counted:
+        elif self._status.facts.get("acct") == 0 and not self._table.counted:
             say(f"{ACCOUNTING_OFF}; try: {ACCOUNTING_CURE}")
 
 
@@ -355,45 +387,51 @@ class Once(Runner):
 HELD = 64 << 20  # bytes of events kept back while the first listing runs
 
 
-class Stream(Runner):
+class Stream:
     """``--json`` and ``--csv``: the flows that exist, then every event, a line each."""
 
-    def run(self) -> int:
-        self.intake.report = self._report
-        self.table.on_inferred = self._gone
-        self._wanted = self.wishes.wanted()
-        self._line = export.json_line if self.wishes.format == "json" else export.csv_line
-        self._out: list[str] = [export.csv_header()] if self.wishes.format == "csv" else []
-        self.open_databases()
-        self._held: list[Block] | None = [] if self.source.live else None
+    def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
+        self._options = options
+        self._signals = signals
+        self._recorder = recorder
+        self._feed = Feed(options, source, signals, recorder, self._report, self._gone)
+        self._table, self._status = self._feed.table, self._feed.intake.status
+        self._pipe = Pipe(signals)
+        self._geoip = GeoIP(options.plan.paths)
+        self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
+        self._wanted = options.wanted(self._context)
+        self._line = export.json_line if options.format == "json" else export.csv_line
+        self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
+        self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
-        told = False
-        while not self.intake.status.ended:
-            ready = self.wait((), ())
-            if self.ended_by_signal():
-                break
-            if 1 in ready:
+
+    def run(self) -> int:
+        """Until there is nothing more to tell; returns the exit code."""
+        open_databases(self._geoip, self._options.plan)
+        source, told = self._feed.source, False
+        while not self._status.ended:
+            if not self._pipe.has_reader():  # seen on a quiet table, too
                 raise BrokenPipeError
-            for item in self.source.poll():
+            self._feed.wait(until=time.monotonic() + FRAME)
+            if self._signals.ending():
+                break
+            for item in source.poll():
                 self._take_in_order(item)
-                if self.problem is not None:
-                    return self.fail()
-            self.table.tick(self.source.clock())
+                if self._feed.problem is not None:
+                    return give_up(self._feed.problem)
+            self._table.tick(source.clock())
             self._flush()
-            if self.source.live and not told:  # once, not again with every line; the end tells how many
-                self.say_leftovers()
-                told = bool(self.intake.status.rejects)
+            if source.live and not told:  # once, not again with every line; the end tells how many
+                self._pipe.say_unread(self._status)
+                told = bool(self._status.rejects)
         self._flush()
-        self.say_leftovers()
+        self._pipe.say_unread(self._status)
         return SUCCESS
 
-    def wait(self, fds: Iterable[int], writing: Iterable[int] = (), until: float | None = None) -> set[int]:
-        """Also notices that the reader has gone, on a quiet table, too."""
-        poll = select.poll()
-        poll.register(1, 0)
-        if any(event & select.POLLERR for _, event in poll.poll(0)):
-            return {1}
-        return super().wait(fds, writing, min(until or 1e18, time.monotonic() + FRAME))
+    def _take(self, item: Item) -> None:
+        self._feed.take(item)
+        if self._recorder and (words := self._recorder.complaint()):
+            say(words)
 
     def _take_in_order(self, item: Item) -> None:
         """The flows that exist come first: events wait until the first listing is through."""
@@ -405,48 +443,48 @@ class Stream(Runner):
                     self._release()
                 return
             if isinstance(item, ListingEnded) or (isinstance(item, Trouble) and item.part == "listing"):
-                self.take(item)
+                self._take(item)
                 self._release()
                 return
         if isinstance(item, Lost):
-            status = self.intake.status  # a storm of losses is one loss until the table has been read anew
-            if status.healed >= status.losses:
+            # A storm of losses is one loss until the table has been read anew.
+            if self._status.healed >= self._status.losses:
                 say(f"lost: {item.what}; the table is being read anew")
         elif isinstance(item, Trouble):
-            known = self.intake.status.troubles.get(item.part)
+            known = self._status.troubles.get(item.part)
             if item.problem is None and known is not None:
                 say(f"{item.part} are back" if item.part == "events" else f"{item.part} is back")
-            self.take(item)
-            if item.problem is not None and item.problem != known and self.problem is None:
+            self._take(item)
+            if item.problem is not None and item.problem != known and self._feed.problem is None:
                 say(f"{item.part} stopped: {item.problem}; trying again")
             return
-        self.take(item)
+        self._take(item)
 
     def _release(self) -> None:
         """Take in the events that were held back, and hold no more."""
         held, self._held = self._held or [], None
         for block in held:
-            self.take(block)
+            self._take(block)
 
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
-        context = self.wishes.context
-        context.now = now
+        self._context.advance(now, self._table.own)
         if self._wanted is None or self._wanted(flow):
-            self._out.append(self._line_of(row, flow, event, self.recorded_time()))
+            self._out.append(self._line_of(row, flow, event, self._feed.recorded_time()))
             if len(self._out) >= 500:
                 self._flush()
 
     def _line_of(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
-        if self.wishes.format == "json":
-            return export.json_event(row, flow, self.wishes.context, event, time)
-        return self._line(export.json_object(record(row), flow, self.wishes.context, event, time))
+        if self._options.format == "json":
+            return export.json_event(row, flow, self._context, event, time)
+        return self._line(export.json_object(record(row), flow, self._context, event, time))
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
+        self._context.advance(flow.ended or self._context.now, self._table.own)
         if self._wanted is None or self._wanted(flow):
-            item = export.json_object(flow.record(), flow, self.wishes.context, "destroy", self.recorded_time())
+            item = export.json_object(flow.record(), flow, self._context, "destroy", self._feed.recorded_time())
             self._out.append(self._line({**item, "inferred": True}))
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        self.write_out(out)
+        self._pipe.write(out)

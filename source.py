@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from child import STOP_PATIENCE, Child
@@ -220,7 +220,7 @@ def _listing_pause(interval: float, spent: float) -> float:
     return max(interval, pause, 2 * spent)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Command:
     """How conntrack is called: prefix, program, and the filters it can apply exactly."""
 
@@ -266,7 +266,7 @@ class LiveSource:
         self.command = command
         self.interval = interval
         self.name = " ".join(command.via) or os.uname().nodename
-        self._events = _Restarted(command.events) if events else None
+        self._events = _Restarted(lambda: self.command.events()) if events else None
         self._listing: Child | None = None
         self._listing_due = 0.0
         self._listing_began = 0.0
@@ -306,7 +306,7 @@ class LiveSource:
         """Events first: a DESTROY must not wait behind the listing that still names its flow."""
         resting = self._listing is not None and self._listing.rests_until > self.clock()
         if self._events and self._events.child and self._listing and not resting:
-            self._events.child.rests_until = 0.0
+            self._events.child.rest_no_longer()
         if self._events:
             yield from self._poll_events(self._events)
         yield from self._poll_host()
@@ -350,30 +350,28 @@ class LiveSource:
                 self._resync(now)
         child = events.child
         assert child
-        if events.opening and (child.widen() or now - child.started > OPENING):
-            events.opening = False
+        events.widen(now)
         for _ in range(BURST):
             data = child.read() if self.clock() - now < BURST_TIME else b""
             if not data:
                 break
-            if not events.well:
-                events.well = True
+            if events.is_well():
                 yield Trouble(now, "events", None)
             yield Block(data, now, events=True)
         said = child.read_errors()
         if said and is_loss(said.decode("utf-8", "replace")):
             yield Lost(now, "events (ENOBUFS)")
             self._resync(now)
-        if not events.well and now - child.started > 1.0 and child.out is not None:
-            events.well = True  # a quiet table: it runs, it just has nothing to say
+        quiet = now - child.started > 1.0 and child.out is not None  # it runs, it just has nothing to say
+        if quiet and events.is_well():
             yield Trouble(now, "events", None)
         status = child.ended()
         if status is not None:
             if status == 2 and self.command.filters and not self.command.plain_events:
                 # conntrack 1.4.6 and older refuse -f with -E; what they then send too much, our own filter drops.
-                self.command.plain_events = True
+                self.command = replace(self.command, plain_events=True)
                 events.gone(now)
-                events.due, events.failures = now, 0
+                events.begin_anew(now)
                 return
             if status == 0 and child.leftover:
                 yield Block(child.leftover, now, events=True)
@@ -389,7 +387,7 @@ class LiveSource:
         events = self._events
         if self.command.via and events and events.child and events.child.started < self._cut_at:
             events.gone(now)
-            events.due = now
+            events.hurry(now)
 
     def _resync(self, now: float) -> None:
         """Events are missing: list again, at once; a storm of losses is one storm (see ``_listing_done``).
@@ -442,7 +440,7 @@ class LiveSource:
         complete = status == 0 and not child.leftover
         yield ListingEnded(now, complete)
         if complete:
-            yield from self._listing_done(now, now - child.started)
+            yield from self._listing_done(now, now - self._listing_began)
         else:
             if status == SSH_FAILED:
                 self._cut_at = now
@@ -470,7 +468,6 @@ class LiveSource:
             self._listing = Child(argv, LISTING_GATHERS)
         except OSError as error:
             return not_started(argv, error)
-        self._listing.started = child.started
         return None
 
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
@@ -520,22 +517,22 @@ class LiveSource:
                 pass  # the same prefix fails for conntrack, which says so
 
     def _poll_answer(self, what: str, child: Child, now: float) -> Iterator[Item]:
-        child.answer += child.read().decode("utf-8", "replace")
+        answer = child.collect()
         child.read_errors()
         if child.ended() is None:
-            if now - child.started > SILENCE or len(child.answer) > LONGEST_ANSWER:
+            if now - child.started > SILENCE or len(answer) > LONGEST_ANSWER:
                 child.stop()
                 del self._asked[what]
             return
         child.stop()
         del self._asked[what]
-        answer = child.answer + child.leftover.decode("utf-8", "replace")
-        if what == "facts" and (values := parse_facts(answer)):
+        text = (answer + child.leftover).decode("utf-8", "replace")
+        if what == "facts" and (values := parse_facts(text)):
             yield Facts(now, values)
         # Who may not use netlink gets true numbers, too, with exit status 1.
-        if what == "statistics" and (values := parse_statistics(answer)):
+        if what == "statistics" and (values := parse_statistics(text)):
             yield Statistics(now, values)
-        if what == "own" and (addresses := parse_addresses(answer)):
+        if what == "own" and (addresses := parse_addresses(text)):
             yield OwnAddresses(now, addresses)
 
 
@@ -546,7 +543,7 @@ class _Restarted:
         self.argv = argv
         self.child: Child | None = None
         self.due = 0.0
-        self.well = False
+        self._well = False
         self.opening = False  # its socket is still to be widened
         self.failures = 0
 
@@ -560,13 +557,31 @@ class _Restarted:
             return not_started(self.argv(), error)
         return None
 
+    def widen(self, now: float) -> None:
+        """Give its socket more room as soon as it has opened it."""
+        if self.opening and self.child and (self.child.widen() or now - self.child.started > OPENING):
+            self.opening = False
+
+    def is_well(self) -> bool:
+        """It runs: is that new?"""
+        news, self._well = not self._well, True
+        return news
+
+    def hurry(self, now: float) -> None:
+        """Start the next one at once."""
+        self.due = now
+
+    def begin_anew(self, now: float) -> None:
+        """Start the next one at once, as if none had failed."""
+        self.due, self.failures = now, 0
+
     def gone(self, now: float) -> None:
         assert self.child
         if now - self.child.started > SETTLED:
             self.failures = 0
         self.child.stop()
         self.child = None
-        self.well = self.opening = False
+        self._well = self.opening = False
         self._later(now)
 
     def _later(self, now: float) -> None:

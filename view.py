@@ -17,7 +17,7 @@ from columns import VIEW_BY_NAME, VIEWS, FlowFacts, ViewSpec, facts_of
 from filters import Predicate, all_of, compile_filter
 from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
-from health import Base, Shares
+from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
 from text import UNICODE, Glyphs
 
@@ -58,6 +58,7 @@ class View:
     kind: ViewSpec = VIEWS[0]
     filter: str = ""
     wanted: Predicate | None = None
+    baseline: Baseline | None = None  # what was known when somebody asked what comes new
     prompt: Prompt | None = None
     history: list[str] = field(default_factory=list)  # filters that were kept, newest last
     sorts: dict[str, tuple[str, bool]] = field(default_factory=dict)  # how views that were left were sorted
@@ -126,7 +127,7 @@ class View:
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""
-        self.wanted = compile_filter(text, self.context)
+        self.wanted = compile_filter(text, self.context, lambda: self.baseline)
         self.filter = text.strip()
         self.due = 0.0
 
@@ -187,7 +188,7 @@ class Scene:
     live: bool
     glyphs: Glyphs = UNICODE
     shares: Shares | None = None  # who fills the table, as counted last
-    databases: Sequence[Base] = ()  # those in use
+    around: Surroundings = NOTHING_AROUND
 
     @property
     def now(self) -> float:
@@ -208,8 +209,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
 
     Returns whether there was anything to do; ``view.work`` tells whether there still is.
     """
-    view.context.now = now
-    view.context.own = table.own
+    view.context.advance(now, table.own)
     if view.paused:
         view.held = table.events - view.events_at_pause
     if not (view.made == view.wishes if view.paused else view.arranged <= now < view.due):
@@ -235,7 +235,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
 def _work(view: View, table: FlowTable, takes: bool) -> Iterator[None]:
     """Make the rows; it may be left off, or given up, at each yield. ``takes``: the order of flows that is there."""
     view.ranking, view.found, view.summing = not takes, [], False
-    mark = view.context.since
+    mark = view.baseline
     if mark is not None and not mark.complete:
         yield from _learn(table, mark)
     if view.kind.rows in ("sums", "map"):
@@ -328,7 +328,7 @@ def _sum_up(view: View, table: FlowTable) -> Iterator[None]:
     yield
     view.found = yield from _ordered(view, view.sums)
     if view.kind.rows == "map":
-        view.found = [row for row in view.found[:MAPPED] if view.context.spot(row.key) is not None]
+        view.found = [row for row in view.found[:MAPPED] if view.context.coordinates(row.key) is not None]
     view.ranking = False
     _show_found(view, whole=True)
 

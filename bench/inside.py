@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ground import best, cpu, resident
 
-from addresses import Context
+from addresses import Context, Lookups
 from flows import FlowTable
 from geography import Geography, Plan
 from intake import Status
@@ -67,7 +67,7 @@ def new_addresses() -> tuple[float, int]:
 
 
 def _frames(geo: Geography) -> tuple[float, int]:
-    table, view = FlowTable(), View(Context(where=geo.where), sort="cc")
+    table, view = FlowTable(), View(Context(Lookups(geo.where)), sort="cc")
     table.begin_listing(0.0)
     for i in range(10_000):
         address = f"{20 + i % 40}.{i // 40 % 250}.{i // 10_000}.{i % 250 + 1}"

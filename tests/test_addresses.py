@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from addresses import Context, Ends, Network, _scope, direction, inbound, remote, scope, within
+from addresses import Context, Ends, Network, Site, _scope, direction, inbound, remote, scope, within
 from flows import FlowTable
 from support.program import CAPTURES
 from support.strategies import any_blocks
@@ -162,14 +162,14 @@ def test_what_is_local() -> None:
         assert plain.is_local(address), address
     for address in ("8.8.8.8", "203.0.113.2", "224.0.0.251", "2606:4700::1111", "no address"):
         assert not plain.is_local(address), address
-    more = Context(own=plain.own, networks=[ip_network("8.8.0.0/16"), ip_network("2606:4700::/32")])
+    more = Context(site=Site(networks=[ip_network("8.8.0.0/16"), ip_network("2606:4700::/32")]), own=plain.own)
     assert more.is_local("8.8.8.8")
     assert more.is_local("2606:4700::1111")
     assert not more.is_local("8.9.8.8")
     assert not more.is_local("no address")
     assert more.is_local("203.0.113.1")
     assert not more.is_local("1.1.1.1")
-    more.own = frozenset({"1.1.1.1"})  # as the host's addresses become known
+    more.advance(0.0, frozenset({"1.1.1.1"}))  # as the host's addresses become known
     assert more.is_local("1.1.1.1")
     assert not more.is_local("203.0.113.1")
 
@@ -200,7 +200,7 @@ def test_nat_of_captures(name: str) -> None:
 
 
 def test_a_mark_s_own_name_comes_before_those_of_its_parts() -> None:
-    context = Context(marks=MARKS)
+    context = Context(site=Site(marks=MARKS))
     assert [context.mark_name(mark) for mark in (7, 0x17, 0x12, 0x13, 3, 8)] == [
         *("vpn", "both", "voice", "voice", "odd", None)
     ]

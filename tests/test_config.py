@@ -137,9 +137,9 @@ def test_every_option_that_a_file_may_set(tmp_path: Path) -> None:
         "via": "ssh -p 22 root@router",
         "geoip_db": ["/srv/geo"],
     }
-    assert settings.marks == {(7, 0xFFFFFFFF): "vpn", (16, 0xFFFFFFFF): "ü[31m", (0x10, 0xF0): "voice"}
-    assert settings.zones == {3: "office"}
-    assert [str(net) for net in settings.networks] == ["198.18.0.0/16", "2001:db8::1/128"]
+    assert settings.site.marks == {(7, 0xFFFFFFFF): "vpn", (16, 0xFFFFFFFF): "ü[31m", (0x10, 0xF0): "voice"}
+    assert settings.site.zones == {3: "office"}
+    assert [str(net) for net in settings.site.networks] == ["198.18.0.0/16", "2001:db8::1/128"]
 
 
 @needs_toml
@@ -219,7 +219,7 @@ def test_what_is_wrong_is_said_with_its_line_and_all_of_it_ignored(
     assert words in settings.problem
     if line:
         assert f"line {line}" in settings.problem
-    assert (settings.options, settings.marks, settings.zones, settings.networks) == ({}, {}, {}, ())
+    assert (settings.options, settings.site.marks, settings.site.zones, settings.site.networks) == ({}, {}, {}, ())
 
 
 @needs_toml

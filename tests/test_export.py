@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from addresses import Context, Place
+from addresses import Context, Lookups, Place
 from flows import Flow, FlowTable
 from parse import EVENTS, record, split_lines
 from support.strategies import blocks
@@ -40,7 +40,9 @@ SNAT = (
 
 
 def test_the_contract_field_by_field() -> None:
-    context = Context(0.0, frozenset({"10.1.0.2"}), lambda _: Place("US", "United States", None, 15169, "Google LLC"))
+    context = Context(
+        Lookups(lambda _: Place("US", "United States", None, 15169, "Google LLC")), own=frozenset({"10.1.0.2"})
+    )
     assert items(SNAT, context) == [
         {
             "time": "2026-11-22T22:24:11.601847Z",
@@ -144,7 +146,7 @@ def test_csv_cells_carry_no_control_characters(name: str) -> None:
 )
 def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[str], time: str | None) -> None:
     table = FlowTable(own=own)
-    context = Context(9.0, own, where)
+    context = Context(Lookups(where), now=9.0, own=own)
     for row in split_lines(block)[0]:
         flow = table.event(row, 1.0)
         item = export.json_object(record(row), flow, context, "update", time)

@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import export
-from addresses import Context, Detail, Place
+from addresses import Context, Detail, Lookups, Place
 from columns import VIEW_BY_NAME, table_text
 from flows import FlowTable
 from geoip import GeoIP
@@ -194,7 +194,9 @@ def test_no_byte_from_outside_steers_the_terminal(
 ) -> None:
     name, typed, said = texts
     ascii_only, dumb, live = kind
-    context = Context(where=lambda _: place, detail=lambda _: Detail(place, subdivision=said, sources=(said, typed)))
+    context = Context(
+        Lookups(where=lambda _: place, detail=lambda _: Detail(place, subdivision=said, sources=(said, typed)))
+    )
     table = FlowTable()
     intake = Intake(table)
     for item in items_of(file, data):

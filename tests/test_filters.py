@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addresses import Context, Place
+from addresses import Context, Lookups, Place, Site
 from filters import FIELDS, FilterError, bare, compile_filter, from_flags, shown_text
 from flows import Flow, FlowTable
 from parse import split_lines
@@ -53,7 +53,7 @@ PLACES = {"192.0.2.1": Place("DE", "Germany", "Köln", 64500, "Example Networks 
 def chosen(expression: str, now: float = 5.0) -> set[int | None]:
     """The ids of the flows that an expression wants."""
     flows = table()
-    context = Context(now, flows.own, lambda address: PLACES.get(address, Place()))
+    context = Context(Lookups(lambda address: PLACES.get(address, Place())), now=now, own=flows.own)
     wanted = compile_filter(expression, context)
     return {flow.record().id for flow in flows.select(wanted)}
 
@@ -150,7 +150,7 @@ def test_the_age_of_a_flow_whose_birth_was_seen() -> None:
     flows = FlowTable()
     flow = flows.event(split_lines(BORN)[0][0], 1.0)
     for expression, fits in (("age:<10s", True), ("age:>10s", False), ("age:4s", True), ("age:3s-5s", True)):
-        wanted = compile_filter(expression, Context(5.0))
+        wanted = compile_filter(expression, Context(now=5.0))
         assert wanted is not None
         assert wanted(flow) is fits
 
@@ -212,7 +212,7 @@ def test_deep_nesting_is_refused_not_fatal() -> None:
 
 def test_flags_are_the_same_predicates() -> None:
     flows = table()
-    context = Context(0.0, flows.own)
+    context = Context(own=flows.own)
 
     def ids(protocols: list[str], states: list[str], families: list[str]) -> set[int | None]:
         wanted = from_flags(protocols, states, families, context)
@@ -352,13 +352,13 @@ def test_kinds_of_nat_are_filters() -> None:
 )
 def test_filters_know_the_names(expression: str, ids: set[int]) -> None:
     flows = marked_table()
-    context = Context(marks=MARKS, zones={3: "office", 4: "second floor", 0: "none"})
+    context = Context(site=Site(marks=MARKS, zones={3: "office", 4: "second floor", 0: "none"}))
     assert {flow.record().id for flow in flows.select(compile_filter(expression, context))} == ids
 
 
 def test_a_wrong_name_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(FilterError, match=r"'vnp' is no number .*, and no name; there are: vpn voice both odd"):
-        compile_filter("mark:vnp", Context(marks=MARKS))
+        compile_filter("mark:vnp", Context(site=Site(marks=MARKS)))
     with pytest.raises(FilterError, match=r"is no number \(16 or 0x10\)$"):
         compile_filter("mark:vpn", Context())
 

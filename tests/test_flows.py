@@ -46,10 +46,9 @@ class Feed:
     """A table with its clock in the test's hand."""
 
     def __init__(self, linger: float = 5.0) -> None:
-        self.table = FlowTable(linger=linger)
-        self.now = 100.0
         self.inferred: list[Flow] = []
-        self.table.on_inferred = self.inferred.append
+        self.table = FlowTable(linger=linger, on_inferred=self.inferred.append)
+        self.now = 100.0
 
     def event(self, kind: str, port: int, ident: int | None = 1, **more: Any) -> Flow:
         (row,) = split_lines(text(port, ident, event=kind, **more) + b"\n")[0]
@@ -304,7 +303,7 @@ def test_counters_that_were_reset_are_no_traffic() -> None:
 def test_total_rates_count_what_short_flows_moved() -> None:
     """10.0.0.1 is private and 192.0.2.1 is not ours: what is sent goes out, what comes back comes in."""
     feed = Feed()
-    feed.table.own = frozenset({"10.0.0.1"})
+    feed.table.know_own(frozenset({"10.0.0.1"}))
     feed.listing()
     feed.now += 1
     feed.event("new", 1)

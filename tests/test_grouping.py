@@ -109,7 +109,7 @@ def test_in_is_what_the_far_end_sends_whoever_opened_the_flow() -> None:
 def test_what_is_new_since_the_mark() -> None:
     monitor = lan_monitor()
     monitor.keys("m")
-    mark = monitor.view.context.since
+    mark = monitor.view.baseline
     assert mark is not None
     assert mark.complete
     feed(monitor.table, event("NEW", 40, src="10.0.0.1", dst="8.8.1.8", dport=443, sport=999), 105.0)  # all of it known
@@ -131,7 +131,7 @@ def test_what_is_new_since_the_mark() -> None:
     assert any("10.0.0.77" in text for text in rows)
     assert not any("10.0.0.1 " in text for text in rows)
     monitor.keys("m")
-    assert monitor.view.context.since is None
+    assert monitor.view.baseline is None
 
 
 def frame_of(monitor: Monitor) -> list[tuple[str, str]]:

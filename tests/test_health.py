@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import health
 import source
 from flows import FlowTable
-from health import Base, Census, HealthRow, Shares, brief, full_in, growth, panel
+from health import Base, Census, HealthRow, Shares, Surroundings, brief, full_in, growth, panel
 from intake import (
     ACCOUNTING_CURE,
     EVENTS_CURE,
@@ -76,7 +76,7 @@ def test_nat_without_a_free_port_is_seen_and_explained(lab: Lab) -> None:
     finally:
         live.close()
     now = intake.status.counted[-1].at
-    rows = panel(intake.status, intake.table, None, [], now)
+    rows = panel(intake.status, intake.table, None, now)
     refused = row(rows, "insert_failed")
     assert refused.value.startswith("5 in ")
     assert refused.value.endswith("5 ever: new flows refused: two packets raced, or NAT ran out of ports")
@@ -101,21 +101,21 @@ def test_facts_and_statistics_of_a_namespace_are_its_own() -> None:
     assert intake.status.facts["buckets"] > 0
     assert intake.status.counted_first is not None
     assert intake.status.counted_first.values["insert"] == 100
-    assert row(panel(intake.status, intake.table, None, [], live.clock()), "table").value.startswith("<1 %, 100 of ")
+    assert row(panel(intake.status, intake.table, None, live.clock()), "table").value.startswith("<1 %, 100 of ")
 
 
 @kernel_mark()
 def test_the_kernel_knows_the_cures() -> None:
     """Every sysctl that a cure names is there, and iptables takes the limit."""
     status = filling(60, lambda at: 260_000 + at)
-    status.take_facts(counts(61, count=MOST, acct=0, events=0, timestamp=0))
-    status.take_statistics(Statistics(1, dict.fromkeys(NAMES, 0)))
-    status.take_statistics(Statistics(61, dict.fromkeys(NAMES, 60)))
+    status.take(counts(61, count=MOST, acct=0, events=0, timestamp=0))
+    status.take(Statistics(1, dict.fromkeys(NAMES, 0)))
+    status.take(Statistics(61, dict.fromkeys(NAMES, 60)))
     table = FlowTable()
     sources = (("2001:db8::1", 900_000), ("192.0.2.1", 600_000))
-    rows = panel(status, table, Shares(1_000_000, 900_000, 900_000, sources), [], 61)
+    rows = panel(status, table, Shares(1_000_000, 900_000, 900_000, sources), 61)
     listing(table, (line(number, state="SYN_SENT") for number in range(1500)))
-    rows += panel(status, table, Shares(2000, 0, 1999, ()), [], 61)
+    rows += panel(status, table, Shares(2000, 0, 1999, ()), 61)
     cures = {row.cure for row in rows if row.cure and row.cure != health.CLASH_CURE}
     assert len(cures) >= 8
     with Namespace() as ns:
@@ -153,7 +153,7 @@ def test_counters_since_the_start_and_a_minute(numbers: tuple[int, ...], total: 
     status = counted(*numbers)
     now = 10.0 * (len(numbers) - 1)
     assert health.a_minute(status, "insert_failed", now) == rate
-    value = row(panel(status, FlowTable(), None, [], now), "insert_failed").value
+    value = row(panel(status, FlowTable(), None, now), "insert_failed").value
     assert value.startswith(f"{total} in ") or len(numbers) == 1
     assert f"{numbers[-1]} ever" in value
     assert ("/min" in value) is bool(rate)
@@ -179,7 +179,7 @@ def test_what_the_counters_mean(new: dict[str, int], count: int, wanted: dict[st
     names = (*NAMES, "invalid", "clash_resolve")
     first, last = Statistics(0, dict.fromkeys(names, 7)), Statistics(10, {name: 7 + new.get(name, 0) for name in names})
     status = intake_of(counts(9, count=count, buckets=65_536), first, last).status
-    rows = {row.label: row for row in panel(status, FlowTable(), None, [], 10)}
+    rows = {row.label: row for row in panel(status, FlowTable(), None, 10)}
     for name, (role, cure) in wanted.items():
         assert rows[name].role == role
         assert cure in rows[name].cure
@@ -242,7 +242,7 @@ def test_many_counts_a_second_do_not_shorten_the_minute() -> None:
 def test_a_table_that_fills_is_said_in_words() -> None:
     status = filling(60, lambda at: 120_000 + 500 * at)
     assert full_in(status, 60) == pytest.approx((MOST - 150_000) / 500)  # 224 s
-    table = row(panel(status, FlowTable(), None, [], 60), "table")
+    table = row(panel(status, FlowTable(), None, 60), "table")
     assert table.value == "57 %, 150000 of 262144, +500/s: full in about 4 min at the present growth"
     assert (table.role, table.cure) == ("bad", "sysctl -w net.netfilter.nf_conntrack_max=524288")
     assert table.share == pytest.approx(150_000 / MOST)
@@ -263,7 +263,7 @@ def test_a_table_that_fills_is_said_in_words() -> None:
 )
 def test_how_full_it_is(count: int, role: str, said: str) -> None:
     status = intake_of(counts(1, count=count)).status
-    table = row(panel(status, FlowTable(), None, [], 1), "table")
+    table = row(panel(status, FlowTable(), None, 1), "table")
     assert table.role == role
     assert table.value.startswith(said)
     assert bool(table.cure) is (role != "good")
@@ -347,14 +347,14 @@ def test_an_empty_table_is_counted_at_once() -> None:
     census = Census()
     assert census.step(FlowTable())
     assert census.newest == Shares()
-    assert [row.label for row in panel(Status(), FlowTable(), census.newest, [], 1)][:2] == ["table", "events lost"]
+    assert [row.label for row in panel(Status(), FlowTable(), census.newest, 1)][:2] == ["table", "events lost"]
 
 
 @pytest.mark.parametrize(("count", "number", "said"), [(150_000, 41, True), (150_000, 29, False), (100_000, 41, False)])
 def test_who_holds_much_of_a_table_that_fills(count: int, number: int, said: bool) -> None:
     status = intake_of(counts(1, count=count)).status
     shares = Shares(100, 50, 0, (("10.0.0.23", number), ("2001:db8::1", 9)))
-    found = row(panel(status, FlowTable(), shares, [], 1), "10.0.0.23")
+    found = row(panel(status, FlowTable(), shares, 1), "10.0.0.23")
     assert found.value == f"holds {number} %, {number} flows"
     assert found.share == number / 100
     assert (found.role, bool(found.cure)) == (("warn", True) if said else ("plain", False))
@@ -366,7 +366,7 @@ def test_who_holds_much_of_a_table_that_fills(count: int, number: int, said: boo
 
 def test_losses_and_what_made_them_good() -> None:
     intake = intake_of(ListingBegan(1), Lost(2, "events (ENOBUFS)"), ListingEnded(3, True))
-    lost = row(panel(intake.status, intake.table, None, [], 4), "events lost")
+    lost = row(panel(intake.status, intake.table, None, 4), "events lost")
     assert lost.value == "once, table read anew 0 times; the last 2 s ago: events (ENOBUFS)"
     assert lost.role == "warn"  # that listing began before
     assert lost.cure == health.LOSS_CURE
@@ -374,19 +374,21 @@ def test_losses_and_what_made_them_good() -> None:
         intake.take(item)
     intake.take(ListingEnded(9, True))
     assert (intake.status.healed, intake.status.resyncs, intake.status.losses) == (1, 1, 2)
-    assert row(panel(intake.status, intake.table, None, [], 9), "events lost").role == "warn"
+    assert row(panel(intake.status, intake.table, None, 9), "events lost").role == "warn"
     for item in (ListingBegan(10), ListingEnded(11, True), ListingBegan(12), ListingEnded(13, True)):
         intake.take(item)
     assert (intake.status.healed, intake.status.resyncs) == (2, 2)
-    assert row(panel(intake.status, intake.table, None, [], 14), "events lost").role == "plain"
+    assert row(panel(intake.status, intake.table, None, 14), "events lost").role == "plain"
 
 
 def test_what_is_switched_off_comes_with_its_cure() -> None:
     monitor = Monitor([line(1)])
     monitor.status.facts = {"acct": 0, "events": 0, "timestamp": 0}
     monitor.status.troubles["events"] = Problem("killed by signal 9", "look")
-    monitor.status.geography = [("no GeoIP database", "fetch it")]
-    rows = panel(monitor.status, monitor.table, None, [Base("DB-IP City Lite", "2026-10", 24.3)], 200.0)
+    around = Surroundings(
+        geography=[("no GeoIP database", "fetch it")], databases=[Base("DB-IP City Lite", "2026-10", 24.3)]
+    )
+    rows = panel(monitor.status, monitor.table, None, 200.0, around=around)
     cures = {row.label: (row.role, row.cure) for row in rows}
     assert cures["accounting"] == ("warn", ACCOUNTING_CURE)
     assert cures["kernel events"] == ("warn", EVENTS_CURE)
@@ -398,7 +400,7 @@ def test_what_is_switched_off_comes_with_its_cure() -> None:
     assert row(rows, "events").value == "stopped: killed by signal 9"
     assert row(rows, "counters").value == "2 min ago, by listing 1"
     assert row(rows, "counters").role == "warn"
-    replayed = panel(monitor.status, monitor.table, None, [], 200.0, live=False)
+    replayed = panel(monitor.status, monitor.table, None, 200.0, live=False)
     assert {row.cure for row in replayed if row.label != "database"} == {""}
     assert row(replayed, "counters").role == "good"
 
@@ -413,7 +415,7 @@ def test_what_is_switched_off_comes_with_its_cure() -> None:
 )
 def test_any_facts_give_rows(facts: dict[str, int], shares: Shares | None, now: float) -> None:
     status = intake_of(Facts(0.0, facts), Facts(100.0, facts), Statistics(0.0, {}), Lost(5.0, "x")).status
-    for found in panel(status, FlowTable(), shares, [], now):
+    for found in panel(status, FlowTable(), shares, now):
         assert found.role in ("plain", "good", "warn", "bad")
         assert found.share is None or (0 <= found.share <= 1 and not math.isnan(found.share))
     brief(status, shares, now)

@@ -25,10 +25,10 @@ def test_a_bounded_minute_is_kept(steps: list[tuple[float, int]]) -> None:
     status, at = Status(), 0.0
     for wait, number in steps:
         at += wait
-        status.take_statistics(Statistics(at, {"drop": number}))
-        status.take_facts(counts(at, count=number))
+        status.take(Statistics(at, {"drop": number}))
+        status.take(counts(at, count=number))
         assert len(status.counted) <= 30
         assert len(status.fill) <= 60
         assert at - status.counted[0].at <= 61
         assert health.a_minute(status, "drop", at) >= 0
-        panel(status, FlowTable(), None, [], at)
+        panel(status, FlowTable(), None, at)

@@ -137,12 +137,12 @@ def test_the_hosts_file_names_without_asking(resolver: Resolver, server: Server)
 
 
 def test_a_hosts_file_that_changes_is_read_again(resolver: Resolver, clock: Clock, tmp_path: Path) -> None:
-    resolver.fresh = False
+    resolver.renewed()
     (tmp_path / "hosts").write_text("10.0.0.1 gate\n")
     clock.now += LOOK_EVERY
     assert resolver.deadline() == clock.now
     resolver.poll()
-    assert resolver.fresh
+    assert resolver.renewed()
     assert resolver.name("10.0.0.1") == "gate"
     (tmp_path / "hosts").unlink()
     clock.now += LOOK_EVERY
@@ -192,10 +192,10 @@ def test_a_name_comes_later_and_is_kept(resolver: Resolver, server: Server, cloc
     server.names["7.100.51.198.in-addr.arpa"] = "seven.example"
     assert resolver.name("198.51.100.7") is None
     resolver.poll()
-    resolver.fresh = False
+    resolver.renewed()
     server.serve()
     settle(resolver)
-    assert resolver.fresh
+    assert resolver.renewed()
     assert resolver.fds() == []
     assert resolver.name("198.51.100.7") == "seven.example"
     clock.now += NAMED - 1
@@ -230,10 +230,10 @@ def test_ipv6_is_asked_for_by_its_digits(resolver: Resolver, server: Server) -> 
 def test_that_there_is_no_name_is_kept_too(resolver: Resolver, server: Server, clock: Clock) -> None:
     resolver.name("198.51.100.7")
     resolver.poll()
-    resolver.fresh = False
+    resolver.renewed()
     server.serve()
     settle(resolver)
-    assert not resolver.fresh  # nothing to draw
+    assert not resolver.renewed()  # nothing to draw
     clock.now += NAMELESS - 1
     assert resolver.name("198.51.100.7") is None
     resolver.poll()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addresses import Context
+from addresses import Context, Detail, Lookups, Place, Site
 from filters import compile_filter
 from intake import ACCOUNTING_CURE, EVENTS_CURE
 from keys import BINDINGS
@@ -155,11 +155,8 @@ def test_details_cut_nothing(size: tuple[int, int]) -> None:
 
 
 def test_details_name_the_place_and_the_life() -> None:
-    from addresses import Detail, Place
-
-    monitor = Monitor()
     place = Place("DE", "Germany", "Ber\x1b[31mlin", 64_500, "Example Org")
-    monitor.view.context.detail = lambda _address: Detail(place)
+    monitor = Monitor(lookups=Lookups(detail=lambda _address: Detail(place)))
     feed(monitor.table, event("NEW", 1, dst="8.8.8.8", state="SYN_SENT"), 101.0)
     feed(monitor.table, event("UPDATE", 1, dst="8.8.8.8"), 103.0)
     monitor.refresh(10)
@@ -183,7 +180,7 @@ def test_details_know_why_nothing_was_counted(listed: bool, words: str) -> None:
 
 def test_details_show_the_names() -> None:
     flows = marked_table()
-    context = Context(marks=MARKS, zones={3: "office"})
+    context = Context(site=Site(marks=MARKS, zones={3: "office"}))
     lines = {
         flow.record().id: dict(details(flow, flows, context)) for flow in flows.select(compile_filter("", context))
     }

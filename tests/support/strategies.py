@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from addresses import Place
+from addresses import Lookups, Place
 from intake import Problem
 from keys import BINDINGS
 from support.tables import Monitor, feed
@@ -208,9 +208,8 @@ wheres = st.builds(
 def monitors(draw: st.DrawFn) -> Monitor:
     """Any table, seen after any keys."""
 
-    monitor = Monitor()
     where = draw(wheres)
-    monitor.view.context.where = lambda _address: where
+    monitor = Monitor(lookups=Lookups(lambda _address: where))
     for block in draw(st.lists(st.lists(st.one_of(flow_lines(), any_flow_lines()), max_size=12), max_size=3)):
         if draw(st.booleans()):
             monitor.table.begin_listing(monitor.now)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from wcwidth import wcswidth
 
-from addresses import Context, Place
+from addresses import NO_LOOKUPS, Context, Lookups, Place
 from flows import Flow, FlowTable
+from health import NOTHING_AROUND
 from intake import Facts, Intake, Item, Status
 from keys import press
 from parse import split_lines
@@ -86,10 +87,11 @@ def counts(at: float, **values: int) -> Facts:
 class Monitor:
     """A table, a view of it, and a clock that goes on when told."""
 
-    def __init__(self, lines: Iterable[str] = (), **view: object) -> None:
+    def __init__(self, lines: Iterable[str] = (), lookups: Lookups = NO_LOOKUPS, **view: object) -> None:
         self.table = FlowTable()
-        self.view = View(Context(now=100.0), **view)  # type: ignore[arg-type]
+        self.view = View(Context(lookups, now=100.0), **view)  # type: ignore[arg-type]
         self.status = Status(began=True)
+        self.around = NOTHING_AROUND
         self.now = 100.0
         self.live = True
         self.glyphs = Glyphs()
@@ -122,7 +124,7 @@ class Monitor:
 
     @property
     def scene(self) -> Scene:
-        return Scene(self.view, self.table, self.status, "router", self.live, self.glyphs)
+        return Scene(*(self.view, self.table, self.status, "router", self.live, self.glyphs), around=self.around)
 
 
 def text_of(lines: Sequence[Line]) -> list[str]:
@@ -224,7 +226,7 @@ def flows_of(block: bytes, own: frozenset[str] = OWN_ADDRESSES) -> tuple[list[Fl
         table.begin_listing(now)
         table.listed_all(part, now)
         table.end_listing(False, now)
-    return list(table), Context(NOW, own, where)
+    return list(table), Context(Lookups(where), now=NOW, own=own)
 
 
 def address_order(text: str) -> tuple[int, int, str]:
