@@ -193,6 +193,7 @@ class Column(Generic[RowT]):
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[RowT], str] | None = None  # what the cell says where ``cell`` is too long
+    narrow_form_of: str = ""  # the column that takes its place where there is room
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roomy", self.roomy or self.least)
@@ -269,7 +270,7 @@ FLOW_COLUMNS: tuple[Column[FlowFacts], ...] = (
         middle=True,
         brief=_destination_number,
     ),
-    Column("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True),
+    Column("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
     Column("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
     Column(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
     Column("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), order_by_place(lambda w: w.city)),
@@ -311,7 +312,7 @@ FLOW_COLUMNS: tuple[Column[FlowFacts], ...] = (
 FLOW_COLUMN = {column.key: column for column in FLOW_COLUMNS}
 
 # What --sort takes: the keys, without the second, narrow form of NAT, and the words people may try.
-SORTS = tuple(column.key for column in FLOW_COLUMNS if column.key != "natkind")
+SORTS = tuple(column.key for column in FLOW_COLUMNS if not column.narrow_form_of)
 ALIASES = {"src": "source", "dst": "destination", "country": "cc", "protocol": "proto", "pkts": "packets"}
 
 
@@ -345,8 +346,7 @@ def fit(width: int, wanted: Sequence[Column[Any]] = FLOW_COLUMNS) -> list[tuple[
     chosen: list[Column[Any]] = []
     for column in sorted(wanted, key=lambda c: c.rank):
         candidate = [*chosen, column]
-        if column.key == "nat":
-            candidate = [c for c in candidate if c.key != "natkind"]
+        candidate = [c for c in candidate if c.narrow_form_of != column.key]
         # The more important columns have the room they like before a less important one comes.
         needs = sum((c.roomy if column.rank > ESSENTIAL else c.least) + 1 for c in candidate) - 1
         if needs > width:
@@ -640,23 +640,36 @@ EVENT_COLUMNS = (
 # --- views ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ViewSpec:
-    """A view."""
+    """A view: what its rows are, how they are sorted and printed, and what keys do to them."""
 
     name: str  # as --view takes it
     key: str
     title: str
-    rows: str  # "flows", "sums", "events" or "map"
+    about: str  # what a row is, for the help
     columns: tuple[Column[Any], ...]
     sort: str
-    grouping: Grouping | None = None
     once: str = ""  # what --once sorts by, where that is another column
+    grouping: Grouping | None = None  # a row is all flows of one key
+    translated: bool = False  # rows are flows that NAT translates, also those that have ended
+    tape: bool = False  # rows are events
+    on_map: bool = False  # rows are drawn where they are
+    chooses_places: bool = False  # key c says which columns of places there are
+    enters: str = ""  # the view in which Enter shows the flows of a row; "": Enter shows details
+    turns_to: str = ""  # the view that key t brings on
+    turned_sort: str = ""  # or the other column that key t sorts by
+    tab: str = ""  # the view whose tab is lit, where it has none itself
+    empty: tuple[str, str] = ("", "")  # why there may be no row, and the command that helps
+
+    @property
+    def rows_are_flows(self) -> bool:
+        return self.grouping is None and not self.tape
 
     @property
     def sorts(self) -> tuple[str, ...]:
-        """The columns that one can sort by: all but the second, narrow form of NAT."""
-        return tuple(column.key for column in self.columns if column.key != "natkind")
+        """The columns that one can sort by."""
+        return tuple(column.key for column in self.columns if not column.narrow_form_of)
 
     def column(self, key: str) -> Column[Any]:
         return next(column for column in self.columns if column.key == key)
@@ -705,18 +718,74 @@ _NAT_COLUMNS = (
     replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
+_FLOWS_OF = "connections"  # the view that shows the flows of a row
 VIEWS = (
-    ViewSpec("connections", "1", "Connections", "flows", FLOW_COLUMNS, "rate", None, "bytes"),
-    ViewSpec("hosts", "2", "Hosts", "sums", HOST_COLUMNS, "rate", NEAR, "bytes"),
-    ViewSpec("countries", "3", "Countries", "sums", COUNTRY_COLUMNS, "rate", COUNTRY, "bytes"),
-    ViewSpec("networks", "4", "Networks", "sums", NETWORK_COLUMNS, "rate", NETWORK, "bytes"),
-    ViewSpec("services", "5", "Services", "sums", SERVICE_COLUMNS, "rate", SERVICE, "bytes"),
-    ViewSpec("nat", "6", "NAT", "flows", _NAT_COLUMNS, "age"),
-    ViewSpec("events", "7", "Events", "events", EVENT_COLUMNS, "time"),
-    ViewSpec("map", "8", "Map", "map", REMOTE_COLUMNS, "flows", FAR),
-    ViewSpec("remotes", "", "Remote hosts", "sums", REMOTE_COLUMNS, "rate", FAR, "bytes"),
+    ViewSpec(
+        *("connections", "1", "Connections", "a row is a flow", FLOW_COLUMNS),
+        sort="rate",
+        once="bytes",
+        chooses_places=True,
+    ),
+    ViewSpec(
+        *("hosts", "2", "Hosts", "a row is a host on the near side; in is what comes to it", HOST_COLUMNS),
+        sort="rate",
+        once="bytes",
+        grouping=NEAR,
+        enters=_FLOWS_OF,
+        turns_to="remotes",
+    ),
+    ViewSpec(
+        *("countries", "3", "Countries", "where the remote ends are", COUNTRY_COLUMNS),
+        sort="rate",
+        once="bytes",
+        grouping=COUNTRY,
+        enters=_FLOWS_OF,
+    ),
+    ViewSpec(
+        *("networks", "4", "Networks", "whose network the remote ends are in", NETWORK_COLUMNS),
+        sort="rate",
+        once="bytes",
+        grouping=NETWORK,
+        enters=_FLOWS_OF,
+    ),
+    ViewSpec(
+        *("services", "5", "Services", "protocol and port, and who uses it", SERVICE_COLUMNS),
+        sort="rate",
+        once="bytes",
+        grouping=SERVICE,
+        enters=_FLOWS_OF,
+    ),
+    ViewSpec(
+        *("nat", "6", "NAT", "inside, what NAT shows in its place, remote; also of what has ended", _NAT_COLUMNS),
+        sort="age",
+        translated=True,
+        empty=("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset"),
+    ),
+    ViewSpec(
+        *("events", "7", "Events", "what conntrack -E says, the newest first; totals at the end", EVENT_COLUMNS),
+        sort="time",
+        tape=True,
+        empty=("no event yet: they come as connections open, change and end", ""),
+    ),
+    ViewSpec(
+        *("map", "8", "Map", "remote hosts where they are; bigger is more", REMOTE_COLUMNS),
+        sort="flows",
+        grouping=FAR,
+        on_map=True,
+        enters=_FLOWS_OF,
+        turned_sort="rate",
+    ),
+    ViewSpec(
+        *("remotes", "", "Remote hosts", "a row is a host on the far side; in is what it sends", REMOTE_COLUMNS),
+        sort="rate",
+        once="bytes",
+        grouping=FAR,
+        enters=_FLOWS_OF,
+        turns_to="hosts",
+        tab="hosts",
+    ),
 )
-VIEW_BY_NAME = {kind.name: kind for kind in VIEWS}
+VIEW_BY_NAME = {spec.name: spec for spec in VIEWS}
 
 
 # --- rows as text -----------------------------------------------------------------------------------------------------
@@ -724,7 +793,7 @@ VIEW_BY_NAME = {kind.name: kind for kind in VIEWS}
 
 def table_text(spec: ViewSpec, rows: Sequence[Any], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    columns = [column for column in spec.columns if column.key != "natkind"]
+    columns = [column for column in spec.columns if not column.narrow_form_of]
     lines = []
     for row in rows:
         cells: Any

@@ -1,62 +1,85 @@
-"""The keys: one table, which also makes the help, and what each of them does to the view.
+"""The keys: one table, which also makes the help, the prompt, and what each key does to the view.
 
-Pure: keys come in as names ("down", "f1", "/"); what has to happen outside (quit, list again) goes out as a word.
+Pure: keys come in as names ("down", "f1", "/"). What has to happen outside (quit, list again) goes out as a Request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
 
 from columns import VIEWS
 from filters import FilterError
-from flows import FlowTable, tape_events
+from flows import FlowTable
 from grouping import Baseline, GroupRow
 from text import clean
-from view import GEO_MODES, Prompt, Return, View
+from view import GEO_MODES, Dialog, Pause, Prompt, Purpose, Return, View
+
+
+class Do(Enum):
+    """What a key may ask for outside of the view."""
+
+    NOTHING = auto()
+    QUIT = auto()
+    REDRAW = auto()  # and list at once
+    SWITCH_NAMES = auto()  # of hosts, on or off
+    COPY_ROW = auto()
+    COPY_COMMAND = auto()  # the one that deletes the selected flow
+    EXPORT = auto()  # into the file that ``text`` names
+    DELETE = auto()  # the flows of the selected row
+    DELETE_ALL = auto()  # all that the filter wants
+    ANSWER = auto()  # ``text`` is the answer to the question of the dialog
+    STOP = auto()  # the answer is No; what goes on is stopped
+    LIST_MORE_OFTEN = auto()
+    LIST_LESS_OFTEN = auto()
+
+
+class Request(NamedTuple):
+    """What a key asks for, and its argument."""
+
+    do: Do
+    text: str = ""
+
+
+NOTHING = Request(Do.NOTHING)
 
 # --- the prompt -------------------------------------------------------------------------------------------------------
 
 
-def edit(view: View, prompt: Prompt, key: str) -> str:
-    """Do what a key means in a prompt. Returns "", or on Enter what is to be done outside."""
-    if key == "enter" and prompt.purpose != "filter":
-        view.prompt = None
-        return f"{prompt.purpose} {prompt.text.strip()}"
+def _press_in_prompt(view: View, prompt: Prompt, key: str) -> Request:
+    """Do what a key means in the prompt for a filter or a file."""
+    is_filter = prompt.purpose is Purpose.FILTER
     if key == "enter":
-        _keep_filter(view, prompt)
-        return ""
+        if is_filter:
+            _keep_filter(view, prompt)
+            return NOTHING
+        view.prompt = None
+        return Request(Do.EXPORT, prompt.text.strip())
     if key == "esc":
         view.prompt = None
-        if prompt.purpose == "filter":
+        if is_filter:
             view.set_filter(prompt.before)
-        return "cancel"
-    before, after = prompt.text[: prompt.cursor], prompt.text[prompt.cursor :]
-    if key == "space":
-        key = " "
-    if len(key) == 1 and key.isprintable():
-        before += key
-    elif key == "backspace":
-        before = before[:-1]
-    elif key == "delete":
-        after = after[1:]
-    elif key == "ctrl-u":
-        before = ""
-    elif key == "ctrl-w":
-        before = before.rstrip().rpartition(" ")[0] + " " if " " in before.rstrip() else ""
-    elif key in ("up", "down") and prompt.purpose == "filter":
-        before, after = _remembered(view, prompt, key), ""
-    elif key in ("left", "right", "home", "end", "ctrl-a", "ctrl-e"):
-        whole = len(prompt.text)
-        moves = {"left": prompt.cursor - 1, "right": prompt.cursor + 1, "home": 0, "ctrl-a": 0}
-        prompt.cursor = max(0, min(moves.get(key, whole), whole))
-        return ""
-    else:
-        return ""
-    prompt.text, prompt.cursor = (before + after)[:500], min(len(before), 500)
-    if prompt.purpose == "filter":
+        return NOTHING
+    before = prompt.text
+    if is_filter and key in ("up", "down"):
+        prompt.replace(_remembered(view, prompt, key))
+    elif not prompt.edit(key):
+        return NOTHING
+    if is_filter and (prompt.text != before or prompt.error):
         _try_filter(view, prompt)
-    return ""
+    return NOTHING
+
+
+def _press_in_dialog(dialog: Dialog, prompt: Prompt, key: str) -> Request:
+    """A question has all keys for itself until it is answered."""
+    if key == "enter":
+        return Request(Do.ANSWER, dialog.answered())
+    if key == "esc":
+        return Request(Do.STOP)
+    prompt.edit(key)
+    return NOTHING
 
 
 def _remembered(view: View, prompt: Prompt, key: str) -> str:
@@ -92,7 +115,7 @@ def _keep_filter(view: View, prompt: Prompt) -> None:
 
 # --- the keys ---------------------------------------------------------------------------------------------------------
 
-Action = Callable[[View, FlowTable], str]
+Action = Callable[[View, FlowTable], Request]
 
 
 @dataclass(frozen=True)
@@ -105,24 +128,22 @@ class Binding:
     brief: str = ""
 
 
-def _quit(_view: View, _table: FlowTable) -> str:
-    return "quit"
+def _quit(_view: View, _table: FlowTable) -> Request:
+    return Request(Do.QUIT)
 
 
-def _help(view: View, _table: FlowTable) -> str:
+def _help(view: View, _table: FlowTable) -> Request:
     view.overlay, view.scroll = "help", 0
-    return ""
+    return NOTHING
 
 
-def _back(view: View, _table: FlowTable) -> str:
+def _back(view: View, _table: FlowTable) -> Request:
     """Esc: the overlay, then the view that Enter has led away from, then the filter, then the selection."""
-    if view.overlay == "delete":
-        return "cancel"
     if view.overlay:
         view.overlay = ""
     elif view.trail:
         came = view.trail.pop()
-        view.show(came.kind.name)
+        view.show(came.spec.name)
         view.set_filter(came.filter)
         view.selected = came.selected
     elif view.filter:
@@ -130,58 +151,59 @@ def _back(view: View, _table: FlowTable) -> str:
     else:
         view.selected = view.flow = None
         view.at = view.top = 0
-    return ""
+    return NOTHING
 
 
-def _details(view: View, _table: FlowTable) -> str:
+def _details(view: View, _table: FlowTable) -> Request:
     """Everything about a flow; of a sum the flows that it is made of."""
     if view.selected is None:
         view.select(view.top)
-    if isinstance(view.selected, GroupRow) and view.kind.grouping is not None:
-        came = Return(view.kind, view.filter, view.selected)
-        term = view.kind.grouping.term(view.selected.key)
+    spec = view.spec
+    if isinstance(view.selected, GroupRow) and spec.grouping is not None and spec.enters:
+        came = Return(spec, view.filter, view.selected)
+        term = spec.grouping.term(view.selected.key)
         view.flow = None
-        view.show("connections")
+        view.show(spec.enters)
         view.set_filter(f"({view.filter}) {term}" if " or " in view.filter.lower() else f"{view.filter} {term}".strip())
         view.trail.append(came)
-    elif view.order:
+    elif view.rows.order:
         view.overlay, view.scroll = "details", 0
-    return ""
+    return NOTHING
 
 
 def _show(name: str) -> Action:
-    def action(view: View, _table: FlowTable) -> str:
+    def action(view: View, _table: FlowTable) -> Request:
         view.trail = []
         view.show(name)
-        return ""
+        return NOTHING
 
     return action
 
 
 def _next_view(step: int) -> Action:
-    def action(view: View, _table: FlowTable) -> str:
-        names = [kind.name for kind in VIEWS if kind.key]
-        at = names.index("hosts" if view.kind.name == "remotes" else view.kind.name)
+    def action(view: View, _table: FlowTable) -> Request:
+        names = [spec.name for spec in VIEWS if spec.key]
+        at = names.index(view.spec.tab or view.spec.name)
         view.trail = []
         view.show(names[(at + step) % len(names)])
-        return ""
+        return NOTHING
 
     return action
 
 
-def _turn(view: View, _table: FlowTable) -> str:
+def _turn(view: View, _table: FlowTable) -> Request:
     """The other end; on the map the other measure."""
-    if view.kind.name == "map":
-        view.sort = "rate" if view.sort == "flows" else "flows"
-        view.due = 0.0
-    elif view.kind.name in ("hosts", "remotes"):
-        view.show("remotes" if view.kind.name == "hosts" else "hosts")
+    spec = view.spec
+    if spec.turned_sort:
+        view.sort = spec.turned_sort if view.sort == spec.sort else spec.sort
+    elif spec.turns_to:
+        view.show(spec.turns_to)
     else:
         view.message = "t turns hosts to the far side, and the map to rates"
-    return ""
+    return NOTHING
 
 
-def _set_baseline(view: View, _table: FlowTable) -> str:
+def _set_baseline(view: View, _table: FlowTable) -> Request:
     """From now on what comes new is shown as new; a second time forgets it."""
     if view.baseline is not None:
         view.baseline = None
@@ -189,124 +211,116 @@ def _set_baseline(view: View, _table: FlowTable) -> str:
     else:
         view.baseline = Baseline(view.context.now, view.context)
         view.message = "marked: what is new is highlighted; new: selects it"
-    view.due = 0.0
-    return ""
+    view.rows.expire()
+    return NOTHING
 
 
-def _health(view: View, _table: FlowTable) -> str:
+def _health(view: View, _table: FlowTable) -> Request:
     view.overlay, view.scroll = ("" if view.overlay == "health" else "health"), 0
-    return ""
+    return NOTHING
 
 
-def _export(view: View, _table: FlowTable) -> str:
-    text = f"conntrack-{view.kind.name}.json"
+def _export(view: View, _table: FlowTable) -> Request:
+    text = f"conntrack-{view.spec.name}.json"
     view.overlay = ""
-    view.prompt = Prompt(text, len(text), "", purpose="export")
-    return ""
+    view.prompt = Prompt(Purpose.EXPORT, text, len(text))
+    return NOTHING
 
 
-def _copy_row(word: str) -> Action:
+def _copy_row(do: Do) -> Action:
     """Of the selected row; where none is selected, of the first one on screen, as Enter does."""
 
-    def action(view: View, _table: FlowTable) -> str:
+    def action(view: View, _table: FlowTable) -> Request:
         if view.selected is None:
             view.select(view.top)
-        return word
+        return Request(do)
 
     return action
 
 
-def _wish(word: str) -> Action:
-    return lambda _view, _table: word
+def _request(do: Do) -> Action:
+    return lambda _view, _table: Request(do)
 
 
 def _move(step: Callable[[View], int]) -> Action:
-    def action(view: View, _table: FlowTable) -> str:
+    def action(view: View, _table: FlowTable) -> Request:
         if view.overlay:
             view.scroll = max(0, view.scroll + step(view))
         elif view.selected is None and step(view) > 0:
             view.select(view.top + (step(view) if step(view) > 1 else 0))
         else:
             view.select(view.at + step(view))
-        return ""
+        return NOTHING
 
     return action
 
 
 def _sort_by(step: int) -> Action:
-    def action(view: View, _table: FlowTable) -> str:
-        sorts = view.kind.sorts
+    def action(view: View, _table: FlowTable) -> Request:
+        sorts = view.spec.sorts
         view.sort = sorts[(sorts.index(view.sort) + step) % len(sorts)]
         view.reverse = view.frozen = False
-        view.due = 0.0
-        return ""
+        return NOTHING
 
     return action
 
 
-def _reverse(view: View, _table: FlowTable) -> str:
+def _reverse(view: View, _table: FlowTable) -> Request:
     view.reverse = not view.reverse
     view.frozen = False
-    view.due = 0.0
-    return ""
+    return NOTHING
 
 
-def _open_filter(view: View, _table: FlowTable) -> str:
+def _open_filter(view: View, _table: FlowTable) -> Request:
     view.overlay = ""
     text = clean(view.filter, 500)  # --filter may hold what no key types
-    view.prompt = Prompt(text, len(text), view.filter)
-    return ""
+    view.prompt = Prompt(Purpose.FILTER, text, len(text), before=view.filter)
+    return NOTHING
 
 
-def _toggle_pause(view: View, table: FlowTable) -> str:
-    view.paused = not view.paused
-    view.held = 0
-    view.events_at_pause = table.events
-    view.cells = {}
-    view.stock = list(table) if view.paused else []
-    view.tape = tape_events(table) if view.paused else []
-    view.due = 0.0
-    return ""
+def _toggle_pause(view: View, table: FlowTable) -> Request:
+    view.pause = None if view.pause else Pause(table)
+    view.rows.expire()
+    return NOTHING
 
 
-def _freeze(view: View, _table: FlowTable) -> str:
+def _freeze(view: View, _table: FlowTable) -> Request:
     view.frozen = not view.frozen
-    view.due = 0.0
-    return ""
+    return NOTHING
 
 
-def _names(view: View, _table: FlowTable) -> str:
+def _names(view: View, _table: FlowTable) -> Request:
     view.names = not view.names
-    return ""
+    return NOTHING
 
 
-def _closed(view: View, _table: FlowTable) -> str:
+def _closed(view: View, _table: FlowTable) -> Request:
     view.closed = not view.closed
-    view.due = 0.0
-    return ""
+    return NOTHING
 
 
-def _geo(view: View, _table: FlowTable) -> str:
+def _geo(view: View, _table: FlowTable) -> Request:
     view.geo = GEO_MODES[(GEO_MODES.index(view.geo) + 1) % len(GEO_MODES)]
     view.message = f"geography: {view.geo}"
-    return ""
+    return NOTHING
 
 
 def _shift(step: int) -> Action:
-    def action(view: View, _table: FlowTable) -> str:
-        view.shift = max(0, min(view.shift + step, len(view.kind.columns) - 1))
-        return ""
+    def action(view: View, _table: FlowTable) -> Request:
+        view.shift = max(0, min(view.shift + step, len(view.spec.columns) - 1))
+        return NOTHING
 
     return action
 
 
-def _redraw(view: View, _table: FlowTable) -> str:
-    view.due = 0.0
-    return "redraw"
+def _redraw(view: View, _table: FlowTable) -> Request:
+    view.rows.expire()
+    return Request(Do.REDRAW)
 
 
 BINDINGS: tuple[Binding, ...] = (
     Binding(("?", "h", "f1"), _help, "this help", "help"),
+    *(Binding((spec.key,), _show(spec.name), f"view: {spec.title.lower()}") for spec in VIEWS if spec.key),
     Binding(("q", "ctrl-c", "f10"), _quit, "quit", "quit"),
     Binding(
         ("/", "f4", "\\"), _open_filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"
@@ -325,8 +339,8 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("pgup", "ctrl-b"), _move(lambda v: -v.page), "a page up"),
     Binding(("ctrl-d",), _move(lambda v: max(1, v.page // 2)), "half a page down"),
     Binding(("ctrl-u",), _move(lambda v: -max(1, v.page // 2)), "half a page up"),
-    Binding(("g", "home"), _move(lambda v: -len(v.order) - 9999), "first flow"),
-    Binding(("G", "end"), _move(lambda v: len(v.order) + 9999), "last flow"),
+    Binding(("g", "home"), _move(lambda v: -len(v.rows.order) - 9999), "first flow"),
+    Binding(("G", "end"), _move(lambda v: len(v.rows.order) + 9999), "last flow"),
     Binding(("right",), _shift(1), "columns to the right"),
     Binding(("left",), _shift(-1), "columns to the left"),
     Binding(("n",), _names, "ports: name or number", "ports"),
@@ -335,42 +349,55 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),
     Binding(("m",), _set_baseline, "mark: what is new since?"),
-    Binding(("N",), _wish("hosts"), "names of hosts: asks DNS"),
-    Binding(("y",), _copy_row("copy"), "copy the row"),
-    Binding(("Y",), _copy_row("copy command"), "copy the -D command"),
+    Binding(("N",), _request(Do.SWITCH_NAMES), "names of hosts: asks DNS"),
+    Binding(("y",), _copy_row(Do.COPY_ROW), "copy the row"),
+    Binding(("Y",), _copy_row(Do.COPY_COMMAND), "copy the -D command"),
     Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),
-    Binding(("x", "f9", "delete"), _wish("delete"), "delete (--allow-delete)"),
-    Binding(("X",), _wish("delete all"), "delete all that fit"),
+    Binding(("x", "f9", "delete"), _request(Do.DELETE), "delete (--allow-delete)"),
+    Binding(("X",), _request(Do.DELETE_ALL), "delete all that fit"),
     Binding(("o",), _freeze, "hold the order of the rows"),
-    Binding(("+",), _wish("faster"), "list more often"),
-    Binding(("-",), _wish("slower"), "list less often"),
+    Binding(("+",), _request(Do.LIST_MORE_OFTEN), "list more often"),
+    Binding(("-",), _request(Do.LIST_LESS_OFTEN), "list less often"),
     Binding(("ctrl-l",), _redraw, "draw anew, list at once"),
-)
-BINDINGS = (
-    BINDINGS[:1]
-    + tuple(Binding((kind.key,), _show(kind.name), f"view: {kind.title.lower()}") for kind in VIEWS if kind.key)
-    + BINDINGS[1:]
 )
 BINDING_BY_KEY = {key: binding for binding in BINDINGS for key in binding.keys}
 
 
-def press(view: View, table: FlowTable, key: str) -> str:
-    """Do what a key means. Returns "", or what is to be done outside: "quit", "redraw", "copy", "export NAME", ..."""
+def press(view: View, table: FlowTable, key: str) -> Request:
+    """Do what a key means to the view. Returns what is to be done outside."""
     view.message = ""
+    dialog = view.dialog
+    asked = dialog.prompt if dialog is not None else None
+    if key == "ctrl-c" and (view.prompt is not None or asked is not None):
+        return Request(Do.QUIT)
     if view.prompt is not None:
-        if key == "ctrl-c":
-            return "quit"
-        return edit(view, view.prompt, key)
+        return _press_in_prompt(view, view.prompt, key)
+    if dialog is not None and asked is not None:
+        return _press_in_dialog(dialog, asked, key)
     binding = BINDING_BY_KEY.get(key)
     if view.overlay in ("help", "health") and (binding is None or binding.action not in _SCROLLING):
         view.overlay = ""
-        return "quit" if binding is not None and binding.action is _quit else ""
+        return Request(Do.QUIT) if binding is not None and binding.action is _quit else NOTHING
+    if view.overlay == "delete":
+        return _press_over_deletion(view, table, binding)
     if binding is None:
-        return ""
+        return NOTHING
     if view.overlay == "details" and key == "enter":
         view.overlay = ""
-        return ""
+        return NOTHING
     return binding.action(view, table)
 
 
+def _press_over_deletion(view: View, table: FlowTable, binding: Binding | None) -> Request:
+    """While a deletion goes on, keys do not act on the rows that it covers: they scroll, leave it or stop it."""
+    if binding is None:
+        return NOTHING
+    if binding.action is _back:
+        return Request(Do.STOP)
+    leaves = binding.keys[0] in _LEAVING
+    return binding.action(view, table) if leaves or binding.action in _SCROLLING else NOTHING
+
+
 _SCROLLING = [BINDING_BY_KEY[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
+# What opens something else; the deletion goes on behind it.
+_LEAVING = {"?", "q", "/", "tab", "shift-tab", "H", "e", "ctrl-l", *(spec.key for spec in VIEWS if spec.key)}

@@ -17,7 +17,7 @@ from geography import Geography
 from grouping import GroupRow, group_key, group_object
 from health import Census, Surroundings
 from intake import SUCCESS, ListingEnded
-from keys import press
+from keys import Do, Request, press
 from names import Resolver
 from recording import Recorder
 from render import frame
@@ -25,7 +25,7 @@ from run import FRAME, Feed, Options, Signals, give_up
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import Prompt, Scene, View, flow_of, refresh
+from view import Dialog, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -48,11 +48,11 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
     except (OSError, ValueError) as error:  # a name with a NUL
         yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
         return
-    rows, written = list(view.order), 0
+    rows, written = list(view.rows.order), 0
     try:
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             format = "csv" if path.lower().endswith(".csv") else "json"
-            for text in view_texts(view.kind.grouping, rows, format, view.context, moment):
+            for text in view_texts(view.spec.grouping, rows, format, view.context, moment):
                 file.write(text)
                 written += 1
                 if written % EXPORTED_AT_ONCE == 0:
@@ -68,7 +68,7 @@ def copied(view: View) -> str:
     """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
     row = view.selected
     if isinstance(row, GroupRow):
-        return printable(json_line(group_object(row, view.kind.grouping))).strip() if view.kind.grouping else ""
+        return printable(json_line(group_object(row, view.spec.grouping))).strip() if view.spec.grouping else ""
     flow = flow_of(row)
     return "" if flow is None else printable(flow.line())[:COPIED]
 
@@ -88,7 +88,7 @@ def affected_flows(view: View, table: FlowTable, everything: bool) -> list[Flow]
     if everything:
         return [flow for flow in table.live.values() if wanted(flow)] if wanted is not None else []
     if isinstance(row, GroupRow):
-        grouping = view.kind.grouping
+        grouping = view.spec.grouping
         if grouping is None:
             return []
         flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
@@ -138,8 +138,8 @@ class Live:
         options, geography = self.options, self.geography
         lookups = Lookups(geography.where, geography.detail, geography.coordinates, self.resolver.name)
         context = self.feed.context(lookups, options.site)
-        kind = VIEW_BY_NAME[options.view]
-        view = View(context, options.base(context), sort=options.sort or "", reverse=options.reverse, kind=kind)
+        spec = VIEW_BY_NAME[options.view]
+        view = View(context, options.base(context), sort=options.sort or "", reverse=options.reverse, spec=spec)
         view.set_filter(options.expression)
         return view
 
@@ -169,12 +169,12 @@ class Live:
             until = min(until, self.deletion.deadline() or until)
         if self.view.overlay == "health":
             until = min(until, max(self.next_census, time.monotonic()))
-        if self.screen.more_keys or self.exporting is not None or (self.view.work and not writing):
+        if self.screen.more_keys or self.exporting is not None or (self.view.rows.working and not writing):
             until = time.monotonic()
         ready = self.feed.wait(reading, writing, until)
-        if self._heed_signals() or self.screen.hung_up:
+        if self._take_signals() or self.screen.hung_up:
             return True
-        if (keyboard in ready or self.screen.more_keys) and self._heed_keys():
+        if (keyboard in ready or self.screen.more_keys) and self._take_keys():
             return True
         for item in self.source.poll():
             self.feed.take(item)
@@ -198,7 +198,7 @@ class Live:
         if self.screen.pending:
             self.screen.flush()
         else:
-            if self.view.work or time.monotonic() >= self.next_frame:
+            if self.view.rows.working or time.monotonic() >= self.next_frame:
                 self._order()
             if time.monotonic() >= self.next_frame:
                 self._draw()
@@ -209,7 +209,7 @@ class Live:
 
     def _soon(self) -> None:
         """A frame as soon as the last one has been on show for a moment."""
-        self.view.due = 0.0
+        self.view.rows.expire()
         self._frame_after(QUICK)
 
     def _frame_after(self, seconds: float) -> None:
@@ -226,8 +226,10 @@ class Live:
             *(self.view, self.table, self.status, self.source.name, self.source.live, self.screen.glyphs),
             *(self.census.newest, self._surroundings(time.time())),
         )
-        self.screen.draw(frame(scene, width, height), width, height)
-        if self.put_off and not self.view.work:
+        drawn = frame(scene, width, height)
+        self.view.drawn(drawn)
+        self.screen.draw(drawn.lines, width, height)
+        if self.put_off and not self.view.rows.working:
             self.put_off = False
             self._soon()
 
@@ -244,27 +246,27 @@ class Live:
     def _order(self) -> None:
         """Put the rows into order if that is due, or go on with it for a moment."""
         self.geography.begin_frame()
-        view, began = self.view, time.monotonic()
+        view, rows, began = self.view, self.view.rows, time.monotonic()
 
         def enough() -> bool:
             spent = time.monotonic() - began
-            page = len(view.found) >= view.page or not view.partial
+            page = rows.found >= view.page or not rows.unwanted
             return spent > SLICE and (page or self.ordering + spent > FIRST_SLICE)
 
         if not refresh(view, self.table, self._now(), enough):
             return
         self.ordering += time.monotonic() - began
         self.put_off = self.put_off or self.geography.short
-        if view.work:
-            if view.partial:
+        if rows.working:
+            if rows.unwanted:
                 self._frame_after(PROGRESS)
             return
-        view.due = max(view.due, view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
+        rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
         if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for
             self._frame_after(QUICK)
         self.ordering = 0.0
 
-    def _heed_signals(self) -> bool:
+    def _take_signals(self) -> bool:
         for number in self.signals.waiting():
             if number in Signals.ENDING:
                 return True
@@ -277,35 +279,38 @@ class Live:
             self._soon()
         return False
 
-    def _heed_keys(self) -> bool:
+    def _take_keys(self) -> bool:
+        """Press the keys that wait; True when one of them quits."""
         for key in self.screen.read_keys():
-            wish = press(self.view, self.table, key)
-            if wish == "quit":
+            request = press(self.view, self.table, key)
+            if request.do is Do.QUIT:
                 return True
-            if wish == "redraw":
-                self.screen.repaint()
-                self.source.list_now()
-            if wish in ("delete", "delete all"):
-                self._ask_to_delete(everything=wish == "delete all")
-            elif wish.startswith("delete "):
-                self._answer(wish.partition(" ")[2])
-            if wish == "cancel":
-                self._answer("")
-            if wish == "hosts":
-                self.view.message = self.resolver.switch(not self.resolver.on)
-            if wish.startswith("copy"):
-                self._copy(wish)
-            if wish.startswith("export "):
-                self.exporting = export_rows(self.view, wish.partition(" ")[2], self.feed.recorded_time())
-            if wish in ("faster", "slower"):
-                seconds = self.source.pace(0.5 if wish == "faster" else 2.0)
-                self.view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
+            self._serve(request)
         self._frame_after(QUICK)
         return False
 
-    def _copy(self, wish: str) -> None:
+    def _serve(self, request: Request) -> None:
+        """Do what a key asks for outside of the view."""
+        view, do = self.view, request.do
+        if do is Do.REDRAW:
+            self.screen.repaint()
+            self.source.list_now()
+        elif do in (Do.DELETE, Do.DELETE_ALL):
+            self._ask_to_delete(everything=do is Do.DELETE_ALL)
+        elif do in (Do.ANSWER, Do.STOP):
+            self._answer(request.text)
+        elif do is Do.SWITCH_NAMES:
+            view.message = self.resolver.switch(not self.resolver.on)
+        elif do in (Do.COPY_ROW, Do.COPY_COMMAND):
+            self._copy(copied(view) if do is Do.COPY_ROW else command_for(view, self.source.command))
+        elif do is Do.EXPORT:
+            self.exporting = export_rows(view, request.text, self.feed.recorded_time())
+        elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN):
+            seconds = self.source.pace(0.5 if do is Do.LIST_MORE_OFTEN else 2.0)
+            view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
+
+    def _copy(self, text: str) -> None:
         """The selected row, or the command that deletes it, goes to the terminal's clipboard."""
-        text = copied(self.view) if wish == "copy" else command_for(self.view, self.source.command)
         if text:
             self.screen.copy(text)
         missing = "no row is selected" if self.view.selected is None else "a command is for one flow: Enter shows them"
@@ -323,7 +328,7 @@ class Live:
             view.message = "a deletion goes on" if self.deletion else "nothing is meant: select a row, or filter and X"
             return
         self.deletion = Deletion(command, flows)
-        view.overlay = "delete"
+        view.dialog, view.overlay, view.scroll = Dialog([]), "delete", 0
         self._tell_deletion(self.deletion)
 
     def _answer(self, typed: str) -> None:
@@ -337,12 +342,13 @@ class Live:
 
     def _tell_deletion(self, deletion: Deletion) -> None:
         view, words = self.view, deletion.words()
-        view.question = [words.command, words.text, *([str(words.problem)] if words.problem else [])]
-        if deletion.phase is Phase.ASKED and view.prompt is None:
-            view.prompt = Prompt("", 0, "", purpose="delete")
+        if deletion.phase is not Phase.DONE and view.dialog is not None:
+            lines = [words.command, words.text, *([str(words.problem)] if words.problem else [])]
+            view.dialog.tell(lines, asks=deletion.phase is Phase.ASKED)
         if deletion.phase is Phase.DONE:
             deletion.close()
-            self.deletion, view.prompt, view.overlay = None, None, ""
+            self.deletion, view.dialog = None, None
+            view.overlay = "" if view.overlay == "delete" else view.overlay
             view.message = str(words.problem) if words.problem else words.text
             self.source.list_now()
         self._soon()

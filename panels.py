@@ -328,17 +328,6 @@ def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line
 # --- help -------------------------------------------------------------------------------------------------------------
 
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
-_ABOUT = {
-    "connections": "a row is a flow",
-    "hosts": "a row is a host on the near side; in is what comes to it",
-    "remotes": "a row is a host on the far side; in is what it sends",
-    "countries": "where the remote ends are",
-    "networks": "whose network the remote ends are in",
-    "services": "protocol and port, and who uses it",
-    "nat": "inside, what NAT shows in its place, remote; also of what has ended",
-    "events": "what conntrack -E says, the newest first; totals at the end",
-    "map": "remote hosts where they are; bigger is more",
-}
 _FILTER_HELP = """\
 Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.
 proto: state: family: src: dst: host: port: sport: dport: dir:in|out|fwd|local nat:snat|dnat|any mark:0x10 \
@@ -350,14 +339,14 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
     """All keys, two on a line where both are short and there is room; filters; all that is wrong."""
     mark = scene.glyphs.cut
     lines: list[Line] = []
-    kind = scene.view.kind
-    lines += [[(text, "plain")] for text in wrap(f" {kind.title}: {_ABOUT[kind.name]}", max(8, width), mark)]
-    views = [kind for kind in VIEWS if kind.key]
-    names = " ".join(kind.name for kind in views)
+    spec = scene.view.spec
+    lines += [[(text, "plain")] for text in wrap(f" {spec.title}: {spec.about}", max(8, width), mark)]
+    views = [spec for spec in VIEWS if spec.key]
+    names = " ".join(spec.name for spec in views)
     lines += _wrapped(f"{views[0].key} to {views[-1].key}", f"views: {names}", width, mark)
     left: Binding | None = None
     for binding in BINDINGS:
-        if binding.keys[0] in {kind.key for kind in views}:
+        if binding.keys[0] in {spec.key for spec in views}:
             continue
         short = width >= 80 and len(binding.text) <= TEXT_WIDTH
         if left is not None and short:

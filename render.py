@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from addresses import Place
 from columns import LEAST_COLUMNS, VIEWS, Column, EventFacts, FlowFacts, GroupFacts, fit
@@ -17,37 +17,52 @@ from intake import TRACKING_CURE, TRACKING_OFF, Status
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
-from view import Prompt, Row, Scene, View, facts_of_row, keep_in_sight
+from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
 
-def frame(scene: Scene, width: int, height: int) -> list[Line]:
-    """The whole screen: exactly ``height`` lines. Also tells the view how many rows a page has."""
-    if width <= 0 or height <= 0:
-        return []
+def frame(scene: Scene, width: int, height: int) -> Frame:
+    """The whole screen: exactly ``height`` lines, and what its size makes of the view (see View.drawn)."""
     view = scene.view
-    top = header(scene, width, height) if view.overlay != "help" else []
-    bottom = [_footer(scene, width)] if height >= 5 or view.prompt is not None else []
-    room = max(0, height - len(top) - 1 - len(bottom))
-    body, place = _body(scene, width, room)
-    top.append(_title_line(scene, width, place))
-    lines = [*top[: height - len(bottom)], *body, *bottom]
-    return [clip(line, width, scene.glyphs.cut) for line in lines[:height]]
+    if width <= 0 or height <= 0:
+        return Frame([], view.page, view.scroll, view.shift)
+    top = header(scene, width, height) if view.covered != "help" else []
+    bottom = [_footer(scene, width)] if height >= 5 or _prompt_of(view) is not None else []
+    body = _body(scene, width, max(0, height - len(top) - 1 - len(bottom)))
+    top.append(_title_line(scene, width, body.place))
+    lines = [*top[: height - len(bottom)], *body.lines, *bottom]
+    lines = [clip(line, width, scene.glyphs.cut) for line in lines[:height]]
+    return Frame(lines, body.page, body.scroll, body.shift)
+
+
+def _prompt_of(view: View) -> Prompt | None:
+    """The prompt that is open: of a filter or a file, else that of a question."""
+    return view.prompt or (view.dialog.prompt if view.dialog else None)
+
+
+class _Body(NamedTuple):
+    """The lines between title and footer; ``place``: which lines of all these are, where they do not all fit."""
+
+    lines: list[Line]
+    page: int
+    scroll: int
+    shift: int
+    place: str = ""
 
 
 def _title_line(scene: Scene, width: int, place: str) -> Line:
     """What is on show, then facts; ``place``: which lines of it, where they do not all fit."""
     view, glyphs = scene.view, scene.glyphs
-    line: Line = [(view.overlay.capitalize() or view.kind.title, "title")]
+    line: Line = [(view.covered.capitalize() or view.spec.title, "title")]
 
     def fact(text: str, role: str = "plain") -> None:
         room = width - length(line) - 3
         if room >= min(8, cells(text)):
             line.extend([(f" {glyphs.middle} ", "dim"), (shorten(text, room, glyphs.cut), role)])
 
-    if view.overlay:
+    if view.covered:
         if place:
             fact(place)
     else:
@@ -55,18 +70,18 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
             fact(text)
     if view.message:  # till the next key: it comes before what stays
         fact(clean(view.message), "accent")
-    if view.paused:
-        fact(f"PAUSED, {view.held} events held", "warn")
-    if not view.overlay:
+    if view.pause is not None:
+        fact(f"PAUSED, {view.pause.held(scene.table)} events held", "warn")
+    if not view.covered:
         arrow = glyphs.falling if view.falling else glyphs.rising
-        fact(f"sort {view.sort} {glyphs.cut if view.reordering else arrow}")
+        fact(f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}")
     if view.frozen:
         fact("order held", "warn")
-    if view.filter and not view.overlay:
+    if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
     tabs = _tabs(view)
     used = length(line)
-    if not view.overlay and used + length(tabs) + 6 <= width:
+    if not view.covered and used + length(tabs) + 6 <= width:
         line.append((" " + glyphs.rule * (width - used - length(tabs) - 2) + " ", "dim"))
         return line + tabs
     if used + 2 < width:
@@ -76,31 +91,31 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
 
 def _counts(view: View) -> list[str]:
     """How much is on show: rows, and of the flows behind them how many are wanted."""
-    more = "+" * view.sifting
-    flows = f"{view.fitting}{more} of {view.total}" if view.predicate is not None else f"{view.total}"
-    if view.kind.rows == "map":
-        return [f"{len(view.order)} of {len(view.sums)} hosts", f"{flows} flows"]
-    if view.kind.rows == "sums":
-        return [f"{len(view.order)}", f"{flows} flows"]
-    return [flows]
+    rows, spec = view.rows, view.spec
+    more = "+" * rows.sifting
+    flows = f"{rows.fitting}{more} of {rows.total}" if view.predicate is not None else f"{rows.total}"
+    if spec.grouping is None:
+        return [flows]
+    number = f"{len(rows.order)} of {len(rows.groups)} hosts" if spec.on_map else f"{len(rows.order)}"
+    return [number, f"{flows} flows"]
 
 
 def _tabs(view: View) -> Line:
     """All views with their keys."""
     line: Line = []
-    for kind in VIEWS:
-        if kind.key:
-            here = kind is view.kind or (kind.name, view.kind.name) == ("hosts", "remotes")
-            line += [(f" {kind.key}", "key"), (kind.title, "title" if here else "dim")]
+    for spec in VIEWS:
+        if spec.key:
+            here = spec.name == (view.spec.tab or view.spec.name)
+            line += [(f" {spec.key}", "key"), (spec.title, "title" if here else "dim")]
     return line
 
 
 def _footer(scene: Scene, width: int) -> Line:
     view = scene.view
-    if view.prompt is not None:
-        return _prompt_line(view.prompt, width, scene.glyphs.cut)
+    if (prompt := _prompt_of(view)) is not None:
+        return _prompt_line(prompt, width, scene.glyphs.cut)
     items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
-    if view.overlay:
+    if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
     line: Line = []
     for key, brief in items:
@@ -110,7 +125,7 @@ def _footer(scene: Scene, width: int) -> Line:
     return line[:-1]
 
 
-PROMPTS = {"filter": "/ ", "export": "file: ", "delete": "delete? [No] "}
+PROMPTS = {Purpose.FILTER: "/ ", Purpose.EXPORT: "file: ", Purpose.ANSWER: "delete? [No] "}
 
 
 def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
@@ -137,40 +152,38 @@ def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
 # --- the body ---------------------------------------------------------------------------------------------------------
 
 
-def _body(scene: Scene, width: int, room: int) -> tuple[list[Line], str]:
-    """The lines between title and footer, and which lines these are where they are not all."""
-    view = scene.view
+def _body(scene: Scene, width: int, room: int) -> _Body:
+    view, covered = scene.view, scene.view.covered
     if room <= 0:
-        return [], ""
-    if view.overlay == "help":
+        return _Body([], view.page, view.scroll, view.shift)
+    if covered == "help":
         return _scrolled(view, help_lines(scene, width), room)
-    if view.overlay == "delete":
-        texts = [part for text in view.question for part in [*wrap(text, max(8, width), scene.glyphs.cut), ""]]
+    if covered == "delete" and view.dialog is not None:
+        texts = [part for text in view.dialog.lines for part in [*wrap(text, max(8, width), scene.glyphs.cut), ""]]
         return _scrolled(view, [[(text, "plain")] for text in texts], room)
-    if view.overlay == "health":
+    if covered == "health":
         return _scrolled(view, panel_lines(scene, width), room)
-    if view.overlay == "details" and view.flow is not None:
+    if covered == "details" and view.flow is not None:
         pairs = details(view.flow, scene.table, view.context)
         lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
         lines[0] = [(text, "accent") for text, _ in lines[0]]
         return _scrolled(view, lines, room)
-    if view.kind.rows == "map" and (view.order or len(scene.table)):
-        return _map(scene, width, room), ""
-    return _table(scene, width, room), ""
+    if view.spec.on_map and (view.rows.order or len(scene.table)):
+        return _Body(_map(scene, width, room), room, view.scroll, view.shift)
+    return _table(scene, width, room)
 
 
 def _map(scene: Scene, width: int, room: int) -> list[Line]:
     """The world, with where the selected host is, or below it why no host is to be seen."""
     view, context = scene.view, scene.view.context
-    view.page = room
     spots = []
-    for row in view.order:
+    for row in view.rows.order:
         if (at := context.coordinates(row.key)) is not None:
             chosen = row == view.selected
             label = _place_line(row.key, context.where(row.key)) if chosen else ""
-            spots.append(Spot(*at, row.rate if view.sort == "rate" else row.flows, chosen, label))
+            spots.append(Spot(*at, row.rate if view.sort == view.spec.turned_sort else row.flows, chosen, label))
     lines = world(spots, width, room, scene.glyphs.ascii)
-    if not view.order and not view.work:
+    if not view.rows.order and not view.rows.working:
         reason, cure = _nowhere(scene)
         lines[-1:] = [[(reason, "warn"), (f"  try: {cure}" if cure else "", "plain")]]
     return lines
@@ -178,7 +191,7 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
 
 def _nowhere(scene: Scene) -> tuple[str, str]:
     """Why no host is on the map, and the command that helps."""
-    if not scene.view.fitting:
+    if not scene.view.rows.fitting:
         return empty_reason(scene.view, scene.status, scene.table, scene.live)[0]
     if scene.around.databases:
         return "no database in use says where these hosts are", ""
@@ -190,11 +203,12 @@ def _place_line(address: str, place: Place) -> str:
     return " ".join(clean(part) for part in (place.city or place.country_name, address) if part)
 
 
-def _scrolled(view: View, lines: list[Line], room: int) -> tuple[list[Line], str]:
-    view.scroll = max(0, min(view.scroll, len(lines) - room))
-    shown = lines[view.scroll : view.scroll + room]
-    place = f"lines {view.scroll + 1}-{view.scroll + len(shown)} of {len(lines)}" if len(lines) > room else ""
-    return shown + [[] for _ in range(room - len(shown))], place
+def _scrolled(view: View, lines: list[Line], room: int) -> _Body:
+    """As much of what covers the rows as there is room for."""
+    scroll = max(0, min(view.scroll, len(lines) - room))
+    shown = lines[scroll : scroll + room]
+    place = f"lines {scroll + 1}-{scroll + len(shown)} of {len(lines)}" if len(lines) > room else ""
+    return _Body(shown + [[] for _ in range(room - len(shown))], view.page, scroll, view.shift, place)
 
 
 def _labelled(label: str, text: str, width: int, mark: str) -> list[Line]:
@@ -205,23 +219,24 @@ def _labelled(label: str, text: str, width: int, mark: str) -> list[Line]:
     return [[(head if i == 0 else " " * indent, "dim"), (part, "plain")] for i, part in enumerate(texts)]
 
 
-def _table(scene: Scene, width: int, room: int) -> list[Line]:
-    view = scene.view
+def _table(scene: Scene, width: int, room: int) -> _Body:
+    view, order = scene.view, scene.view.rows.order
     head = room >= 2
-    view.page = max(1, room - head)
-    keep_in_sight(view)
-    bar = width >= 20 and len(view.order) > view.page
-    columns = fit(width - bar, _wanted_columns(view, width - bar))
-    telling = _RowFacts(scene)
+    page = max(1, room - head)
+    top = first_row(view, page)
+    bar = width >= 20 and len(order) > page
+    wanted, shift = _wanted_columns(view, width - bar)
+    columns = fit(width - bar, wanted)
+    facts = _RowFacts(scene)
     lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
-    for at in range(view.top, min(view.top + view.page, len(view.order))):
-        line = _row_line(telling, view.order[at], columns, width - bar)
+    for at in range(top, min(top + page, len(order))):
+        line = _row_line(facts, order[at], columns, width - bar)
         if bar:
-            line.append(_bar_piece(view, at - view.top, scene.glyphs))
+            line.append(_bar_piece(page, top, len(order), at - top, scene.glyphs))
         lines.append(line)
-    if not view.order:
+    if not order:
         lines += _empty_lines(scene, width)[: room - head]
-    return lines + [[] for _ in range(room - len(lines))]
+    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift)
 
 
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
@@ -238,8 +253,11 @@ ASKED = 35  # the rank of columns that a key has asked for: after the two ends, 
 FIXED = ("proto", "source", "destination")  # whose row it is stays in sight while the others move
 
 
-def _wanted_columns(view: View, width: int) -> list[Column[Any]]:
-    """The columns in question, without those scrolled away; what a key asked for comes before others."""
+def _wanted_columns(view: View, width: int) -> tuple[list[Column[Any]], int]:
+    """The columns in question, without those scrolled away, and how many these are.
+
+    What a key asked for comes before others.
+    """
     only = {
         "auto": {"cc", "city", "asn", "org"},
         "country": {"cc"},
@@ -248,16 +266,19 @@ def _wanted_columns(view: View, width: int) -> list[Column[Any]]:
         "off": set(),
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
-    columns = list(view.kind.columns)
-    if view.kind.name == "connections":
+    columns = list(view.spec.columns)
+    if view.spec.chooses_places:
         columns = [column for column in columns if column.key not in geo or column.key in only]
     asked = {view.sort} | (only if view.geo != "auto" else set())
     columns = [replace(column, rank=min(column.rank, ASKED)) if column.key in asked else column for column in columns]
     return _scrolled_away(view, columns, width)
 
 
-def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> list[Column[Any]]:
-    """The columns without so many from the left as were scrolled away: each step brings others into sight."""
+def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> tuple[list[Column[Any]], int]:
+    """The columns without so many from the left as were scrolled away, and how many steps that took.
+
+    Each step brings others into sight.
+    """
     fixed = [c for c, _ in fit(width, columns) if c.key in FIXED or c.rank == LEAST_COLUMNS]
     for shift in range(view.shift):
         seen = [column for column, _ in fit(width, columns)]
@@ -266,11 +287,10 @@ def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> list[C
         # What does not fit beside the fixed ones keeps those behind it out of sight.
         while left and len(fit(width, [c for c in columns if c in fixed or c in left])) == len(fixed):
             left.remove(min(left, key=lambda column: column.rank))
-        if not left or all(column in seen or column.key == "natkind" for column in columns):
-            view.shift = shift  # all that is left is in sight
-            break
+        if not left or all(column in seen or column.narrow_form_of for column in columns):
+            return columns, shift  # all that is left is in sight
         columns = [column for column in columns if column in fixed or column in left]
-    return columns
+    return columns, view.shift
 
 
 def _heading(view: View, columns: Sequence[tuple[Column[Any], int]], glyphs: Glyphs) -> Span:
@@ -281,7 +301,7 @@ def _heading(view: View, columns: Sequence[tuple[Column[Any], int]], glyphs: Gly
         start = end + bool(end)
         end = start + width
         title = column.title
-        if column.key == view.sort or (column.key, view.sort) == ("natkind", "nat"):
+        if view.sort in (column.key, column.narrow_form_of):
             title = arrow + title if column.right else title + arrow
         at = end - len(title) if column.right else start
         text = text[: max(0, at)].ljust(at) + title
@@ -301,7 +321,7 @@ class _RowFacts:
         if isinstance(row, TapeEvent):
             role = {"new": "new", "destroy": "closed"}.get(row.event, "plain")
             return EventFacts(row, self._context, self.view.names), role
-        glyphs, grouping, mark = self._scene.glyphs, self.view.kind.grouping, self.view.baseline
+        glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
         return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
 
@@ -354,10 +374,10 @@ def _role(key: str, text: str, base: str) -> str:
     return base
 
 
-def _bar_piece(view: View, line: int, glyphs: Glyphs) -> Span:
-    """The scroll bar's cell on a row."""
-    size = max(1, view.page * view.page // max(1, len(view.order)))
-    start = (view.page - size) * view.top // max(1, len(view.order) - view.page)
+def _bar_piece(page: int, top: int, rows: int, line: int, glyphs: Glyphs) -> Span:
+    """The scroll bar's cell on a line of the page."""
+    size = max(1, page * page // max(1, rows))
+    start = (page - size) * top // max(1, rows - page)
     return (glyphs.full if start <= line < start + size else glyphs.bar), "dim"
 
 
@@ -366,16 +386,14 @@ def _bar_piece(view: View, line: int, glyphs: Glyphs) -> Span:
 
 def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
     """Why no row is there: (words, command that helps)."""
-    if len(table) and view.work is not None:
-        return [("adding up ..." if view.kind.grouping else "looking ...", "")]
+    if len(table) and view.rows.working:
+        return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
-    if len(table) and view.kind.name == "nat":
-        return [("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset")]
-    if len(table) and view.kind.name == "events":
-        return [("no event yet: they come as connections open, change and end", "")]
+    if len(table) and view.spec.empty[0]:
+        return [view.spec.empty]
     if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
         return [(problem.what, problem.cure)]
     if status.rejects and not status.understood:

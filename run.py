@@ -45,7 +45,7 @@ from source import Source
 from text import PROGRAM
 
 if TYPE_CHECKING:
-    from view import Snapshot
+    from view import Rows, RowsWanted
 
 # --- signals ----------------------------------------------------------------------------------------------------------
 
@@ -306,23 +306,23 @@ class Once:
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
-        snapshot: Snapshot | None = None
+        job: tuple[Rows, RowsWanted] | None = None
         complete = False
         while not complete and self._problem is None:
             self._feed.wait()
             if self._signals.ending():
                 return SUCCESS
             complete = self._read_on()
-            if snapshot is None:  # conntrack has been started: now there is time for what takes 20 ms to import
-                snapshot = self._snapshot()
+            if job is None:  # conntrack has been started: now there is time for what takes 20 ms to import
+                job = self._job()
             elif self._feed.source.live and not complete:
-                snapshot.look_ahead()
+                job[0].look_ahead(job[1], self._table)
         if self._problem is not None:
             return give_up(self._problem)
-        assert snapshot
+        assert job
         open_databases(self._geoip, self._options.plan)
         self._context.advance(self._feed.intake.newest or 0.0, self._table.own)
-        self._pipe.write(self._texts(snapshot))
+        self._pipe.write(self._texts(*job))
         self._say_state()
         return SUCCESS
 
@@ -344,28 +344,31 @@ class Once:
                 return complete
         return False
 
-    def _snapshot(self) -> Snapshot:
+    def _job(self) -> tuple[Rows, RowsWanted]:
+        """What puts the rows into order, and which rows are wanted."""
         from columns import VIEW_BY_NAME
-        from view import Snapshot
+        from view import Rows, RowsWanted
 
         options, context = self._options, self._context
-        return Snapshot(
-            self._table,
-            context,
-            VIEW_BY_NAME[options.view],
-            options.sort,
-            reverse=options.reverse,
-            wanted=options.wanted(context),
+        spec = VIEW_BY_NAME[options.view]
+        sort = options.sort or spec.once or spec.sort
+        wanted = RowsWanted(
+            *(spec, options.expression, sort, options.reverse),
+            closed=spec.translated,  # who it was is mostly asked of what is gone
+            predicate=options.wanted(context),
+            at_once=True,
             limit=options.limit,
         )
+        return Rows(context), wanted
 
-    def _texts(self, snapshot: Snapshot) -> Iterable[str]:
+    def _texts(self, rows: Rows, wanted: RowsWanted) -> Iterable[str]:
         from columns import table_text
 
-        spec, context, format = snapshot.spec, self._context, self._options.format
+        spec, context, format = wanted.spec, self._context, self._options.format
+        found = rows.all(wanted, self._table)
         if format == "text":
-            return [table_text(spec, snapshot.rows(), context)]
-        return export.view_texts(spec.grouping, snapshot.rows(), format, context, self._feed.recorded_time())
+            return [table_text(spec, found, context)]
+        return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time())
 
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""

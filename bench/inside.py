@@ -78,7 +78,7 @@ def _frames(geo: Geography) -> tuple[float, int]:
     while frames == 0 or geo.short:
         start = time.perf_counter()
         geo.begin_frame()
-        view.due = 0.0
+        view.rows.expire()
         refresh(view, table, float(frames))
         frame(Scene(view, table, Status(), "bench", True), *(160, 45))
         longest, frames = max(longest, time.perf_counter() - start), frames + 1

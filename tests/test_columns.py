@@ -120,7 +120,7 @@ def test_number_columns_are_as_wide_as_their_widest_number(key: str) -> None:
             monitor = Monitor([line(1, size=0, timeout=2**32 - 1)])
             listing(monitor.table, [line(1, size=size, timeout=2**32 - 1)], 100.001)
             monitor.refresh(seconds)
-            (flow,) = monitor.view.order
+            (flow,) = monitor.view.rows.order
             text = FLOW_COLUMN[key].cell(cells_of(flow, monitor.view.context, names=False))
             assert len(text) <= FLOW_COLUMN[key].least, (size, seconds)
 

@@ -32,7 +32,7 @@ from screen import BEGIN, END, ENTER, Screen
 from support.program import CAPTURES, FakeConntrack, OnScreen
 from support.strategies import any_flow_lines, flow_lines, keys, sizes, wheres
 from text import ASCII, ROLES, Glyphs
-from view import Scene, Snapshot, View, refresh
+from view import Rows, RowsWanted, Scene, View, refresh
 
 # Everything that a terminal obeys, and what looks like something else: control characters of both sets, escapes,
 # directions, characters without width, private and unassigned ones, lines and paragraphs, half a pair.
@@ -209,9 +209,11 @@ def test_no_byte_from_outside_steers_the_terminal(
     last += [("esc", (90, 200))] * 3 + [("enter", (90, 200))]  # out of all that is open; then details, whole
     for key, size in first + steps + last:
         press(view, table, key)
-        view.due = 0.0
+        view.rows.expire()
         refresh(view, table, (intake.newest or 0.0) + 1.0)
-        lines = frame(Scene(view, table, intake.status, name, live, sheet.screen.glyphs), *size)
+        drawn = frame(Scene(view, table, intake.status, name, live, sheet.screen.glyphs), *size)
+        view.drawn(drawn)
+        lines = drawn.lines
         assert obeyed("".join(text for line in lines for text, _ in line)) == []
         sheet.screen.draw(lines, *size)
     assert sheet.foreign() == []
@@ -223,7 +225,8 @@ def test_no_byte_from_outside_steers_the_terminal(
 def is_clean_in_pipes(table: FlowTable, context: Context) -> None:
     """What --once, --json and --csv print goes to terminals, too."""
     spec = VIEW_BY_NAME["connections"]
-    text = table_text(spec, Snapshot(table, context, spec).rows(), context)
+    wanted = RowsWanted(spec, "", "bytes", reverse=False, closed=False, at_once=True)
+    text = table_text(spec, Rows(context).all(wanted, table), context)
     assert set(obeyed(text)) <= {"\n"}
     for flow in table:
         item = export.json_object(flow.record(), flow, context, "list", "1.5")

@@ -101,7 +101,7 @@ def test_in_is_what_the_far_end_sends_whoever_opened_the_flow() -> None:
     )
     listing(monitor.table, [out, inward], 101.0)
     monitor.keys("2")
-    (row,) = monitor.view.order
+    (row,) = monitor.view.rows.order
     assert (row.key, row.flows, row.size_in, row.size_out) == (LAN, 2, 930, 105)
     assert group_object(row, NEAR)["host"] == LAN
 
@@ -135,6 +135,5 @@ def test_what_is_new_since_the_mark() -> None:
 
 
 def frame_of(monitor: Monitor) -> list[tuple[str, str]]:
-    from render import frame
 
-    return [span for spans in frame(monitor.scene, 140, 30) for span in spans]
+    return [span for spans in monitor.frame(140, 30) for span in spans]

@@ -27,7 +27,6 @@ from intake import (
     Statistics,
     Status,
 )
-from render import frame
 from support.kernel import Lab, Namespace, insert_arguments, items_until, kernel_mark, load
 from support.strategies import flow_lines
 from support.tables import MOST, Monitor, counts, event, feed, intake_of, lan_monitor, line, listing, many, shown
@@ -447,12 +446,12 @@ def test_losses_are_bad_until_the_table_is_read_anew() -> None:
     monitor = Monitor([line(1)])
     monitor.status.losses, monitor.status.last_loss, monitor.status.lost_at = 2, "events (ENOBUFS)", 101.0
     monitor.refresh(2)
-    spans = [span for row in frame(monitor.scene, 120, 24) for span in row]
+    spans = [span for row in monitor.frame(120, 24) for span in row]
     assert [role for text, role in spans if "events (ENOBUFS) lost 2x, reading it anew" in text] == ["bad"]
     listing(monitor.table, [line(1)], 102.0)  # it may have begun before the loss
     assert "reading it anew" in "\n".join(shown(monitor, (120, 24)))
     monitor.status.healed = 2
-    spans = [span for row in frame(monitor.scene, 120, 24) for span in row]
+    spans = [span for row in monitor.frame(120, 24) for span in row]
     assert [role for text, role in spans if "table read anew since" in text] == ["warn"]
     monitor.refresh(60)
     assert "lost" not in "\n".join(shown(monitor))

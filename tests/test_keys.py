@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from columns import SORTS, VIEWS
-from keys import BINDINGS, press
+from keys import BINDINGS, NOTHING, Do, Request, press
 from support.strategies import keys, monitors
 from support.tables import Monitor, event, feed, lan_monitor, line, listing, shown, twenty
 from view import View
@@ -37,12 +37,12 @@ def test_every_function_and_control_key_has_a_plain_twin() -> None:
 
 @pytest.mark.parametrize("key", ["q", "f10", "ctrl-c"])
 def test_quit(monitor: Monitor, key: str) -> None:
-    assert monitor.keys(key) == "quit"
+    assert monitor.keys(key) == Request(Do.QUIT)
 
 
 @pytest.mark.parametrize("overlay", ["?", "enter"])
 def test_quit_works_from_every_overlay(monitor: Monitor, overlay: str) -> None:
-    assert monitor.keys(overlay, "q") == "quit"
+    assert monitor.keys(overlay, "q") == Request(Do.QUIT)
 
 
 @pytest.mark.parametrize("key", ["?", "h", "f1"])
@@ -77,7 +77,7 @@ def test_details_without_a_selection_are_of_the_first_row(monitor: Monitor) -> N
 
 def test_there_are_no_details_where_there_is_no_row(monitor: Monitor) -> None:
     monitor.keys("j", "/", *"port:1", "enter", "enter")
-    assert monitor.view.order == []
+    assert monitor.view.rows.order == []
     assert monitor.view.overlay == ""
 
 
@@ -105,7 +105,7 @@ def test_moves(monitor: Monitor, key: str, at: int) -> None:
     assert monitor.view.at == 5
     monitor.keys(key)
     assert monitor.view.at == at
-    assert monitor.view.order[at] is monitor.view.selected
+    assert monitor.view.rows.order[at] is monitor.view.selected
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_closed_flows_are_shown_and_hidden(monitor: Monitor) -> None:
 
 
 def test_redraw_asks_for_it(monitor: Monitor) -> None:
-    assert monitor.keys("ctrl-l") == "redraw"
+    assert monitor.keys("ctrl-l") == Request(Do.REDRAW)
 
 
 def test_unknown_keys_mean_nothing(monitor: Monitor) -> None:
     before = monitor.ids()
-    assert [monitor.keys(key) for key in ("w", "f99", "", "漢")] == [""] * 4
+    assert [monitor.keys(key) for key in ("w", "f99", "", "漢")] == [NOTHING] * 4
     assert monitor.ids() == before
 
 
@@ -179,7 +179,7 @@ def test_filter_has_effect_while_it_is_typed(monitor: Monitor, key: str) -> None
     monitor.keys(key)
     monitor.type("bytes:>36k")
     assert monitor.view.prompt is not None
-    assert (monitor.ids(), monitor.view.fitting, monitor.view.total) == ([20, 19], 2, 20)
+    assert (monitor.ids(), monitor.view.rows.fitting, monitor.view.rows.total) == ([20, 19], 2, 20)
 
 
 def test_a_wrong_filter_says_so_and_leaves_the_last_right_one(monitor: Monitor) -> None:
@@ -239,7 +239,7 @@ def test_editing(monitor: Monitor, typed: list[str], text: str, cursor: int) -> 
 
 
 def test_ctrl_c_quits_from_the_prompt(monitor: Monitor) -> None:
-    assert monitor.keys("/", "a", "ctrl-c") == "quit"
+    assert monitor.keys("/", "a", "ctrl-c") == Request(Do.QUIT)
 
 
 def test_esc_closes_one_thing_at_a_time(monitor: Monitor) -> None:
@@ -259,13 +259,13 @@ def test_esc_closes_one_thing_at_a_time(monitor: Monitor) -> None:
 
 
 def within_bounds(view: View) -> None:
-    rows = len(view.order)
+    rows = len(view.rows.order)
     assert 0 <= view.at <= max(0, rows - 1)
     assert 0 <= view.top <= max(0, rows - 1)
     assert view.scroll >= 0
     assert view.shift >= 0
     if view.selected is not None and rows and view.overlay != "details":
-        assert view.order[view.at] is view.selected
+        assert view.rows.order[view.at] is view.selected
         assert view.top <= view.at < view.top + view.page
     if view.prompt is not None:
         assert 0 <= view.prompt.cursor <= len(view.prompt.text)
@@ -299,15 +299,15 @@ def test_each_view_has_its_key_and_tab_goes_round() -> None:
     for kind in VIEWS:
         if kind.key:
             monitor.keys(kind.key)
-            assert monitor.view.kind is kind
+            assert monitor.view.spec is kind
             assert shown(monitor, (140, 30))[2].startswith(kind.title)
     names = []
     for _ in range(8):
         monitor.keys("tab")
-        names.append(monitor.view.kind.name)
+        names.append(monitor.view.spec.name)
     assert names == [kind.name for kind in VIEWS if kind.key]
     monitor.keys("[")
-    assert monitor.view.kind.name == "events"
+    assert monitor.view.spec.name == "events"
 
 
 def test_enter_narrows_and_esc_comes_back() -> None:
@@ -318,10 +318,10 @@ def test_enter_narrows_and_esc_comes_back() -> None:
     assert chosen is not None
     sort = monitor.view.sort
     monitor.keys("enter")
-    assert monitor.view.kind.name == "connections"
-    assert len(monitor.view.order) == chosen.flows  # type: ignore[union-attr]
+    assert monitor.view.spec.name == "connections"
+    assert len(monitor.view.rows.order) == chosen.flows  # type: ignore[union-attr]
     monitor.keys("esc")
-    assert (monitor.view.kind.name, monitor.view.filter, monitor.view.sort) == ("hosts", "port:80 or port:443", sort)
+    assert (monitor.view.spec.name, monitor.view.filter, monitor.view.sort) == ("hosts", "port:80 or port:443", sort)
     assert monitor.view.selected == chosen
 
 
@@ -329,9 +329,9 @@ def test_t_turns_to_the_far_side() -> None:
     monitor = lan_monitor()
     monitor.keys("2", "t")
     assert "Remote hosts" in shown(monitor, (140, 30))[2]
-    assert {row.key for row in monitor.view.order} >= {"8.8.1.8", "9.9.9.9"}
+    assert {row.key for row in monitor.view.rows.order} >= {"8.8.1.8", "9.9.9.9"}
     monitor.keys("t")
-    assert monitor.view.kind.name == "hosts"
+    assert monitor.view.spec.name == "hosts"
 
 
 def test_the_prompt_asks_for_the_file_s_name() -> None:
@@ -339,7 +339,7 @@ def test_the_prompt_asks_for_the_file_s_name() -> None:
     monitor.keys("e")
     assert monitor.view.prompt is not None
     assert "conntrack-connections.json" in shown(monitor, (140, 30))[-1]
-    assert monitor.keys("x", "enter") == "export conntrack-connections.jsonx"
+    assert monitor.keys("x", "enter") == Request(Do.EXPORT, "conntrack-connections.jsonx")
     assert monitor.view.prompt is None
     monitor.keys("e")
-    assert monitor.keys("esc") == "cancel"
+    assert monitor.keys("esc") == NOTHING

@@ -14,6 +14,7 @@ import pytest
 
 from columns import VIEWS
 from flows import Flow, TapeEvent
+from keys import Do, Request
 from live import command_for, copied, export_rows
 from support.kernel import Lab, Namespace, conntrack_xml, insert_arguments, load, needs_kernel
 from support.program import OnScreen, inside
@@ -156,7 +157,7 @@ def test_export_writes_what_is_on_show_for_its_owner_only(tmp_path: Path) -> Non
     monitor.view.set_filter("port:80")
     monitor.refresh(1)
     path = tmp_path / "a.json"
-    assert words_of(monitor.view, path) == f"{len(monitor.view.order)} rows exported to {path}"
+    assert words_of(monitor.view, path) == f"{len(monitor.view.rows.order)} rows exported to {path}"
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     items = [json.loads(text) for text in path.read_text().splitlines()]
     assert [item["id"] for item in items] == monitor.ids()
@@ -165,7 +166,7 @@ def test_export_writes_what_is_on_show_for_its_owner_only(tmp_path: Path) -> Non
     words_of(monitor.view, tmp_path / "b.csv")
     head, *rows = (tmp_path / "b.csv").read_text().splitlines()
     assert head.startswith("host,flows,")
-    assert len(rows) == len(monitor.view.order)
+    assert len(rows) == len(monitor.view.rows.order)
     assert words_of(monitor.view, tmp_path / "no" / "c.json").startswith("not exported: No such file or directory")
     (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")
     assert words_of(monitor.view, tmp_path / "link.json").startswith("not exported: ")
@@ -189,7 +190,7 @@ def test_copied_is_conntrack_s_own_line() -> None:
     text = line(1, size=500)
     monitor = Monitor([text])
     assert copied(monitor.view) == ""
-    assert monitor.keys("y") == "copy"
+    assert monitor.keys("y") == Request(Do.COPY_ROW)
     assert copied(monitor.view) == text.strip()  # the first one, as Enter takes it
     monitor.keys("2")
     assert json.loads(copied(monitor.view))["flows"] == 1

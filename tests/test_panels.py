@@ -13,7 +13,6 @@ from filters import compile_filter
 from intake import ACCOUNTING_CURE, EVENTS_CURE
 from keys import BINDINGS
 from panels import details, sparkline
-from render import frame
 from support.tables import LONG, MARKS, Monitor, event, feed, line, listing, many, marked_table, shown
 
 # --- the header -------------------------------------------------------------------------------------------------------
@@ -59,7 +58,7 @@ def test_counts_in_the_header_are_whole(width: int) -> None:
 def test_the_gauge_warns_when_the_table_fills(count: int, role: str) -> None:
     monitor = many()
     monitor.status.facts = {"count": count, "max": 262_144}
-    gauge = frame(monitor.scene, 80, 24)[1]
+    gauge = monitor.frame(80, 24)[1]
     assert [r for text, r in gauge if "%" in text] == [role]
     assert sum(text.count("█") + text.count("░") for text, _ in gauge) == 10
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from columns import LEAST_COLUMNS, VIEWS, ViewSpec, fit
 from keys import BINDINGS, press
-from render import FIXED, _wanted_columns, frame
+from render import FIXED, _wanted_columns
 from support.strategies import keys, monitors, sizes
 from support.tables import LONG, Monitor, event, feed, is_well_formed, line, listing, many, shown, width_of
 from text import ASCII
@@ -40,14 +40,14 @@ def test_every_size_up_to_a_small_terminal() -> None:
     monitor = many()
     for overlay in ("", "help", "details"):
         monitor.view.overlay = overlay
-        monitor.view.selected = monitor.view.order[3]
+        monitor.view.selected = monitor.view.rows.order[3]
         for width in range(1, 90, 3):
             for height in range(1, 30, 2):
                 is_well_formed(monitor, width, height)
 
 
 def test_no_size_no_lines() -> None:
-    assert frame(many().scene, 0, 0) == []
+    assert many().frame(0, 0) == []
 
 
 def test_the_command_lines_filter_can_not_hold_the_terminal() -> None:
@@ -151,9 +151,9 @@ def test_the_sort_is_named_and_marked() -> None:
 
 def test_the_selected_row_is_on_screen_when_the_window_shrinks() -> None:
     monitor = many()
-    frame(monitor.scene, 80, 40)
+    monitor.frame(80, 40)
     monitor.keys(*["j"] * 20)
-    lines = frame(monitor.scene, 80, 10)
+    lines = monitor.frame(80, 10)
     assert [text for text, role in chain(*lines) if role == "selected" and "203.0.113.41" in text]
 
 
@@ -179,20 +179,20 @@ def test_pause_stands_before_what_may_be_long() -> None:
 def test_rows_on_screen_do_not_change_in_a_pause() -> None:
     monitor = many(5)
     monitor.keys("p")
-    before = frame(monitor.scene, 200, 24)[4:-1]
+    before = monitor.frame(200, 24)[4:-1]
     feed(monitor.table, event("DESTROY", 5) + event("UPDATE", 4, state="TIME_WAIT"), 101.0)
     listing(monitor.table, [line(n, size=n * 7_000_000, state="CLOSE") for n in range(1, 4)], 102.0)
     monitor.refresh(30)
-    assert frame(monitor.scene, 200, 24)[4:-1] == before
+    assert monitor.frame(200, 24)[4:-1] == before
     monitor.keys("p")
-    assert frame(monitor.scene, 200, 24)[4:-1] != before
+    assert monitor.frame(200, 24)[4:-1] != before
 
 
 def test_states_and_change_carry_colour() -> None:
     monitor = Monitor([line(1, dst="192.0.2.1", state="SYN_SENT"), line(2, dst="192.0.2.2")])
     feed(monitor.table, event("NEW", 3, dst="192.0.2.3") + event("DESTROY", 1, dst="192.0.2.1"), 100.5)
     monitor.refresh(1)
-    roles = [{text.strip(): role for text, role in row} for row in frame(monitor.scene, 80, 24)[4:7]]
+    roles = [{text.strip(): role for text, role in row} for row in monitor.frame(80, 24)[4:7]]
     of = {next(text[:9] for text in row if text.startswith("192.0.2.")): row for row in roles}
     assert (of["192.0.2.1"]["192.0.2.1:https"], of["192.0.2.1"]["ESTABLISHED"]) == ("closed", "closed")
     assert (of["192.0.2.2"]["192.0.2.2:https"], of["192.0.2.2"]["ESTABLISHED"]) == ("plain", "good")
@@ -205,7 +205,7 @@ def test_states_and_change_carry_colour() -> None:
 def test_the_prompt_shows_its_cursor_and_the_error() -> None:
     monitor = many()
     monitor.keys("/", *"protx:icmp")
-    footer = frame(monitor.scene, 80, 24)[-1]
+    footer = monitor.frame(80, 24)[-1]
     assert ("protx:icmp", "plain") in footer
     assert (" ", "cursor") in footer
     assert [text for text, role in footer if role == "bad" and "protx" in text]
@@ -216,7 +216,7 @@ def test_the_prompt_shows_its_cursor_and_the_error() -> None:
 def test_the_cursor_of_a_long_filter_stays_on_screen(width: int, letter: str) -> None:
     monitor = many()
     monitor.keys("/", *[letter] * 120, *["left"] * 30)
-    footer = frame(monitor.scene, width, 24)[-1]
+    footer = monitor.frame(width, 24)[-1]
     assert [text for text, role in footer if role == "cursor"] == [letter]
     assert width_of(footer) <= width
 
@@ -240,10 +240,11 @@ def test_ascii_terminals_get_ascii() -> None:
 def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: ViewSpec, width: int) -> None:
     monitor = Monitor([line(n) for n in range(3)])
     monitor.view.show(kind.name)
-    rows = [[column.key for column, _ in fit(width, _wanted_columns(monitor.view, width))]]
+    rows = [[column.key for column, _ in fit(width, _wanted_columns(monitor.view, width)[0])]]
     for _ in range(40):
         monitor.keys("right")
-        rows.append([column.key for column, _ in fit(width, _wanted_columns(monitor.view, width))])
+        monitor.frame(width, 24)
+        rows.append([column.key for column, _ in fit(width, _wanted_columns(monitor.view, width)[0])])
     steps = monitor.view.shift
     assert all(one != other for one, other in pairwise(rows[: steps + 1]))
     assert all(row == rows[steps] for row in rows[steps:])

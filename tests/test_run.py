@@ -18,7 +18,7 @@ from flows import FlowTable
 from parse import split_lines
 from support.strategies import blocks
 from support.terminal import DEMO, PROGRAM
-from view import Snapshot, View, refresh
+from view import Rows, RowsWanted, View, refresh
 
 
 @given(block=blocks, later=blocks, sort=st.sampled_from(SORTS), word=st.sampled_from(["", "proto:tcp"]))
@@ -26,27 +26,27 @@ def test_keys_made_ahead_change_nothing(block: bytes, later: bytes, sort: str, w
     """Also where flows that have keys already end, or others take their place."""
     spec = VIEW_BY_NAME["connections"]
 
-    def snapshot(table: FlowTable) -> Snapshot:
-        return Snapshot(table, Context(), spec, sort, wanted=compile_filter(word, Context()))
+    predicate = compile_filter(word, Context())
+    wanted = RowsWanted(spec, word, sort, reverse=False, closed=False, predicate=predicate, at_once=True)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "AHEAD", 1)
         table = FlowTable(linger=0.0)
-        ahead = snapshot(table)
+        ahead = Rows(Context())
         for part in (block, later):
             table.begin_listing(0.0)
             table.listed_all(split_lines(part)[0], 0.0)
-            ahead.look_ahead()
+            ahead.look_ahead(wanted, table)
             table.end_listing(True, 0.0)
-    rows = ahead.rows()
-    assert rows == snapshot(table).rows()
+    rows = ahead.all(wanted, table)
+    assert rows == Rows(Context()).all(wanted, table)
     plain = View(Context(), sort=sort)
     plain.set_filter(word)
     refresh(plain, table, 1.0)
-    assert [flow.record().id for flow in rows] == [flow.record().id for flow in plain.order]
+    assert [flow.record().id for flow in rows] == [flow.record().id for flow in plain.rows.order]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in VIEWS if kind.rows != "map"], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [kind for kind in VIEWS if not kind.on_map], ids=lambda kind: kind.name)
 def test_every_view_of_the_recording_in_a_pipe(kind: Any) -> None:
     lines: dict[str, list[str]] = {}
     for form in ("--json", "--csv", "--no-color"):

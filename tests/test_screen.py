@@ -21,7 +21,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import screen as module
-from render import frame
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
 from support.strategies import monitors
 from support.tables import Monitor, line
@@ -182,7 +181,7 @@ def test_differences_of_real_frames(monitor: Monitor, steps: list[tuple[str, tup
     for key, size in [("", (80, 24)), *steps]:
         monitor.keys(key)
         monitor.refresh(1)
-        last = frame(monitor.scene, *size)
+        last = monitor.frame(*size)
         by_differences.draw((last, *size))
     whole.draw((last, *size))
     assert by_differences.picture() == whole.picture()
@@ -232,7 +231,7 @@ def test_what_is_drawn_is_on_the_terminal(tty: Pty, make: MakeScreen) -> None:
     for size in [(80, 24), (40, 10), (1, 1), (120, 30)]:
         tty.resize(*size)
         assert screen.size() == size
-        lines = frame(monitor.scene, *size)
+        lines = monitor.frame(*size)
         screen.draw(lines, *size)
         tty.read()
         assert tty.terminal.display == ["".join(text for text, _ in spans).ljust(size[0]) for spans in lines]

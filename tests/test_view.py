@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import view
 from addresses import Context
 from columns import SORTS
 from filters import FilterError
 from flows import Flow, FlowTable
-from grouping import service_key
+from grouping import Grouper, Grouping, service_key
 from keys import press
 from parse import split_lines
 from support.strategies import blocks
@@ -55,8 +55,8 @@ def test_the_share_is_of_what_is_sorted_by() -> None:
     monitor.view.show("hosts")
     monitor.view.sort = "flows"
     monitor.refresh()
-    assert sum(row.share for row in monitor.view.order) == pytest.approx(1.0)
-    assert monitor.view.order[0].share == pytest.approx(monitor.view.order[0].flows / 13)
+    assert sum(row.share for row in monitor.view.rows.order) == pytest.approx(1.0)
+    assert monitor.view.rows.order[0].share == pytest.approx(monitor.view.rows.order[0].flows / 13)
 
 
 # --- NAT: who was it? -------------------------------------------------------------------------------------------------
@@ -70,12 +70,12 @@ def test_who_was_behind_an_address_also_of_what_has_ended() -> None:
     monitor.keys("6")
     monitor.view.set_filter(f"wan:{WAN}:38768")
     monitor.refresh(1)
-    assert [flow.ends().src for flow in monitor.view.order] == ["10.0.0.9"]
+    assert [flow.ends().src for flow in monitor.view.rows.order] == ["10.0.0.9"]
     assert any("10.0.0.9:38768" in text and f"{WAN}:38768" in text and "9.9.9.9" in text for text in shown(monitor))
     assert "NAT · 1 of 2 · " in shown(monitor)[2]
     assert any(" closed " in text for text in shown_at(monitor, (80, 24)))
     monitor.keys("z")
-    assert monitor.view.order == []
+    assert monitor.view.rows.order == []
     assert "NAT · 0 of 1 · " in shown(monitor)[2]
 
 
@@ -84,9 +84,9 @@ def test_nat_counts_its_rows(block: bytes) -> None:
     monitor = Monitor()
     feed(monitor.table, block, 101.0)
     monitor.keys("6")
-    assert (view := monitor.view).total == view.fitting == len(view.order)
+    assert (view := monitor.view).rows.total == view.rows.fitting == len(view.rows.order)
     there = [*monitor.table.live.values(), *monitor.table.past]
-    assert {id(flow) for flow in view.order} == {id(flow) for flow in there if flow.ends().nat}
+    assert {id(flow) for flow in view.rows.order} == {id(flow) for flow in there if flow.ends().nat}
 
 
 @pytest.mark.parametrize(("clock", "found"), [("at:00:01:55", True), ("at:00:01", True), ("at:00:02:01", False)])
@@ -103,7 +103,7 @@ def test_when_it_was(clock: str, found: bool, monkeypatch: pytest.MonkeyPatch) -
         monitor.keys("6")
         monitor.view.set_filter(f"wan:{WAN}:38768 {clock}")
         monitor.refresh(1)
-        assert bool(monitor.view.order) is found
+        assert bool(monitor.view.rows.order) is found
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -118,9 +118,9 @@ def test_nat_s_count_holds_while_it_is_counted_anew() -> None:
     monitor = lan_monitor()
     monitor.keys("6")
     assert "NAT · 1 · " in shown(monitor)[2]
-    monitor.view.due = 0.0
+    monitor.view.rows.expire()
     refresh(monitor.view, monitor.table, monitor.now, lambda: True)
-    assert monitor.view.work is not None
+    assert monitor.view.rows.working
     assert "NAT · 1 · " in shown(monitor)[2]
 
 
@@ -131,7 +131,7 @@ def test_the_tape_has_states_as_they_were_and_final_totals() -> None:
     feed(monitor.table, event("DESTROY", 1, state="CLOSE", size=5000), 107.0)
     monitor.now = 107.0
     monitor.keys("7")
-    assert [(row.event, row.state) for row in monitor.view.order] == [
+    assert [(row.event, row.state) for row in monitor.view.rows.order] == [
         ("destroy", "CLOSE"),
         ("update", "ESTABLISHED"),
         ("new", "SYN_SENT"),
@@ -142,9 +142,9 @@ def test_the_tape_has_states_as_they_were_and_final_totals() -> None:
     monitor.keys("space")
     feed(monitor.table, event("NEW", 2), 108.0)
     monitor.refresh(2)
-    assert len(monitor.view.order) == 3
+    assert len(monitor.view.rows.order) == 3
     monitor.keys("space")
-    assert len(monitor.view.order) == 4
+    assert len(monitor.view.rows.order) == 4
     monitor.keys("j", "enter")
     assert monitor.view.overlay == "details"
     assert any("id 2" in text for text in shown(monitor))
@@ -159,30 +159,32 @@ def test_a_view_that_is_not_ready_says_so() -> None:
     monitor = lan_monitor()
     monitor.view.show("hosts")
     refresh(monitor.view, monitor.table, 100.0, lambda: True)
-    assert monitor.view.work is not None
+    assert monitor.view.rows.working
     assert any("adding up ..." in text for text in shown(monitor))
     monitor.refresh()
     assert not any("adding up ..." in text for text in shown(monitor))
 
 
-def test_another_order_while_flows_are_added_up_does_not_begin_anew() -> None:
-    from view import refresh
+def test_another_order_while_flows_are_added_up_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
 
+    def grouper(grouping: Grouping, context: Context) -> Grouper:
+        begun.append(grouping.by)
+        return Grouper(grouping, context)
+
+    monkeypatch.setattr(view, "Grouper", grouper)
     monitor = lan_monitor()
     monitor.view.show("hosts")
     refresh(monitor.view, monitor.table, 100.0, lambda: True)
-    work = monitor.view.work
-    assert monitor.view.summing
     press(monitor.view, monitor.table, "s")
     refresh(monitor.view, monitor.table, 100.1, lambda: True)
-    assert monitor.view.work is work
-    monitor.refresh()
-    assert monitor.view.sort == monitor.view.made[1]
-    keys = monitor.view.kind.column(monitor.view.sort).keys(monitor.view.order, monitor.view.context)
+    assert begun == ["near"]
+    monitor.refresh(0.2)
+    keys = monitor.view.spec.column(monitor.view.sort).keys(monitor.view.rows.order, monitor.view.context)
     assert keys == sorted(keys, reverse=monitor.view.falling)
     press(monitor.view, monitor.table, "3")
-    refresh(monitor.view, monitor.table, 100.2, lambda: True)
-    assert monitor.view.work is not work
+    refresh(monitor.view, monitor.table, 100.3, lambda: True)
+    assert begun == ["near", "country"]
 
 
 # --- the order of the rows --------------------------------------------------------------------------------------------
@@ -244,7 +246,7 @@ def test_selection_takes_the_row_that_took_the_place(monitor: Monitor) -> None:
 def test_selection_survives_a_filter_that_wants_nothing(monitor: Monitor) -> None:
     monitor.keys("G", "/")
     monitor.type("port:1 ")
-    assert monitor.view.order == []
+    assert monitor.view.rows.order == []
     monitor.keys("esc")
     assert (monitor.selected(), monitor.view.at) == (1, 19)
 
@@ -277,9 +279,10 @@ def test_pause_holds_the_rows_and_counts_what_it_held(monitor: Monitor, key: str
     feed(monitor.table, event("DESTROY", 20), 101.0)
     monitor.refresh(20)
     assert monitor.ids() == before
-    assert (monitor.view.paused, monitor.view.held) == (True, 4)
+    assert monitor.view.pause is not None
+    assert monitor.view.pause.held(monitor.table) == 4
     monitor.keys(key)
-    assert (monitor.view.paused, monitor.view.held) == (False, 0)
+    assert monitor.view.pause is None
     assert set(monitor.ids()) == {*range(1, 20), 50, 51, 52}
 
 
@@ -296,7 +299,7 @@ def test_pause_can_be_sorted_and_searched_as_it_was(monitor: Monitor) -> None:
 def test_a_new_size_does_not_let_the_pause_go(monitor: Monitor) -> None:
     monitor.keys("p")
     listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(5, 25)], 101.0)
-    monitor.view.due = 0.0  # what the loop does for SIGWINCH
+    monitor.view.rows.expire()  # what the loop does for SIGWINCH
     monitor.refresh(10)
     assert monitor.ids() == list(range(20, 0, -1))
 
@@ -308,7 +311,7 @@ def test_a_wrong_filter_lets_what_was_before_hold() -> None:
     assert monitor.view.prompt is not None
     assert monitor.view.prompt.error.startswith("at 7: 'foo' is no state")
     monitor.refresh(5)
-    assert len(monitor.view.order) == 3
+    assert len(monitor.view.rows.order) == 3
 
 
 def test_a_wrong_filter_changes_nothing(monitor: Monitor) -> None:
@@ -348,22 +351,23 @@ def after(pieces: int) -> Callable[[], bool]:
 
 
 def ports(view: View) -> list[int | None]:
-    return [flow.ends().sport for flow in view.order]
+    return [flow.ends().sport for flow in view.rows.order]
 
 
 @given(block=blocks, sort=st.sampled_from(SORTS), word=st.sampled_from(["proto:tcp", "1", "flag:assured", "!port:53"]))
 def test_pieces_come_to_the_same(block: bytes, sort: str, word: str) -> None:
     table = table_of(block)
     whole, pieces = View(Context(), sort=sort), View(Context(), sort=sort)
-    for view in (whole, pieces):
-        view.set_filter(word)
+    for each in (whole, pieces):
+        each.set_filter(word)
     refresh(whole, table, 1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view, "ROWS_AT_ONCE", 1)
         patch.setattr(view, "KEYED", 1)
-        while refresh(pieces, table, 1.0, lambda: True) and pieces.work:
-            assert pieces.order == whole.order[: len(pieces.order)]
-    assert (pieces.order, pieces.fitting, pieces.total) == (whole.order, whole.fitting, whole.total)
+        while refresh(pieces, table, 1.0, lambda: True) and pieces.rows.working:
+            assert pieces.rows.order == whole.rows.order[: len(pieces.rows.order)]
+    ours, theirs = pieces.rows, whole.rows
+    assert (ours.order, ours.fitting, ours.total) == (theirs.order, theirs.fitting, theirs.total)
 
 
 def test_what_a_new_filter_has_found_is_shown_at_once() -> None:
@@ -371,12 +375,11 @@ def test_what_a_new_filter_has_found_is_shown_at_once() -> None:
     refresh(view, table, 1.0)
     view.set_filter("proto:tcp")
     assert refresh(view, table, 1.1, after(2 + 2))  # a table as small as this is put in order first, in two pieces
-    assert view.sifting
+    assert view.rows.sifting
     assert ports(view) == list(range(0, 2 * ROWS_AT_ONCE, 2))
-    assert view.due == math.inf  # it is not begun anew while it goes on
-    assert refresh(view, table, 9.0)
-    assert not view.work
-    assert (len(view.order), view.fitting, view.total) == (2500, 2500, 5000)
+    assert refresh(view, table, 9.0)  # it is not begun anew while it goes on, however late it is
+    assert not view.rows.working
+    assert (len(view.rows.order), view.rows.fitting, view.rows.total) == (2500, 2500, 5000)
     assert not refresh(view, table, 9.5)
 
 
@@ -388,11 +391,11 @@ def test_rows_on_show_stay_until_all_new_ones_are_found() -> None:
     press(view, table, "G")
     chosen = view.selected
     refresh(view, table, 3.0, after(1))
-    assert view.work
-    assert len(view.order) == 2500
+    assert view.rows.working
+    assert len(view.rows.order) == 2500
     refresh(view, table, 3.1)
     assert view.selected is chosen
-    assert view.order[view.at] is chosen
+    assert view.rows.order[view.at] is chosen
 
 
 def test_a_selection_that_is_not_found_yet_is_not_lost() -> None:
@@ -405,19 +408,19 @@ def test_a_selection_that_is_not_found_yet_is_not_lost() -> None:
     refresh(view, table, 1.1, after(1))
     assert view.selected is chosen
     refresh(view, table, 1.2)
-    assert view.order[view.at] is chosen
+    assert view.rows.order[view.at] is chosen
 
 
 def test_a_new_filter_takes_the_order_of_a_large_table_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     table, view = numbered(MANY_ROWS + 1), View(Context(), sort="source")
     refresh(view, table, 1.0)
-    monkeypatch.setattr(view, "_ranked", None)
+    monkeypatch.setattr("view.in_order", None)
     view.set_filter("proto:udp")
     refresh(view, table, 1.1)
     assert ports(view) == list(range(1, MANY_ROWS + 1, 2))
     monkeypatch.undo()
     view.reverse = True
-    view.due = 0.0
+    view.rows.expire()
     refresh(view, table, 1.2)
     assert ports(view)[0] == MANY_ROWS - 1
 
@@ -427,14 +430,14 @@ def test_the_old_order_stays_until_the_new_one_is_there() -> None:
     refresh(view, table, 1.0)
     press(view, table, "r")
     assert refresh(view, table, 1.1, after(1))
-    assert view.reordering
+    assert view.rows.reordering
     assert ports(view)[0] == 0
     press(view, table, "S")  # a key meanwhile: what was begun is given up
     assert view.sort == "state"
     refresh(view, table, 1.2, after(1))
-    assert view.reordering
+    assert view.rows.reordering
     refresh(view, table, 1.3)
-    assert not view.reordering
+    assert not view.rows.reordering
     assert ports(view)[:2] == [0, 1]
     press(view, table, "s")
     press(view, table, "r")

@@ -12,7 +12,7 @@ from addresses import NO_LOOKUPS, Context, Lookups, Place
 from flows import Flow, FlowTable
 from health import NOTHING_AROUND
 from intake import Facts, Intake, Item, Status
-from keys import press
+from keys import NOTHING, Request, press
 from parse import split_lines
 from render import frame
 from text import ROLES, Glyphs, Line, cells
@@ -104,20 +104,26 @@ class Monitor:
         self.table.tick(self.now)
         refresh(self.view, self.table, self.now)
 
-    def keys(self, *keys: str) -> str:
-        """Press keys one after the other, slowly enough for a frame between two; the last one's wish."""
-        wish = ""
+    def keys(self, *keys: str) -> Request:
+        """Press keys one after the other, slowly enough for a frame between two; what the last one asks for."""
+        request = NOTHING
         for key in keys:
-            wish = press(self.view, self.table, key)
+            request = press(self.view, self.table, key)
             self.refresh()
-        return wish
+        return request
+
+    def frame(self, width: int, height: int) -> list[Line]:
+        """Draw the screen, as the loop does; its lines."""
+        drawn = frame(self.scene, width, height)
+        self.view.drawn(drawn)
+        return drawn.lines
 
     def type(self, text: str) -> None:
         self.keys(*("space" if char == " " else char for char in text))
 
     def ids(self) -> list[int]:
         """The flows on show in their order, by their ids."""
-        return [flow.record().id or 0 for flow in self.view.order if isinstance(flow, Flow)]
+        return [flow.record().id or 0 for flow in self.view.rows.order if isinstance(flow, Flow)]
 
     def selected(self) -> int | None:
         return self.view.selected.record().id if isinstance(self.view.selected, Flow) else None
@@ -136,7 +142,7 @@ def width_of(line: Line) -> int:
 
 
 def shown(monitor: Monitor, size: tuple[int, int] = (80, 24)) -> list[str]:
-    return text_of(frame(monitor.scene, *size))
+    return text_of(monitor.frame(*size))
 
 
 def many(number: int = 60) -> Monitor:
@@ -189,7 +195,7 @@ def lan_monitor() -> Monitor:
 
 
 def is_well_formed(monitor: Monitor, width: int, height: int) -> None:
-    lines = frame(monitor.scene, width, height)
+    lines = monitor.frame(width, height)
     assert len(lines) == height
     for spans in lines:
         text = "".join(part for part, _ in spans)
