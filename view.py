@@ -262,7 +262,7 @@ def _learn(table: FlowTable, mark: Baseline) -> Iterator[None]:
             if flow.born <= mark.at:
                 mark.learn(flow)
         yield
-    mark.complete = True
+    mark.finish()
 
 
 def _live(view: View, table: FlowTable) -> list[Flow]:
