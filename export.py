@@ -10,6 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -235,9 +236,8 @@ def view_texts(
     line = json_line if format == "json" else csv_line
     for row in rows:
         if isinstance(row, TapeEvent):
-            record = row.flow.record()
-            record.state = row.state
-            yield line(json_object(record, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
+            then = replace(row.flow.record(), state=row.state)
+            yield line(json_object(then, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
         elif row.ended is None:
             yield line(json_object(row.record(), row, context, "list", moment))
         else:

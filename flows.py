@@ -18,12 +18,13 @@ import math
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
 import addresses
 from addresses import Ends
-from parse import EVENTS, Kind, Parts, Record, is_turned, join_parts, kind_of, record, tail_of, with_reply
+from parse import EVENTS, Kind, Parts, Record, Tuple, is_turned, join_parts, kind_of, record, tail_of, with_reply
 
 
 class Counts(NamedTuple):
@@ -200,9 +201,8 @@ class Flow:
     def record(self) -> Record:
         """All that is known: the newest line, and what only the last listing said (counters, use, helper...)."""
         newest = record(self.row)
-        if self.course.listed is not None:
-            _fill(newest, record(self._row(self.course.listed)))
-        return newest
+        listed = self.course.listed
+        return newest if listed is None else _completed(newest, record(self._row(listed)))
 
     def counts(self) -> Counts | None:
         listed = self.course.listed
@@ -291,14 +291,18 @@ def _head_text(kind: Kind) -> bytes:
     return f"{family}{kind.protocol:<8} {kind.number} ".encode()
 
 
-def _fill(newest: Record, listed: Record) -> None:
-    """Put what only the listing said into the newest record."""
-    for name in ("mark", "secmark", "secctx", "delta_time", "start", "helper", "use", "id", "labels"):
-        if getattr(newest, name) is None:
-            setattr(newest, name, getattr(listed, name))
-    for mine, theirs in ((newest.original, listed.original), (newest.reply, listed.reply)):
-        if mine.packets is None:
-            mine.packets, mine.bytes = theirs.packets, theirs.bytes
+LISTED_ONLY = ("mark", "secmark", "secctx", "delta_time", "start", "helper", "use", "id", "labels")
+
+
+def _completed(newest: Record, listed: Record) -> Record:
+    """The newest record with what only the listing said."""
+    more = {name: getattr(listed, name) for name in LISTED_ONLY if getattr(newest, name) is None}
+    original, reply = _counted_as(newest.original, listed.original), _counted_as(newest.reply, listed.reply)
+    return replace(newest, original=original, reply=reply, **more)
+
+
+def _counted_as(mine: Tuple, theirs: Tuple) -> Tuple:
+    return mine if mine.packets is not None else replace(mine, packets=theirs.packets, bytes=theirs.bytes)
 
 
 class TapeEvent(NamedTuple):

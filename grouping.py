@@ -252,6 +252,10 @@ class Baseline:
         for by, part in self._parts.items():
             self._known[by].add(part(near, far, what))
 
+    def finish(self) -> None:
+        """All have been looked at."""
+        self.complete = True
+
     def is_new(self, flow: Flow, groupings: Sequence[Grouping] = tuple(GROUPINGS.values())) -> bool:
         """Does it belong to anything that was not there yet?"""
         if flow.born <= self.at:

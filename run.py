@@ -56,21 +56,20 @@ class Signals:
     CAUGHT = ("SIGINT", "SIGTERM", "SIGHUP", "SIGWINCH", "SIGTSTP", "SIGCONT", "SIGQUIT")
     ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
-    def __enter__(self) -> Signals:
+    def __init__(self) -> None:
         self.read_fd, self._write_fd = os.pipe()
         os.set_blocking(self.read_fd, False)
         os.set_blocking(self._write_fd, False)
+        self._wakeup = -1  # the wakeup fd before: none
+        self._before = {number: signal.getsignal(number) for number in [signal.Signals[name] for name in self.CAUGHT]}
+
+    def __enter__(self) -> Signals:
         self._wakeup = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        self._before = {number: signal.getsignal(number) for number in map(self._number, self.CAUGHT)}
         for number, handler in self._before.items():
             if handler is not signal.SIG_IGN or number == signal.SIGWINCH:  # nohup ignores SIGHUP: so do we
                 signal.signal(number, _noted)
         unblock()
         return self
-
-    @staticmethod
-    def _number(name: str) -> signal.Signals:
-        return signal.Signals[name]
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -355,7 +355,7 @@ class LiveSource:
             data = child.read() if self.clock() - now < BURST_TIME else b""
             if not data:
                 break
-            if events.is_well():
+            if events.becomes_well():
                 yield Trouble(now, "events", None)
             yield Block(data, now, events=True)
         said = child.read_errors()
@@ -363,7 +363,7 @@ class LiveSource:
             yield Lost(now, "events (ENOBUFS)")
             self._resync(now)
         quiet = now - child.started > 1.0 and child.out is not None  # it runs, it just has nothing to say
-        if quiet and events.is_well():
+        if quiet and events.becomes_well():
             yield Trouble(now, "events", None)
         status = child.ended()
         if status is not None:
@@ -387,7 +387,7 @@ class LiveSource:
         events = self._events
         if self.command.via and events and events.child and events.child.started < self._cut_at:
             events.gone(now)
-            events.hurry(now)
+            events.start_at_once(now)
 
     def _resync(self, now: float) -> None:
         """Events are missing: list again, at once; a storm of losses is one storm (see ``_listing_done``).
@@ -562,12 +562,12 @@ class _Restarted:
         if self.opening and self.child and (self.child.widen() or now - self.child.started > OPENING):
             self.opening = False
 
-    def is_well(self) -> bool:
+    def becomes_well(self) -> bool:
         """It runs: is that new?"""
         news, self._well = not self._well, True
         return news
 
-    def hurry(self, now: float) -> None:
+    def start_at_once(self, now: float) -> None:
         """Start the next one at once."""
         self.due = now
 

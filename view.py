@@ -583,7 +583,7 @@ def _learn(table: FlowTable, baseline: Baseline) -> Iterator[None]:
             if flow.born <= baseline.at:
                 baseline.learn(flow)
         yield
-    baseline.complete = True
+    baseline.finish()
 
 
 def in_order(rows: Sequence[Any], keys: Sequence[Any], falling: bool, limit: int | None = None) -> list[Any]:

@@ -205,3 +205,12 @@ def test_a_mark_s_own_name_comes_before_those_of_its_parts() -> None:
         *("vpn", "both", "voice", "voice", "odd", None)
     ]
     assert Context().mark_name(7) is None
+
+
+def test_what_was_found_out_about_addresses_ends_with_the_addresses_of_the_host() -> None:
+    context = Context(own=frozenset({"8.8.8.8"}))
+    ends = b"8.8.8.8", b"10.0.0.1"
+    assert (context.remote_of(*ends), context.sides_of(*ends)) == ("10.0.0.1", ("8.8.8.8", "10.0.0.1", False))
+    context.advance(5.0, frozenset({"10.0.0.1"}))
+    assert (context.now, context.own) == (5.0, {"10.0.0.1"})
+    assert (context.remote_of(*ends), context.sides_of(*ends)) == ("8.8.8.8", ("10.0.0.1", "8.8.8.8", True))

@@ -229,4 +229,5 @@ def test_the_last_second_of_a_recording_does_not_fit(monkeypatch: pytest.MonkeyP
     assert recorder.stopped == ""
     recorder.close()
     assert recorder.stopped == "recording stopped: No space left on device"
+    assert (recorder.complaint(), recorder.complaint()) == (recorder.stopped, "")  # it is said once
     recorder.close()
