@@ -110,8 +110,6 @@ OTHERS = {
     # What is on show.
     "keys": {"prompt", "view"},
     "live": {"view"},
-    "render": {"view"},
-    "view": {"view"},
 }
 
 

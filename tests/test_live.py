@@ -104,6 +104,52 @@ def test_what_the_filter_wants(ns: Namespace, tmp_path: Path) -> None:
 
 
 @needs_kernel
+def test_the_word_all_is_an_answer_like_any_other(ns: Namespace, tmp_path: Path) -> None:
+    with OnScreen(tmp_path, "--allow-delete", "--sort", "source", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("Connections · 6")
+        screen.type("jx")
+        screen.wait("it matches 1 entry")
+        screen.type("all\r")
+        screen.wait("nothing was deleted")
+        screen.wait("Connections · 6")
+        screen.type("y\r")  # no question is left: these are keys of the table
+        screen.wait("Details")
+        assert len(entries(ns)) == 6
+        screen.leave()
+
+
+@needs_kernel
+def test_esc_in_the_filter_prompt_does_not_stop_a_deletion(ns: Namespace, tmp_path: Path) -> None:
+    words = (insert_arguments(src="10.0.1.1", dst="192.0.2.9", sport=port, dport=90) for port in range(2000, 2400))
+    load(ns, ["-I " + " ".join(entry) for entry in words])
+    with OnScreen(tmp_path, "--allow-delete", "-f", "dport:90", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("400 of 406")
+        screen.type("X")
+        screen.wait("they match 400 entries")
+        screen.type("400\r/po")
+        screen.wait("/ dport:90po")
+        screen.type("\x1b")
+        screen.wait("400 deleted")
+        assert len(entries(ns)) == 6
+        screen.leave()
+
+
+@needs_kernel
+def test_keys_do_not_act_on_what_a_deletion_covers(ns: Namespace, tmp_path: Path) -> None:
+    words = (insert_arguments(src="10.0.1.1", dst="192.0.2.9", sport=port, dport=90) for port in range(2000, 2400))
+    load(ns, ["-I " + " ".join(entry) for entry in words])
+    with OnScreen(tmp_path, "--allow-delete", "-f", "dport:90", size=SIZE, program=inside(ns)) as screen:
+        screen.wait("400 of 406")
+        screen.type("X")
+        screen.wait("they match 400 entries")
+        screen.type("400\rsr\x1b")  # neither sorted nor turned round; Esc stops it
+        screen.wait("left as they were")
+        screen.wait("sort rate ↓")
+        assert len(entries(ns)) > 6
+        screen.leave()
+
+
+@needs_kernel
 def test_it_must_be_allowed(ns: Namespace, tmp_path: Path) -> None:
     with OnScreen(tmp_path, size=SIZE, program=inside(ns)) as screen:
         screen.wait("Connections · 6")
