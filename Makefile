@@ -4,7 +4,7 @@ ARGS ?=
 SEEDS ?= 10
 export PYTHON
 
-.PHONY: help run test check unit oracle bench demo pictures pyz bats image clean
+.PHONY: help run test check unit oracle bench demo architecture pictures pyz bats image clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,9 @@ bench: ## The benchmarks (as root): ratios against conntrack and iptstate on the
 demo: ## Record fixtures/demo.rec anew (as root): three minutes of traffic in network namespaces
 	@scripts/bootstrap.sh test
 	.venv/bin/python fixtures/make_demo.py --seconds 180 -- .venv/bin/python conntrack_monitor.py --via '{via}' --interval 8 --json --record fixtures/demo.rec
+
+architecture: ## The table of modules in docs/architecture.md anew, from the files
+	$(PYTHON) scripts/architecture.py
 
 pictures: ## The README's pictures anew, from the bundled recording
 	@scripts/bootstrap.sh test

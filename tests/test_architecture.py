@@ -1,86 +1,184 @@
-"""The shape of the program: pure modules stay pure, imports have no cycle, nobody sets another's attributes."""
+"""The shape of the program: floors, imports, names, what pure modules may know, who sets what; its document."""
 
 from __future__ import annotations
 
 import ast
-from graphlib import TopologicalSorter
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from graphlib import CycleError
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = {path.stem: ast.parse(path.read_text()) for path in ROOT.glob("*.py")}
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import architecture  # noqa: E402  it is beside, not in the path
+
+MODULES = architecture.parsed_modules()
+IMPORTS = {name: architecture.imported(tree) for name, tree in MODULES.items()}
+GRAPH = architecture.import_graph(MODULES)
+DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+MOST_MODULES, MOST_FLOORS, MOST_IMPORTS = 34, 10, 160
+
+# These know nothing of the outside: what they say follows from what they were told.
 PURE = {
-    *(
-        "clean",
-        "columns",
-        "comparisons",
-        "details",
-        "ends",
-        "fields",
-        "flow",
-        "spans",
-        "export",
-        "filters",
-        "flows",
-        "health",
-        "intake",
-        "items",
-        "names",
-        "parse",
-        "places",
-    ),
-    *(
-        "problems",
-        "ptr",
-        "render",
-        "sortkeys",
-        "view",
-        "rows",
-        "notices",
-        "land",
-        "worldmap",
-        "grouping",
-        "header",
-        "helptext",
-        "keys",
-    ),
-    *("panel", "prompt", "relations", "scene", "singleout", "sumcolumns", "views"),
+    *("addresses", "columns", "export", "filters", "flows", "grouping", "health", "intake", "keys", "land", "panels"),
+    *("parse", "render", "text", "view", "worldmap"),
 }
 OUTSIDE = {"os", "subprocess", "select", "signal", "time", "blessed", "click", "maxminddb", "socket", "sys", "io"}
-# csv writes into a StringIO; inet_pton only reads a text; localtime only reads a number.
-ALLOWED = {"export": {"io"}, "sortkeys": {"socket"}, "sumcolumns": {"time"}}
+# csv writes into a StringIO; inet_pton only reads a text, localtime only reads a number.
+ALLOWED = {"export": {"io"}, "columns": {"socket", "time"}}
+
+# Names that two modules define all the same: the command line has the views' names without importing the views.
+TWICE = {"VIEWS", "_nowhere"}
+TWO_SENTENCES = {"health", "source"}  # whose first line says more
 
 
-def imports(tree: ast.AST, top_level_only: bool = False) -> set[str]:
-    """The first names of all imported modules; imports for type checkers only are none."""
-    found: set[str] = set()
-    for node in tree.body if top_level_only and isinstance(tree, ast.Module) else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").partition(".")[0])
-    return found
+# --- floors, imports, names -------------------------------------------------------------------------------------------
+
+
+def test_the_house_has_few_rooms_and_floors() -> None:
+    """An import counts wherever it stands: at the top, in a function, for type checkers only. A circle is an error."""
+    assert len(MODULES) <= MOST_MODULES
+    assert max(architecture.floors(GRAPH).values()) <= MOST_FLOORS
+
+
+def test_rooms_know_few_others() -> None:
+    assert sum(map(len, GRAPH.values())) <= MOST_IMPORTS
+
+
+def test_a_circle_is_found_wherever_its_imports_stand() -> None:
+    texts = {
+        "one": "def f():\n    import two",
+        "two": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from three import x",
+        "three": "import json",
+    }
+    modules = {name: ast.parse(text) for name, text in texts.items()}
+    assert architecture.floors(architecture.import_graph(modules)) == {"three": 1, "two": 2, "one": 3}
+    modules["three"] = ast.parse("class A:\n    def f(self):\n        from one.of import them")
+    with pytest.raises(CycleError):
+        architecture.floors(architecture.import_graph(modules))
+
+
+def test_no_name_is_defined_in_two_modules() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for module, tree in MODULES.items():
+        for name in set(architecture.defined(tree.body)):
+            places[name].append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1 and name not in TWICE} == {}
+
+
+def test_definitions_are_seen_where_they_stand() -> None:
+    text = "A, (B, C) = x\nd: int = 1\ntry:\n    E = 1\nexcept OSError:\n    F = 2\nclass G:\n    h = 1\ndef i():\n    j = 1\n"
+    assert set(architecture.defined(ast.parse(text).body)) == {*"ABCdEFGi"}
+
+
+# --- what each is for -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_module_says_in_a_sentence_what_it_is_for(name: str) -> None:
+    said = architecture.sentence(MODULES[name])
+    assert re.fullmatch(r"[^|]{10,}[.?]", said), said  # a | would end the cell of the document's table
+    assert name in TWO_SENTENCES or not re.search(r"[.?!] +[A-Z]", said), said
+
+
+def test_no_two_modules_are_for_the_same() -> None:
+    said = [architecture.sentence(tree) for tree in MODULES.values()]
+    assert len(set(said)) == len(said)
+
+
+# --- what pure modules may know ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(PURE))
 def test_pure_modules_know_nothing_of_the_outside(name: str) -> None:
-    assert imports(MODULES[name]) & OUTSIDE <= ALLOWED.get(name, set())
+    assert IMPORTS[name] & OUTSIDE <= ALLOWED.get(name, set())
 
 
 @pytest.mark.parametrize("name", sorted(PURE))
 def test_pure_modules_import_only_pure_ones(name: str) -> None:
-    assert imports(MODULES[name]) & MODULES.keys() <= PURE
+    assert GRAPH[name] <= PURE
 
 
-def test_imports_have_no_cycle() -> None:
-    graph = {name: imports(tree, top_level_only=True) & MODULES.keys() for name, tree in MODULES.items()}
-    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
+# --- what a start costs -----------------------------------------------------------------------------------------------
 
 
-def test_every_module_says_what_it_is_for() -> None:
-    assert [name for name, tree in MODULES.items() if not ast.get_docstring(tree)] == []
+def imported_by(*words: str) -> set[str]:
+    """The modules that a run of the program imports, by Python's own report."""
+    command = [sys.executable, "-X", "importtime", str(ROOT / "conntrack_monitor.py"), *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr[-500:]
+    return set(re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.M))
+
+
+def test_json_waits_for_nothing_that_only_a_screen_needs() -> None:
+    lines = ROOT / "fixtures" / "captures" / "tcp-lifecycle" / "E.ext-id-ts.txt"
+    found = imported_by("--no-config", "--replay", str(lines), "--json")
+    assert {"export", "recording", "flows"} <= found  # the report can be read
+    assert found & {"columns", "screen", "blessed", "wcwidth", "render", "live", "view", "keys", "panels"} == set()
+
+
+def test_help_waits_for_no_part_of_the_program() -> None:
+    found = imported_by("--help")
+    assert "click" in found
+    assert found & {*MODULES, "blessed", "wcwidth", "maxminddb"} <= {"text"}
+
+
+# --- the document -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_rooms_is_that_of_the_files() -> None:
+    assert architecture.cut(DOCUMENT)[1] == architecture.table(MODULES), "stale: make architecture"
+
+
+def places_of(text: str) -> list[str]:
+    """What a document calls a place in a module: `columns.FLOW_COLUMNS`, `source.LiveSource.poll`."""
+    found = re.findall(r"`([a-z_]+(?:\.[A-Za-z_]\w*){1,2})`", text)
+    return [place for place in found if place.partition(".")[0] in MODULES and not place.endswith((".py", ".toml"))]
+
+
+def exists(place: str) -> bool:
+    module, *names = place.split(".")
+    body = MODULES[module].body
+    for name in names:
+        if name not in set(architecture.defined(body)):
+            return False
+        body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == name), [])
+    return True
+
+
+@pytest.mark.parametrize("document", ["docs/architecture.md", "CONTRIBUTING.md", "RELEASE.md", "SECURITY.md"])
+def test_places_that_a_document_names_are_there(document: str) -> None:
+    found = places_of((ROOT / document).read_text(encoding="utf-8"))
+    assert [place for place in found if not exists(place)] == []
+
+
+def test_it_says_where_to_change_things() -> None:
+    """Questions that somebody asks who has never seen the code."""
+    answers = dict(re.findall(r"^\| (.+?) \| (`.+) \|$", DOCUMENT.partition("## Where do I change")[2], re.M))
+    for question, place in (
+        ("width of a column", "columns.FLOW_COLUMNS"),
+        ("words of a cure", "health.notices_of"),
+        ("`Enter` does on a country", "keys._details"),
+        ("how often the table is listed", "source._listing_pause"),
+    ):
+        assert [text for asked, text in answers.items() if question in asked and f"`{place}`" in text], question
+    assert all(places_of(text) for text in answers.values())
+    assert len(answers) >= 16
+
+
+def test_a_place_is_found() -> None:
+    assert all(map(exists, ["keys.BINDINGS", "flows.FlowTable.end_listing", "intake.SUCCESS", "columns.Column.rank"]))
+    assert not any(map(exists, ["keys.NOTHING", "flows.FlowTable.nothing", "keys.BINDINGS.nothing"]))
+
+
+# --- habits -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
