@@ -190,6 +190,10 @@ def test_no_shell_anywhere(name: str) -> None:
             assert node.value.id != "os", f"{name}.py:{node.lineno}"
 
 
+def test_commands_are_started_in_one_place() -> None:
+    assert [name for name, found in IMPORTS.items() if found & {"subprocess", "pty", "multiprocessing"}] == ["child"]
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_nothing_swallows_every_error(name: str) -> None:
     for node in ast.walk(MODULES[name]):

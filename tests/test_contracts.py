@@ -14,7 +14,7 @@ import pytest
 import config
 import intake
 from columns import VIEW_BY_NAME, VIEWS, ViewSpec
-from conntrack_monitor import command
+from conntrack_monitor import VERSION, command
 from download import FETCHED_KINDS, FILE
 from export import CSV_COLUMNS
 from grouping import GroupRow, group_object
@@ -158,3 +158,12 @@ def test_the_recording_that_is_shown_is_one(tmp_path: Path) -> None:
 def test_the_files_of_the_databases() -> None:
     said = words(chapter("Files that it writes"))
     assert {FILE, *(f"dbip-{kind}-lite.mmdb" for kind in FETCHED_KINDS)} <= set(said)
+
+
+# --- the version ------------------------------------------------------------------------------------------------------
+
+
+def test_the_image_has_the_program_s_version() -> None:
+    in_image = re.search(r"^ARG VERSION=(.+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert in_image
+    assert in_image[1] == VERSION
