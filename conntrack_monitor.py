@@ -8,12 +8,7 @@ found. What a run needs is imported when it needs it: --help must not wait for a
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import os
-import re
-import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,8 +17,6 @@ try:
     import click
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
-
-from text import PROGRAM, clean
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -34,6 +27,7 @@ if TYPE_CHECKING:
     from run import Once, Options, Stream
 
 VERSION = "0.1.0"
+PROGRAM = "conntrack-monitor"
 # Their names are here, too: the views themselves take 30 ms to import.
 VIEWS = ("connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "remotes")
 AGENT = f"{PROGRAM}/{VERSION} (+https://github.com/0xf00f00/conntrack-monitor)"
@@ -47,6 +41,8 @@ def invocation() -> str:
     CONNTRACK_MONITOR_CALLED in place of them: in a container nobody has a shell to type at, so its compose file says
     what does it from outside.
     """
+    from text import clean
+
     if told := os.environ.get("CONNTRACK_MONITOR_CALLED"):
         return clean(told)
     try:
@@ -56,6 +52,8 @@ def invocation() -> str:
 
 
 def _typed_words(name: str, here: str) -> str:
+    import shlex
+
     path = os.path.realpath(name)
     short = os.path.basename(name)
     if any(os.path.realpath(os.path.join(place, short)) == path for place in os.get_exec_path() if place):
@@ -111,6 +109,8 @@ def _roff(text: str) -> str:
     >>> print(_roff(".a-b \\ 'c'"))
     \&.a\-b \e \(aqc\(aq
     """
+    import re
+
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     return re.sub(r"^\.", r"\\&.", text, flags=re.M)
 
@@ -152,6 +152,8 @@ def completions(what: str, incomplete: str) -> list[CompletionItem]:
 
 def fetch(plan: Plan, worker: str) -> int:
     """Fetch the databases; returns the exit code. ``worker``: which, with progress for the screen."""
+    import signal
+
     import geography
     from download import NAMES
     from run import say, unblock
@@ -201,6 +203,8 @@ _KEPT: list[object] = []  # what ran, until the process ends: to free its 200,00
 
 def run_program(options: Options) -> int:
     """Run as the options say; returns the exit code."""
+    import gc
+
     from recording import Recorder
     from run import Signals, say
 
@@ -314,6 +318,8 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
 def _release() -> str:
     """The version; of the one file, also the commit that it was built from."""
+    import importlib
+
     try:
         return f"{VERSION} (commit {importlib.import_module('built_from').COMMIT})"
     except ModuleNotFoundError:

@@ -19,12 +19,14 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from http.client import HTTPResponse
-from typing import IO, Any, NamedTuple
-from urllib.request import OpenerDirector
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import geoip
 from text import DAY, clean
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
+    from urllib.request import OpenerDirector  # 30 ms
 
 # --- what was tried when ----------------------------------------------------------------------------------------------
 

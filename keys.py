@@ -238,7 +238,7 @@ def _copy_row(do: Do) -> Action:
     return action
 
 
-def _request(do: Do) -> Action:
+def _asks_for(do: Do) -> Action:
     return lambda _view, _table: Request(do)
 
 
@@ -349,15 +349,15 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),
     Binding(("m",), _set_baseline, "mark: what is new since?"),
-    Binding(("N",), _request(Do.SWITCH_NAMES), "names of hosts: asks DNS"),
+    Binding(("N",), _asks_for(Do.SWITCH_NAMES), "names of hosts: asks DNS"),
     Binding(("y",), _copy_row(Do.COPY_ROW), "copy the row"),
     Binding(("Y",), _copy_row(Do.COPY_COMMAND), "copy the -D command"),
     Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),
-    Binding(("x", "f9", "delete"), _request(Do.DELETE), "delete (--allow-delete)"),
-    Binding(("X",), _request(Do.DELETE_ALL), "delete all that fit"),
+    Binding(("x", "f9", "delete"), _asks_for(Do.DELETE), "delete (--allow-delete)"),
+    Binding(("X",), _asks_for(Do.DELETE_ALL), "delete all that fit"),
     Binding(("o",), _freeze, "hold the order of the rows"),
-    Binding(("+",), _request(Do.LIST_MORE_OFTEN), "list more often"),
-    Binding(("-",), _request(Do.LIST_LESS_OFTEN), "list less often"),
+    Binding(("+",), _asks_for(Do.LIST_MORE_OFTEN), "list more often"),
+    Binding(("-",), _asks_for(Do.LIST_LESS_OFTEN), "list less often"),
     Binding(("ctrl-l",), _redraw, "draw anew, list at once"),
 )
 BINDING_BY_KEY = {key: binding for binding in BINDINGS for key in binding.keys}

@@ -184,12 +184,12 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
             spots.append(Spot(*at, row.rate if view.sort == view.spec.turned_sort else row.flows, chosen, label))
     lines = world(spots, width, room, scene.glyphs.ascii)
     if not view.rows.order and not view.rows.working:
-        reason, cure = _nowhere(scene)
+        reason, cure = _why_nowhere(scene)
         lines[-1:] = [[(reason, "warn"), (f"  try: {cure}" if cure else "", "plain")]]
     return lines
 
 
-def _nowhere(scene: Scene) -> tuple[str, str]:
+def _why_nowhere(scene: Scene) -> tuple[str, str]:
     """Why no host is on the map, and the command that helps."""
     if not scene.view.rows.fitting:
         return empty_reason(scene.view, scene.status, scene.table, scene.live)[0]

@@ -17,8 +17,6 @@ import export
 from addresses import Context, Lookups, Site
 from filters import Predicate, all_of, compile_filter, from_flags
 from flows import PAST, Flow, FlowTable
-from geography import MISSING, Plan
-from geoip import GeoIP
 from intake import (
     ACCOUNTING_CURE,
     ACCOUNTING_OFF,
@@ -42,9 +40,10 @@ from intake import (
 from parse import Parts, record
 from recording import Recorder
 from source import Source
-from text import PROGRAM
 
 if TYPE_CHECKING:
+    from geography import Plan
+    from geoip import GeoIP
     from view import Rows, RowsWanted
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -150,8 +149,11 @@ class Options:
 
 
 def say(text: str) -> None:
+    """A line for people on standard error, with the program's name before it."""
+    context = click.get_current_context(silent=True)
+    name = context.find_root().info_name if context is not None else None
     with contextlib.suppress(OSError):  # a full disk or a reader that has gone: the data must not suffer for it
-        click.echo(f"{PROGRAM}: {text}", err=True)
+        click.echo(f"{name}: {text}" if name else text, err=True)
 
 
 def give_up(problem: Problem) -> int:
@@ -277,6 +279,8 @@ class Pipe:
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
     """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
+    from geography import MISSING
+
     geoip.open()
     for notice in geoip.notices:
         say(notice)
@@ -299,6 +303,8 @@ class Once:
         self._feed = Feed(options, source, signals, recorder)
         self._table, self._status = self._feed.table, self._feed.intake.status
         self._pipe = Pipe(signals)
+        from geoip import GeoIP
+
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._problem: Problem | None = None  # why there is nothing to print
@@ -399,6 +405,8 @@ class Stream:
         self._feed = Feed(options, source, signals, recorder, self._report, self._gone)
         self._table, self._status = self._feed.table, self._feed.intake.status
         self._pipe = Pipe(signals)
+        from geoip import GeoIP
+
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._wanted = options.wanted(self._context)

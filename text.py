@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DAY = 86_400  # seconds
-PROGRAM = "conntrack-monitor"  # as its messages begin
 
 # --- safe to show -----------------------------------------------------------------------------------------------------
 
