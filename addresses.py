@@ -222,15 +222,15 @@ class HasTuples(Protocol):
     def ends(self) -> Ends: ...
 
 
-def _nowhere(_address: str) -> Place:
+def _no_place(_address: str) -> Place:
     return NOWHERE
 
 
-def _undetailed(_address: str) -> Detail:
+def _no_detail(_address: str) -> Detail:
     return Detail()
 
 
-def _unknown(_address: str) -> None:
+def _no_answer(_address: str) -> None:
     return None
 
 
@@ -238,10 +238,10 @@ def _unknown(_address: str) -> None:
 class Lookups:
     """Who is asked about an address; nobody knows anything where nobody is named."""
 
-    where: Callable[[str], Place] = _nowhere
-    detail: Callable[[str], Detail] = _undetailed
-    coordinates: Callable[[str], tuple[float, float] | None] = _unknown  # degrees north and east
-    name: Callable[[str], str | None] = _unknown  # of a host, where names are wanted
+    where: Callable[[str], Place] = _no_place
+    detail: Callable[[str], Detail] = _no_detail
+    coordinates: Callable[[str], tuple[float, float] | None] = _no_answer  # degrees north and east
+    name: Callable[[str], str | None] = _no_answer  # of a host, where names are wanted
 
 
 NO_LOOKUPS = Lookups()

@@ -56,19 +56,7 @@ class Child:
         self._quiet_until = 0.0  # till then nobody listens to its stderr
         self.leftover = b""  # what came after the last newline, once it has closed its output
         self._collected = b""  # what a short command printed
-        # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
-        # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
-        # conntrack -E would live on for ever after we are gone.
-        self.process = subprocess.Popen(
-            self.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
-            start_new_session=True,
-            restore_signals=True,
-            bufsize=0,
-        )
+        self.process = _process(self.argv)
         assert self.process.stdout
         assert self.process.stderr
         self.out: int | None = self.process.stdout.fileno()
@@ -215,6 +203,22 @@ class Child:
     def _is_over(self) -> bool:
         """Has it ended? It is not reaped for that."""
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def _process(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
+    # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
+    # conntrack -E would live on for ever after we are gone.
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "LC_ALL": "C"},
+        start_new_session=True,
+        restore_signals=True,
+        bufsize=0,
+    )
 
 
 def _widen(pid: int, fd: int) -> bool:

@@ -21,6 +21,7 @@ except ModuleNotFoundError:
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from addresses import Site
     from download import FetchProgress
     from geography import Plan
     from live import Live
@@ -513,28 +514,14 @@ def _plan(options: dict[str, Any]) -> Plan:
 
 def _checked_options(ctx: click.Context, options: dict[str, Any]) -> Options:
     """The checked options, as the loop takes them."""
-    from addresses import Context
     from config import Settings
-    from filters import FilterError, compile_filter, from_flags
     from run import Options
 
     _check_combinations(ctx, options)
     settings = ctx.obj or Settings()
-    context = Context(site=settings.site)  # only to find what is wrong: the run makes its own
     families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
-    try:
-        from_flags(options["protocol"], (), families, context)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'-p'") from None
-    try:
-        from_flags((), options["state"], (), context)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'-s'") from None
     expression = options["expression"] or ""
-    try:
-        compile_filter(expression, context)
-    except FilterError as error:
-        raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
+    _check_filters(options, families, expression, settings.site)
     return Options(
         site=settings.site,
         protocols=options["protocol"],
@@ -557,6 +544,26 @@ def _checked_options(ctx: click.Context, options: dict[str, Any]) -> Options:
         heartbeat=options["heartbeat"],
         settings_problem=settings.problem,
     )
+
+
+def _check_filters(options: dict[str, Any], families: Sequence[str], expression: str, site: Site) -> None:
+    """Find now what is wrong in them; the run makes its own, which know more."""
+    from addresses import Context
+    from filters import FilterError, compile_filter, from_flags
+
+    context = Context(site=site)
+    try:
+        from_flags(options["protocol"], (), families, context)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'-p'") from None
+    try:
+        from_flags((), options["state"], (), context)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'-s'") from None
+    try:
+        compile_filter(expression, context)
+    except FilterError as error:
+        raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
 
 
 def _check_combinations(ctx: click.Context, options: dict[str, Any]) -> None:

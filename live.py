@@ -157,9 +157,8 @@ class Live:
             self.resolver.close()
         return SUCCESS if self.feed.problem is None else give_up(self.feed.problem)
 
-    def _turn(self) -> bool:
-        """Once round the loop; True when it is time to go."""
-        keyboard = self.screen.key_fd()
+    def _wait(self, keyboard: int | None) -> set[int]:
+        """Wait until there is anything to do; the fds that are ready."""
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds(), *self.resolver.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
@@ -171,7 +170,12 @@ class Live:
             until = min(until, max(self.next_census, time.monotonic()))
         if self.screen.more_keys or self.exporting is not None or (self.view.rows.working and not writing):
             until = time.monotonic()
-        ready = self.feed.wait(reading, writing, until)
+        return self.feed.wait(reading, writing, until)
+
+    def _turn(self) -> bool:
+        """Once round the loop; True when it is time to go."""
+        keyboard = self.screen.key_fd()
+        ready = self._wait(keyboard)
         if self._take_signals() or self.screen.hung_up:
             return True
         if (keyboard in ready or self.screen.more_keys) and self._take_keys():

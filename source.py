@@ -367,17 +367,20 @@ class LiveSource:
             yield Trouble(now, "events", None)
         status = child.ended()
         if status is not None:
-            if status == 2 and self.command.filters and not self.command.plain_events:
-                # conntrack 1.4.6 and older refuse -f with -E; what they then send too much, our own filter drops.
-                self.command = replace(self.command, plain_events=True)
-                events.gone(now)
-                events.begin_anew(now)
-                return
-            if status == 0 and child.leftover:
-                yield Block(child.leftover, now, events=True)
-            yield Trouble(now, "events", child.problem(status))
+            yield from self._events_ended(events, child, status, now)
+
+    def _events_ended(self, events: _Restarted, child: Child, status: int, now: float) -> Iterator[Item]:
+        if status == 2 and self.command.filters and not self.command.plain_events:
+            # conntrack 1.4.6 and older refuse -f with -E; what they then send too much, our own filter drops.
+            self.command = replace(self.command, plain_events=True)
             events.gone(now)
-            self._resync(now)
+            events.begin_anew(now)
+            return
+        if status == 0 and child.leftover:
+            yield Block(child.leftover, now, events=True)
+        yield Trouble(now, "events", child.problem(status))
+        events.gone(now)
+        self._resync(now)
 
     def _renew_events(self, now: float) -> None:
         """The way there was cut and is back: events from before may wait on a connection that only we still know of.
