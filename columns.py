@@ -90,7 +90,7 @@ def _address_number(address: bytes) -> float:
 
 def order_by_nat(flows: Sequence[Flow], _context: Context) -> list[Any]:
     """Without a reply tuple of its own in its text, a flow has no NAT."""
-    return ["".join(flow.ends().nat) if b"src=" in flow.rest else "" for flow in flows]
+    return ["".join(flow.ends().nat) if b"src=" in flow.tail else "" for flow in flows]
 
 
 def order_by_place(pick: Callable[[Place], str | int | None], none: str | float = NO_PLACE) -> Keys:
@@ -110,7 +110,7 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
 
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> list[Any]:
     return [
-        0.0 if (rates := flow.course.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
+        0.0 if (rates := flow.progress.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
         for flow in flows
     ]
 
@@ -135,7 +135,7 @@ def order_by_age(flows: Sequence[Flow], context: Context) -> list[Any]:
     now = context.now
     return [
         now - flow.born
-        if (course := flow.course).ended is None and course.listed is None and b"delta-time=" not in flow.rest
+        if (progress := flow.progress).ended is None and progress.listed is None and b"delta-time=" not in flow.tail
         else flow.age(now)
         for flow in flows
     ]
@@ -144,7 +144,7 @@ def order_by_age(flows: Sequence[Flow], context: Context) -> list[Any]:
 def order_by_timeout(flows: Sequence[Flow], _context: Context) -> list[Any]:
     """By the moment at which the kernel forgets a flow."""
     return [
-        math.inf if (left := flow.timeout) is None or flow.course.ended is not None else left + flow.sight.at
+        math.inf if (left := flow.timeout) is None or flow.progress.ended is not None else left + flow.last_seen.at
         for flow in flows
     ]
 
@@ -390,7 +390,7 @@ class GroupFacts:
 
 @dataclass(frozen=True)
 class EventFacts:
-    happening: TapeEvent
+    event: TapeEvent
     context: Context
     names: bool
 
@@ -570,47 +570,47 @@ SERVICE_COLUMNS = (
 
 def clock_text(s: EventFacts) -> str:
     """The time of day, local; without one (a recording that has no stamps) seconds since its start."""
-    seconds = s.happening.at + s.context.epoch
+    seconds = s.event.at + s.context.epoch
     if seconds < 1e6:
         return f"{seconds:.3f}"
     return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{int(seconds % 1 * 1000):03}"
 
 
 def _end(s: EventFacts, source: bool) -> str:
-    return end_text(facts_of(s.happening.flow, s.context, s.names), source)
+    return end_text(facts_of(s.event.flow, s.context, s.names), source)
 
 
 def _total(s: EventFacts) -> str:
     """Final totals: of a flow that goes on they are yet to come."""
-    return size_text(s.happening.flow.total()) if s.happening.event == "destroy" else ""
+    return size_text(s.event.flow.total()) if s.event.event == "destroy" else ""
 
 
 def _lasted(s: EventFacts) -> str:
-    flow = s.happening.flow
-    if s.happening.event != "destroy":
+    flow = s.event.flow
+    if s.event.event != "destroy":
         return ""
     return ("" if flow.knows_age() else ">") + span_text(flow.age(s.context.now))
 
 
 def _of(value: Callable[[TapeEvent], Any]) -> Keys:
-    return lambda happenings, _context: [value(happening) for happening in happenings]
+    return lambda events, _context: [value(event) for event in events]
 
 
 def _country_cell(s: EventFacts) -> str:
-    return clean(s.context.remote(s.happening.flow).country or "")
+    return clean(s.context.remote(s.event.flow).country or "")
 
 
 _EVENT_LABEL = {"new": "NEW", "update": "UPDATE", "destroy": "DESTROY"}
 EVENT_COLUMNS = (
     Column[EventFacts]("time", "TIME", 12, 12, 20, clock_text, _of(lambda h: h.at), descending=True),
     Column[EventFacts](
-        "event", "EVENT", 7, 7, 5, lambda s: _EVENT_LABEL.get(s.happening.event, ""), _of(lambda h: h.event)
+        "event", "EVENT", 7, 7, 5, lambda s: _EVENT_LABEL.get(s.event.event, ""), _of(lambda h: h.event)
     ),
     Column[EventFacts](
-        "proto", "PROTO", 5, 5, 8, lambda s: protocol_text(s.happening.flow), _of(lambda h: h.flow.kind.protocol)
+        "proto", "PROTO", 5, 5, 8, lambda s: protocol_text(s.event.flow), _of(lambda h: h.flow.kind.protocol)
     ),
     Column[EventFacts](
-        "state", "STATE", 11, 11, 40, lambda s: clean(s.happening.state or "", 11), _of(lambda h: h.state or "")
+        "state", "STATE", 11, 11, 40, lambda s: clean(s.event.state or "", 11), _of(lambda h: h.state or "")
     ),
     Column[EventFacts](
         *("source", "SOURCE", 15, 47, 30), lambda s: _end(s, True), _of(lambda h: h.flow.key), roomy=21, middle=True

@@ -292,9 +292,9 @@ class Deletion:
     def _listed(self, data: bytes) -> None:
         """Lines of -L: which of the wanted flows are there, under their own ids?"""
         for row in split_lines(data)[0]:
-            rest = tail_of(row)
-            target = self._wanted.get(key_of(b"%d " % kind_of(row[2]).number, row[5], rest))
-            if target and target.selection.id == id_in(rest):
+            tail = tail_of(row)
+            target = self._wanted.get(key_of(b"%d " % kind_of(row[2]).number, row[5], tail))
+            if target and target.selection.id == id_in(tail):
                 self._found.append(target)
                 del self._wanted[target.flow.key]
 

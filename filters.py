@@ -101,7 +101,7 @@ def _flag(value: str, _context: Context) -> Predicate:
     if wanted not in FLAGS:
         raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)}")
     text = f"[{wanted}]".encode()
-    return lambda flow: text in flow.rest and wanted in flow.flags()
+    return lambda flow: text in flow.tail and wanted in flow.flags()
 
 
 def _remembering(test: Callable[[str], bool]) -> Callable[[bytes], bool]:
@@ -362,7 +362,7 @@ def bare(word: str, context: Context) -> Predicate:
             known = groups[group] = any(
                 word in part for part in (flow.family, group.kind.protocol, (group.state or "").lower())
             )
-        if known or (any(flag in flow.rest for flag in flags) and any(word in flag.lower() for flag in flow.flags())):
+        if known or (any(flag in flow.tail for flag in flags) and any(word in flag.lower() for flag in flow.flags())):
             return True
         if in_address and in_ends(flow):
             return True

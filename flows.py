@@ -68,29 +68,29 @@ class LastSeen(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How a flow fares. Most of 200,000 flows rest, and all that rest alike share one (see ``settled``)."""
+    """How a flow fares. Most of 200,000 flows are idle, and all that are idle alike share one (``shared_progress``)."""
 
     rates: tuple[float, float] | None = None  # bytes a second: original, reply; None until there are two samples
     inbound: bool | None = None  # see ends.inbound; None until it has moved something
     exact: bool = False  # its NEW was seen, so ``born`` is its birth and not only our first sight of it
-    listed: bytes | None = None  # the last listing's text, while ``rest`` is an event's and has no counters
+    listed: bytes | None = None  # the last listing's text, while ``tail`` is an event's and has no counters
     ended: float | None = None
     inferred: bool = False  # a listing showed that it is gone; no DESTROY said so
 
 
-IDLE = (0.0, 0.0)  # one object for all flows that rest
+IDLE = (0.0, 0.0)  # one object for all idle flows
 _SHARED = {
-    course: course
+    progress: progress
     for exact in (False, True)
     for inbound in (None, False, True)
     for rates in (None, IDLE)
-    for course in (Progress(rates, inbound, exact),)
+    for progress in (Progress(rates, inbound, exact),)
 }
 
 
-def shared_progress(course: Progress) -> Progress:
-    """The same course, shared if it is that of a flow that rests."""
-    return _SHARED.get(course, course)
+def shared_progress(progress: Progress) -> Progress:
+    """The same progress, shared if it is that of an idle flow."""
+    return _SHARED.get(progress, progress)
 
 
 SEEN_NEW, FIRST_LISTED, AT_REST = (
@@ -100,14 +100,14 @@ SEEN_NEW, FIRST_LISTED, AT_REST = (
 )
 
 
-def without_userspace(rest: bytes) -> bytes:
-    """``rest`` without the [USERSPACE] part, in which a program's name may say anything."""
-    return rest.partition(b" [USERSPACE]")[0] if b"[USERSPACE]" in rest else rest
+def without_userspace(tail: bytes) -> bytes:
+    """``tail`` without the [USERSPACE] part, in which a program's name may say anything."""
+    return tail.partition(b" [USERSPACE]")[0] if b"[USERSPACE]" in tail else tail
 
 
-def counts_in(rest: bytes) -> Counts | None:
+def counts_in(tail: bytes) -> Counts | None:
     """The counters of both directions, or None where accounting was off when the flow began."""
-    found = _COUNTERS.findall(without_userspace(rest))
+    found = _COUNTERS.findall(without_userspace(tail))
     if len(found) < 2:
         return None
     (packets, size), (reply_packets, reply_size) = found[:2]
@@ -117,16 +117,16 @@ def counts_in(rest: bytes) -> Counts | None:
 class Flow:
     """One flow, mostly as text: 200,000 of them stay in memory and a few dozen are on show."""
 
-    __slots__ = ("born", "course", "group", "key", "rest", "sampled", "sight", "timeout")
+    __slots__ = ("born", "group", "key", "last_seen", "progress", "sampled", "tail", "timeout")
 
-    def __init__(self, key: bytes, group: Group, born: float, course: Progress, sight: LastSeen) -> None:
+    def __init__(self, key: bytes, group: Group, born: float, progress: Progress, last_seen: LastSeen) -> None:
         self.key = key
         self.group = group
         self.timeout: int | None = None  # seconds, at the time ``seen``
-        self.rest = b""  # the newest line's text behind the original tuple, as parse.rest_of gives it
+        self.tail = b""  # the newest line's text behind the original tuple, as parse.tail_of gives it
         self.born = born
-        self.course = course
-        self.sight = sight
+        self.progress = progress
+        self.last_seen = last_seen
         self.sampled = born  # when the counters were read last
 
     @property
@@ -139,19 +139,19 @@ class Flow:
 
     @property
     def ended(self) -> float | None:
-        return self.course.ended
+        return self.progress.ended
 
     @property
     def inferred(self) -> bool:
-        return self.course.inferred
+        return self.progress.inferred
 
     @property
     def exact(self) -> bool:
-        return self.course.exact
+        return self.progress.exact
 
     @property
     def rates(self) -> tuple[float, float] | None:
-        return self.course.rates
+        return self.progress.rates
 
     @property
     def family(self) -> str:
@@ -166,7 +166,7 @@ class Flow:
     @property
     def plain(self) -> bool:
         """Certainly without NAT: its text has no reply tuple of its own. (A program's name may say src=, too.)"""
-        return b"src=" not in self.rest
+        return b"src=" not in self.tail
 
     def addresses(self) -> tuple[bytes, bytes]:
         """Source and destination of the original tuple, as text: what ``ends`` gives in a fifth of its time."""
@@ -184,34 +184,34 @@ class Flow:
     @property
     def row(self) -> Parts:
         """The newest line about this flow, as the parser cuts it."""
-        return self._row(self.rest)
+        return self._row(self.tail)
 
     def line(self) -> str:
         """The newest line about this flow, as `conntrack -L` prints it."""
-        _, _, head, timeout, state, original, *rest = self.row
-        return b"".join((head, timeout, state, original, *rest[4:])).decode("utf-8", "replace")
+        _, _, head, timeout, state, original, *tail = self.row
+        return b"".join((head, timeout, state, original, *tail[4:])).decode("utf-8", "replace")
 
-    def _row(self, rest: bytes) -> Parts:
+    def _row(self, tail: bytes) -> Parts:
         timeout = b"" if self.timeout is None else b"%d " % self.timeout
         state = b"" if self.state is None else self.state.encode() + b" "
         return join_parts(
-            b"", b"", _head_text(self.kind), timeout, state, self.original, with_reply(self.original, rest)
+            b"", b"", _head_text(self.kind), timeout, state, self.original, with_reply(self.original, tail)
         )
 
     def record(self) -> Record:
         """All that is known: the newest line, and what only the last listing said (counters, use, helper...)."""
         newest = record(self.row)
-        listed = self.course.listed
+        listed = self.progress.listed
         return newest if listed is None else _completed(newest, record(self._row(listed)))
 
     def counts(self) -> Counts | None:
-        listed = self.course.listed
-        return counts_in(self.rest) or (counts_in(listed) if listed is not None else None)
+        listed = self.progress.listed
+        return counts_in(self.tail) or (counts_in(listed) if listed is not None else None)
 
     def total(self) -> int | None:
         """Bytes of both directions."""
-        for rest in (self.rest, self.course.listed):
-            if rest is not None and len(found := _COUNTERS.findall(without_userspace(rest))) >= 2:
+        for tail in (self.tail, self.progress.listed):
+            if tail is not None and len(found := _COUNTERS.findall(without_userspace(tail))) >= 2:
                 return int(found[0][1]) + int(found[1][1])
         return None
 
@@ -221,7 +221,7 @@ class Flow:
 
     def rate(self) -> float | None:
         """Smoothed bytes a second of both directions; None until two samples of the counters are there."""
-        rates = self.course.rates
+        rates = self.progress.rates
         return None if rates is None else rates[0] + rates[1]
 
     def age(self, now: float) -> float:
@@ -230,18 +230,18 @@ class Flow:
         A closed flow's age is its duration.
         """
         end = now if self.ended is None else self.ended
-        if not self.course.exact and (delta := _DELTA.search(self.course.listed or self.rest)):
+        if not self.progress.exact and (delta := _DELTA.search(self.progress.listed or self.tail)):
             return int(delta.group(1)) + max(0.0, end - self.sampled)
         return max(0.0, end - self.born)
 
     def knows_age(self) -> bool:
-        return self.course.exact or _DELTA.search(self.course.listed or self.rest) is not None
+        return self.progress.exact or _DELTA.search(self.progress.listed or self.tail) is not None
 
     def remaining(self, now: float) -> int | None:
         """Seconds until the kernel forgets it if nothing more comes."""
         if self.timeout is None or self.ended is not None:
             return None
-        return max(0, round(self.timeout - (now - self.sight.at)))
+        return max(0, round(self.timeout - (now - self.last_seen.at)))
 
     def status(self) -> str:
         """The state; for protocols without one the flag that says most; "" where there is neither."""
@@ -251,10 +251,10 @@ class Flow:
         return next((flag for flag in ("HW_OFFLOAD", "OFFLOAD", "UNREPLIED", "ASSURED") if flag in flags), "")
 
     def flags(self) -> list[str]:
-        return [flag.decode() for flag in _FLAG.findall(without_userspace(self.rest))]
+        return [flag.decode() for flag in _FLAG.findall(without_userspace(self.tail))]
 
     def mark(self) -> int:
-        found = _MARK.search(without_userspace(self.rest))
+        found = _MARK.search(without_userspace(self.tail))
         return int(found.group(1)) if found else 0
 
     def zones(self) -> list[int]:
@@ -262,9 +262,9 @@ class Flow:
 
     def ends(self) -> Ends:
         src, dst, sport, dport = _pair(self.original)
-        if is_turned(self.rest):
+        if is_turned(self.tail):
             return Ends(src, dst, sport, dport, dst, src, dport, sport)
-        reply_src, reply_dst, reply_sport, reply_dport = _pair(without_userspace(self.rest))
+        reply_src, reply_dst, reply_sport, reply_dport = _pair(without_userspace(self.tail))
         if self.kind.number in ICMP:  # an id is the initiator's: masquerading gives out another as it does ports
             dport = reply_sport = None
         return Ends(src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
@@ -373,7 +373,7 @@ class FlowTable:
         self._ticked_events = 0
         self._groups: dict[bytes, Group] = {}
         self._most_groups = GROUPS
-        self._sight = LastSeen(0.0, 0)
+        self._last_seen = LastSeen(0.0, 0)
 
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
@@ -397,53 +397,53 @@ class FlowTable:
 
     def event(self, row: Parts, now: float) -> Flow:
         """Take in one event; returns the flow it is about, as it is afterwards."""
-        tag, state, rest = row[1], row[4], tail_of(row)
+        tag, state, tail = row[1], row[4], tail_of(row)
         group = self._group(row[2], state)
-        key = key_of(group.prefix, row[5], rest)
+        key = key_of(group.prefix, row[5], tail)
         name = EVENTS.get(tag, "update")
         self.events += 1
         flow = self.live.get(key)
         if name == "destroy":
             return self._destroy(flow, key, group, row, now)
-        if flow is not None and self._is_another(flow, name, rest):
+        if flow is not None and self._is_another(flow, name, tail):
             self._close(flow, now, inferred=True)  # its NEW tells a reader who follows along: nothing to report
             flow = None
         if flow is None:
             flow = self._open(key, group, now, name == "new")
-            flow.rest = rest
+            flow.tail = tail
         else:
             if name == "new":  # a listing was faster than the event
-                flow.course = shared_progress(flow.course._replace(exact=True))
+                flow.progress = shared_progress(flow.progress._replace(exact=True))
             _keep_listed(flow)
-            flow.rest = rest
+            flow.tail = tail
         self._stamp(flow, group if state else flow.group, row[3], now)
         self.tape.append((now, name, flow, flow.state))
         return flow
 
-    def _is_another(self, flow: Flow, name: str, rest: bytes) -> bool:
+    def _is_another(self, flow: Flow, name: str, tail: bytes) -> bool:
         """Does the event speak of a flow that took the known one's place?"""
-        if _differ(flow.rest, rest):
+        if _differ(flow.tail, tail):
             return True
         return name == "new" and (flow.exact or flow.born < self._began)
 
     def _destroy(self, flow: Flow | None, key: bytes, group: Group, row: Parts, now: float) -> Flow:
-        timeout, state, rest = row[3], row[4], tail_of(row)
+        timeout, state, tail = row[3], row[4], tail_of(row)
         if self.listing:
             self._gone.add(key)
-        if flow is not None and _differ(flow.rest, rest):
-            flow.sight = self._seen(now)  # the late end of a flow whose place it has taken: it is there
+        if flow is not None and _differ(flow.tail, tail):
+            flow.last_seen = self._seen(now)  # the late end of a flow whose place it has taken: it is there
             flow = None
         if flow is None:
             flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now), self._seen(now))
-            flow.rest = rest
+            flow.tail = tail
             flow.timeout = int(timeout) if timeout else None
             self._bury(flow)
             self.tape.append((now, "destroy", flow, flow.state))
             return flow
         before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
         _keep_listed(flow)
-        flow.rest = rest
-        after = counts_in(rest)
+        flow.tail = tail
+        after = counts_in(tail)
         if before and after:
             self._move(flow, before, after)
         self._stamp(flow, group if state else flow.group, timeout, now)
@@ -461,26 +461,26 @@ class FlowTable:
 
     def listed(self, row: Parts, now: float) -> Flow | None:
         """Take in one line of a listing; returns the flow if only this listing knew of it."""
-        state, rest = row[4], tail_of(row)
+        state, tail = row[4], tail_of(row)
         group = self._group(row[2], state)
-        key = key_of(group.prefix, row[5], rest)
+        key = key_of(group.prefix, row[5], tail)
         if key in self._gone:
             return None  # of a flow that has ended since, or of one that took its place: nobody can tell which
         counted = b"packets=" in row[10] or row[12].startswith(b"packets=")
         self._counters_seen = self._counters_seen or counted
         flow = self.live.get(key)
         found = None
-        if flow is not None and flow.rest != rest:
-            if _differ(flow.rest, rest):
+        if flow is not None and flow.tail != tail:
+            if _differ(flow.tail, tail):
                 self._close_unseen(flow, now)
                 flow = None
             else:
-                self._sample(flow, rest, now)
+                self._sample(flow, tail, now)
         elif flow is not None:
-            self._rest(flow, now, counted)
+            self._set_idle(flow, now, counted)
         if flow is None:
             found = flow = self._open(key, group, now, False)
-            flow.rest = rest
+            flow.tail = tail
         self._stamp(flow, group if state else flow.group, row[3], now)
         return found
 
@@ -490,32 +490,32 @@ class FlowTable:
         The two short ways are those of almost all lines: a flow never seen before, and one of which nothing is new but
         the timeout.
         """
-        live, gone, sight = self.live, self._gone, self._seen(now)
+        live, gone, last_seen = self.live, self._gone, self._seen(now)
         group_of, flow_of, counters_seen = self._groups.get, self.live.get, self._counters_seen
         for row in rows:
             _stamp, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
             group = group_of(head + state)
-            rest = before + turned + after
+            tail = before + turned + after
             # Beside the original tuple, also where a line with odd words was not cut; not in a helper's name.
             counted = b"packets=" in before or after[:8] == b"packets="
-            if group is not None and timeout and not tag and b"zone" not in rest:
+            if group is not None and timeout and not tag and b"zone" not in tail:
                 key = group.prefix + original
                 flow = flow_of(key)
                 if flow is None:
                     if key not in gone and len(live) < self.limit:
-                        flow = live[key] = Flow(key, group, now, FIRST_LISTED, sight)
+                        flow = live[key] = Flow(key, group, now, FIRST_LISTED, last_seen)
                         group.number += 1
-                        flow.rest = rest
+                        flow.tail = tail
                         flow.timeout = int(timeout)
                         counters_seen = counters_seen or counted
                         continue
-                elif flow.rest == rest and flow.group is group and key not in gone:
-                    rates = flow.course.rates
-                    if rates is None and counted and flow.course is FIRST_LISTED:
-                        flow.course, rates = AT_REST, IDLE
+                elif flow.tail == tail and flow.group is group and key not in gone:
+                    rates = flow.progress.rates
+                    if rates is None and counted and flow.progress is FIRST_LISTED:
+                        flow.progress, rates = AT_REST, IDLE
                     if rates is IDLE or (rates is None and not counted):
                         flow.timeout = int(timeout)
-                        flow.sight = sight
+                        flow.last_seen = last_seen
                         flow.sampled = now
                         counters_seen = counters_seen or rates is IDLE
                         continue
@@ -536,7 +536,7 @@ class FlowTable:
         self._gone.clear()
         if not complete:
             return
-        gone = [flow for flow in self.live.values() if flow.sight.generation != self.generation]
+        gone = [flow for flow in self.live.values() if flow.last_seen.generation != self.generation]
         for flow in gone:
             self._close_unseen(flow, now)
         self.listings += 1
@@ -551,7 +551,7 @@ class FlowTable:
 
     def tick(self, now: float) -> None:
         """Let the clock go on: closed flows leave after ``linger`` seconds, the events' history moves."""
-        while self.closed and now - (self.closed[0].course.ended or 0.0) >= self.linger:
+        while self.closed and now - (self.closed[0].progress.ended or 0.0) >= self.linger:
             self.closed.popleft()
         if self._ticked is None or now < self._ticked:
             self._ticked, self._ticked_events = now, self.events
@@ -566,9 +566,9 @@ class FlowTable:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _seen(self, now: float) -> LastSeen:
-        if self._sight.at != now or self._sight.generation != self.generation:
-            self._sight = LastSeen(now, self.generation)
-        return self._sight
+        if self._last_seen.at != now or self._last_seen.generation != self.generation:
+            self._last_seen = LastSeen(now, self.generation)
+        return self._last_seen
 
     def _open(self, key: bytes, group: Group, now: float, exact: bool) -> Flow:
         if len(self.live) >= self.limit:
@@ -584,9 +584,9 @@ class FlowTable:
         """Note the state and the timeout of a line, and that the flow (a live one) was seen now."""
         if timeout:
             flow.timeout = int(timeout)
-        elif b"OFFLOAD]" in flow.rest:
+        elif b"OFFLOAD]" in flow.tail:
             flow.timeout = None  # a flow in a flowtable does not expire (dumps leave the timeout out)
-        flow.sight = self._seen(now)
+        flow.last_seen = self._seen(now)
         if flow.group is not group:
             flow.group.number -= 1
             group.number += 1
@@ -595,7 +595,7 @@ class FlowTable:
     def _close(self, flow: Flow, now: float, inferred: bool) -> None:
         del self.live[flow.key]
         flow.group.number -= 1
-        flow.course = flow.course._replace(ended=now, inferred=inferred, rates=None)
+        flow.progress = flow.progress._replace(ended=now, inferred=inferred, rates=None)
         self._bury(flow)
 
     def _close_unseen(self, flow: Flow, now: float) -> None:
@@ -612,17 +612,17 @@ class FlowTable:
             self.closed.popleft()
         self.closed.append(flow)
 
-    def _rest(self, flow: Flow, now: float, counted: bool) -> None:
+    def _set_idle(self, flow: Flow, now: float, counted: bool) -> None:
         """A listing brought the same text again: nothing moved."""
         if flow.rates is not IDLE and counted:
             # Of a flow that is at its end nothing is to come: no smooth way down.
             rates = IDLE if flow.state in FINISHED else _smoothed(flow.rates, 0.0, 0.0, now - flow.sampled)
-            flow.course = shared_progress(flow.course._replace(rates=rates))
+            flow.progress = shared_progress(flow.progress._replace(rates=rates))
         flow.sampled = now
 
-    def _sample(self, flow: Flow, rest: bytes, now: float) -> None:
+    def _sample(self, flow: Flow, tail: bytes, now: float) -> None:
         """A listing brought other text: new counters, a new rate."""
-        after = counts_in(rest)
+        after = counts_in(tail)
         before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
         rates = flow.rates
         if after is not None and before is not None:
@@ -630,18 +630,18 @@ class FlowTable:
             moved = self._move(flow, before, after)
             if spent > 0:
                 rates = _smoothed(rates, moved[0] / spent, moved[1] / spent, spent)
-        flow.rest = rest
-        flow.course = shared_progress(flow.course._replace(rates=rates, listed=None))
+        flow.tail = tail
+        flow.progress = shared_progress(flow.progress._replace(rates=rates, listed=None))
         flow.sampled = now
 
     def _move(self, flow: Flow, before: Counts, after: Counts) -> tuple[int, int]:
         """Add what a flow moved to the totals; returns the bytes of both directions."""
         original = max(0, after.original_bytes - before.original_bytes)  # `conntrack -L -z` resets them
         reply = max(0, after.reply_bytes - before.reply_bytes)
-        inbound = flow.course.inbound
+        inbound = flow.progress.inbound
         if inbound is None:
             inbound = addresses.inbound(flow.ends(), self.own)
-            flow.course = flow.course._replace(inbound=inbound)
+            flow.progress = flow.progress._replace(inbound=inbound)
         self._moved[0] += original if inbound else reply
         self._moved[1] += reply if inbound else original
         return original, reply
@@ -684,23 +684,23 @@ class FlowTable:
         return self if wanted is None else filter(wanted, self)
 
 
-def key_of(prefix: bytes, original: bytes, rest: bytes) -> bytes:
+def key_of(prefix: bytes, original: bytes, tail: bytes) -> bytes:
     """What tells a flow from all others: protocol (``Group.prefix``), original tuple, zones."""
-    if b"zone" in rest and (zones := _ZONES.findall(without_userspace(rest))):
+    if b"zone" in tail and (zones := _ZONES.findall(without_userspace(tail))):
         return prefix + original + b"|" + b"|".join(zones)
     return prefix + original
 
 
-def id_in(rest: bytes) -> int | None:
+def id_in(tail: bytes) -> int | None:
     """The id in a flow's text behind the original tuple; None without `-o id`."""
-    found = _ID.search(without_userspace(rest))
+    found = _ID.search(without_userspace(tail))
     return int(found.group(1)) if found else None
 
 
 def _keep_listed(flow: Flow) -> None:
     """Before an event's text takes its place: a listing's has counters, use, helper and delta-time, an event's not."""
-    if flow.course.listed is None and (b" use=" in flow.rest or b"packets=" in flow.rest):
-        flow.course = flow.course._replace(listed=flow.rest)
+    if flow.progress.listed is None and (b" use=" in flow.tail or b"packets=" in flow.tail):
+        flow.progress = flow.progress._replace(listed=flow.tail)
 
 
 def _differ(one: bytes, other: bytes) -> bool:
@@ -741,9 +741,9 @@ def matched(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequ
 
 def newest_texts(flows: Sequence[Flow]) -> list[bytes]:
     """What was said last of each flow's counters."""
-    return [flow.rest if flow.course.listed is None else _counted(flow) for flow in flows]
+    return [flow.tail if flow.progress.listed is None else _counted(flow) for flow in flows]
 
 
 def _counted(flow: Flow) -> bytes:
     """The newest text that has counters."""
-    return flow.rest if b"packets=" in flow.rest else flow.course.listed or b""
+    return flow.tail if b"packets=" in flow.tail else flow.progress.listed or b""

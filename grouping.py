@@ -158,33 +158,33 @@ class Grouper:
         ):
             near, far, inward = context.sides_of(src, dst) if flow.plain else context.sides(flow)
             what = _service_key(flow, port.decode()) if services else ""
-            sum_ = sums.get(key := key_of(near, far, what))
-            if sum_ is None:
-                sum_ = sums[key] = self._begun(key, far)
-            sum_.flows += 1
-            others, other = sum_.others, other_of(near, far, what)
+            row = sums.get(key := key_of(near, far, what))
+            if row is None:
+                row = sums[key] = self._begun(key, far)
+            row.flows += 1
+            others, other = row.others, other_of(near, far, what)
             others[other] = others.get(other, 0) + 1
-            course = flow.course
-            if course.exact and flow.born > newborn:
-                sum_.fresh += 1
-            rest = flow.rest
-            if b"[UNREPLIED]" in rest and (b"[USERSPACE]" not in rest or "UNREPLIED" in flow.flags()):
-                sum_.unreplied += 1
+            progress = flow.progress
+            if progress.exact and flow.born > newborn:
+                row.fresh += 1
+            tail = flow.tail
+            if b"[UNREPLIED]" in tail and (b"[USERSPACE]" not in tail or "UNREPLIED" in flow.flags()):
+                row.unreplied += 1
             if there:
                 sent, answered = int(there), int(back)
             else:
                 counts = flow.counts() or Counts(0, 0, 0, 0)
                 sent, answered = counts.original_bytes, counts.reply_bytes
-            rates = course.rates
+            rates = progress.rates
             if inward:
-                sum_.size_in += sent
-                sum_.size_out += answered
+                row.size_in += sent
+                row.size_out += answered
             else:
-                sum_.size_out += sent
-                sum_.size_in += answered
+                row.size_out += sent
+                row.size_in += answered
             if rates is not None and rates is not IDLE:
-                sum_.rate_in += rates[not inward]
-                sum_.rate_out += rates[inward]
+                row.rate_in += rates[not inward]
+                row.rate_out += rates[inward]
 
     def _begun(self, key: str, far: str) -> GroupRow:
         """A new row, with a name where its key is only a code."""

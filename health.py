@@ -127,7 +127,7 @@ class Census:
             self._left = list(table.live.values())
         piece = self._left[-wanted:]
         del self._left[-wanted:]
-        self._count([flow for flow in piece if flow.course.ended is None])
+        self._count([flow for flow in piece if flow.progress.ended is None])
         if self._left:
             return False
         top = tuple((address.decode("ascii", "replace"), number) for address, number in self._sources.most_common(TOP))
@@ -136,10 +136,10 @@ class Census:
         return True
 
     def _count(self, flows: Sequence[Flow]) -> None:
-        rests = [without_userspace(flow.rest) for flow in flows]
+        tails = [without_userspace(flow.tail) for flow in flows]
         self._flows += len(flows)
-        self._assured += sum([b"[ASSURED]" in rest for rest in rests])
-        self._unreplied += sum([b"[UNREPLIED]" in rest for rest in rests])
+        self._assured += sum([b"[ASSURED]" in tail for tail in tails])
+        self._unreplied += sum([b"[UNREPLIED]" in tail for tail in tails])
         self._sources.update([flow.addresses()[0] for flow in flows])
         if len(self._sources) > MOST_SOURCES:
             most = sorted(self._sources.items(), key=itemgetter(1), reverse=True)  # most_common takes 0.08 s for that

@@ -3,7 +3,7 @@
 Two levels, because a table of 262,144 lines is read again and again and almost all of it is never shown:
 
 * :func:`cut` splits a block of lines into ``Cut`` rows with one regular expression (600,000 lines a second): enough to
-  find the flow, its state and its timeout; the rest stays as text (see :func:`rest_of`).
+  find the flow, its state and its timeout; the rest stays as text (see :func:`tail_of`).
 * :func:`record` reads everything a row says. It costs about ten times as much and is called for what is shown.
 
 Nothing here raises on any bytes: a line becomes a row, or it is counted as a reject.
@@ -166,24 +166,24 @@ def tail_of(row: Parts) -> bytes:
     return row[10] + row[11] + row[12]
 
 
-def is_turned(rest: bytes) -> bool:
+def is_turned(tail: bytes) -> bool:
     """Is the reply the original turned round?"""
-    return _TURNED.match(rest) is not None
+    return _TURNED.match(tail) is not None
 
 
-def with_reply(original: bytes, rest: bytes) -> bytes:
-    """``rest`` with the reply tuple as it was printed."""
-    turned, ends = _TURNED.match(rest), _TURN.match(original)
+def with_reply(original: bytes, tail: bytes) -> bytes:
+    """``tail`` with the reply tuple as it was printed."""
+    turned, ends = _TURNED.match(tail), _TURN.match(original)
     if turned is None or ends is None:
-        return rest
+        return tail
     src, dst, sport, dport = ends.groups()
     return b"%bsrc=%b dst=%b sport=%b dport=%b%b" % (
-        rest[: turned.start(1)],
+        tail[: turned.start(1)],
         dst,
         src,
         dport,
         sport,
-        rest[turned.end() :],
+        tail[turned.end() :],
     )
 
 
@@ -237,7 +237,7 @@ def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[by
 
     Blank lines are neither. An unterminated last line is taken only if it looks whole, for of a line that was cut off
     nobody knows how it went on: every word must be one that the grammar names, and where the line before it (in this
-    block, or ``before``, its ``rest``) ends in its use or id, so must this one.
+    block, or ``before``, its ``tail``) ends in its use or id, so must this one.
     """
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
@@ -309,15 +309,15 @@ def _split_odd(line: bytes) -> Parts | None:
     middle = body[first:second]
     known = {b"=", *original.split()}  # a "=" of somebody else's would stand for a tuple
     between = b"".join(b" " + word for word in middle.split() if word not in known).strip()
-    rest = (between + b" " if between else b"") + body[second + 1 :]
-    return join_parts(stamp, _EVENT_BY_TAG.get(tag or b"", b""), kind, timeout, state, original, rest)
+    tail = (between + b" " if between else b"") + body[second + 1 :]
+    return join_parts(stamp, _EVENT_BY_TAG.get(tag or b"", b""), kind, timeout, state, original, tail)
 
 
 def join_parts(
-    stamp: bytes, event: bytes, head: bytes, timeout: bytes, state: bytes, original: bytes, rest: bytes
+    stamp: bytes, event: bytes, head: bytes, timeout: bytes, state: bytes, original: bytes, tail: bytes
 ) -> Parts:
     """A row whose text behind the original tuple is as printed."""
-    return stamp, event, head, timeout, state, original, b"", b"", b"", b"", b"", b"", rest
+    return stamp, event, head, timeout, state, original, b"", b"", b"", b"", b"", b"", tail
 
 
 def _read_head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
@@ -362,9 +362,9 @@ def _tuple_words(text: bytes) -> bytes | None:
     return None
 
 
-def _unknown_words(rest: bytes) -> bool:
-    """Does ``rest`` hold a word that the grammar does not name, or a name without its value?"""
-    words = rest.partition(b" [USERSPACE] ")[0].partition(b" labels")[0]
+def _unknown_words(tail: bytes) -> bool:
+    """Does ``tail`` hold a word that the grammar does not name, or a name without its value?"""
+    words = tail.partition(b" [USERSPACE] ")[0].partition(b" labels")[0]
     return any(not _KNOWN_WORD.fullmatch(word) for word in _TOKEN.findall(words.decode("utf-8", "replace")))
 
 
@@ -466,7 +466,7 @@ def _optional(digits: bytes | None) -> int | None:
 def _any(row: Parts) -> Record:
     """Read any row, word by word."""
     stamp, event, head, timeout, state, original = row[:6]
-    rest = with_reply(original, tail_of(row))
+    tail = with_reply(original, tail_of(row))
     out = Record(
         kind_of(head),
         Tuple(),
@@ -476,7 +476,7 @@ def _any(row: Parts) -> Record:
         int(timeout) if timeout else None,
         state[:-1].decode("ascii") or None,
     )
-    text = original.decode("ascii") + _take_free_texts(out, rest.decode("utf-8", "replace"))
+    text = original.decode("ascii") + _take_free_texts(out, tail.decode("utf-8", "replace"))
     _take_words(out, text)
     return out
 

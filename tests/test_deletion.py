@@ -62,7 +62,7 @@ def flows(ns: Namespace) -> list[Flow]:
 
 
 def id_of(flow: Flow) -> int:
-    number = id_in(flow.rest)
+    number = id_in(flow.tail)
     assert number is not None
     return number
 

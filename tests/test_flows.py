@@ -529,7 +529,8 @@ def test_smoothed_rates_stay_between_what_was_measured(values: list[float]) -> N
 def state_of(table: FlowTable) -> Any:
     """All that a table knows."""
     live = [
-        (f.key, f.kind, f.state, f.timeout, f.rest, f.born, f.course, f.sight, f.sampled) for f in table.live.values()
+        (f.key, f.kind, f.state, f.timeout, f.tail, f.born, f.progress, f.last_seen, f.sampled)
+        for f in table.live.values()
     ]
     return live, len(table.closed), table.counts, table.counted, table.events, table.rate_in, table.rate_out
 
