@@ -51,7 +51,7 @@ class Child:
         self.heard = self.started
         self.splitter = Splitter()
         self.closed = 0.0  # when it closed its output
-        self.mute = False  # ... and went on all the same, so that we ended it
+        self.silenced = False  # ... and went on all the same, so that we ended it
         self.stderr = b""
         self._quiet_until = 0.0  # till then nobody listens to its stderr
         self.leftover = b""  # what came after the last newline, once it has closed its output
@@ -76,12 +76,12 @@ class Child:
         err = self.err if now >= self._quiet_until else None
         return [fd for fd in (out, err) if fd is not None]
 
-    def hurry(self) -> None:
+    def raise_priority(self) -> None:
         """Let it run before others, where we may: what it does not fetch in time, the kernel drops."""
         with contextlib.suppress(OSError):  # not root, or no CAP_SYS_NICE in this container
             os.setpriority(os.PRIO_PROCESS, self.process.pid, URGENT)
 
-    def widen(self) -> bool:
+    def enlarge_buffer(self) -> bool:
         """Give its socket for events more room; True when nothing is left to do, False when it has not opened it yet.
 
         conntrack's own --buffer-size does that up to 1.4.6 only: from 1.4.7 on it widens another socket. Where we may
@@ -89,7 +89,7 @@ class Child:
         """
         folder = f"/proc/{self.process.pid}/fd"
         try:
-            return any(_widen(self.process.pid, int(fd)) for fd in os.listdir(folder) if int(fd) > 2)
+            return any(_enlarge_buffer_of(self.process.pid, int(fd)) for fd in os.listdir(folder) if int(fd) > 2)
         except OSError:
             return True
 
@@ -148,7 +148,7 @@ class Child:
             return None
         status = self.process.poll()
         if status is None and time.monotonic() - self.closed > CLOSED_PATIENCE:
-            self.mute = True  # it will never say anything again
+            self.silenced = True  # it will never say anything again
             self.stop()
             status = self.process.poll()
         if status is not None:
@@ -159,7 +159,7 @@ class Child:
         return status
 
     def problem(self, status: int) -> Problem:
-        if self.mute:
+        if self.silenced:
             return Problem(f"{self.name()} closed its output and did not end")
         if self.leftover and status == 0:
             return Problem(f"{self.name()} broke off in the middle of a line")
@@ -221,7 +221,7 @@ def _process(argv: Sequence[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def _widen(pid: int, fd: int) -> bool:
+def _enlarge_buffer_of(pid: int, fd: int) -> bool:
     """Widen a socket of another process if it is bound to conntrack's events; an OSError where that is not allowed."""
     import ctypes
 

@@ -152,7 +152,7 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> list[Any]:
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
 RowT = TypeVar("RowT")
-LEAST_COLUMNS = 10  # the rank of the destination: where there is room for one column, it is this one
+MOST_IMPORTANT = 10  # the rank of the destination: where there is room for one column, it is this one
 ESSENTIAL = 60  # the rank up to which columns are squeezed to have all of them at 80 cells
 
 
@@ -353,9 +353,9 @@ def fit(width: int, wanted: Sequence[Column[Any]] = FLOW_COLUMNS) -> list[tuple[
             break  # no hole for a less important, narrower column: columns would come and go while a window is dragged
         chosen = candidate
     order = [column for column in wanted if column in chosen]
-    most_telling = min(wanted, key=lambda c: (c.rank != LEAST_COLUMNS, c.rank))
-    if most_telling not in order:
-        return [(most_telling, max(1, width))]
+    most_important = min(wanted, key=lambda c: (c.rank != MOST_IMPORTANT, c.rank))
+    if most_important not in order:
+        return [(most_important, max(1, width))]
     return list(zip(order, _grown(order, width - sum(c.least + 1 for c in order) + 1)))
 
 

@@ -159,7 +159,7 @@ class Phase(Enum):
     DONE = "done"
 
 
-class Words(NamedTuple):
+class DeletionText(NamedTuple):
     """What is shown; every text is safe to show and one line long."""
 
     command: str  # the exact command; of several the first, and how many more there are
@@ -389,14 +389,14 @@ class Deletion:
         """Flows found that were not touched."""
         return max(0, len(self._found) - self.deleted - (self.gone - self._gone_before) - self._unknown)
 
-    def words(self) -> Words:
+    def words(self) -> DeletionText:
         if self.phase is Phase.ASKING:
-            return Words(self._command(), "asking the kernel ...", "", None)
+            return DeletionText(self._command(), "asking the kernel ...", "", None)
         if self.phase is Phase.ASKED:
-            return Words(self._command(), self._question(), self._answers()[0], None)
+            return DeletionText(self._command(), self._question(), self._answers()[0], None)
         if self.phase is Phase.DELETING:
-            return Words(self._command(), f"{self.deleted + self.gone} of {len(self._found)} ...", "", None)
-        return Words(self._command(), self._result(), "", self.problem)
+            return DeletionText(self._command(), f"{self.deleted + self.gone} of {len(self._found)} ...", "", None)
+        return DeletionText(self._command(), self._result(), "", self.problem)
 
     def _command(self) -> str:
         first = next(iter(self._found or self._wanted.values()), None)

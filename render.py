@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from addresses import Place
-from columns import LEAST_COLUMNS, VIEWS, Column, EventFacts, FlowFacts, GroupFacts, fit
+from columns import MOST_IMPORTANT, VIEWS, Column, EventFacts, FlowFacts, GroupFacts, fit
 from flows import Flow, FlowTable, TapeEvent
 from intake import TRACKING_CURE, TRACKING_OFF, Status
 from keys import BINDINGS
@@ -279,7 +279,7 @@ def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> tuple[
 
     Each step brings others into sight.
     """
-    fixed = [c for c, _ in fit(width, columns) if c.key in FIXED or c.rank == LEAST_COLUMNS]
+    fixed = [c for c, _ in fit(width, columns) if c.key in FIXED or c.rank == MOST_IMPORTANT]
     for shift in range(view.shift):
         seen = [column for column, _ in fit(width, columns)]
         left = [column for column in columns if column not in fixed]
@@ -335,9 +335,9 @@ class _RowFacts:
         return cells, "new" if fresh else "plain"
 
 
-def _row_line(telling: _RowFacts, row: Row, columns: Sequence[tuple[Column[Any], int]], width: int) -> Line:
-    shown, base = telling.of(row)
-    mark = telling.mark
+def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[Column[Any], int]], width: int) -> Line:
+    shown, base = facts.of(row)
+    mark = facts.mark
     line: Line = []
     for column, size in columns:
         text = column.cell(shown)
@@ -348,7 +348,7 @@ def _row_line(telling: _RowFacts, row: Row, columns: Sequence[tuple[Column[Any],
             line.append((" ", base))
         line.append((pad(text, size, column.right), _role(column.key, text, base)))
     line.append((" " * (width - length(line)), base))
-    if row is telling.view.selected:
+    if row is facts.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line
 

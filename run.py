@@ -111,7 +111,10 @@ def _noted(_number: int, _frame: object) -> None:
 
 BEAT = 2.0  # seconds between two heartbeats; the container's health check allows 15
 FRAME = 1.0  # seconds between frames when only numbers change
-FLOOD, DEAF_SHARE = 1000, 3.0  # lines not understood in one read, and the pause after it: 3 times what they took
+FLOOD, SOURCE_WAITS_SHARE = (
+    1000,
+    3.0,
+)  # lines not understood in one read, and the pause after it: 3 times what they took
 
 
 @dataclass(frozen=True)
@@ -184,19 +187,19 @@ class Feed:
         self._signals = signals
         self._recorder = recorder
         self._heartbeat = options.heartbeat
-        self._deaf_until = 0.0  # nobody listens to the source till then
+        self._source_waits_until = 0.0  # nobody listens to the source till then
         self._next_beat = 0.0 if options.heartbeat else None
 
     def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
         self._beat()
         poll = select.poll()
-        deaf = time.monotonic() < self._deaf_until
-        for fd in (*fds, *(() if deaf else self.source.fds()), self._signals.read_fd):
+        waits = time.monotonic() < self._source_waits_until
+        for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
             poll.register(fd, select.POLLIN)
         for fd in writing:
             poll.register(fd, select.POLLOUT)
-        ends = (until, self.source.deadline(), self._deaf_until if deaf else None, self._next_beat)
+        ends = (until, self.source.deadline(), self._source_waits_until if waits else None, self._next_beat)
         due = [at for at in ends if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
@@ -219,7 +222,7 @@ class Feed:
         self.intake.take(item)
         if self.source.live and self.intake.status.rejects - rejects > FLOOD:
             now = time.monotonic()
-            self._deaf_until = max(self._deaf_until, now) + DEAF_SHARE * (now - began)
+            self._source_waits_until = max(self._source_waits_until, now) + SOURCE_WAITS_SHARE * (now - began)
 
     def context(self, lookups: Lookups, site: Site) -> Context:
         """What predicates are to know, on this source's clock; it is not told the time yet."""

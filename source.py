@@ -350,7 +350,7 @@ class LiveSource:
                 self._resync(now)
         child = events.child
         assert child
-        events.widen(now)
+        events.enlarge_buffer(now)
         for _ in range(BURST):
             data = child.read() if self.clock() - now < BURST_TIME else b""
             if not data:
@@ -553,16 +553,16 @@ class _Restarted:
     def start(self, now: float) -> Problem | None:
         try:
             self.child = Child(self.argv(), EVENTS_GATHER)
-            self.child.hurry()
+            self.child.raise_priority()
             self.opening = True
         except OSError as error:
             self._later(now)
             return not_started(self.argv(), error)
         return None
 
-    def widen(self, now: float) -> None:
+    def enlarge_buffer(self, now: float) -> None:
         """Give its socket more room as soon as it has opened it."""
-        if self.opening and self.child and (self.child.widen() or now - self.child.started > OPENING):
+        if self.opening and self.child and (self.child.enlarge_buffer() or now - self.child.started > OPENING):
             self.opening = False
 
     def becomes_well(self) -> bool:

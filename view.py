@@ -419,11 +419,11 @@ class Rows:
         before = self._wanted
         self._new = not wanted.same_but(before, "frozen")
         # While flows are added up, another order is no reason to begin anew: it comes afterwards.
-        goes_on = self._grouping and wanted.same_but(before, "sort", "reverse")
+        keeps_groups = self._grouping and wanted.same_but(before, "sort", "reverse")
         filter_is_new = before is None or before.filter != wanted.filter
         takes = filter_is_new and wanted.same_but(self._ranked_for, "filter") and len(self._ranked) > MANY_ROWS
         self._due, self._began, self._wanted = math.inf, now, wanted
-        if not goes_on:
+        if not keeps_groups:
             self._job = self._make(wanted, table, takes)
 
     def all(self, wanted: RowsWanted, table: FlowTable) -> list[Any]:
