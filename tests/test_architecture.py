@@ -220,7 +220,7 @@ def test_nothing_swallows_every_error(name: str) -> None:
 OTHERS = {
     "conntrack_monitor": {"ctx", "_parameter"},  # click's way of being told
     "flows": {"flow", "flow.group", "group"},  # the table's own records, set for each line that comes
-    "grouping": {"row", "sum_"},  # sums that are being added up
+    "grouping": {"row"},  # sums that are being added up
     "parse": {"out", "side"},  # a record that is being read
     "screen": {"sys"},
     # What is on show.

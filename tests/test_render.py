@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from columns import RANK_OF_ALL, VIEWS, ViewSpec, fit
+from columns import MOST_IMPORTANT, VIEWS, ViewSpec, fit
 from keys import BINDINGS, press
 from render import FIXED, _wanted_columns
 from support.strategies import keys, monitors, sizes
@@ -248,7 +248,7 @@ def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: ViewSpec, 
     steps = monitor.view.shift
     assert all(one != other for one, other in pairwise(rows[: steps + 1]))
     assert all(row == rows[steps] for row in rows[steps:])
-    fixed = {column.key for column in kind.columns if column.key in FIXED or column.rank == RANK_OF_ALL}
+    fixed = {column.key for column in kind.columns if column.key in FIXED or column.rank == MOST_IMPORTANT}
     assert all(set(rows[0]) & fixed <= set(row) for row in rows)  # whose row it is stays
     fits = {column.key for column in kind.columns if column.least < width - 30 and column.key != "natkind"}
     assert {key for row in rows for key in row} >= fits - fixed

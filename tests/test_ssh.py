@@ -61,7 +61,7 @@ Host *
 
 AWAY = """
 table inet away { chain inwards { type filter hook input priority -300; tcp dport 22 drop; }; }
-table inet silenced { chain outwards { type filter hook output priority -300; tcp sport 22 tcp flags fin,rst drop; }; }
+table inet mute { chain outwards { type filter hook output priority -300; tcp sport 22 tcp flags fin,rst drop; }; }
 """
 
 
