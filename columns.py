@@ -16,6 +16,7 @@ from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_
 from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
 from text import DAY, clean, endpoint, service, size_text, span_text, text_table
+from vocabulary import ViewName
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
 
@@ -644,7 +645,7 @@ EVENT_COLUMNS = (
 class ViewSpec:
     """A view: what its rows are, how they are sorted and printed, and what keys do to them."""
 
-    name: str  # as --view takes it
+    name: ViewName
     key: str
     title: str
     about: str  # what a row is, for the help
@@ -785,7 +786,7 @@ VIEWS = (
         tab="hosts",
     ),
 )
-VIEW_BY_NAME = {spec.name: spec for spec in VIEWS}
+VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 
 # --- rows as text -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ try:
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
+from vocabulary import FIELDS, VIEW_NAMES
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 PROGRAM = "conntrack-monitor"
-# Their names are here, too: the views themselves take 30 ms to import.
-VIEWS = ("connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "remotes")
 AGENT = f"{PROGRAM}/{VERSION} (+https://github.com/0xf00f00/conntrack-monitor)"
 
 # --- how this program is called ---------------------------------------------------------------------------------------
@@ -78,8 +78,8 @@ EXAMPLES = (
 )
 
 
-def manual_page(ctx: click.Context, program: str, release: str, notes: Mapping[str, str]) -> str:
-    """The manual page in man(7) macros. ``notes``: more sections, by their heads."""
+def manual_page(ctx: click.Context, program: str, release: str, filters: str, notes: Mapping[str, str]) -> str:
+    """The manual page in man(7) macros. ``filters``: how fields are joined; ``notes``: more sections, by head."""
     from keys import BINDINGS
 
     brief = (ctx.command.help or "").partition(":")
@@ -92,6 +92,7 @@ def manual_page(ctx: click.Context, program: str, release: str, notes: Mapping[s
         *_terms(filter(None, (param.get_help_record(ctx) for param in ctx.command.get_params(ctx)))),
     ]
     lines += [".SH KEYS", *_terms((", ".join(binding.keys), binding.text) for binding in BINDINGS)]
+    lines += [".SH FILTER", _roff(filters), *_terms((field.term, field.meaning.replace("`", "")) for field in FIELDS)]
     for head, text in notes.items():
         lines += [f".SH {head.upper()}", _roff(text)]
     lines += [".SH EXAMPLES"]
@@ -130,16 +131,23 @@ def completion_script(command: click.Command, shell: str, program: str) -> str:
 def completions(what: str, incomplete: str) -> list[CompletionItem]:
     """What a value may be, as far as it is typed; "file" leaves it to the shell.
 
-    >>> [item.value for item in completions("state", "est")]
-    ['ESTABLISHED']
+    >>> [item.value for item in (*completions("state", "est"), *completions("filter", "port:80 !sr"))]
+    ['ESTABLISHED', 'port:80 !src:']
     """
     from click.shell_completion import CompletionItem
+
+    if what == "file":
+        return [CompletionItem(incomplete, type="file")]
+    if what == "filter":
+        import re
+
+        before = re.sub(r"[^\s(!]*$", "", incomplete)
+        word = incomplete[len(before) :].lower()
+        return [CompletionItem(f"{before}{field.name}:") for field in FIELDS if field.name.startswith(word)]
 
     import columns
     import parse
 
-    if what == "file":
-        return [CompletionItem(incomplete, type="file")]
     words = {
         "protocol": sorted(parse.PROTOCOLS),
         "state": sorted({*parse.STATES, *parse.FLAGS}),
@@ -271,13 +279,12 @@ class SortColumn(click.ParamType[str]):
     name = "column"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from columns import ALIASES
-        from columns import VIEWS as KINDS
+        from columns import ALIASES, VIEWS
 
         name = str(value).lower()
         other = ALIASES.get(name, name)
-        if all(name not in kind.sorts and other not in kind.sorts for kind in KINDS):
-            everywhere = dict.fromkeys(column for kind in KINDS for column in kind.sorts)
+        if all(name not in kind.sorts and other not in kind.sorts for kind in VIEWS):
+            everywhere = dict.fromkeys(column for kind in VIEWS for column in kind.sorts)
             self.fail(f"{value!r} is no column; there are: {', '.join(everywhere)}.", param, ctx)
         return name
 
@@ -329,7 +336,7 @@ def _release() -> str:
 
 def _print_man(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(manual_page(ctx, PROGRAM, _release(), NOTES), nl=False)
+        click.echo(manual_page(ctx, PROGRAM, _release(), FILTERS, NOTES), nl=False)
         ctx.exit()
 
 
@@ -358,10 +365,8 @@ def _completes(what: str) -> Callable[..., list[CompletionItem]]:
 
 
 # What help and manual page say beside the options.
+FILTERS = "blanks mean and; or, not, ! and parentheses work; a bare word searches everything shown."
 NOTES = {
-    "Filter": "proto:tcp state:established src:10.0.0.0/8 host:192.0.2.1 port:443 dir:out nat:snat mark:0x10 zone:3 "
-    "flag:unreplied bytes:>1M rate:>100k age:<10s; blanks mean and; or, not, ! and parentheses work; a bare word "
-    "searches everything shown.",
     "Exit status": "0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
     "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
     "Settings": '~/.config/conntrack-monitor/config.toml sets options by their long names (sort = "bytes"), names '
@@ -374,7 +379,8 @@ NOTES = {
 @click.command(
     cls=Harmless,
     context_settings={"auto_envvar_prefix": "CONNTRACK_MONITOR", "help_option_names": ["-h", "--help"]},
-    epilog=" ".join(f"{head}: {text}" for head, text in NOTES.items()),
+    epilog=f"Filter: {' '.join(field.term for field in FIELDS)}; {FILTERS} "
+    + " ".join(f"{head}: {text}" for head, text in NOTES.items()),
 )
 @click.option(
     *("-p", "--protocol"),
@@ -392,7 +398,13 @@ NOTES = {
 )
 @click.option("-4", "--ipv4", is_flag=True, help="Only IPv4.")
 @click.option("-6", "--ipv6", is_flag=True, help="Only IPv6.")
-@click.option("-f", "--filter", "expression", metavar="EXPR", show_envvar=False, help="Filter expression, see below.")
+@click.option(
+    *("-f", "--filter", "expression"),
+    metavar="EXPR",
+    show_envvar=False,
+    shell_complete=_completes("filter"),
+    help="Filter expression, see below.",
+)
 @click.option(
     "--sort",
     type=SortColumn(),
@@ -400,7 +412,7 @@ NOTES = {
     help="Sort by this column [rate; with --once: bytes].",
 )
 @click.option("--reverse", is_flag=True, help="Sort the other way round.")
-@click.option("--view", type=click.Choice(VIEWS), default="connections", show_default=True, help="What to show.")
+@click.option("--view", type=click.Choice(VIEW_NAMES), default="connections", show_default=True, help="What to show.")
 @click.option(
     "--history",
     type=click.IntRange(0, 1_000_000),

@@ -402,37 +402,6 @@ def shown_text(flow: Flow, context: Context) -> str:
     return " ".join(map(str, texts)).lower()
 
 
-FIELDS: dict[str, Callable[[str, Context], Predicate]] = {
-    "proto": by_protocol,
-    "state": by_state,
-    "family": by_family,
-    "src": _src,
-    "dst": _dst,
-    "host": _host,
-    "port": _either_port,
-    "sport": _sport,
-    "dport": _dport,
-    "country": _country,
-    "cc": _country,
-    "asn": _asn,
-    "org": _org,
-    "city": _city,
-    "dir": _direction,
-    "nat": _nat,
-    "mark": _by_mark,
-    "zone": _zone,
-    "flag": _flag,
-    "bytes": _bytes,
-    "packets": _packets,
-    "rate": _by_rate,
-    "age": _age,
-    "timeout": _timeout,
-    "id": _id,
-    "helper": _helper,
-    "label": _label,
-}
-
-
 # --- fields of what a flow belongs to ---------------------------------------------------------------------------------
 
 
@@ -525,8 +494,37 @@ def _at(value: str, context: Context) -> Predicate:
     return fits
 
 
-ALL_FIELDS: dict[str, Callable[[str, Context], Predicate]] = {
-    **FIELDS,
+Maker = Callable[[str, Context], Predicate]
+
+# What makes the predicate of each field in vocabulary.FIELDS.
+MAKERS: dict[str, Maker] = {
+    "proto": by_protocol,
+    "state": by_state,
+    "family": by_family,
+    "src": _src,
+    "dst": _dst,
+    "host": _host,
+    "port": _either_port,
+    "sport": _sport,
+    "dport": _dport,
+    "country": _country,
+    "cc": _country,
+    "asn": _asn,
+    "org": _org,
+    "city": _city,
+    "dir": _direction,
+    "nat": _nat,
+    "mark": _by_mark,
+    "zone": _zone,
+    "flag": _flag,
+    "bytes": _bytes,
+    "packets": _packets,
+    "rate": _by_rate,
+    "age": _age,
+    "timeout": _timeout,
+    "id": _id,
+    "helper": _helper,
+    "label": _label,
     "near": _near,
     "far": _far,
     "service": _service,
@@ -592,10 +590,7 @@ class _Parser:
         self.text = text
         self.words = words
         self.context = context
-        self.fields: dict[str, Callable[[str, Context], Predicate]] = {
-            **ALL_FIELDS,
-            "new": partial(_new, baseline=baseline),
-        }
+        self.makers: dict[str, Maker] = {**MAKERS, "new": partial(_new, baseline=baseline)}
         self.at = 0
         self.depth = 0
 
@@ -658,9 +653,9 @@ class _Parser:
             raise self.error(f"write {odd.group()[:-1]}:{word[len(odd.group()) - 1 :].lstrip('=')}", position)
         if not colon or not re.fullmatch(r"[A-Za-z]+", name) or _is_address(word):
             return bare(word.replace('"', "").lower(), self.context)
-        make = self.fields.get(name.lower())
+        make = self.makers.get(name.lower())
         if make is None:
-            raise self.error(f"unknown field '{name}'; there are: {' '.join(ALL_FIELDS)}", position)
+            raise self.error(f"unknown field '{name}'; there are: {' '.join(MAKERS)}", position)
         place = position + len(name) + 1
         parts = []
         for part in _split(value):

@@ -1,4 +1,4 @@
-"""Is the connection table healthy? How full, how soon full, who fills it, what the kernel dropped, how well we see.
+"""How healthy the connection table is: how full, how soon full, who fills it, what the kernel dropped, how well we see.
 
 Pure: what was heard goes in, rows of a panel and a few words for the header come out. A row is red ("bad") only where
 something bounded runs out.

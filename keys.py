@@ -182,7 +182,7 @@ def _show(name: str) -> Action:
 
 def _next_view(step: int) -> Action:
     def action(view: View, _table: FlowTable) -> Request:
-        names = [spec.name for spec in VIEWS if spec.key]
+        names: list[str] = [spec.name for spec in VIEWS if spec.key]
         at = names.index(view.spec.tab or view.spec.name)
         view.trail = []
         view.show(names[(at + step) % len(names)])

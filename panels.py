@@ -28,6 +28,7 @@ from text import (
     wrap,
 )
 from view import Scene
+from vocabulary import FIELDS
 
 # --- the header -------------------------------------------------------------------------------------------------------
 
@@ -328,11 +329,11 @@ def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line
 # --- help -------------------------------------------------------------------------------------------------------------
 
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
-_FILTER_HELP = """\
-Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.
-proto: state: family: src: dst: host: port: sport: dport: dir:in|out|fwd|local nat:snat|dnat|any mark:0x10 \
-zone:3 flag:unreplied bytes:>1M rate:>100k age:<10s country:DE asn:15169 org:google near: far: service:tcp/443 \
-new: wan:203.0.113.1:38768 at:14:02 (who was it? in the NAT view) city:"""
+_FILTER_HELP = (
+    "Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.",
+    " ".join(field.term for field in FIELDS),
+    "Who was it? wan: and at: in the NAT view.",
+)
 
 
 def help_lines(scene: Scene, width: int) -> list[Line]:
@@ -356,7 +357,7 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
         else:
             lines += _wrapped(" ".join(binding.keys), binding.text, width, mark)
             left = binding if short else None
-    for paragraph in _FILTER_HELP.split("\n"):
+    for paragraph in _FILTER_HELP:
         lines += [[(f" {text}", "plain")] for text in wrap(paragraph, max(8, width - 2), mark)]
     for paragraph in scene.around.attributions:
         lines += [[(f" {text}", "dim")] for text in wrap(paragraph, max(8, width - 2), mark)]

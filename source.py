@@ -1,4 +1,4 @@
-"""Where the bytes come from: the running `conntrack` children, or a recording. Both have the same face.
+"""Where the bytes come from: the running `conntrack` children, with the same face as a recording.
 
 A source gives file descriptors to wait for (``fds``), the time it wants to be called at the latest (``deadline``) and,
 from ``poll``, items in the order they came: blocks of whole lines, where listings begin and end, losses, troubles,

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 import addresses
 from addresses import Context
-from columns import FLOW_COLUMN, FLOW_COLUMNS, fit
+from columns import FLOW_COLUMN, FLOW_COLUMNS, VIEWS, fit
 from flows import Flow
 from support.strategies import any_blocks
 from support.tables import Monitor, address_order, flows_of, line, listing, where
 from view import in_order
+from vocabulary import VIEW_NAMES
 
 
 def arrange(flows: list[Flow], sort: str, reverse: bool, context: Context, limit: int | None = None) -> list[Flow]:
@@ -143,3 +144,7 @@ def test_wider_never_shows_fewer_columns() -> None:
         assert before <= now, width
         before = now
     assert before == {column.key for column in FLOW_COLUMNS} - {"natkind"}
+
+
+def test_the_views_are_those_of_the_vocabulary() -> None:
+    assert tuple(kind.name for kind in VIEWS) == VIEW_NAMES

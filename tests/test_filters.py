@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addresses import Context, Lookups, Place, Site
-from filters import FIELDS, FilterError, bare, compile_filter, from_flags, shown_text
+from filters import MAKERS, FilterError, bare, compile_filter, from_flags, shown_text
 from flows import Flow, FlowTable
 from parse import split_lines
 from support.strategies import any_blocks
 from support.tables import LAN, MARKS, WAN, Monitor, address_order, flows_of, line, marked_table
+from vocabulary import FIELDS, FilterField
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
@@ -247,7 +247,7 @@ def test_any_text_is_a_filter_or_a_pointed_error(expression: str) -> None:
             assert wanted is None or isinstance(wanted(flow), bool)
 
 
-@given(st.sampled_from(sorted(FIELDS)), st.text(st.characters(codec="ascii", exclude_characters='"() '), max_size=12))
+@given(st.sampled_from(sorted(MAKERS)), st.text(st.characters(codec="ascii", exclude_characters='"() '), max_size=12))
 def test_any_value_of_any_field(field: str, value: str) -> None:
     try:
         wanted = compile_filter(f"{field}:{value}", Context())
@@ -273,9 +273,19 @@ def test_the_laws_of_and_or_not(one: str, other: str) -> None:
         assert fits(f"!({one})", flow) == (not a)
 
 
-def test_every_field_is_documented() -> None:
+def test_every_field_is_in_the_vocabulary() -> None:
+    assert list(MAKERS) == [field.name for field in FIELDS]
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_the_example_of_a_field_is_a_filter(field: FilterField) -> None:
+    assert compile_filter(field.term, Context()) is not None
+
+
+def test_the_readme_has_the_table_of_the_fields() -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    assert not [field for field in FIELDS if not re.search(rf"`{field}:", readme)]
+    table = readme.partition("| word | selects |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    assert table.split("\n") == [f"| `{field.term}` | {field.meaning} |" for field in FIELDS]
 
 
 @settings(max_examples=300)
@@ -297,7 +307,7 @@ def test_a_bare_word_is_found_where_it_is_shown(block: bytes, data: st.DataObjec
 def test_ports_are_found_on_every_side(block: bytes, low: int, high: int) -> None:
     flows, context = flows_of(block)
     low, high = min(low, high), max(low, high)
-    wanted = {name: FIELDS[name](f"{low}-{high}", context) for name in ("port", "sport", "dport")}
+    wanted = {name: MAKERS[name](f"{low}-{high}", context) for name in ("port", "sport", "dport")}
     for flow in flows:
         e = flow.ends()
         ported = flow.kind.number in (6, 17, 132)
@@ -308,7 +318,7 @@ def test_ports_are_found_on_every_side(block: bytes, low: int, high: int) -> Non
 @given(block=any_blocks, network=st.sampled_from(["10.0.0.0/8", "2001:db8::/32", "0.0.0.0/0", "::/0", "192.0.2.1"]))
 def test_networks_are_found_on_every_side(block: bytes, network: str) -> None:
     flows, context = flows_of(block)
-    wanted = {name: FIELDS[name](network, context) for name in ("host", "src", "dst")}
+    wanted = {name: MAKERS[name](network, context) for name in ("host", "src", "dst")}
     net = ipaddress.ip_network(network)
 
     def inside(text: str) -> bool:

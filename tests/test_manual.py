@@ -13,6 +13,7 @@ import pytest
 import conntrack_monitor
 from keys import BINDINGS
 from support.terminal import Terminal
+from vocabulary import FIELDS
 
 NAME = "conntrack-monitor"
 SHELLS = {  # what makes it complete in a fresh shell
@@ -55,6 +56,7 @@ def test_a_shell_completes(shell: str, env: dict[str, str], tmp_path: Path) -> N
             ("-p icmpv", "-p icmpv6"),
             ("-s time_w", "-s TIME_WAIT"),
             ("--view conn", "--view connections"),
+            ("-f serv", "-f service:"),
             ("--replay day", "--replay day\\ of.rec"),
         ):
             screen.type(f"\x15{NAME} {typed}\t")
@@ -78,7 +80,9 @@ def test_the_page_has_every_option_and_every_key(env: dict[str, str]) -> None:
     assert "--geoip-worker" not in text
     for binding in BINDINGS:
         assert any(line.startswith(", ".join(binding.keys)) for line in lines), binding.keys
-    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "KEYS", "EXIT STATUS", "EXAMPLES"):
+    for field in FIELDS:
+        assert any(line.startswith(field.term) for line in lines), field.name
+    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "KEYS", "FILTER", "EXIT STATUS", "EXAMPLES"):
         assert section in text.splitlines()
 
 

@@ -1,0 +1,61 @@
+"""The words that people type and more than one room knows: names of the views, fields of the filter language.
+
+This room imports nothing of the house: --help prints these words, and must not wait for what they stand for.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+ViewName = Literal["connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "remotes"]
+VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
+
+
+class FilterField(NamedTuple):
+    """A field of the filter language; ``filters.MAKERS`` makes its predicates."""
+
+    name: str
+    example: str
+    meaning: str
+
+    @property
+    def term(self) -> str:
+        """The example as a filter has it."""
+        return f"{self.name}:{self.example}"
+
+
+FIELDS = (
+    FilterField("proto", "tcp", "protocol, by name or number"),
+    FilterField("state", "established", "state; `unreplied` and `assured` too"),
+    FilterField("family", "6", "IPv4 or IPv6"),
+    FilterField("src", "10.0.0.0/8", "original source: an address or a network"),
+    FilterField("dst", "2001:db8::1", "original destination: an address or a network"),
+    FilterField("host", "192.0.2.1", "either end, before or after NAT"),
+    FilterField("port", "443", "either port, before or after NAT; a number, a range or a name"),
+    FilterField("sport", "1024-65535", "source port"),
+    FilterField("dport", "https,8080", "destination port"),
+    FilterField("country", "DE", "country of the remote end, by code or name; `none` where nobody knows"),
+    FilterField("cc", "DE", "the same as `country:`"),
+    FilterField("asn", "15169", "network of the remote end, by AS number; `none` where nobody knows"),
+    FilterField("org", "google", "holder of that network, by a part of the name"),
+    FilterField("city", "berlin", "city of the remote end, by a part of the name"),
+    FilterField("dir", "in", "`in` to this host, `out` from it, `fwd` through it, `local` within it"),
+    FilterField("nat", "snat", "translation: `snat` `masq` `dnat` `both` `any` `none`"),
+    FilterField("mark", "0x10", "connection mark, with a mask (`0x10/0xf0`) or by its name, see Settings"),
+    FilterField("zone", "3", "conntrack zone, by number or by its name, see Settings"),
+    FilterField("flag", "unreplied", "flag: `unreplied` `assured` `offload` `hw_offload`"),
+    FilterField("bytes", ">1M", "bytes in total; `k M G` are thousands, `Ki Mi Gi` binary; `1k-2k` is a range"),
+    FilterField("packets", "<10", "packets in total"),
+    FilterField("rate", ">100k", "bytes a second"),
+    FilterField("age", "<10s", "age; a flow whose birth nobody saw fits `age:>` only"),
+    FilterField("timeout", ">1h", "time left"),
+    FilterField("id", "208240208", "the kernel's id"),
+    FilterField("helper", "ftp", "helper"),
+    FilterField("label", '"voice call"', "label, by a part of it"),
+    FilterField("near", "10.0.0.5", "near end: an address or a network"),
+    FilterField("far", "8.8.8.0/24", "far end: an address or a network"),
+    FilterField("service", "tcp/443", "protocol and port; the protocol alone where it has no ports"),
+    FilterField("wan", "203.0.113.1:38768", "shown to the other side as this address (and port) by NAT"),
+    FilterField("at", "14:02", "there at that time, local time; `2026-11-24T14:02` with the date"),
+    FilterField("new", "host,service", "not there when `m` was pressed: `host remote country network service`"),
+)
