@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from addresses import NOWHERE, Context, Place
+from addresses import NOWHERE, Context, Lookups, Place
 from columns import (
     ALIASES,
     COUNTRY_COLUMNS,
@@ -22,7 +24,10 @@ from columns import (
     SORTS,
     VIEW_BY_NAME,
     VIEWS,
+    Column,
     EventFacts,
+    GroupFacts,
+    ViewSpec,
     age_text,
     clock_text,
     end_text,
@@ -45,10 +50,17 @@ PLACES = {
     "9.9.9.9": Place("DE", "Germany", "Aachen", 64_500, "Quad9"),
     "1.1.1.1": Place("AU", "Australia", None, None, "APNIC"),
 }
-CONTEXT = Context(100.0, frozenset({WAN}), lambda address: PLACES.get(address, NOWHERE))
 
 
-def line(number: int, src: str = LAN, dst: str = FAR, **what: object) -> str:
+def context_of(own: frozenset[str] = frozenset({WAN}), names: dict[str, str] | None = None) -> Context:
+    where = Lookups(lambda address: PLACES.get(address, NOWHERE), name=(names or {}).get)
+    return Context(where, now=100.0, own=own)
+
+
+CONTEXT = context_of()
+
+
+def line(number: int, src: str = LAN, dst: str = FAR, **what: Any) -> str:
     """A flow by its id; ``sizes`` of both directions."""
     family = "ipv6     10" if ":" in src else "ipv4     2"
     protocol, state, timeout = (
@@ -57,9 +69,9 @@ def line(number: int, src: str = LAN, dst: str = FAR, **what: object) -> str:
         what.get("timeout", "60 "),
     )
     sizes = what.get("sizes")
-    there, back = ("", "") if sizes is None else (f"packets={size // 10} bytes={size} " for size in sizes)  # type: ignore[attr-defined]
+    there, back = ("", "") if sizes is None else (f"packets={size // 10} bytes={size} " for size in sizes)
     ports = what.get("ports", (1000, 443))
-    first, second = ("", "") if ports is None else (f"sport={a} dport={b} " for a, b in (ports, ports[::-1]))  # type: ignore[index]
+    first, second = ("", "") if ports is None else (f"sport={a} dport={b} " for a, b in (ports, ports[::-1]))
     return (
         f"{family} {protocol} {timeout}{state}src={src} dst={dst} {first}{there}src={what.get('reply_src', dst)} "
         f"dst={what.get('reply_dst', src)} {second}{back}{what.get('flags', '')}mark=0{what.get('tail', '')} use=1 id={number}\n"
@@ -215,14 +227,10 @@ def test_ages_are_sorted_as_they_are_shown() -> None:
 def test_the_keys_of_many_are_those_of_each(found: list[Record], key: str, chunk: int) -> None:
     flows = flows_of(*(printed(record) + "\n" for record in found))
     where = {"10.0.0.1": NOWHERE, "192.0.2.255": Place("DE", city="Köln", asn=5)}
-    context = Context(100.0, frozenset({"10.0.0.1"}), lambda address: where.get(address, NOWHERE))
+    context = Context(Lookups(lambda address: where.get(address, NOWHERE)), now=100.0, own=frozenset({"10.0.0.1"}))
     keys = FLOW_COLUMN[key].keys
-
-    kept, MATCHED_AT_ONCE = MATCHED_AT_ONCE, chunk
-    try:
+    with patch("flows.MATCHED_AT_ONCE", chunk):
         at_once = keys(flows, context)
-    finally:
-        MATCHED_AT_ONCE = kept
     assert at_once == [keys([flow], context)[0] for flow in flows]
     totals = {"bytes": Flow.total, "packets": Flow.packets}
     if key in totals:
@@ -287,8 +295,8 @@ def test_hosts_are_sorted(key: str, order: list[int]) -> None:
     ],
 )
 def test_other_sums_are_sorted_and_what_has_no_name_comes_last(
-    columns: tuple, key: str, keys: list[str], order: list[int]
-) -> None:  # type: ignore[type-arg]
+    columns: Sequence[Column[GroupFacts]], key: str, keys: list[str], order: list[int]
+) -> None:
     rows = sums()
     for row, its in zip(rows, keys):
         row.key = its
@@ -358,7 +366,7 @@ def test_times_of_events_that_have_no_date() -> None:
 def test_ages_in_cells(age: float, known: bool, text: str) -> None:
     (flow,) = flows_of(line(1), now=0.0)
     flow.course = Progress(exact=known)
-    assert age_text(facts_of(flow, Context(age), False)) == text
+    assert age_text(facts_of(flow, Context(now=age), False)) == text
 
 
 @pytest.mark.parametrize(
@@ -376,7 +384,7 @@ def test_protocols_in_cells(protocol: str, text: str) -> None:
 def test_ends_and_nat_in_cells() -> None:
     def of(text: str, names: bool = True) -> list[str]:
         (flow,) = flows_of(text)
-        its = facts_of(flow, replace(CONTEXT, name={LAN: "laptop", FAR: "dns"}.get), names)
+        its = facts_of(flow, context_of(names={LAN: "laptop", FAR: "dns"}), names)
         columns = [FLOW_COLUMN[key] for key in ("source", "destination", "nat", "natkind", "cc")]
         return [*(column.cell(its) for column in columns), *(column.brief(its) for column in columns if column.brief)]
 
@@ -409,7 +417,7 @@ def test_nat_text_may_be_on_two_lines() -> None:
     assert nat_text(facts_of(flow, CONTEXT, False), "\n") == f"snat {WAN}:1000\ndnat 192.168.1.7:443"
     assert end_text(facts_of(flow, CONTEXT, True), False) == "8.8.8.8:https"
     assert facts_of(flow, CONTEXT, True).masked
-    assert not facts_of(flow, replace(CONTEXT, own=frozenset()), True).masked
+    assert not facts_of(flow, context_of(own=frozenset()), True).masked
 
 
 @pytest.mark.parametrize(
@@ -441,13 +449,22 @@ def test_the_nat_view_names_inside_translated_and_remote(
 
 
 def test_the_views_and_what_each_is_sorted_by() -> None:
-    assert [(kind.name, kind.key, kind.title, kind.rows, kind.sort, kind.once) for kind in VIEWS] == [
+    def rows(kind: ViewSpec) -> str:
+        """What a row is: exactly one of these."""
+        if kind.grouping is not None:
+            assert (kind.tape, kind.translated, kind.rows_are_flows) == (False, False, False)
+            return "map" if kind.on_map else "sums"
+        assert kind.rows_are_flows != kind.tape
+        assert not kind.on_map
+        return "events" if kind.tape else "translated" if kind.translated else "flows"
+
+    assert [(kind.name, kind.key, kind.title, rows(kind), kind.sort, kind.once) for kind in VIEWS] == [
         ("connections", "1", "Connections", "flows", "rate", "bytes"),
         ("hosts", "2", "Hosts", "sums", "rate", "bytes"),
         ("countries", "3", "Countries", "sums", "rate", "bytes"),
         ("networks", "4", "Networks", "sums", "rate", "bytes"),
         ("services", "5", "Services", "sums", "rate", "bytes"),
-        ("nat", "6", "NAT", "flows", "age", ""),
+        ("nat", "6", "NAT", "translated", "age", ""),
         ("events", "7", "Events", "events", "time", ""),
         ("map", "8", "Map", "map", "flows", ""),
         ("remotes", "", "Remote hosts", "sums", "rate", "bytes"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from addresses import NOWHERE, Context, Place
+from addresses import NOWHERE, Context, Lookups, Place
 from flows import Flow, FlowTable
 from parse import Parts, Record, record, split_lines
 from test_promises_parse import printed, records
@@ -20,7 +20,7 @@ PLACES = {
     "8.8.8.8": Place("US", "United States", "Mountain View", 15169, "Google LLC"),
     "192.0.2.255": Place(country="DE", asn=0),
 }
-CONTEXT = Context(own=OWN, where=lambda address: PLACES.get(address, NOWHERE))
+CONTEXT = Context(Lookups(lambda address: PLACES.get(address, NOWHERE)), own=OWN)
 
 
 def told(line: str) -> tuple[Parts, Flow]:
@@ -78,7 +78,7 @@ def test_a_line_of_json(line: str, event: str, time: str | None, text: str) -> N
 def test_the_quick_way_tells_an_event_as_the_other_does(found: Record, time: str | None, own: bool) -> None:
     row, flow = told(printed(found))
     where = {"10.0.0.1": NOWHERE, "192.0.2.255": Place("DE", "Germany", None, 64_496, "Ä \x1b"), "::": Place(city="X")}
-    context = Context(own=frozenset({"10.0.0.1"} if own else ()), where=lambda address: where.get(address, NOWHERE))
+    context = Context(Lookups(lambda address: where.get(address, NOWHERE)), own=frozenset({"10.0.0.1"} if own else ()))
     item = export.json_object(record(row), flow, context, "update", time)
     assert export.json_event(row, flow, context, "update", time) == export.json_line(item)
     assert json.loads(export.json_line(item)) == item

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import addresses
 import filters
-from addresses import NOWHERE, Context, Place
+from addresses import NO_LOOKUPS, NOWHERE, Context, Lookups, Place, Site
 from filters import SIZES, TIMES, FilterError, all_of, bare, compared, compile_filter, from_flags, shown_text
 from flows import Flow, FlowTable, Progress
 from grouping import Baseline
@@ -55,11 +55,10 @@ def table() -> FlowTable:
 
 def context(now: float = 5.0) -> Context:
     return Context(
-        now,
-        frozenset({WAN, "192.168.1.1"}),
-        lambda address: PLACES.get(address, NOWHERE),
-        marks={(1, 0x0F): "guests", (256, addresses.WHOLE_MARK): "vpn"},
-        zones={3: "office"},
+        Lookups(lambda address: PLACES.get(address, NOWHERE)),
+        Site(marks={(1, 0x0F): "guests", (256, addresses.WHOLE_MARK): "vpn"}, zones={3: "office"}),
+        now=now,
+        own=frozenset({WAN, "192.168.1.1"}),
     )
 
 
@@ -307,8 +306,8 @@ def test_addresses_are_bare_words_and_not_fields() -> None:
 def test_one_of_several_flags_and_all_kinds_of_them() -> None:
     there = context()
 
-    def ids(*flags: list[str]) -> set[int]:
-        return {flow.record().id or 0 for flow in table().select(from_flags(*flags, there))}  # type: ignore[arg-type]
+    def ids(protocols: list[str], states: list[str], families: list[str]) -> set[int]:
+        return {flow.record().id or 0 for flow in table().select(from_flags(protocols, states, families, there))}
 
     assert ids([], [], []) == ALL
     assert ids(["tcp", "icmp"], [], []) == {1, 2, 3, 4, 5}
@@ -423,7 +422,7 @@ def test_who_was_there_at_a_time(clock: str, there: bool) -> None:
     for at, line in zip((10.0, 300.0), lines):
         (row,) = split_lines(line)[0]
         flow = made.event(row, at)
-    wanted = compile_filter(f"at:{clock}", Context(3600.0, epoch=noon))
+    wanted = compile_filter(f"at:{clock}", Context(now=3600.0, epoch=noon))
     assert wanted is not None
     assert wanted(flow) == there
 
@@ -434,7 +433,7 @@ def test_the_last_time_that_it_was_so_late() -> None:
     made = FlowTable()
     (row,) = split_lines(LINES[0].encode() + b"\n")[0]
     flow = made.event(row, 0.0)  # at 22:00
-    at_one = Context(3 * 3600.0, epoch=1_795_730_400.0)
+    at_one = Context(now=3 * 3600.0, epoch=1_795_730_400.0)
     for clock, there in (
         ("23:00", True),
         ("21:00", False),
@@ -452,13 +451,13 @@ def test_what_is_new() -> None:
     there = context()
     made = table()
     one, *others = made.live.values()
-    there.since = Baseline(10.0, there)
-    there.since.learn(one)
+    baseline = Baseline(10.0, there)
+    baseline.learn(one)
     for flow in others:
         flow.born = 11.0
 
     def new(value: str) -> set[int]:
-        wanted = compile_filter(f"new:{value}", there)
+        wanted = compile_filter(f"new:{value}", there, lambda: baseline)
         return {flow.record().id or 0 for flow in made.select(wanted)}
 
     assert new("host") == {7, 8}
@@ -482,7 +481,7 @@ def test_a_bare_word_searches_all_that_is_shown(found: Record, word: str, own: b
     flow = FlowTable().listed(row, 0.0)
     assert flow is not None
     where = {"10.0.0.1": Place("DE", "Germany", "Köln", 64_500, None), "192.0.2.255": Place("FR")}
-    there = Context(0.0, frozenset({"10.0.0.1"} if own else ()), lambda address: where.get(address, NOWHERE))
+    there = Context(Lookups(lambda address: where.get(address, NOWHERE)), own=frozenset({"10.0.0.1"} if own else ()))
     assert bare(word, there)(flow) == (word in shown_text(flow, there))
 
 
@@ -499,7 +498,7 @@ def test_all_that_is_shown() -> None:
 
 def test_what_is_remembered_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "MAX_REMEMBERED", 3)
-    there = Context(own=frozenset({WAN}), networks=(ip_network("198.18.0.0/15"),))
+    there = Context(NO_LOOKUPS, Site(networks=(ip_network("198.18.0.0/15"),)), own=frozenset({WAN}))
     inside = filters.network("10.0.0.0/8")
     for number in range(20):
         assert inside(b"10.0.0.%d" % number)
@@ -545,7 +544,7 @@ def test_without_nat_the_quick_way_to_the_sides_says_the_same(
     src: str, dst: str, networks: bool, others: list[str]
 ) -> None:
     nets = (ip_network("8.8.8.0/24"),) if networks else ()
-    there = Context(own=frozenset({WAN, "192.168.1.1"}), networks=nets)
+    there = Context(NO_LOOKUPS, Site(networks=nets), own=frozenset({WAN, "192.168.1.1"}))
     for other in others:
         there.remote_of(other.encode(), dst.encode())
     flow = plain(src, dst)
@@ -559,7 +558,7 @@ def test_when_this_host_s_addresses_change_so_do_the_sides() -> None:
     there = Context(own=frozenset({FAR}))
     assert there.remote_of(FAR.encode(), FAR_DE.encode()) == FAR_DE
     assert there.is_local(FAR)
-    there.own = frozenset({FAR_DE})
+    there.advance(1.0, frozenset({FAR_DE}))
     assert there.remote_of(FAR.encode(), FAR_DE.encode()) == FAR
     assert not there.is_local(FAR)
     assert there.is_local(FAR_DE)

@@ -56,9 +56,8 @@ class Told:
     """A table, its clock, and what it told of flows that only a listing showed to be gone."""
 
     def __init__(self, **options: Any) -> None:
-        self.table = FlowTable(**options)
         self.inferred: list[Flow] = []
-        self.table.on_inferred = self.inferred.append
+        self.table = FlowTable(**options, on_inferred=self.inferred.append)
         self.now = 100.0
 
     def event(self, event: str, **what: Any) -> Flow:

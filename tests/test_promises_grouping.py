@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from addresses import NOWHERE, Context, Place
+from addresses import NOWHERE, Context, Lookups, Place
 from columns import COUNTRY_COLUMNS, HOST_COLUMNS, NETWORK_COLUMNS, REMOTE_COLUMNS, SERVICE_COLUMNS, Column, GroupFacts
 from flows import Flow, FlowTable, Progress
 from grouping import (
@@ -74,7 +74,8 @@ def flow_of(text: str, rates: tuple[float, float] | None = None, born: float | N
 
 
 def context(**more: Any) -> Context:
-    return Context(NOW, frozenset({WAN, ROUTER}), lambda address: PLACES.get(address, NOWHERE), **more)
+    where = Lookups(lambda address: PLACES.get(address, NOWHERE))
+    return Context(where, now=NOW, own=frozenset({WAN, ROUTER}), **more)
 
 
 def summed(grouping: Grouping, *flows: Flow) -> dict[str, GroupRow]:

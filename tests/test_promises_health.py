@@ -6,7 +6,7 @@ import pytest
 
 import health
 from flows import FlowTable
-from health import Base, Census, HealthRow, Notice, Shares, brief, full_in, growth, notices_of, panel
+from health import Base, Census, HealthRow, Notice, Shares, Surroundings, brief, full_in, growth, notices_of, panel
 from intake import Problem, Statistics, Status
 from support.tables import Monitor, line, listing
 
@@ -23,7 +23,7 @@ def status_of(count: int | None = None, most: int | None = 1000, fill: list[tupl
 def rows_of(
     status: Status, shares: Shares | None = None, now: float = 100.0, table: FlowTable | None = None, live: bool = True
 ) -> dict[str, HealthRow]:
-    return {row.label: row for row in panel(status, table or FlowTable(), shares, [], now, live)}
+    return {row.label: row for row in panel(status, FlowTable() if table is None else table, shares, now, live)}
 
 
 # --- growth -----------------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_how_often_a_minute(times: tuple[float, ...], values: tuple[int, ...], n
     status = Status()
     assert health.a_minute(status, "drop", now) == 0
     for at, value in zip(times, values):
-        status.take_statistics(Statistics(at, {"drop": value}))
+        status.take(Statistics(at, {"drop": value}))
     assert health.a_minute(status, "drop", now) == rate
     assert health.a_minute(status, "found", now) == 0
 
@@ -286,8 +286,8 @@ def after(count: int, facts: dict[str, int] | None = None, **new: int) -> dict[s
         "clash_resolve",
         "search_restart",
     )
-    status.take_statistics(Statistics(80.0, dict.fromkeys(names, 2)))
-    status.take_statistics(Statistics(100.0, {name: 2 + new.get(name, 0) for name in names}))
+    status.take(Statistics(80.0, dict.fromkeys(names, 2)))
+    status.take(Statistics(100.0, {name: 2 + new.get(name, 0) for name in names}))
     return rows_of(status)
 
 
@@ -343,13 +343,13 @@ def test_counters_in_words() -> None:
     )
     assert rows["invalid"] == HealthRow("invalid", "7 in 20 s, +21/min, 9 ever: packets that fit no flow")
     status = status_of(0)
-    status.take_statistics(Statistics(80.0, {"drop": 5, "invalid": 0, "error": 1}))
+    status.take(Statistics(80.0, {"drop": 5, "invalid": 0, "error": 1}))
     rows = rows_of(status)
     assert rows["drop"] == HealthRow("drop", "5 ever: packets dropped: no room for their flow, or it clashed", "good")
     assert "invalid" not in rows  # of what every network has some, none is nothing to say
     assert rows["error"].value == "1 ever: ICMP packets that fit no flow"
     assert "early_drop" not in rows
-    status.take_statistics(Statistics(90.0, {"drop": 6, "invalid": 0, "error": 1}))
+    status.take(Statistics(90.0, {"drop": 6, "invalid": 0, "error": 1}))
     assert rows_of(status, now=200.0)["drop"].role == "warn"  # it does not happen now, but it has
     status.facts["count"] = 950
     assert rows_of(status, now=200.0)["drop"].role == "warn"
@@ -421,8 +421,8 @@ def test_the_kernel_s_switches(facts: dict[str, int], label: str, wanted: tuple[
 
 
 def test_databases_and_what_is_wrong_with_them() -> None:
-    status = Status(geography=[("none", "download"), ("old", "")])
-    rows = panel(status, FlowTable(), None, [Base("City", "2026-11", 12.6)], 1.0, live=False)
+    around = Surroundings(geography=[("none", "download"), ("old", "")], databases=[Base("City", "2026-11", 12.6)])
+    rows = panel(Status(), FlowTable(), None, 1.0, False, around)
     assert rows[-3:] == [
         HealthRow("database", "City of 2026-11, 13 days old"),
         HealthRow("database", "none", "warn", cure="download"),
@@ -434,7 +434,7 @@ def test_databases_and_what_is_wrong_with_them() -> None:
 
 
 def noticed(status: Status, *, live: bool = True, now: float = 100.0, table: FlowTable | None = None) -> list[Notice]:
-    return notices_of(status, table or FlowTable(), live, now)
+    return notices_of(status, FlowTable() if table is None else table, live, now)
 
 
 def test_nothing_wrong_nothing_said() -> None:

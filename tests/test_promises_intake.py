@@ -146,8 +146,8 @@ def test_other_items_are_noted() -> None:
 def test_counts_of_the_table_are_kept_two_seconds_apart() -> None:
     status = Status()
     for at, count in ((0.0, 5), (1.9, 6), (2.0, 7), (3.9, 8), (4.5, 9)):
-        status.take_facts(Facts(at, {"count": count}))
-    status.take_facts(Facts(9.0, {"max": 100}))
+        status.take(Facts(at, {"count": count}))
+    status.take(Facts(9.0, {"max": 100}))
     assert list(status.fill) == [(0.0, 5), (2.0, 7), (4.5, 9)]
     assert status.facts == {"max": 100}
 
@@ -155,12 +155,12 @@ def test_counts_of_the_table_are_kept_two_seconds_apart() -> None:
 def test_counters_of_the_last_minute_are_kept() -> None:
     status = Status()
     for at in range(0, 100, 10):
-        status.take_statistics(Statistics(float(at), {"drop": at}))
+        status.take(Statistics(float(at), {"drop": at}))
     assert status.counted_first == Statistics(0.0, {"drop": 0})
     assert [item.at for item in status.counted] == [30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0]
-    status.take_statistics(Statistics(91.0, {"drop": 99}))
+    status.take(Statistics(91.0, {"drop": 99}))
     assert status.counted[0].at == 30.0  # an answer may come a little later than the one before
-    status.take_statistics(Statistics(91.5, {"drop": 99}))
+    status.take(Statistics(91.5, {"drop": 99}))
     assert status.counted[0].at == 40.0
 
 
@@ -182,8 +182,8 @@ def test_counters_of_the_last_minute_are_kept() -> None:
 def test_when_counters_begin_anew_so_do_we(after: float, values: dict[str, int], anew: bool) -> None:
     status = Status()
     first, then = Statistics(0.0, {"drop": 1000, "invalid": 5}), Statistics(after, values)
-    status.take_statistics(first)
-    status.take_statistics(then)
+    status.take(first)
+    status.take(then)
     assert status.counted_first == (then if anew else first)
     assert status.counted[-1] == then
     if after < 60:

@@ -448,7 +448,7 @@ def test_in_a_pause_all_stays_as_it_was() -> None:
     assert first == [104.0] * 4
     monitor.refresh(5.0)
     assert [facts_of_row(view, flow).now for flow in view.rows.order] == first
-    assert not facts_of_row(view, view.rows.order[0]).flow is view.rows.order[0]
+    assert facts_of_row(view, view.rows.order[0]).flow is not view.rows.order[0]
     assert facts_of_row(view, view.rows.order[0]).names
     monitor.keys("n")
     assert not facts_of_row(view, view.rows.order[0]).names
