@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -201,7 +201,8 @@ def copies(number: int, under: Path) -> list[Path]:
 
 def run_all(jobs: Sequence[tuple[Mutant, Place]], folders: Sequence[Path], tell: Callable[..., None]) -> None:
     """Run the tests of every change, in all folders at once; ``tell`` gets each change with its result."""
-    free, running, left = list(folders), {}, list(reversed(jobs))
+    free, left = list(folders), list(reversed(jobs))
+    running: dict[int, tuple[Mutant, Place, Path, AbstractContextManager[None], float]] = {}
     while left or running:
         while left and free:
             mutant, place = left.pop()

@@ -204,8 +204,8 @@ def test_after_a_whole_listing_the_table_is_the_kernel_s(
 ) -> None:
     """Events before it may be lost; those while it runs come late or early, as its lines do."""
     kernel, told = Kernel(), Told()
-    for number, change in enumerate(before):
-        for line in kernel.change(*change):
+    for number, former in enumerate(before):
+        for line in kernel.change(*former):
             if number not in lost:
                 told.table.event(row_of(line), told.now)
     told.now += 1
@@ -356,7 +356,7 @@ def test_header_rates_go_when_accounting_is_switched_off() -> None:
     told.listing({"sent": 1000, "got": 0})
     assert (told.table.rate_in, told.table.rate_out, told.table.counted) == (None, None, True)
     told.listing({"sent": 3000, "got": 500}, after=2.0)
-    assert (told.table.rate_in, told.table.rate_out) == (250.0, 1000.0)
+    assert [told.table.rate_in, told.table.rate_out] == [250.0, 1000.0]
     told.listing({"ident": 8}, after=2.0)
     assert (told.table.rate_in, told.table.rate_out, told.table.counted) == (None, None, False)
 

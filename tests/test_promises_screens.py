@@ -11,17 +11,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from addresses import NOWHERE, Context, Detail, Place
+from addresses import NOWHERE, Context, Detail, Lookups, Place, Site
 from flows import Flow
-from health import Base, Shares
+from health import Base, Shares, Surroundings
 from intake import Problem, Statistics
 from render import frame
 from support.tables import Monitor, event, feed, line, listing
 from text import ASCII, Line, cells
-from view import Prompt, Scene
+from view import Dialog, Scene, View
 
 PICTURES = Path(__file__).parent / "screens"
 LETTERS = {
@@ -119,21 +120,23 @@ def lines_of(step: int) -> list[str]:
     return [*map(uneven, plain), ICMP, GRE, UDP, OFFLOADED, ESP, FULL.format(395 + step * 4, 697)]
 
 
-def network(**view: object) -> Monitor:
+def network(**view: Any) -> Monitor:
     """A router's table, 20 s after the program's start: flows of every kind, three that ended, one that is new."""
-    monitor = Monitor(**view)
-    monitor.view.context = Context(
-        100.0,
-        frozenset({ROUTER, WAN}),
-        lambda address: PLACES.get(address, NOWHERE),
-        detail,
-        {LAN: "laptop", GOOGLE: "dns.google"}.get,
-        SPOTS.get,
+    monitor = Monitor()
+    context = Context(
+        Lookups(
+            lambda address: PLACES.get(address, NOWHERE),
+            detail,
+            SPOTS.get,
+            {LAN: "laptop", GOOGLE: "dns.google"}.get,
+        ),
+        Site(marks={(17, 0xFF): "guests"}, zones={3: "office"}),
+        now=100.0,
+        own=frozenset({ROUTER, WAN}),
         epoch=1_795_386_000.0,
-        marks={(17, 0xFF): "guests"},
-        zones={3: "office"},
     )
-    monitor.table.own = monitor.view.context.own
+    monitor.view = View(context, **view)
+    monitor.table.know_own(context.own)
     monitor.table.linger = 60.0
     listing(monitor.table, lines_of(0), 104.0)
     monitor.now = 108.0
@@ -178,10 +181,12 @@ def trouble(monitor: Monitor) -> Monitor:
         ),
     }
     status.rejects, status.first_reject, status.backwards = 2, "what?", 1
-    status.recording = "recording ended: no space left on device"
-    status.settings = "settings ignored: line 3: unknown word 'x', in /root/.config/conntrack-monitor/config.toml"
-    status.geography = [("no database", "conntrack-monitor --update-geoip"), ("one is damaged", "")]
-    status.attributions = ["IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0"]
+    monitor.around = Surroundings(
+        "settings ignored: line 3: unknown word 'x', in /root/.config/conntrack-monitor/config.toml",
+        "recording ended: no space left on device",
+        [("no database", "conntrack-monitor --update-geoip"), ("one is damaged", "")],
+        ["IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0"],
+    )
     status.listing_since = 101.0
     status.fill.extend([(49.0, 500), (79.0, 700), (109.0, 912)])
     values = {
@@ -205,9 +210,12 @@ BASES = (Base("DBIP-City-Lite", "2026-11", 12.4), Base("DBIP-ASN-Lite", "2026-10
 
 def shown(monitor: Monitor, width: int, height: int, shares: Shares | None = None, bases: tuple[Base, ...] = ()) -> str:
     view = monitor.view
-    scene = Scene(view, monitor.table, monitor.status, "router.example", monitor.live, monitor.glyphs, shares, bases)
-    frame(scene, width, height)
-    return picture(frame(scene, width, height))
+    around = monitor.around._replace(databases=bases)
+    scene = Scene(view, monitor.table, monitor.status, "router.example", monitor.live, monitor.glyphs, shares, around)
+    view.drawn(frame(scene, width, height))
+    drawn = frame(scene, width, height)
+    view.drawn(drawn)
+    return picture(drawn.lines)
 
 
 def pressed(*keys: str, sized: tuple[int, int] = (80, 24), **view: object) -> str:
@@ -218,7 +226,8 @@ def pressed(*keys: str, sized: tuple[int, int] = (80, 24), **view: object) -> st
 
 
 def with_id(monitor: Monitor, number: int) -> Flow:
-    return next(flow for flow in [*monitor.table, *monitor.table.past] if flow.record().id == number)
+    flows: list[Flow] = [*monitor.table, *monitor.table.past]
+    return next(flow for flow in flows if flow.record().id == number)
 
 
 def details(number: int, width: int = 80, height: int = 40) -> str:
@@ -357,8 +366,10 @@ def ended() -> str:
 def asked() -> str:
     monitor = network()
     monitor.view.overlay = "delete"
-    monitor.view.question = ["Delete this flow? " + "word " * 20, "conntrack -D -o id -p tcp"]
-    monitor.view.prompt = Prompt("yes, do", 3, "", "wrong answer", "delete")
+    monitor.view.dialog = Dialog([])
+    monitor.view.dialog.tell(["Delete this flow? " + "word " * 20, "conntrack -D -o id -p tcp"], asks=True)
+    monitor.type("yes, do")
+    monitor.keys("left", "left", "left", "left")
     return shown(monitor, 60, 14)
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-import view
-from addresses import Context, Place
-from columns import FLOW_COLUMNS, VIEW_BY_NAME
+from addresses import Context, Lookups, Place
+from columns import FLOW_COLUMNS, VIEW_BY_NAME, table_text
+from export import view_texts
+from filters import compile_filter
 from flows import FlowTable
 from grouping import GroupRow
-from keys import BINDINGS, press
+from keys import BINDINGS, NOTHING, Do, Request
 from parse import split_lines
-from run import Options
 from support.tables import Monitor, event, feed, line, listing
-from view import Prompt, Snapshot, View, facts_of_row, flow_of, in_order, keep_in_sight, refresh
+from view import Dialog, Prompt, Purpose, Rows, RowsWanted, View, facts_of_row, first_row, flow_of, in_order, refresh
 
 
-def world_of(count: int = 20, **view: object) -> Monitor:
+def world_of(count: int = 20, **view: Any) -> Monitor:
     """Flows whose id is their number; by bytes the highest is the largest."""
     view.setdefault("sort", "bytes")
     made = Monitor([line(n, src=f"10.0.0.{n % 3 + 1}", size=n * 1000) for n in range(1, count + 1)], **view)
@@ -64,10 +65,9 @@ def test_half_of_a_page_of_one_is_one() -> None:
 def test_the_selected_row_is_in_sight_and_no_line_is_wasted(
     top: int, at: int, page: int, rows: int, selected: bool, seen: int
 ) -> None:
-    view = View(Context(), top=top, at=at, page=page, order=[None] * rows)
-    view.selected = GroupRow("x") if selected else None
-    keep_in_sight(view)
-    assert view.top == seen
+    view = View(Context(), top=top, at=at, selected=GroupRow("x") if selected else None)
+    view.rows.order = [None] * rows
+    assert first_row(view, page) == seen
 
 
 def test_overlays_scroll_and_lists_do_not_meanwhile() -> None:
@@ -107,7 +107,7 @@ def test_sorting_goes_round_and_begins_with_the_column_s_own_direction() -> None
 def test_switches() -> None:
     monitor = world_of(3)
     view = monitor.view
-    for key, name in (("n", "names"), ("z", "closed"), ("o", "frozen"), ("p", "paused")):
+    for key, name in (("n", "names"), ("z", "closed"), ("o", "frozen"), ("p", "pause")):
         before = getattr(view, name)
         monitor.keys(key)
         assert getattr(view, name) is not before
@@ -128,22 +128,16 @@ def test_switches() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "wish"),
+    ("key", "asked"),
     [
-        *(("q", "quit"), ("f10", "quit"), ("ctrl-c", "quit"), ("N", "hosts"), ("y", "copy"), ("Y", "copy command")),
-        *(
-            ("x", "delete"),
-            ("f9", "delete"),
-            ("delete", "delete"),
-            ("X", "delete all"),
-            ("+", "faster"),
-            ("-", "slower"),
-        ),
-        *(("ctrl-l", "redraw"), ("j", ""), ("nosuch", ""), ("e", ""), ("/", ""), ("esc", "")),
+        *(("q", Do.QUIT), ("f10", Do.QUIT), ("ctrl-c", Do.QUIT), ("N", Do.SWITCH_NAMES), ("y", Do.COPY_ROW)),
+        *(("Y", Do.COPY_COMMAND), ("x", Do.DELETE), ("f9", Do.DELETE), ("delete", Do.DELETE), ("X", Do.DELETE_ALL)),
+        *(("+", Do.LIST_MORE_OFTEN), ("-", Do.LIST_LESS_OFTEN), ("ctrl-l", Do.REDRAW), ("j", Do.NOTHING)),
+        *(("nosuch", Do.NOTHING), ("e", Do.NOTHING), ("/", Do.NOTHING), ("esc", Do.NOTHING)),
     ],
 )
-def test_what_is_to_be_done_outside(key: str, wish: str) -> None:
-    assert world_of(3).keys(key) == wish
+def test_what_is_to_be_done_outside(key: str, asked: Do) -> None:
+    assert world_of(3).keys(key) == Request(asked)
 
 
 @pytest.mark.parametrize("key", ["y", "Y"])
@@ -167,11 +161,11 @@ def test_a_message_stays_till_the_next_key() -> None:
 def test_the_mark_is_set_and_taken_away() -> None:
     monitor = world_of(3)
     monitor.keys("m")
-    assert monitor.view.context.since is not None
-    assert monitor.view.context.since.at == monitor.now
+    assert monitor.view.baseline is not None
+    assert monitor.view.baseline.at == monitor.now
     assert monitor.view.message == "marked: what is new is highlighted; new: selects it"
     monitor.keys("m")
-    assert monitor.view.context.since is None
+    assert monitor.view.baseline is None
     assert monitor.view.message == "mark taken away"
 
 
@@ -252,7 +246,9 @@ def test_enter_leads_to_the_flows_of_a_row_and_esc_back() -> None:
     monitor.keys("esc")
     assert (view.filter, view.selected) == ("", GroupRow(host))
     monitor.keys("esc")
-    assert (view.selected, view.flow, view.at, view.top) == (None, None, 0, 0)
+    assert view.selected is None
+    assert view.flow is None
+    assert (view.at, view.top) == (0, 0)
     monitor.keys("/", *"port:443", "space", *"or", "space", *"port:80", "enter", "enter")
     assert view.filter == f"(port:443 or port:80) near:{host}"
     monitor.keys("2", "esc")
@@ -267,7 +263,7 @@ def test_esc_closes_one_thing_at_a_time_and_cancels_a_question() -> None:
     monitor.keys("/", *"port:443", "enter", "j", "?", "esc")
     assert (monitor.view.overlay, monitor.view.filter, monitor.selected()) == ("", "port:443", 3)
     monitor.view.overlay = "delete"
-    assert monitor.keys("esc") == "cancel"
+    assert monitor.keys("esc") == Request(Do.STOP)
     assert monitor.view.overlay == "delete"
     monitor.view.overlay = "details"
     monitor.keys("esc")
@@ -283,7 +279,7 @@ def test_details_toggle_and_what_they_are_of() -> None:
     assert monitor.view.overlay == ""
     monitor.keys("2", "g")
     monitor.view.overlay = "details"
-    assert monitor.keys("q") == "quit"
+    assert monitor.keys("q") == Request(Do.QUIT)
     assert flow_of(None) is None
     assert flow_of(GroupRow("x")) is None
     nobody = Monitor([])
@@ -336,8 +332,9 @@ def test_a_filter_has_effect_while_it_is_typed_and_esc_takes_it_back() -> None:
     )
     monitor.keys("enter")
     assert view.prompt is not None  # a wrong one is not kept
-    assert monitor.keys("esc") == "cancel"
-    assert (view.prompt, view.filter) == (None, "port:443")
+    assert monitor.keys("esc") == NOTHING
+    assert not monitor.view.prompt
+    assert view.filter == "port:443"
     monitor.keys("/", "ctrl-u", *"sport:10002", "enter")
     assert monitor.ids() == [2]
     monitor.keys("/", "ctrl-u", "enter")
@@ -347,8 +344,8 @@ def test_a_filter_has_effect_while_it_is_typed_and_esc_takes_it_back() -> None:
 
 def test_the_history_of_filters() -> None:
     monitor = world_of(3)
-    for text in ("tcp", "udp", "tcp", "sctp"):
-        monitor.keys("/", "ctrl-u", *text, "enter")
+    for kept in ("tcp", "udp", "tcp", "sctp"):
+        monitor.keys("/", "ctrl-u", *kept, "enter")
     view = monitor.view
     assert view.history == ["udp", "tcp", "sctp"]
     monitor.keys("/", "ctrl-u")
@@ -379,17 +376,22 @@ def test_other_prompts() -> None:
     monitor.keys("2", "j")
     monitor.view.overlay = "details"
     monitor.keys("e")
-    assert monitor.view.prompt == Prompt("conntrack-hosts.json", 20, "", purpose="export")
+    assert monitor.view.prompt == Prompt(Purpose.EXPORT, "conntrack-hosts.json", 20)
     assert monitor.view.overlay == ""
-    assert monitor.keys("up", "x", "enter") == "export conntrack-hosts.jsonx"
+    assert monitor.keys("up", "x", "enter") == Request(Do.EXPORT, "conntrack-hosts.jsonx")
     assert monitor.view.prompt is None
-    monitor.view.prompt = Prompt("  yes ", 3, "", purpose="delete")
-    assert monitor.keys("enter") == "delete yes"
+    monitor.view.dialog = Dialog([])
+    monitor.view.dialog.tell(["Delete them?"], asks=True)
+    assert monitor.keys("space", *"yes", "space", "enter") == Request(Do.ANSWER, "yes")
+    monitor.view.dialog.tell(["Delete them?"], asks=True)
+    assert monitor.keys("esc") == Request(Do.STOP)
+    assert monitor.keys("ctrl-c") == Request(Do.QUIT)
+    monitor.view.dialog = None
     monitor.keys("e")
-    assert monitor.keys("esc") == "cancel"
+    assert monitor.keys("esc") == NOTHING
     assert monitor.view.prompt is None
     monitor.keys("/")
-    assert monitor.keys("ctrl-c") == "quit"
+    assert monitor.keys("ctrl-c") == Request(Do.QUIT)
     monitor.view.filter = "a\x1b b"
     monitor.keys("esc", "?", "x", "f4")
     assert monitor.view.overlay == ""
@@ -443,9 +445,10 @@ def test_in_a_pause_all_stays_as_it_was() -> None:
     feed(monitor.table, event("DESTROY", 4, src="10.0.0.2"), 101.0)
     monitor.refresh(3.0)
     view = monitor.view
-    assert (monitor.ids(), view.held) == ([3, 4, 2, 1], 2)
+    assert view.pause is not None
+    assert (monitor.ids(), view.pause.held(monitor.table)) == ([3, 4, 2, 1], 2)
     first = [facts_of_row(view, flow).now for flow in view.rows.order]
-    assert first == [104.0] * 4
+    assert first == [101.0] * 4  # as they were when the pause began
     monitor.refresh(5.0)
     assert [facts_of_row(view, flow).now for flow in view.rows.order] == first
     assert facts_of_row(view, view.rows.order[0]).flow is not view.rows.order[0]
@@ -460,7 +463,7 @@ def test_in_a_pause_all_stays_as_it_was() -> None:
     assert view.rows.total == 1
     monitor.keys("p")
     assert [happening.event for happening in view.rows.order] == ["destroy", "new", "destroy"]
-    assert view.held == 0
+    assert not monitor.view.pause
     monitor.keys("1")
     assert facts_of_row(view, view.rows.order[0]).flow is view.rows.order[0]
 
@@ -493,11 +496,11 @@ def test_the_nat_view_looks_back() -> None:
 
 
 def test_the_map_shows_hosts_that_have_a_place() -> None:
-    monitor = Monitor([line(n, dst=f"9.9.9.{n}") for n in range(1, 4)])
-    monitor.view.context.spot = {"9.9.9.2": (1.0, 2.0)}.get
+    somewhere = Lookups(coordinates={"9.9.9.2": (1.0, 2.0)}.get)
+    monitor = Monitor([line(n, dst=f"9.9.9.{n}") for n in range(1, 4)], somewhere)
     monitor.keys("8")
     assert [row.key for row in monitor.view.rows.order] == ["9.9.9.2"]
-    assert len(monitor.view.sums) == 3
+    assert len(monitor.view.rows.groups) == 3
 
 
 def test_sums_are_of_what_the_filter_wants() -> None:
@@ -524,18 +527,18 @@ def test_the_first_few_are_those_of_the_whole_order(limit: int | None, falling: 
 
 
 def test_long_work_is_done_in_pieces_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("view.ROWS_AT_ONCE", 2)
     monitor = world_of(9)
     view = monitor.view
     view.set_filter("port:443")
     steps = iter([False, False, True])
     assert refresh(view, monitor.table, monitor.now, lambda: next(steps))
-    assert view.rows.working is not None
+    assert view.rows.working
     assert view.rows.sifting
     assert not view.rows.reordering
     assert 0 < len(view.rows.order) < 9
     assert refresh(view, monitor.table, monitor.now)
-    assert view.rows.working is None
+    assert not view.rows.working
     assert len(view.rows.order) == 9
     assert not view.rows.sifting
     assert not refresh(view, monitor.table, monitor.now + 0.5)
@@ -545,25 +548,26 @@ def test_long_work_is_done_in_pieces_and_says_so(monkeypatch: pytest.MonkeyPatch
 # --- --once -----------------------------------------------------------------------------------------------------------
 
 
-def wishes(**changed: object) -> Options:
-    context = Context(own=frozenset({"10.0.0.1"}), where=lambda _address: Place("DE"), epoch=1_795_386_000.0)
-    wanted = {
-        **{
-            "context": context,
-            "flags": None,
-            "states": None,
-            "expression": "",
-            "source": None,
-            "sort": None,
-            "reverse": False,
-        },
-        **{"linger": 5.0, "colour": False, "once": True, "format": "text", "limit": None, "record": None, "plan": None},
-    }
-    return Options(**{**wanted, **changed})  # type: ignore[arg-type]
+def wanted_of(context: Context, view: str = "connections", expression: str = "", **more: Any) -> RowsWanted:
+    """The rows that --once wants."""
+    spec = VIEW_BY_NAME[view]
+    sort, reverse = more.get("sort") or spec.once or spec.sort, more.get("reverse", False)
+    return RowsWanted(
+        *(spec, expression, sort, reverse, spec.translated),
+        predicate=compile_filter(expression, context),
+        at_once=True,
+        limit=more.get("limit"),
+    )
 
 
-def once(table: FlowTable, **changed: object) -> str:
-    return "".join(Snapshot(table, wishes(**changed)).texts(110.0, "1795386413.5"))
+def once(table: FlowTable, format: str = "text", **asked: Any) -> str:
+    own, epoch = frozenset({"10.0.0.1"}), 1_795_386_000.0
+    context = Context(Lookups(lambda _address: Place("DE")), now=110.0, own=own, epoch=epoch)
+    wanted = wanted_of(context, **asked)
+    found = Rows(context).all(wanted, table)
+    if format == "text":
+        return table_text(wanted.spec, found, context)
+    return "".join(view_texts(wanted.spec.grouping, found, format, context, "1795386413.5"))
 
 
 def test_once() -> None:
@@ -573,7 +577,7 @@ def test_once() -> None:
     assert [row.split()[2] for row in text.splitlines()[1:]] == ["10.0.0.1:10003", "10.0.0.3:10002", "10.0.0.2:10001"]
     assert text.splitlines()[0].split() == [column.title for column in FLOW_COLUMNS if column.key != "natkind"]
     assert [row.split()[2] for row in once(monitor.table, reverse=True, limit=1).splitlines()[1:]] == ["10.0.0.2:10001"]
-    assert [row.split()[2] for row in once(monitor.table, sort="source").splitlines()[1:]][0] == "10.0.0.1:10003"
+    assert once(monitor.table, sort="source").splitlines()[1].split()[2] == "10.0.0.1:10003"
     items = [json.loads(text) for text in once(monitor.table, format="json", expression="sport:10002").splitlines()]
     assert [(item["id"], item["event"], item["time"]) for item in items] == [(2, "list", "2026-11-22T22:26:53.500000Z")]
     csv = once(monitor.table, format="csv", limit=1).splitlines()
@@ -612,17 +616,15 @@ def test_once_in_other_views() -> None:
 
 
 def test_keys_made_ahead_are_those_of_the_first_flows(monkeypatch: pytest.MonkeyPatch) -> None:
-    import view
-
-    monkeypatch.setattr(view, "AHEAD", 2)
-    table = FlowTable()
-    made = Snapshot(table, wishes(sort="source"))
+    monkeypatch.setattr("view.AHEAD", 2)
+    table, context = FlowTable(), Context(now=2.0)
+    wanted, rows = wanted_of(context, sort="source"), Rows(context)
     for number in (3, 1, 2, 5, 4):
         for row in split_lines(line(number, src=f"10.0.0.{number}").encode())[0]:
             table.listed(row, 1.0)
-        made.look_ahead()
-    assert len(made._flows) == 4
-    text = "".join(made.texts(2.0, None))
+        rows.look_ahead(wanted, table)
+    assert len(rows._early[0]) == len(rows._early[1]) == 4
+    found = rows.all(wanted, table)
+    text = table_text(wanted.spec, found, context)
     assert [row.split()[2] for row in text.splitlines()[1:]] == [f"10.0.0.{n}:1000{n}" for n in range(1, 6)]
     assert VIEW_BY_NAME["connections"].sort == "rate"
-    assert press(View(Context()), table, "x") == "delete"
