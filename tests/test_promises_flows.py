@@ -1,0 +1,652 @@
+"""The flow table where it matters: the same flow as new, listed, ended and listed late; sums, rates and bounds."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import flows
+from flows import Flow, FlowTable
+from parse import Parts, split_lines
+
+# Few of everything, so that a line often speaks of a flow that another line has spoken of.
+HOSTS = [
+    ("10.0.0.1", "192.0.2.1", "192.0.2.1", "10.0.0.1"),
+    ("10.0.0.1", "192.0.2.1", "192.0.2.1", "203.0.113.5"),
+    ("192.0.2.1", "203.0.113.5", "10.0.0.1", "192.0.2.1"),
+]
+TAGS = {"": "", "new": "    [NEW] ", "update": " [UPDATE] ", "destroy": "[DESTROY] "}
+OWN = frozenset({"203.0.113.5"})
+
+
+def text(
+    event: str = "",
+    *,
+    hosts: int = 0,
+    port: int = 1,
+    ident: int | None = 7,
+    sent: int | None = None,
+    got: int = 0,
+    state: str = "ESTABLISHED ",
+    timeout: str = "100 ",
+    zone: str = "",
+    flags: str = "",
+    tail: str = "",
+) -> str:
+    src, dst, reply_src, reply_dst = HOSTS[hosts]
+    there, back = ("", "") if sent is None else (f"packets=1 bytes={sent} ", f"packets=1 bytes={got} ")
+    number = "" if ident is None else f" id={ident}"
+    return (
+        f"{TAGS[event]}ipv4     2 tcp      6 {timeout}{state}src={src} dst={dst} sport={port} dport=80 {there}"
+        f"src={reply_src} dst={reply_dst} sport=80 dport={port} {back}{flags}mark=0{zone}{tail}{number}\n"
+    )
+
+
+def row_of(line: str) -> Parts:
+    (row,), rejects = split_lines(line.encode())
+    assert not rejects
+    return row
+
+
+class Told:
+    """A table, its clock, and what it told of flows that only a listing showed to be gone."""
+
+    def __init__(self, **options: Any) -> None:
+        self.inferred: list[Flow] = []
+        self.table = FlowTable(**options, on_inferred=self.inferred.append)
+        self.now = 100.0
+
+    def event(self, event: str, **what: Any) -> Flow:
+        return self.table.event(row_of(text(event, **what)), self.now)
+
+    def listed(self, **what: Any) -> Flow | None:
+        return self.table.listed(row_of(text(**what)), self.now)
+
+    def listing(self, *lines: dict[str, Any], after: float = 0.0, complete: bool = True) -> None:
+        self.now += after
+        self.table.begin_listing(self.now)
+        for line in lines:
+            self.listed(**line)
+        self.table.end_listing(complete, self.now)
+
+    def only(self) -> Flow:
+        (flow,) = self.table.live.values()
+        return flow
+
+
+# --- a block at once and line by line ---------------------------------------------------------------------------------
+
+lines = st.builds(
+    text,
+    st.sampled_from(["", "", "new", "update", "destroy"]),
+    hosts=st.sampled_from([0, 1, 2]),
+    port=st.sampled_from([1, 2]),
+    ident=st.sampled_from([7, 8, None]),
+    sent=st.sampled_from([None, 0, 0, 5000]),
+    got=st.sampled_from([0, 900]),
+    state=st.sampled_from(["ESTABLISHED ", "ESTABLISHED ", "TIME_WAIT ", ""]),
+    timeout=st.sampled_from(["100 ", "99 ", ""]),
+    zone=st.sampled_from(["", "", " zone=3"]),
+    flags=st.sampled_from(["", "[OFFLOAD] "]),
+    tail=st.sampled_from(["", " use=1"]),
+)
+LISTED = text(sent=0)
+steps = st.one_of(
+    st.sampled_from(["begin", "end", "break off", "wait"]),
+    st.lists(st.one_of(lines, st.sampled_from([LISTED, text("destroy"), text("new", hosts=1)])), max_size=5),
+)
+
+
+def all_of(told: Told) -> Any:
+    """All that a table knows."""
+    table = told.table
+
+    def of(flow: Flow) -> Any:
+        return (
+            flow.key,
+            flow.kind,
+            flow.state,
+            flow.timeout,
+            flow.rest,
+            flow.born,
+            flow.course,
+            flow.sight,
+            flow.sampled,
+        )
+
+    return (
+        [of(flow) for flow in table.live.values()],
+        [of(flow) for flow in table.closed],
+        [of(flow) for flow in table.past],
+        [flow.key for flow in told.inferred],
+        [(at, name, flow.key, state) for at, name, flow, state in table.tape],
+        (table.counts, table.counted, table.events, table.overflow, table.rate_in, table.rate_out, table.listings),
+    )
+
+
+@example(steps=["begin", [LISTED], "end", "begin", [text("destroy")], [LISTED, LISTED], "end"], limit=99)
+@example(steps=["begin", [LISTED], "end", "wait", "begin", [text(sent=0, ident=8)], "end"], limit=99)
+@example(steps=["begin", [LISTED], "end", "wait", "begin", [text(sent=0, state="TIME_WAIT ")], "end"], limit=99)
+@example(steps=["begin", [LISTED, text(hosts=1), text(hosts=2)], "end"], limit=2)
+@example(steps=["begin", [text(sent=None)], "end", "wait", "begin", [text(sent=None, timeout="99 ")], "end"], limit=99)
+@given(steps=st.lists(steps, max_size=14), limit=st.sampled_from([99, 2]))
+def test_a_block_changes_the_table_as_its_lines_one_by_one_do(steps: list[str | list[str]], limit: int) -> None:
+    at_once, one_by_one = Told(own=OWN, limit=limit), Told(own=OWN, limit=limit)
+    for step in steps:
+        for told in (at_once, one_by_one):
+            if step == "begin":
+                told.table.begin_listing(told.now)
+            elif step in ("end", "break off"):
+                told.table.end_listing(step == "end", told.now)
+            elif step == "wait":
+                told.now += 2.5
+                told.table.tick(told.now)
+        if isinstance(step, list):
+            rows = split_lines("".join(step).encode())[0]
+            at_once.table.listed_all(rows, at_once.now)
+            for row in rows:
+                (one_by_one.table.event if row[1] else one_by_one.table.listed)(row, one_by_one.now)
+        assert all_of(at_once) == all_of(one_by_one)
+
+
+@pytest.mark.parametrize("in_a_block", [False, True])
+def test_a_closed_flow_stays_closed_whatever_the_running_listing_says_of_it(in_a_block: bool) -> None:
+    told = Told()
+    told.listing({}, {"port": 2})
+    told.table.begin_listing(told.now)
+    told.event("destroy")
+    rows = [row_of(text()), row_of(text(port=2))]
+    if in_a_block:
+        told.table.listed_all(rows, told.now)
+    else:
+        for row in rows:
+            told.table.listed(row, told.now)
+    told.table.end_listing(True, told.now)
+    assert [flow.ends().sport for flow in told.table.live.values()] == [2]
+    assert [flow.ends().sport for flow in told.table.closed] == [1]
+    told.listing({}, {"port": 2})  # the next one tells of a flow that has begun since
+    assert sorted(flow.ends().sport or 0 for flow in told.table.live.values()) == [1, 2]
+
+
+class Kernel:
+    """The truth: which tuples are there, each with its id. It tells of it in events and listings."""
+
+    def __init__(self) -> None:
+        self.there: dict[tuple[int, int], int] = {}
+        self.next = 1
+
+    def change(self, hosts: int, port: int) -> list[str]:
+        """A tuple comes, or ends; what the kernel says of that."""
+        ident = self.there.pop((hosts, port), None)
+        if ident is not None:
+            return [text("destroy", hosts=hosts, port=port, ident=ident, timeout="")]
+        self.there[hosts, port] = self.next
+        self.next += 1
+        return [text("new", hosts=hosts, port=port, ident=self.there[hosts, port])]
+
+    def lines(self) -> list[str]:
+        return [text(hosts=hosts, port=port, ident=ident) for (hosts, port), ident in self.there.items()]
+
+
+@given(
+    before=st.lists(st.tuples(st.sampled_from([0, 2]), st.sampled_from([1, 2])), max_size=6),
+    during=st.lists(st.tuples(st.sampled_from([0, 2]), st.sampled_from([1, 2])), max_size=6),
+    lost=st.sets(st.integers(0, 5)),
+    read_at=st.integers(0, 6),
+    block=st.booleans(),
+)
+def test_after_a_whole_listing_the_table_is_the_kernel_s(
+    before: list[tuple[int, int]], during: list[tuple[int, int]], lost: set[int], read_at: int, block: bool
+) -> None:
+    """Events before it may be lost; those while it runs come late or early, as its lines do."""
+    kernel, told = Kernel(), Told()
+    for number, former in enumerate(before):
+        for line in kernel.change(*former):
+            if number not in lost:
+                told.table.event(row_of(line), told.now)
+    told.now += 1
+    told.table.begin_listing(told.now)
+    snapshot = kernel.lines()
+    for number, change in enumerate([*during, None]):
+        if number == min(read_at, len(during)):
+            rows = [row_of(line) for line in snapshot]
+            if block:
+                told.table.listed_all(rows, told.now)
+            else:
+                for row in rows:
+                    told.table.listed(row, told.now)
+        for line in kernel.change(*change) if change is not None else []:
+            told.table.event(row_of(line), told.now)
+    told.table.end_listing(True, told.now + 1)
+    found = {flow.key: flow.record().id for flow in told.table.live.values()}
+    wanted = {told.table.find(row_of(line)): None for line in kernel.lines()}
+    assert None not in wanted
+    assert len(found) == len(kernel.there)
+    assert sorted(found.values(), key=str) == sorted(kernel.there.values(), key=str)
+
+
+# --- the end of a flow ------------------------------------------------------------------------------------------------
+
+
+def test_a_live_flow_is_not_swept_after_the_late_end_of_the_one_before_it() -> None:
+    told = Told()
+    told.listing({"ident": 8})
+    told.now += 10
+    told.table.begin_listing(told.now)
+    ghost = told.event("destroy", ident=7)
+    assert told.listed(ident=8) is None  # nobody can tell which of the two it is about
+    told.table.end_listing(True, told.now)
+    assert told.only().record().id == 8
+    assert told.only().sight.at == told.now
+    assert ghost.ended == told.now
+    assert told.inferred == []
+
+
+def test_the_end_of_a_flow_that_nobody_knew_is_shown_and_remembered() -> None:
+    told = Told()
+    ghost = told.event("destroy", sent=300, got=7, timeout="30 ", state="CLOSE ")
+    assert len(told.table) == 0
+    assert list(told.table.closed) == list(told.table.past) == [ghost]
+    assert (ghost.ended, ghost.timeout, ghost.state, ghost.total()) == (told.now, 30, "CLOSE", 307)
+    assert not ghost.inferred
+    assert not ghost.exact
+    assert told.table.life(ghost) == [(told.now, "destroy", "CLOSE")]
+    assert told.table.counts == {}
+    assert told.table.events == 1
+    assert told.event("destroy", timeout="").timeout is None
+
+
+def test_an_end_outside_of_a_listing_is_no_reason_to_doubt_the_next_one() -> None:
+    told = Told()
+    told.listing({})
+    told.event("destroy")
+    told.table.begin_listing(told.now)
+    assert told.listed() is not None
+    told.event("destroy")
+    told.table.begin_listing(told.now + 1)
+    assert told.listed() is not None
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_after_a_listing_lines_that_somebody_feeds_are_believed_again(complete: bool) -> None:
+    told = Told()
+    told.table.begin_listing(told.now)
+    told.event("destroy")
+    told.table.end_listing(complete, told.now)
+    assert told.listed() is not None
+
+
+def test_which_ends_are_inferred() -> None:
+    """Those that no DESTROY told of; who follows the events is told of those that only a listing showed."""
+    told = Told()
+    told.listing({}, {"port": 2}, {"port": 3})
+    by_event = told.event("destroy")
+    told.event("new", port=2, ident=9)
+    told.listing({"port": 2, "ident": 9})
+    assert not by_event.inferred
+    assert [(flow.ends().sport, flow.inferred) for flow in told.table.past] == [(1, False), (2, True), (3, True)]
+    assert [flow.ends().sport for flow in told.inferred] == [3]
+    told.listing({"port": 2, "ident": 10})
+    assert [flow.ends().sport for flow in told.inferred] == [3, 2]
+    assert [flow.record().id for flow in told.table.live.values()] == [10]
+
+
+def test_a_flow_that_has_ended_has_no_rate_and_no_place_among_the_states() -> None:
+    told = Told()
+    told.listing({"sent": 0})
+    told.listing({"sent": 1000}, after=1.0)
+    flow = told.only()
+    assert flow.rate() == 1000
+    told.event("destroy", sent=1000)
+    assert flow.rate() is None
+    assert told.table.counts == {}
+
+
+@pytest.mark.parametrize(
+    ("event", "born", "listing", "same"),
+    [
+        ("update", 0.0, 0.0, True),
+        ("new", 0.0, 0.0, True),  # known by a line of the listing that runs: it was faster than the event
+        ("new", 0.0, 5.0, False),  # known from an older listing: the tuple is used again
+    ],
+)
+def test_is_an_event_about_the_known_flow_or_about_its_successor(
+    event: str, born: float, listing: float, same: bool
+) -> None:
+    told = Told()
+    told.table.begin_listing(told.now)
+    told.now += born
+    known = told.listed()
+    if listing:
+        told.table.end_listing(True, told.now)
+        told.now += listing
+        told.table.begin_listing(told.now)
+    flow = told.event(event)
+    assert (flow is known) == same
+    assert flow.exact == (event == "new")
+    assert [old.inferred for old in told.table.closed] == [] if same else [True]
+    assert told.inferred == []
+    assert told.table.counts == {("tcp", "ESTABLISHED"): 1}
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [(7, 8, False), (7, 7, True), (7, None, True), (None, 8, True)])
+def test_only_two_ids_tell_two_flows_apart(one: int | None, other: int | None, same: bool) -> None:
+    told = Told()
+    first = told.event("new", ident=one)
+    assert (told.event("update", ident=other) is first) == same
+    told = Told()
+    told.listing({"ident": one, "sent": 5})
+    first = told.only()
+    told.listing({"ident": other, "sent": 6})
+    assert (told.only() is first) == same
+    told = Told()
+    first = told.event("new", ident=one)
+    assert (told.event("destroy", ident=other) is first) == same
+
+
+# --- counters, rates, sums --------------------------------------------------------------------------------------------
+
+
+def test_header_rates_go_when_accounting_is_switched_off() -> None:
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing({"sent": 1000, "got": 0})
+    assert (told.table.rate_in, told.table.rate_out, told.table.counted) == (None, None, True)
+    told.listing({"sent": 3000, "got": 500}, after=2.0)
+    assert [told.table.rate_in, told.table.rate_out] == [250.0, 1000.0]
+    told.listing({"ident": 8}, after=2.0)
+    assert (told.table.rate_in, told.table.rate_out, told.table.counted) == (None, None, False)
+
+
+def test_header_rates_are_those_of_the_time_between_two_whole_listings() -> None:
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing({"sent": 1000})
+    told.listing({"sent": 2000}, after=1.0, complete=False)
+    assert told.table.rate_out is None
+    assert (told.table.listings, told.table.listed_at) == (1, 100.0)
+    told.listing({"sent": 5000}, after=3.0)
+    assert (told.table.rate_in, told.table.rate_out) == (0.0, 1000.0)
+    assert (told.table.listings, told.table.listed_at) == (2, 104.0)
+    told.listing({"sent": 9000})  # no time has passed
+    assert told.table.rate_out == 1000.0
+    told.listing({"sent": 9000}, after=1.0)
+    assert told.table.rate_out == 0.0
+
+
+def test_without_counters_in_the_listing_the_totals_of_ended_flows_still_make_a_rate() -> None:
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing()
+    told.event("new")
+    told.event("destroy", sent=600, got=60)
+    told.listing(after=2.0)
+    assert (told.table.rate_in, told.table.rate_out) == (30.0, 300.0)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "own", "incoming"),
+    [
+        (0, {"10.0.0.1"}, False),
+        (0, {"192.0.2.1"}, True),
+        (1, {"203.0.113.5"}, False),
+        (2, {"203.0.113.5"}, True),
+    ],
+)
+def test_what_comes_in_and_what_goes_out(hosts: int, own: set[str], incoming: bool) -> None:
+    """The original direction comes in where the far side has opened the flow."""
+    told = Told(own=frozenset(own))
+    told.listing({"hosts": hosts, "sent": 10, "got": 20})
+    told.listing({"hosts": hosts, "sent": 1010, "got": 70}, after=1.0)
+    both = told.table.rate_in, told.table.rate_out
+    assert both == ((1000.0, 50.0) if incoming else (50.0, 1000.0))
+    assert told.only().rates == (1000.0, 50.0)
+    assert told.only().course.inbound is incoming
+
+
+def test_a_rate_follows_within_seconds_what_a_flow_moves() -> None:
+    told = Told()
+    told.listing({"sent": 0, "got": 0})
+    told.listing({"sent": 3000, "got": 600}, after=3.0)
+    assert told.only().rates == (1000.0, 200.0)  # the first sample is the rate
+    told.listing({"sent": 3000 + 9000, "got": 600}, after=3.0)
+    share = 1 - math.exp(-1)
+    assert told.only().rates == pytest.approx((1000 + share * 2000, 200 - share * 200))
+    before = told.only().rates
+    assert before is not None
+    told.listing({"sent": 12_000, "got": 600}, after=6.0)  # the same text: nothing moved
+    share = 1 - math.exp(-2)
+    assert told.only().rates == pytest.approx((before[0] * (1 - share), before[1] * (1 - share)))
+
+
+def test_a_flow_at_its_end_has_no_slow_way_down() -> None:
+    told = Told()
+    for state in ("TIME_WAIT ", "CLOSE ", "LAST_ACK "):
+        told.listing({"sent": 0}, after=1.0)
+        told.listing({"sent": 5000, "state": state}, after=1.0)
+        assert told.only().rate()
+        told.listing({"sent": 5000, "state": state}, after=1.0)
+        assert told.only().rates == (0.0, 0.0)
+
+
+def test_a_rate_below_a_byte_a_second_is_none() -> None:
+    told = Told()
+    told.listing({"sent": 0})
+    told.listing({"sent": 2}, after=1.0)
+    told.listing({"sent": 2}, after=1.0)
+    told.listing({"sent": 2}, after=1.0)
+    assert 1.0 < (told.only().rate() or 0.0) < 2.0
+    told.listing({"sent": 2}, after=1.0)
+    assert 0.0 < (told.only().rate() or 0.0) < 1.0
+    told.listing({"sent": 2}, after=1.0)
+    assert told.only().rates == (0.0, 0.0)
+
+
+def test_two_listings_at_one_time_make_no_rate() -> None:
+    told = Told()
+    told.listing({"sent": 0})
+    told.listing({"sent": 500})
+    assert told.only().rate() is None
+    told.listing({"sent": 700}, after=1.0)
+    assert told.only().rate() == 200
+
+
+def test_what_only_a_listing_says_stays_when_an_event_comes_and_goes_when_it_is_listed_anew() -> None:
+    told = Told()
+    told.listing({"sent": 100, "got": 50, "tail": " helper=ftp use=2"})
+    flow = told.event("update", state="FIN_WAIT ")
+    told.event("update", state="CLOSE_WAIT ")
+    assert (flow.total(), flow.record().helper, flow.record().use) == (150, "ftp", 2)
+    told.listing({"sent": 120, "got": 50}, after=1.0)
+    assert (flow.total(), flow.record().helper, flow.record().use) == (170, None, None)
+    assert told.table.rate_in is not None
+
+
+def test_a_last_total_counts_from_the_last_listing() -> None:
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing({"sent": 1000, "got": 100})
+    told.event("update")
+    told.event("destroy", sent=1500, got=400)
+    told.listing(after=1.0)
+    assert (told.table.rate_in, told.table.rate_out) == (300.0, 500.0)
+
+
+def test_of_a_flow_that_was_there_before_us_a_first_total_is_no_traffic() -> None:
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing({})
+    told.listing({"sent": 9_000_000, "got": 0}, after=1.0)
+    assert told.table.rate_out == 0.0
+    assert told.only().rate() is None
+    told.listing({"port": 2}, after=1.0)
+    told.event("destroy", port=2, sent=9_000_000, got=0)
+    told.listing({"port": 3, "sent": 1}, after=1.0)
+    assert told.table.rate_out == 0.0
+
+
+# --- states, timeouts, events -----------------------------------------------------------------------------------------
+
+
+def test_states_and_protocols_are_counted_most_first() -> None:
+    told = Told()
+    told.listing({}, {"port": 2}, {"port": 3, "state": "TIME_WAIT "}, {"port": 4, "state": ""})
+    udp = "ipv4     2 udp      17 29 src=10.0.0.9 dst=10.0.0.8 sport=%d dport=2 src=10.0.0.8 dst=10.0.0.9 sport=2 dport=%d id=3\n"
+    told.table.event(row_of(udp % (1, 1)), told.now)
+    assert told.table.by_protocol() == [("tcp", 4), ("udp", 1)]
+    assert told.table.by_state() == [("ESTABLISHED", 2), ("TIME_WAIT", 1)]
+    assert told.table.counts == {
+        ("tcp", "ESTABLISHED"): 2,
+        ("tcp", "TIME_WAIT"): 1,
+        ("tcp", ""): 1,
+        ("udp", ""): 1,
+    }
+    assert len(told.table) == 5
+
+
+def test_an_offloaded_flow_does_not_expire_and_a_timeout_that_an_event_left_out_stays() -> None:
+    told = Told()
+    flow = told.event("new")
+    told.event("update", timeout="")
+    assert flow.timeout == 100
+    told.event("update", timeout="", flags="[HW_OFFLOAD] ")
+    assert flow.timeout is None
+    told.event("update", timeout="50 ")
+    assert flow.timeout == 50
+
+
+def test_a_line_notes_when_its_flow_was_seen() -> None:
+    told = Told()
+    told.listing({"sent": 0, "timeout": "100 "})
+    told.listing({"sent": 0, "timeout": "90 "}, after=30.0)
+    flow = told.only()
+    assert flow.remaining(told.now) == 90
+    assert flow.remaining(told.now + 10) == 80
+    told.now += 5
+    told.event("update", timeout="300 ")
+    assert flow.remaining(told.now) == 300
+
+
+def test_every_event_is_on_the_tape_with_the_state_then() -> None:
+    told = Told()
+    flow = told.event("new", state="SYN_SENT ")
+    told.now += 1
+    told.event("update", state="ESTABLISHED ")
+    told.now += 1
+    told.event("new", port=2)
+    told.event("destroy", state="")
+    assert told.table.events == 4
+    assert told.table.life(flow) == [
+        (100.0, "new", "SYN_SENT"),
+        (101.0, "update", "ESTABLISHED"),
+        (102.0, "destroy", "ESTABLISHED"),
+    ]
+    assert [name for _at, name, _flow, _state in told.table.tape] == ["new", "update", "new", "destroy"]
+
+
+def test_a_line_finds_its_flow() -> None:
+    told = Told()
+    flow = told.event("new", zone=" zone=3")
+    assert told.table.find(row_of(text("update", zone=" zone=3", state="CLOSE "))) is flow
+    assert told.table.find(row_of(text(zone=""))) is None
+    assert told.table.find(row_of(text(zone=" zone=3", port=2))) is None
+
+
+@pytest.mark.parametrize("zone", [" zone=3", " zone=65535"])
+def test_zones_tell_flows_apart(zone: str) -> None:
+    told = Told()
+    told.listing({}, {"zone": zone}, {"zone": " zone=0"})
+    assert sorted(flow.zones() for flow in told.table.live.values()) == [[], [int(zone.partition("=")[2])]]
+
+
+def test_zones_of_one_direction() -> None:
+    told = Told()
+    of = "ipv4     2 tcp      6 9 CLOSE src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 zone-orig=%d src=10.0.0.2 dst=10.0.0.1 "
+    of += "sport=2 dport=1 zone-reply=%d mark=0 use=1 id=5\n"
+    for zones in ((1, 2), (1, 2), (2, 1), (1, 1)):
+        told.table.listed(row_of(of % zones), told.now)
+    assert [flow.zones() for flow in told.table.live.values()] == [[1, 2], [2, 1], [1, 1]]
+
+
+# --- bounds, clock ----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_full_table_drops_is_counted_and_closed() -> None:
+    told = Told(limit=16)
+    for port in range(16):
+        told.event("new", port=port)
+    assert (len(told.table), told.table.overflow) == (16, 0)
+    told.event("new", port=99)
+    assert (len(told.table), told.table.overflow) == (15, 2)  # an eighth of it, the oldest
+    assert [flow.ends().sport for flow in told.table.closed] == [0, 1]
+    assert all(flow.inferred for flow in told.table.closed)
+    assert told.inferred == []
+    small = Told(limit=1)
+    small.event("new", port=1)
+    small.event("new", port=2)
+    assert [flow.ends().sport for flow in small.table.live.values()] == [2]
+
+
+def test_closed_flows_linger_and_are_remembered_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(linger=2.0, past=3)
+    for port in (1, 2, 3, 4):
+        told.event("new", port=port)
+        told.event("destroy", port=port)
+        told.now += 1
+    told.table.tick(told.now - 0.5)  # 3.5, 2.5, 1.5 and 0.5 seconds after their ends
+    assert [flow.ends().sport for flow in told.table.closed] == [3, 4]
+    assert [flow.ends().sport for flow in told.table.past] == [2, 3, 4]
+    assert [flow.ends().sport for flow in told.table] == [3, 4]
+    at_once = Told(linger=0)
+    at_once.event("new")
+    at_once.event("destroy")
+    assert (len(at_once.table.closed), len(at_once.table.past)) == (0, 1)
+    monkeypatch.setattr(flows, "MAX_CLOSED", 2)
+    told = Told(linger=9.0)
+    for port in (1, 2, 3):
+        told.event("new", port=port)
+        told.event("destroy", port=port)
+    assert [flow.ends().sport for flow in told.table.closed] == [2, 3]
+
+
+def test_live_flows_come_before_closed_ones_and_a_filter_sees_both() -> None:
+    told = Told()
+    told.event("new", port=1)
+    told.event("destroy", port=1)
+    told.event("new", port=2)
+    assert [flow.ends().sport for flow in told.table] == [2, 1]
+    assert list(told.table.select(None)) == list(told.table)
+    assert [flow.ends().sport for flow in told.table.select(lambda flow: flow.ended is not None)] == [1]
+
+
+def test_the_events_sparkline_has_a_value_for_each_second_whatever_the_clock_does() -> None:
+    told = Told()
+    told.table.tick(told.now)
+    for port in range(12):
+        told.event("new", port=port)
+    told.table.tick(told.now + 0.9)
+    assert list(told.table.history) == [0.0] * 60
+    told.table.tick(told.now + 4.5)
+    assert list(told.table.history)[-5:] == [0.0, 3.0, 3.0, 3.0, 3.0]
+    told.event("update")
+    told.table.tick(told.now + 5.0)
+    assert list(told.table.history)[-2:] == [3.0, 1.0]
+    told.event("update")
+    told.table.tick(told.now - 50)  # the clock was set back: it begins anew
+    told.event("update")
+    told.table.tick(told.now - 49)
+    assert list(told.table.history)[-3:] == [3.0, 1.0, 1.0]
+    told.table.tick(told.now + 9999)
+    assert list(told.table.history) == [0.0] * 60
+
+
+def test_made_up_states_take_no_memory_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "GROUPS", 4)
+    told = Told()
+    told.table._most_groups = 4
+    kept = told.event("new", state="ESTABLISHED ")
+    for number in range(40):
+        told.event("update", port=2, state=f"MADE_UP{number} ")
+    assert len(told.table._groups) <= 8
+    told.event("update", state="ESTABLISHED ")
+    assert told.table.counts == {("tcp", "ESTABLISHED"): 1, ("tcp", "MADE_UP39"): 1}
+    assert kept.state == "ESTABLISHED"
