@@ -25,7 +25,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,7 +123,7 @@ class Checkout:
 
 def warm_up() -> None:
     """Import what every run needs and no change changes; settings that make each run the same."""
-    import hypothesis.stateful  # noqa: F401
+    import hypothesis.stateful
 
     for name in ("IPy", "click", "pyte", "wcwidth", "maxminddb", "mmdb_writer", "blessed"):
         try:

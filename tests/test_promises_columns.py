@@ -189,12 +189,12 @@ def test_icmp_ids_and_gre_keys_stand_where_ports_would() -> None:
 def test_an_unknown_rate_comes_below_none() -> None:
     flows = flows_of(line(1), line(2, dst="1.0.0.2"), line(3, dst="1.0.0.3"), line(4, dst="1.0.0.4"))
     for flow, rates in zip(flows, (IDLE, None, (5.0, 1.0), (0.0, 5.5))):
-        flow.course = Progress(rates=rates)
+        flow.progress = Progress(rates=rates)
     assert sorted_by("rate", flows) == [2, 1, 4, 3]
     assert [rate_text(flow) for flow in flows] == ["0", "-", "6/s", "6/s"]
-    flows[0].course = Progress(rates=(0.3, 0.19))
+    flows[0].progress = Progress(rates=(0.3, 0.19))
     assert rate_text(flows[0]) == "0"
-    flows[0].course = Progress(rates=(0.3, 0.2))
+    flows[0].progress = Progress(rates=(0.3, 0.2))
     assert rate_text(flows[0]) == "0/s"
 
 
@@ -365,7 +365,7 @@ def test_times_of_events_that_have_no_date() -> None:
 )
 def test_ages_in_cells(age: float, known: bool, text: str) -> None:
     (flow,) = flows_of(line(1), now=0.0)
-    flow.course = Progress(exact=known)
+    flow.progress = Progress(exact=known)
     assert age_text(facts_of(flow, Context(now=age), False)) == text
 
 

@@ -374,7 +374,7 @@ def test_comparisons(text: str, below: bool, at: bool, above: bool) -> None:
 def test_rates_and_ages_that_are_known() -> None:
     made = table()
     flow = next(iter(made.live.values()))
-    flow.course = Progress(rates=(100.0, 50.0), exact=True)
+    flow.progress = Progress(rates=(100.0, 50.0), exact=True)
 
     def wants(expression: str, now: float = 5.0) -> bool:
         wanted = compile_filter(expression, context(now))

@@ -174,5 +174,5 @@ def test_counters_are_those_of_both_directions_or_none(rest: bytes, counts: Coun
 def test_a_rate_is_that_of_both_directions() -> None:
     flow = flow_of(TCP.format("9 CLOSE ", "", "mark=0"))
     assert flow.rate() is None
-    flow.course = flow.course._replace(rates=(3.0, 4.5))
+    flow.progress = flow.progress._replace(rates=(3.0, 4.5))
     assert flow.rate() == 7.5

@@ -111,10 +111,10 @@ def all_of(told: Told) -> Any:
             flow.kind,
             flow.state,
             flow.timeout,
-            flow.rest,
+            flow.tail,
             flow.born,
-            flow.course,
-            flow.sight,
+            flow.progress,
+            flow.last_seen,
             flow.sampled,
         )
 
@@ -241,7 +241,7 @@ def test_a_live_flow_is_not_swept_after_the_late_end_of_the_one_before_it() -> N
     assert told.listed(ident=8) is None  # nobody can tell which of the two it is about
     told.table.end_listing(True, told.now)
     assert told.only().record().id == 8
-    assert told.only().sight.at == told.now
+    assert told.only().last_seen.at == told.now
     assert ghost.ended == told.now
     assert told.inferred == []
 
@@ -365,9 +365,10 @@ def test_header_rates_are_those_of_the_time_between_two_whole_listings() -> None
     told = Told(own=frozenset({"10.0.0.1"}))
     told.listing({"sent": 1000})
     told.listing({"sent": 2000}, after=1.0, complete=False)
-    assert told.table.rate_out is None
+    rates = [told.table.rate_out]
     assert (told.table.listings, told.table.listed_at) == (1, 100.0)
     told.listing({"sent": 5000}, after=3.0)
+    assert rates == [None]
     assert (told.table.rate_in, told.table.rate_out) == (0.0, 1000.0)
     assert (told.table.listings, told.table.listed_at) == (2, 104.0)
     told.listing({"sent": 9000})  # no time has passed
@@ -402,7 +403,7 @@ def test_what_comes_in_and_what_goes_out(hosts: int, own: set[str], incoming: bo
     both = told.table.rate_in, told.table.rate_out
     assert both == ((1000.0, 50.0) if incoming else (50.0, 1000.0))
     assert told.only().rates == (1000.0, 50.0)
-    assert told.only().course.inbound is incoming
+    assert told.only().progress.inbound is incoming
 
 
 def test_a_rate_follows_within_seconds_what_a_flow_moves() -> None:

@@ -68,7 +68,7 @@ def flow_of(text: str, rates: tuple[float, float] | None = None, born: float | N
     assert not rejects
     flow = table.listed(row, NOW)
     assert flow is not None
-    flow.course = Progress(rates=rates, exact=born is not None)
+    flow.progress = Progress(rates=rates, exact=born is not None)
     flow.born = flow.born if born is None else born
     return flow
 

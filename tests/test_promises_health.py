@@ -234,7 +234,7 @@ def test_who_fills_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Census().step(monitor.table)
     assert not census.step(monitor.table, 1)
     for flow in list(monitor.table.live.values())[:4]:
-        flow.course = flow.course._replace(ended=1.0)
+        flow.progress = flow.progress._replace(ended=1.0)
     while not census.step(monitor.table, 3):
         assert census.newest is newest  # till the round is over
     assert census.newest is not None
