@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -201,17 +201,17 @@ def copies(number: int, under: Path) -> list[Path]:
 def run_all(jobs: Sequence[tuple[Mutant, Place]], folders: Sequence[Path], tell: Callable[..., None]) -> None:
     """Run the tests of every change, in all folders at once; ``tell`` gets each change with its result."""
     free, left = list(folders), list(reversed(jobs))
-    running: dict[int, tuple[Mutant, Place, Path, AbstractContextManager[None], float]] = {}
+    running: dict[int, tuple[Mutant, Place, Path, ExitStack, float]] = {}
     while left or running:
         while left and free:
             mutant, place = left.pop()
-            change = changed(folder := free.pop(), place.file, mutant.old, mutant.new)
-            change.__enter__()
+            change = ExitStack()
+            change.enter_context(changed(folder := free.pop(), place.file, mutant.old, mutant.new))
             running[start(folder, place.tests)] = mutant, place, folder, change, time.monotonic()
         pid, status = os.wait()
         mutant, place, folder, change, began = running.pop(pid)
         result = finish(pid, status)
-        change.__exit__(None, None, None)
+        change.close()
         free.append(folder)
         tell(mutant, place, result, time.monotonic() - began, folder.with_suffix(".out"))
 

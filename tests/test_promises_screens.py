@@ -435,3 +435,14 @@ def test_a_screen_is_the_picture_of_it(name: str) -> None:
 
 def test_there_is_no_other_picture() -> None:
     assert sorted(path.stem for path in PICTURES.iterdir()) == sorted(SCREENS)
+
+
+def test_the_header_says_how_many_events_there_are_now() -> None:
+    monitor = Monitor()
+    monitor.refresh()
+    for number in range(7):
+        feed(monitor.table, event("NEW", number + 1), 100.5)
+    monitor.refresh(1.0)
+    assert " 7 events/s " in shown(monitor, 100, 10)
+    monitor.refresh(1.0)
+    assert " 0 events/s " in shown(monitor, 100, 10)

@@ -180,6 +180,10 @@ def test_every_key_of_the_help_has_its_own_words() -> None:
 # --- views ------------------------------------------------------------------------------------------------------------
 
 
+def named(monitor: Monitor) -> str:
+    return monitor.view.spec.name
+
+
 def test_the_keys_of_the_views() -> None:
     monitor = world_of(3)
     names = []
@@ -197,13 +201,13 @@ def test_the_keys_of_the_views() -> None:
     monitor.keys("t")
     assert monitor.view.sort == "flows"
     monitor.keys("2", "t")
-    assert monitor.view.spec.name == "remotes"
+    assert named(monitor) == "remotes"
     monitor.keys("tab")
-    assert monitor.view.spec.name == "countries"
+    assert named(monitor) == "countries"
     monitor.keys("2", "t", "shift-tab")
-    assert monitor.view.spec.name == "connections"
+    assert named(monitor) == "connections"
     monitor.keys("2", "t", "t")
-    assert monitor.view.spec.name == "hosts"
+    assert named(monitor) == "hosts"
 
 
 def test_each_view_keeps_its_own_order() -> None:
