@@ -15,7 +15,7 @@ from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
-from text import DAY, clean, endpoint, service, size_text, span_text, text_table
+from text import DAY, bar, clean, endpoint, service, size_text, span_text, text_table
 from vocabulary import ViewName
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
@@ -174,6 +174,10 @@ class FlowFacts:
     def live(self) -> bool:
         return self.flow.ended is None
 
+    def endpoint(self, address: str, port: int | None, name: str | None = None) -> str:
+        """The address with its port, if the protocol has ports: an ICMP id stands in the same place."""
+        return endpoint(address, port if self.flow.kind.number in WITH_PORTS else None, name)
+
 
 @dataclass(frozen=True)
 class Column(Generic[RowT]):
@@ -210,9 +214,7 @@ def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
 def end_text(s: FlowFacts, source: bool) -> str:
     address, port = (s.ends.src, s.ends.sport) if source else (s.ends.dst, s.ends.dport)
     name = s.name(address)
-    if s.flow.kind.number not in WITH_PORTS:
-        return name or address
-    return endpoint(name or address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
+    return s.endpoint(name or address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
 
 
 def _destination_number(s: FlowFacts) -> str:
@@ -222,12 +224,12 @@ def _destination_number(s: FlowFacts) -> str:
 
 def nat_text(s: FlowFacts, separator: str = " ") -> str:
     """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing."""
-    e, ports = s.ends, s.flow.kind.number in WITH_PORTS
+    e = s.ends
     parts = []
     if e.snat:
-        parts.append("snat " + endpoint(e.reply_dst, e.reply_dport if ports else None))
+        parts.append("snat " + s.endpoint(e.reply_dst, e.reply_dport))
     if e.dnat:
-        parts.append("dnat " + endpoint(e.reply_src, e.reply_sport if ports else None))
+        parts.append("dnat " + s.endpoint(e.reply_src, e.reply_sport))
     return separator.join(parts)
 
 
@@ -235,7 +237,7 @@ def _nat_brief(s: FlowFacts) -> str:
     """One end for two: where DNAT sends it says more than the address SNAT lends it."""
     if len(s.ends.nat) < 2:
         return nat_text(s)
-    return "both " + endpoint(s.ends.reply_src, s.ends.reply_sport if s.flow.kind.number in WITH_PORTS else None)
+    return "both " + s.endpoint(s.ends.reply_src, s.ends.reply_sport)
 
 
 def nat_kind(s: FlowFacts) -> str:
@@ -401,8 +403,7 @@ def _by(value: Callable[[GroupRow], Any]) -> Keys:
 
 
 def _bar(s: GroupFacts) -> str:
-    full = round(s.sum.share * SHARE_CELLS)
-    return s.full * full + s.empty * (SHARE_CELLS - full) + f" {s.sum.share:4.0%}"
+    return "".join(bar(s.sum.share, SHARE_CELLS, s.full, s.empty)) + f" {s.sum.share:4.0%}"
 
 
 def _group_rate(number: float) -> str:
@@ -681,25 +682,22 @@ class ViewSpec:
 
 def _inside_text(s: FlowFacts) -> str:
     """The end that NAT hides: who opened the flow, or, where only DNAT is at work, who answers."""
-    ports = s.flow.kind.number in WITH_PORTS
     if s.ends.snat or not s.ends.dnat:
         return end_text(s, True)
-    return endpoint(s.ends.reply_src, s.ends.reply_sport if ports else None)
+    return s.endpoint(s.ends.reply_src, s.ends.reply_sport)
 
 
 def _outside_text(s: FlowFacts) -> str:
     """What the other side sees in its place."""
-    ports = s.flow.kind.number in WITH_PORTS
     if s.ends.snat:
-        return endpoint(s.ends.reply_dst, s.ends.reply_dport if ports else None)
-    return endpoint(s.ends.dst, s.ends.dport if ports else None) if s.ends.dnat else ""
+        return s.endpoint(s.ends.reply_dst, s.ends.reply_dport)
+    return s.endpoint(s.ends.dst, s.ends.dport) if s.ends.dnat else ""
 
 
 def _remote_text(s: FlowFacts) -> str:
-    ports = s.flow.kind.number in WITH_PORTS
     if s.ends.snat:
-        return endpoint(s.ends.reply_src, s.ends.reply_sport if ports else None)
-    return endpoint(s.ends.src, s.ends.sport if ports else None)
+        return s.endpoint(s.ends.reply_src, s.ends.reply_sport)
+    return s.endpoint(s.ends.src, s.ends.sport)
 
 
 def _nat_kind_text(s: FlowFacts) -> str:

@@ -15,14 +15,14 @@ from typing import NamedTuple
 from child import STOP_PATIENCE, Child
 from flows import Flow, id_in, key_of
 from intake import NOT_FOUND, NOT_PERMITTED, Problem, not_started
-from parse import PROTOCOLS, PUSHED_DOWN, WITH_PORTS, Record, Tuple, kind_of, split_lines, tail_of
+from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN, WITH_PORTS, Record, Tuple, kind_of, split_lines, tail_of
 from source import LISTING_GATHERS, SILENCE, Command
 from text import clean
 
 # --- options for one flow ---------------------------------------------------------------------------------------------
 
 _NAMES = {PROTOCOLS[name]: name for name in PUSHED_DOWN}
-_WHOLE_ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")  # no network, no scope, no dash in front
+_WHOLE_ADDRESS = re.compile(ADDRESS)  # no network, no scope, no dash in front
 _KEY = re.compile(r"0x[0-9a-f]{1,8}")
 _ICMP, _GRE, _DCCP, _ICMPV6 = 1, 47, 33, 58
 _OTHER_FAMILY = {_ICMP: "ipv6", _ICMPV6: "ipv4"}

@@ -12,7 +12,7 @@ import addresses
 from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key
-from parse import FLAGS, PROTOCOLS, STATES, WITH_PORTS
+from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
 from text import ports_of, service
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -442,7 +442,7 @@ def _service(value: str, _context: Context) -> Predicate:
     return lambda flow: service_key(flow) == wanted
 
 
-_WAN = re.compile(r"\[([0-9a-fA-F:.]+)\](?::(\d{1,5}))?|([0-9.]+)(?::(\d{1,5}))?|([0-9a-fA-F:.]+)")
+_WAN = re.compile(rf"\[({ADDRESS})\](?::(\d{{1,5}}))?|([0-9.]+)(?::(\d{{1,5}}))?|({ADDRESS})")
 
 
 def _wan(value: str, _context: Context) -> Predicate:

@@ -24,7 +24,23 @@ from typing import NamedTuple
 
 import addresses
 from addresses import Ends
-from parse import EVENTS, Kind, Parts, Record, Tuple, is_turned, join_parts, kind_of, record, tail_of, with_reply
+from parse import (
+    ADDRESS,
+    COUNTERS,
+    EVENTS,
+    FAMILIES,
+    FLAGS,
+    Kind,
+    Parts,
+    Record,
+    Tuple,
+    is_turned,
+    join_parts,
+    kind_of,
+    record,
+    tail_of,
+    with_reply,
+)
 
 
 class Counts(NamedTuple):
@@ -36,15 +52,16 @@ class Counts(NamedTuple):
     reply_bytes: int
 
 
-_COUNTERS = re.compile(rb"packets=(\d{1,20}) bytes=(\d{1,20})")
+_COUNTERS = re.compile(COUNTERS)
 _TUPLE = re.compile(
-    rb"(?<![^ ])src=([0-9a-fA-F:.]{2,45}) dst=([0-9a-fA-F:.]{2,45})"
-    rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
+    rf"(?<![^ ])src=({ADDRESS}) dst=({ADDRESS})".encode()
+    + rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
     rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
 )
 ICMP = (1, 58)
+_FAMILY_NUMBERS = {name: number for number, name in FAMILIES.items()}
 _MARK = re.compile(rb" mark=(\d{1,10})")
-_FLAG = re.compile(rb"\[(UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]")
+_FLAG = re.compile(rf"\[({'|'.join(FLAGS)})\]".encode())
 _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock that was stepped back
 
 
@@ -286,8 +303,7 @@ def _pair(text: bytes) -> tuple[str, str, int | None, int | None]:
 
 
 def _head_text(kind: Kind) -> bytes:
-    numbers = {"ipv4": "2", "ipv6": "10"}
-    family = f"{kind.family:<8} {numbers.get(kind.family, '0')} " if kind.family else ""
+    family = f"{kind.family:<8} {_FAMILY_NUMBERS.get(kind.family, '0')} " if kind.family else ""
     return f"{family}{kind.protocol:<8} {kind.number} ".encode()
 
 

@@ -25,7 +25,6 @@ REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few fo
 DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day
 FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the C reader, 500 with the pure one
 PLACED = 65_536  # addresses whose coordinates are kept
-KINDS = ("city", "asn")
 MISSING = "no GeoIP database"
 
 
@@ -183,7 +182,11 @@ class Geography:
 
     def wanted(self) -> list[str]:
         """The kinds that no database of the user's own answers: these are ours to fetch and to keep new."""
-        ours = {os.path.realpath(download.target(folder, kind)) for folder in self.plan.folders() for kind in KINDS}
+        ours = {
+            os.path.realpath(download.target(folder, kind))
+            for folder in self.plan.folders()
+            for kind in download.FETCHED_KINDS
+        }
         foreign = {
             kind
             for database in self._geoip.databases
@@ -261,7 +264,7 @@ def work(plan: Plan, order: str) -> int:
             told = time.monotonic()
             print(json.dumps(progress._asdict()), flush=True)
 
-    wanted = [kind for kind in kinds.split(",") if kind in KINDS]
+    wanted = [kind for kind in kinds.split(",") if kind in download.FETCHED_KINDS]
     for outcome in _update(plan, tell, wanted, start=when == "start"):
         print(json.dumps({"outcome": asdict(outcome)}), flush=True)
     return 0
@@ -269,7 +272,7 @@ def work(plan: Plan, order: str) -> int:
 
 def update_now(plan: Plan, tell: Callable[[download.FetchProgress], None]) -> list[download.Outcome]:
     """``--update-geoip``: fetch now, whatever was tried before."""
-    return _update(plan, tell, KINDS, force=True)
+    return _update(plan, tell, download.FETCHED_KINDS, force=True)
 
 
 def _update(

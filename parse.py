@@ -135,8 +135,10 @@ class Record:
 
 
 # The lengths are bounded so that no line, however hostile, costs more than a walk through it.
+ADDRESS = r"[0-9a-fA-F:.]{2,45}"  # what may be an address, as text
+_ADDRESS = ADDRESS.encode()
+COUNTERS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"  # of one direction
 _WORD = rb"[a-z0-9-]{1,16} {1,8}\d{1,5} "
-_ADDRESS = rb"[0-9a-fA-F:.]{2,45}"
 _ORIGINAL = (
     rb"(src=(" + _ADDRESS + rb") dst=(" + _ADDRESS + rb") (?:sport=(\d{1,5}) dport=(\d{1,5}) "
     rb"|type=\d{1,3} code=\d{1,3} id=\d{1,5} |srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8} )?)"
@@ -341,7 +343,9 @@ def _read_head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
 
 
 _TUPLE_WORD = re.compile(
-    rb"(?<!\S)(?:(?:src|dst)=[0-9a-fA-F:.]{2,45}|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
+    rb"(?<!\S)(?:(?:src|dst)="
+    + _ADDRESS
+    + rb"|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
 )
 _TUPLE_NAMES = (
     (b"src", b"dst", b"sport", b"dport"),
@@ -372,8 +376,8 @@ def _unknown_words(tail: bytes) -> bool:
 
 _TOKEN = re.compile(r"\[[a-z]+=[^\]]*\]|[^ ]+")
 _KNOWN_WORD = re.compile(
-    r"(?:src|dst)=[0-9a-fA-F:.]+|(?:sport|dport|type|code|id|zone-orig|zone-reply|packets|bytes|mark|secmark|zone|delta-time|use)=\d+"
-    r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]|\[(?:start|stop)=[^\]]*\]"
+    rf"(?:src|dst)={ADDRESS}|(?:sport|dport|type|code|id|zone-orig|zone-reply|packets|bytes|mark|secmark|zone|delta-time|use)=\d+"
+    r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:" + "|".join(FLAGS) + r")\]|\[(?:start|stop)=[^\]]*\]"
 )
 _SECCTX = re.compile(r" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d|labels)|$)")
 _USER = re.compile(r" \[USERSPACE\](?: portid=(\d{1,10}))?(?: progname=(.*))?$", re.DOTALL)
@@ -418,10 +422,9 @@ def record(row: Parts) -> Record:
     return _usual(row) or _any(row)
 
 
-_COUNTS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"
-_USUAL_BEFORE = re.compile(rb"(?:" + _COUNTS + rb" )?(\[UNREPLIED\] )?")
+_USUAL_BEFORE = re.compile(rb"(?:" + COUNTERS + rb" )?(\[UNREPLIED\] )?")
 _USUAL_AFTER = re.compile(
-    rb"(?: " + _COUNTS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
+    rb"(?: " + COUNTERS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
 )
 
 

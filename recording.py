@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Statistics
-from parse import Splitter
+from parse import ADDRESS, Splitter
 from text import clean
 
 FIRST_LINE = b"# conntrack-monitor recording 1\n"
@@ -236,7 +236,7 @@ class Replay:
             values = {name: int(value) for name, value in found}
             self._push(Facts(at, values) if word == b"facts" else Statistics(at, values), at)
         elif word == b"own":
-            self._push(OwnAddresses(at, frozenset(re.findall(r"[0-9a-fA-F:.]+", words))), at)
+            self._push(OwnAddresses(at, frozenset(re.findall(ADDRESS, words))), at)
 
     def _push(self, item: Item, at: float | None) -> None:
         """Queue an item for its time. Times that go back are counted and taken as the newest so far."""

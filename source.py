@@ -33,7 +33,7 @@ from intake import (
     is_loss,
     not_started,
 )
-from parse import PROTOCOLS, PUSHED_DOWN
+from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN
 
 # --- the host ---------------------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ def parse_addresses(text: str) -> frozenset[str]:
     >>> sorted(parse_addresses("2: eth0    inet 192.0.2.1/24 brd 192.0.2.255 scope global eth0\\n"))
     ['192.0.2.1']
     """
-    return frozenset(re.findall(r"\binet6? ([0-9a-fA-F:.]+)", text))
+    return frozenset(re.findall(rf"\binet6? ({ADDRESS})", text))
 
 
 _RTM_GETADDR, _RTM_NEWADDR, _NLMSG_ERROR, _NLMSG_DONE = 22, 20, 2, 3
