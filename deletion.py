@@ -15,7 +15,19 @@ from typing import NamedTuple
 from child import STOP_PATIENCE, Child
 from flows import Flow, id_in, key_of
 from intake import NOT_FOUND, NOT_PERMITTED, Problem, not_started
-from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN, WITH_PORTS, Record, Tuple, kind_of, split_lines, tail_of
+from parse import (
+    ADDRESS,
+    HEAD,
+    ORIGINAL,
+    PROTOCOLS,
+    PUSHED_DOWN,
+    WITH_PORTS,
+    Record,
+    Tuple,
+    kind_of,
+    split_lines,
+    tail_of,
+)
 from source import LISTING_GATHERS, SILENCE, Command
 from text import clean
 
@@ -293,7 +305,7 @@ class Deletion:
         """Lines of -L: which of the wanted flows are there, under their own ids?"""
         for row in split_lines(data)[0]:
             tail = tail_of(row)
-            target = self._wanted.get(key_of(b"%d " % kind_of(row[2]).number, row[5], tail))
+            target = self._wanted.get(key_of(b"%d " % kind_of(row[HEAD]).number, row[ORIGINAL], tail))
             if target and target.selection.id == id_in(tail):
                 self._found.append(target)
                 del self._wanted[target.flow.key]
@@ -448,4 +460,4 @@ def _due(child: Child) -> float:
     now = time.monotonic()
     if child.out is None:
         return now + 0.05  # it closed its output and has not ended yet
-    return child.rests_until if child.rests_until > now else child.heard + SILENCE
+    return child.gathers_until if child.gathers_until > now else child.heard + SILENCE

@@ -219,18 +219,25 @@ def update(
     if folder is None:
         why = "; ".join(passed) or "no folder was named"
         return [_failed(kind, f"no folder to write to ({why})", None, None) for kind in kinds]
+    job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener(), agent)
     note = f"; not in {', '.join(passed)}" if passed else ""
+    outcomes = _update_locked(job, kinds, force, start)
+    return [replace(outcome, message=outcome.message + note) for outcome in outcomes]
+
+
+def _update_locked(job: _Job, kinds: Sequence[str], force: bool, start: bool) -> list[Outcome]:
+    """Take the folder's lock and update; an OSError becomes an outcome."""
+    folder = job.folder
     try:
         with locked(folder) as memory:
-            job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener(), agent)
             remove_parts(folder)
-            outcomes = _update_all(job, kinds, memory, force, start)
+            return _update_all(job, kinds, memory, force, start)
     except BlockingIOError:
         text = f"another process is fetching into {folder}"
-        outcomes = [Outcome(kind, "busy", f"{NAMES[kind]}: {text}", target(folder, kind), now + 60) for kind in kinds]
+        again = job.now + 60
+        return [Outcome(kind, "busy", f"{NAMES[kind]}: {text}", target(folder, kind), again) for kind in kinds]
     except OSError as error:
-        outcomes = [_failed(kind, f"{folder}: {_error_words(error)}", None, None) for kind in kinds]
-    return [replace(outcome, message=outcome.message + note) for outcome in outcomes]
+        return [_failed(kind, f"{folder}: {_error_words(error)}", None, None) for kind in kinds]
 
 
 def due(target_dir: str, now: float, kinds: Sequence[str] = FETCHED_KINDS) -> bool:

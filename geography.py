@@ -18,7 +18,7 @@ import download
 from addresses import NOWHERE, Detail, Place
 from child import Child
 from geoip import GeoIP, text_of
-from health import Base
+from health import UsedDatabase
 from text import clean
 
 REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms
@@ -105,9 +105,11 @@ class Geography:
         self._coordinates[address] = at
         return at
 
-    def databases(self, now: float) -> list[Base]:
+    def databases(self, now: float) -> list[UsedDatabase]:
         """Those in use; ``now`` in seconds since 1970."""
-        return [Base(text_of(db.path) or "?", db.month, (now - db.built) / 86400) for db in self._geoip.databases]
+        return [
+            UsedDatabase(text_of(db.path) or "?", db.month, (now - db.built) / 86400) for db in self._geoip.databases
+        ]
 
     def attributions(self) -> list[str]:
         return self._geoip.attributions()
@@ -212,7 +214,7 @@ class Geography:
 
     def _poll_worker(self, worker: Child) -> None:
         for line in worker.read().decode("utf-8", "replace").splitlines():  # whole ones; a leftover was cut off
-            self._heed(line)
+            self._take_line(line)
         worker.read_errors()
         if worker.ended() is not None:
             worker.stop()
@@ -220,7 +222,7 @@ class Geography:
             self._progress = ""
             self._refresh_due = 0.0
 
-    def _heed(self, line: str) -> None:
+    def _take_line(self, line: str) -> None:
         try:
             said = json.loads(line)
             if "outcome" in said:
@@ -256,12 +258,12 @@ def worker_argv(plan: Plan, kinds: Sequence[str], start: bool) -> list[str]:
 def work(plan: Plan, order: str) -> int:
     """Be the worker: fetch, and say on standard output, a JSON object a line, how far it is and what became of it."""
     when, _, kinds = order.partition(":")
-    told = 0.0
+    last_told = 0.0
 
     def tell(progress: download.FetchProgress) -> None:
-        nonlocal told
-        if time.monotonic() - told >= 0.25 or progress.received == progress.total:
-            told = time.monotonic()
+        nonlocal last_told
+        if time.monotonic() - last_told >= 0.25 or progress.received == progress.total:
+            last_told = time.monotonic()
             print(json.dumps(progress._asdict()), flush=True)
 
     wanted = [kind for kind in kinds.split(",") if kind in download.FETCHED_KINDS]

@@ -72,7 +72,7 @@ class HealthRow:
     cure: str = ""
 
 
-class Base(NamedTuple):
+class UsedDatabase(NamedTuple):
     """A database in use: its name, the month it was built in, and how many days ago that was."""
 
     name: str
@@ -87,7 +87,7 @@ class Surroundings(NamedTuple):
     recording: str = ""  # why nothing is recorded any more
     geography: Sequence[tuple[str, str]] = ()  # what is wrong with databases and names, and the command that helps
     attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
-    databases: Sequence[Base] = ()  # those in use
+    databases: Sequence[UsedDatabase] = ()  # those in use
 
 
 NOTHING_AROUND = Surroundings()

@@ -72,8 +72,10 @@ EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy
 #   before    what stands between the tuples: zone-orig, counters, [UNREPLIED]
 #   turned    b"=" where the reply tuple is the original turned round (no NAT): then it stands for that tuple
 #   after     the reply tuple, unless ``turned``, and all that follows
-# A plain tuple, because making 262,144 named ones costs half as much again as cutting the lines.
+# A plain tuple, because making 262,144 named ones costs half as much again as cutting the lines. The names are indexes.
 Parts = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+STAMP, EVENT, HEAD, TIMEOUT, STATE, ORIGINAL = range(6)
+BEFORE, TURNED, AFTER = 10, 11, 12
 
 
 class Kind(NamedTuple):
@@ -161,11 +163,16 @@ def tail_of(row: Parts) -> bytes:
     """All that a row says behind the original tuple, b"=" standing for a reply that is the original turned round.
 
     >>> line = b"udp 17 src=10.0.0.1 dst=192.0.2.1 sport=1 dport=2 src=192.0.2.1 dst=10.0.0.1 sport=2 dport=1 use=1\\n"
-    >>> (row,), _ = cut(line)
-    >>> rest_of(row)
+    >>> (row,), _ = split_lines(line)
+    >>> tail_of(row)
     b'= use=1'
     """
-    return row[10] + row[11] + row[12]
+    return row[BEFORE] + row[TURNED] + row[AFTER]
+
+
+def has_counters(row: Parts) -> bool:
+    """Are there counters beside the original tuple? Also of a row with odd words; a helper's name may hold anything."""
+    return b"packets=" in row[BEFORE] or row[AFTER].startswith(b"packets=")
 
 
 def is_turned(tail: bytes) -> bool:
@@ -244,8 +251,8 @@ def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[by
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
     found = _LINE.findall(block)
-    whole = block.endswith(b"\n")
-    if whole and len(found) == block.count(b"\n"):
+    complete = block.endswith(b"\n")
+    if complete and len(found) == block.count(b"\n"):
         return found, []
     rows: list[Parts] = []
     rejects: list[bytes] = []
@@ -255,7 +262,7 @@ def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[by
             continue
         if len(line) < SHORTEST:
             row = None
-        elif whole or number < len(lines) - 1:
+        elif complete or number < len(lines) - 1:
             row = _split_line(line)
         else:
             row = _split_last(line, tail_of(rows[-1]) if rows else before)
@@ -279,7 +286,7 @@ _LAST_NUMBER = re.compile(rb" (use|id)=\d+$")
 def _split_last(line: bytes, before: bytes) -> Parts | None:
     """Cut a line that has no newline, if it looks whole beside the line before it."""
     found: list[Parts] = _LINE.findall(line) if len(line) <= MAX_LINE else []
-    if not found or line.endswith(b" ") or _unknown_words(found[0][12]):
+    if not found or line.endswith(b" ") or _unknown_words(found[0][AFTER]):
         return None
     usual, here = _LAST_NUMBER.search(before), _LAST_NUMBER.search(line)
     if usual and (here is None or here.group(1) != usual.group(1)):
@@ -433,9 +440,9 @@ def usual(row: Parts) -> tuple[bytes | None, ...] | None:
 
     Packets and bytes there, [UNREPLIED]; packets and bytes back, [ASSURED], mark, use, id; None where not printed.
     """
-    if not row[11]:
+    if not row[TURNED]:
         return None
-    first, second = _USUAL_BEFORE.fullmatch(row[10]), _USUAL_AFTER.fullmatch(row[12])
+    first, second = _USUAL_BEFORE.fullmatch(row[BEFORE]), _USUAL_AFTER.fullmatch(row[AFTER])
     return None if first is None or second is None else first.groups() + second.groups()
 
 
@@ -468,7 +475,7 @@ def _optional(digits: bytes | None) -> int | None:
 
 def _any(row: Parts) -> Record:
     """Read any row, word by word."""
-    stamp, event, head, timeout, state, original = row[:6]
+    stamp, event, head, timeout, state, original = row[: ORIGINAL + 1]
     tail = with_reply(original, tail_of(row))
     out = Record(
         kind_of(head),

@@ -54,7 +54,7 @@ class Recorder:
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
         self.stopped = ""  # why nothing is written any more
-        self._told = False  # somebody has asked why
+        self._has_complained = False  # somebody has asked why
 
     def take(self, item: Item) -> None:
         """Write it; the first error is the last: a recording with a hole would lie."""
@@ -71,9 +71,9 @@ class Recorder:
 
     def complaint(self) -> str:
         """Why nothing is written any more, to the first who asks; else ""."""
-        if self._told or not self.stopped:
+        if self._has_complained or not self.stopped:
             return ""
-        self._told = True
+        self._has_complained = True
         return self.stopped
 
     def write(self, item: Item) -> None:
