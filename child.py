@@ -46,7 +46,7 @@ class Child:
         """
         self.argv = list(argv)
         self._shown_as = list(shown_as) or self.argv
-        self.rests_until = 0.0  # until then its output is left to gather
+        self.gathers_until = 0.0  # until then its output is left to gather
         self.started = time.monotonic()
         self.heard = self.started
         self.splitter = Splitter()
@@ -70,9 +70,9 @@ class Child:
             self._gather = 0.0  # over the user's pipe quota: 64 KiB do, with less room for bursts
 
     def fds(self) -> list[int]:
-        """What to wait for; if ``rests_until`` lies ahead, until then, too."""
+        """What to wait for; if ``gathers_until`` lies ahead, until then, too."""
         now = time.monotonic()
-        out = self.out if now >= self.rests_until else None
+        out = self.out if now >= self.gathers_until else None
         err = self.err if now >= self._quiet_until else None
         return [fd for fd in (out, err) if fd is not None]
 
@@ -95,7 +95,7 @@ class Child:
 
     def read(self) -> bytes:
         """What is there now, up to READ_SIZE, as whole lines; b"" also when nothing is."""
-        if self.out is None or time.monotonic() < self.rests_until:
+        if self.out is None or time.monotonic() < self.gathers_until:
             return b""
         try:
             data = os.read(self.out, PIPE_READ_SIZE)
@@ -104,7 +104,7 @@ class Child:
         if data:
             self.heard = time.monotonic()
             if len(data) < PIPE_READ_SIZE:
-                self.rests_until = self.heard + self._gather
+                self.gathers_until = self.heard + self._gather
             return self.splitter.feed(data)
         self._close_out()
         self.leftover = self.splitter.feed(b"")
@@ -115,9 +115,9 @@ class Child:
         self._collected += self.read()
         return self._collected
 
-    def rest_no_longer(self) -> None:
+    def gather_no_longer(self) -> None:
         """Read what is there now, though more would gather."""
-        self.rests_until = 0.0
+        self.gathers_until = 0.0
 
     def read_errors(self) -> bytes:
         """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``. One that never stops must wait."""

@@ -15,7 +15,7 @@ from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
-from text import DAY, clean, endpoint, service, size_text, span_text, text_table
+from text import DAY, bar, clean, endpoint, service, size_text, span_text, text_table
 from vocabulary import ViewName
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
@@ -174,6 +174,10 @@ class FlowFacts:
     def live(self) -> bool:
         return self.flow.ended is None
 
+    def endpoint(self, address: str, port: int | None, name: str | None = None) -> str:
+        """The address with its port, if the protocol has ports: an ICMP id stands in the same place."""
+        return endpoint(address, port if self.flow.kind.number in WITH_PORTS else None, name)
+
 
 @dataclass(frozen=True)
 class Column(Generic[RowT]):
@@ -210,9 +214,7 @@ def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
 def end_text(s: FlowFacts, source: bool) -> str:
     address, port = (s.ends.src, s.ends.sport) if source else (s.ends.dst, s.ends.dport)
     name = s.name(address)
-    if s.flow.kind.number not in WITH_PORTS:
-        return name or address
-    return endpoint(name or address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
+    return s.endpoint(name or address, port, service(s.flow.kind.protocol, port) if s.names and not source else None)
 
 
 def _destination_number(s: FlowFacts) -> str:
@@ -222,12 +224,12 @@ def _destination_number(s: FlowFacts) -> str:
 
 def nat_text(s: FlowFacts, separator: str = " ") -> str:
     """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing."""
-    e, ports = s.ends, s.flow.kind.number in WITH_PORTS
+    e = s.ends
     parts = []
     if e.snat:
-        parts.append("snat " + endpoint(e.reply_dst, e.reply_dport if ports else None))
+        parts.append("snat " + s.endpoint(e.reply_dst, e.reply_dport))
     if e.dnat:
-        parts.append("dnat " + endpoint(e.reply_src, e.reply_sport if ports else None))
+        parts.append("dnat " + s.endpoint(e.reply_src, e.reply_sport))
     return separator.join(parts)
 
 
@@ -235,7 +237,7 @@ def _nat_brief(s: FlowFacts) -> str:
     """One end for two: where DNAT sends it says more than the address SNAT lends it."""
     if len(s.ends.nat) < 2:
         return nat_text(s)
-    return "both " + endpoint(s.ends.reply_src, s.ends.reply_sport if s.flow.kind.number in WITH_PORTS else None)
+    return "both " + s.endpoint(s.ends.reply_src, s.ends.reply_sport)
 
 
 def nat_kind(s: FlowFacts) -> str:
@@ -382,7 +384,7 @@ SHARE_CELLS = 10  # cells
 class GroupFacts:
     """What the cells of a sum's row are made of."""
 
-    sum: GroupRow
+    row: GroupRow
     where: Callable[[str], Place]
     name: Callable[[str], str | None]
     full: str  # the characters of a bar
@@ -401,8 +403,7 @@ def _by(value: Callable[[GroupRow], Any]) -> Keys:
 
 
 def _bar(s: GroupFacts) -> str:
-    full = round(s.sum.share * SHARE_CELLS)
-    return s.full * full + s.empty * (SHARE_CELLS - full) + f" {s.sum.share:4.0%}"
+    return "".join(bar(s.row.share, SHARE_CELLS, s.full, s.empty)) + f" {s.row.share:4.0%}"
 
 
 def _group_rate(number: float) -> str:
@@ -411,14 +412,14 @@ def _group_rate(number: float) -> str:
 
 def _some(s: GroupFacts) -> str:
     """The first few of the others, and how many more there are."""
-    few = s.sum.most()
+    few = s.row.most()
     more = _named(s) - len(few)
     return clean(" ".join(few)) + (f" +{more}" if more else "")
 
 
 def _named(s: GroupFacts) -> int:
     """How many others are known by name."""
-    return len(s.sum.others) - ("" in s.sum.others)
+    return len(s.row.others) - ("" in s.row.others)
 
 
 def _others_count(s: GroupFacts) -> str:
@@ -426,7 +427,7 @@ def _others_count(s: GroupFacts) -> str:
 
 
 def _unreplied(s: GroupFacts) -> str:
-    return f"{s.sum.unreplied / s.sum.flows:.0%}" if s.sum.flows else "-"
+    return f"{s.row.unreplied / s.row.flows:.0%}" if s.row.flows else "-"
 
 
 def order_by_translated(flows: Sequence[Flow], _context: Context) -> list[Any]:
@@ -435,11 +436,11 @@ def order_by_translated(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 
 _FLOWS = Column[GroupFacts](
-    "flows", "FLOWS", 7, 7, 20, lambda s: str(s.sum.flows), _by(lambda s: s.flows), right=True, descending=True
+    "flows", "FLOWS", 7, 7, 20, lambda s: str(s.row.flows), _by(lambda s: s.flows), right=True, descending=True
 )
 _NEW = Column[GroupFacts](
     *("new", "NEW/s", 6, 6, 70),
-    lambda s: f"{s.sum.fresh / NEW_SPAN:.1f}",
+    lambda s: f"{s.row.fresh / NEW_SPAN:.1f}",
     _by(lambda s: s.fresh),
     right=True,
     descending=True,
@@ -447,22 +448,22 @@ _NEW = Column[GroupFacts](
 _IN_COLUMN, _OUT = (
     Column[GroupFacts](*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("in", "IN", lambda s: _group_rate(s.sum.rate_in), lambda s: s.rate_in),
-        ("out", "OUT", lambda s: _group_rate(s.sum.rate_out), lambda s: s.rate_out),
+        ("in", "IN", lambda s: _group_rate(s.row.rate_in), lambda s: s.rate_in),
+        ("out", "OUT", lambda s: _group_rate(s.row.rate_out), lambda s: s.rate_out),
     )
 )
 _RATE = Column[GroupFacts](
-    "rate", "RATE", 6, 6, 30, lambda s: _group_rate(s.sum.rate), _by(lambda s: s.rate), right=True, descending=True
+    "rate", "RATE", 6, 6, 30, lambda s: _group_rate(s.row.rate), _by(lambda s: s.rate), right=True, descending=True
 )
 _BYTES_IN, _BYTES_OUT = (
     Column[GroupFacts](*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("bytes-in", "BYT-IN", lambda s: size_text(s.sum.size_in), lambda s: s.size_in),
-        ("bytes-out", "BYTOUT", lambda s: size_text(s.sum.size_out), lambda s: s.size_out),
+        ("bytes-in", "BYT-IN", lambda s: size_text(s.row.size_in), lambda s: s.size_in),
+        ("bytes-out", "BYTOUT", lambda s: size_text(s.row.size_out), lambda s: s.size_out),
     )
 )
 _BYTES = Column[GroupFacts](
-    "bytes", "BYTES", 5, 5, 35, lambda s: size_text(s.sum.size), _by(lambda s: s.size), right=True, descending=True
+    "bytes", "BYTES", 5, 5, 35, lambda s: size_text(s.row.size), _by(lambda s: s.size), right=True, descending=True
 )
 _UNREPLIED = Column[GroupFacts](
     *("unreplied", "UNREPL", 6, 6, 60),
@@ -484,7 +485,7 @@ def _name_column(key: str, title: str, least: int, most: int, cell: Callable[[Gr
 
 _HOST = Column[GroupFacts](
     *("host", "HOST", 15, 39, 10),
-    lambda s: s.name(s.sum.key) or s.sum.key,
+    lambda s: s.name(s.row.key) or s.row.key,
     lambda sums, _c: address_numbers([row.key.encode() for row in sums]),
     middle=True,
 )
@@ -504,7 +505,7 @@ HOST_COLUMNS = (
 
 
 def _country_of(s: GroupFacts) -> str:
-    return clean(s.where(s.sum.key).country or "")
+    return clean(s.where(s.row.key).country or "")
 
 
 REMOTE_COLUMNS = (
@@ -517,7 +518,7 @@ REMOTE_COLUMNS = (
     _SHARE,
     Column[GroupFacts](
         *("org", "ORG", 12, 28, 48),
-        lambda s: clean(s.where(s.sum.key).org or ""),
+        lambda s: clean(s.where(s.row.key).org or ""),
         lambda sums, c: [c.where(s.key).org or "~" for s in sums],
     ),
     _HOSTS_COUNT,
@@ -525,11 +526,11 @@ REMOTE_COLUMNS = (
 
 
 def _country_name(s: GroupFacts) -> str:
-    return clean(s.sum.label or "") or ("unknown" if not s.sum.key else "")
+    return clean(s.row.label or "") or ("unknown" if not s.row.key else "")
 
 
 COUNTRY_COLUMNS = (
-    _name_column("country", "CC", 4, 4, lambda s: clean(s.sum.key or "--", 4)),
+    _name_column("country", "CC", 4, 4, lambda s: clean(s.row.key or "--", 4)),
     Column[GroupFacts]("name", "COUNTRY", 12, 30, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
     *_MOVED,
     _SHARE,
@@ -543,7 +544,7 @@ NETWORK_COLUMNS = (
         10,
         10,
         10,
-        lambda s: f"AS{s.sum.key}" if s.sum.key else "--",
+        lambda s: f"AS{s.row.key}" if s.row.key else "--",
         _by(lambda s: int(s.key) if s.key else math.inf),
     ),
     Column[GroupFacts]("name", "NETWORK", 16, 36, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
@@ -553,10 +554,10 @@ NETWORK_COLUMNS = (
     _HOSTS_COUNT,
 )
 SERVICE_COLUMNS = (
-    _name_column("service", "SERVICE", 10, 14, lambda s: clean(s.sum.key)),
+    _name_column("service", "SERVICE", 10, 14, lambda s: clean(s.row.key)),
     Column[GroupFacts](
         *("name", "NAME", 8, 16, 15),
-        lambda s: service_name(s.sum.key),
+        lambda s: service_name(s.row.key),
         lambda sums, _c: [service_name(s.key) or "~" for s in sums],
     ),
     *_MOVED,
@@ -681,25 +682,22 @@ class ViewSpec:
 
 def _inside_text(s: FlowFacts) -> str:
     """The end that NAT hides: who opened the flow, or, where only DNAT is at work, who answers."""
-    ports = s.flow.kind.number in WITH_PORTS
     if s.ends.snat or not s.ends.dnat:
         return end_text(s, True)
-    return endpoint(s.ends.reply_src, s.ends.reply_sport if ports else None)
+    return s.endpoint(s.ends.reply_src, s.ends.reply_sport)
 
 
 def _outside_text(s: FlowFacts) -> str:
     """What the other side sees in its place."""
-    ports = s.flow.kind.number in WITH_PORTS
     if s.ends.snat:
-        return endpoint(s.ends.reply_dst, s.ends.reply_dport if ports else None)
-    return endpoint(s.ends.dst, s.ends.dport if ports else None) if s.ends.dnat else ""
+        return s.endpoint(s.ends.reply_dst, s.ends.reply_dport)
+    return s.endpoint(s.ends.dst, s.ends.dport) if s.ends.dnat else ""
 
 
 def _remote_text(s: FlowFacts) -> str:
-    ports = s.flow.kind.number in WITH_PORTS
     if s.ends.snat:
-        return endpoint(s.ends.reply_src, s.ends.reply_sport if ports else None)
-    return endpoint(s.ends.src, s.ends.sport if ports else None)
+        return s.endpoint(s.ends.reply_src, s.ends.reply_sport)
+    return s.endpoint(s.ends.src, s.ends.sport)
 
 
 def _nat_kind_text(s: FlowFacts) -> str:

@@ -46,7 +46,7 @@ class Settings:
     problem: str = ""
 
 
-class Wrong(ValueError):
+class WrongSetting(ValueError):
     """Something in the file is wrong: why, and at which key of which table ("" is the top level)."""
 
     def __init__(self, why: str, key: str = "", table: str = "") -> None:
@@ -86,7 +86,7 @@ def sudo_user(environ: Mapping[str, str], uid: int) -> int | None:
 
 
 def _read(path: str, caller: int | None) -> tuple[bytes, bool] | None:
-    """The file's bytes, and whether it is foreign; None if there is none. Raises Wrong, OSError."""
+    """The file's bytes, and whether it is foreign; None if there is none. Raises WrongSetting, OSError."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError):  # a home that we may not look into has none
@@ -95,24 +95,24 @@ def _read(path: str, caller: int | None) -> tuple[bytes, bool] | None:
     with open(path, "rb", opener=lambda name, _flags: os.open(name, flags)) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
-            raise Wrong("it is no file")
+            raise WrongSetting("it is no file")
         foreign = _foreign(state, os.geteuid(), caller)
         data = file.read(LARGEST_SETTINGS + 1)
     if len(data) > LARGEST_SETTINGS:
-        raise Wrong(f"it is larger than {LARGEST_SETTINGS >> 10} KiB")
+        raise WrongSetting(f"it is larger than {LARGEST_SETTINGS >> 10} KiB")
     return data, foreign
 
 
 def _foreign(state: os.stat_result, uid: int, caller: int | None) -> bool:
     """False for a file of ours or root's; True for one of the user who called sudo: it must not name programs.
 
-    (Rules in sudoers can allow this program and nothing else.) Raises Wrong where another user wrote it or could have,
-    by the rule that ssh has for its own file.
+    (Rules in sudoers can allow this program and nothing else.) Raises WrongSetting where another user wrote
+    it or could have, by the rule that ssh has for its own file.
     """
     if state.st_uid not in (uid, 0) and state.st_uid != caller:
-        raise Wrong(f"it belongs to another user (uid {state.st_uid})")
+        raise WrongSetting(f"it belongs to another user (uid {state.st_uid})")
     if stat.S_IMODE(state.st_mode) & 0o022:
-        raise Wrong("others may write to it; try: chmod go-w")
+        raise WrongSetting("others may write to it; try: chmod go-w")
     return state.st_uid not in (uid, 0)
 
 
@@ -132,7 +132,7 @@ def load_settings(ctx: click.Context, environ: Mapping[str, str]) -> Settings:
             data, foreign = found
             text = _decoded(data)
             return _checked(path, _parsed(text), ctx, foreign)
-        except Wrong as error:
+        except WrongSetting as error:
             line = _line_of(text, error.table, error.key) if error.key else 0
             return _ignored(path, line, str(error))
         except OSError as error:
@@ -150,7 +150,7 @@ def _decoded(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise Wrong(f"line {line} is not UTF-8") from None
+        raise WrongSetting(f"line {line} is not UTF-8") from None
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -160,14 +160,14 @@ def _parsed(text: str) -> dict[str, Any]:
         try:
             return tomllib.loads(text)
         except RecursionError:
-            raise Wrong("it is nested too deeply") from None
+            raise WrongSetting("it is nested too deeply") from None
         except ValueError as error:  # TOMLDecodeError says the line, or that it is the end; or a number of 5,000 digits
-            raise Wrong(f"not TOML: {error}") from None
-    raise Wrong("to read it needs Python 3.11 or later, this is {}.{}.{}".format(*sys.version_info))
+            raise WrongSetting(f"not TOML: {error}") from None
+    raise WrongSetting("to read it needs Python 3.11 or later, this is {}.{}.{}".format(*sys.version_info))
 
 
 def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool) -> Settings:
-    """All of the file in the shapes that the program takes; raises Wrong."""
+    """All of the file in the shapes that the program takes; raises WrongSetting."""
     site = Site(
         dict(_mark_table(found.pop("marks", {}))),
         dict(_zone_table(found.pop("zones", {}))),
@@ -184,20 +184,20 @@ def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool
     context = Context(site=site)  # a filter in the file may use the file's names
     for key, value in found.items():
         if key in ONLY_ON_THE_COMMAND_LINE:
-            raise Wrong(f"'{key}' goes on the command line only", key)
+            raise WrongSetting(f"'{key}' goes on the command line only", key)
         if key in INSTEAD:
-            raise Wrong(f"'{key}' goes on the command line only; here write {INSTEAD[key]}", key)
+            raise WrongSetting(f"'{key}' goes on the command line only; here write {INSTEAD[key]}", key)
         if key not in options:
             allowed = sorted(options.keys() - ONLY_ON_THE_COMMAND_LINE - INSTEAD.keys()) + list(TABLES)
-            raise Wrong(f"unknown word '{key}'; there are: {' '.join(allowed)}", key)
+            raise WrongSetting(f"unknown word '{key}'; there are: {' '.join(allowed)}", key)
         if foreign and key in PROGRAMS:
-            raise Wrong(f"'{key}' names a program, and root runs nothing that another user's file names", key)
+            raise WrongSetting(f"'{key}' names a program, and root runs nothing that another user's file names", key)
         try:
             checked[options[key].name or ""] = _value(ctx, options[key], key, value, context)
         except click.BadParameter as error:
-            raise Wrong(f"{key}: {error.message}", key) from None
+            raise WrongSetting(f"{key}: {error.message}", key) from None
         except ValueError as error:
-            raise Wrong(f"{key}: {error}", key) from None
+            raise WrongSetting(f"{key}: {error}", key) from None
     return Settings(path, checked, site)
 
 
@@ -294,13 +294,13 @@ def _mark_table(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
         try:
             mark, mask = mark_of(key)
         except ValueError as error:
-            raise Wrong(str(error), key, "marks") from None
+            raise WrongSetting(str(error), key, "marks") from None
         if max(mark, mask) > 0xFFFFFFFF:
-            raise Wrong(f"'{key}' has more than 32 bits", key, "marks")
+            raise WrongSetting(f"'{key}' has more than 32 bits", key, "marks")
         if mark & ~mask:
-            raise Wrong(f"'{key}' fits no mark: its mask takes bits away that it wants", key, "marks")
+            raise WrongSetting(f"'{key}' fits no mark: its mask takes bits away that it wants", key, "marks")
         if (mark, mask) in seen:
-            raise Wrong(f"mark {mark:#x} is named twice", key, "marks")
+            raise WrongSetting(f"mark {mark:#x} is named twice", key, "marks")
         seen.add((mark, mask))
         yield (mark, mask), _checked_name(name, key, "marks")
 
@@ -308,13 +308,13 @@ def _mark_table(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
 def _zone_table(table: Any) -> Iterator[tuple[int, str]]:
     for key, name in _entries(table, "zones", '3 = "office"'):
         if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > 65_535:
-            raise Wrong(f"'{key}' is no zone: a number up to 65535", key, "zones")
+            raise WrongSetting(f"'{key}' is no zone: a number up to 65535", key, "zones")
         yield int(key), _checked_name(name, key, "zones")
 
 
 def _entries(table: Any, name: str, example: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(table, dict):
-        raise Wrong(f"[{name}] holds lines like {example}", name)
+        raise WrongSetting(f"[{name}] holds lines like {example}", name)
     yield from table.items()
 
 
@@ -322,9 +322,9 @@ def _checked_name(name: Any, key: str, table: str) -> str:
     """A name that is safe to show, and that a filter can tell from a number."""
     shown = clean(name, LONGEST_NAME + 1) if isinstance(name, str) else ""
     if not shown or '"' in shown or re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", shown):
-        raise Wrong("a name is a text in quotation marks, and no number", key, table)
+        raise WrongSetting("a name is a text in quotation marks, and no number", key, table)
     if len(shown) > LONGEST_NAME:
-        raise Wrong(f"a name has at most {LONGEST_NAME} characters", key, table)
+        raise WrongSetting(f"a name has at most {LONGEST_NAME} characters", key, table)
     return shown
 
 
@@ -333,7 +333,7 @@ def _networks(found: Any) -> Iterator[Network]:
 
     key = "local-networks"
     if not isinstance(found, list):
-        raise Wrong(f'{key}: a list of networks is wanted, such as ["10.9.0.0/16"]', key)
+        raise WrongSetting(f'{key}: a list of networks is wanted, such as ["10.9.0.0/16"]', key)
     for text in found:
         try:
             if not isinstance(text, str):
@@ -341,7 +341,7 @@ def _networks(found: Any) -> Iterator[Network]:
             yield ip_network(text, strict=False)
         except ValueError:
             shown = clean(str(text), 60)
-            raise Wrong(f"{key}: '{shown}' is no address or network (10.0.0.0/8, 2001:db8::/32)", key) from None
+            raise WrongSetting(f"{key}: '{shown}' is no address or network (10.0.0.0/8, 2001:db8::/32)", key) from None
 
 
 def _line_of(text: str, table: str, key: str) -> int:

@@ -44,8 +44,8 @@ def invocation() -> str:
     """
     from text import clean
 
-    if told := os.environ.get("CONNTRACK_MONITOR_CALLED"):
-        return clean(told)
+    if given := os.environ.get("CONNTRACK_MONITOR_CALLED"):
+        return clean(given)
     try:
         return clean(_typed_words(sys.argv[0], os.getcwd()))
     except OSError:  # the folder has gone

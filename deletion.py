@@ -15,14 +15,26 @@ from typing import NamedTuple
 from child import STOP_PATIENCE, Child
 from flows import Flow, id_in, key_of
 from intake import NOT_FOUND, NOT_PERMITTED, Problem, not_started
-from parse import PROTOCOLS, PUSHED_DOWN, WITH_PORTS, Record, Tuple, kind_of, split_lines, tail_of
+from parse import (
+    ADDRESS,
+    HEAD,
+    ORIGINAL,
+    PROTOCOLS,
+    PUSHED_DOWN,
+    WITH_PORTS,
+    Record,
+    Tuple,
+    kind_of,
+    split_lines,
+    tail_of,
+)
 from source import LISTING_GATHERS, SILENCE, Command
 from text import clean
 
 # --- options for one flow ---------------------------------------------------------------------------------------------
 
 _NAMES = {PROTOCOLS[name]: name for name in PUSHED_DOWN}
-_WHOLE_ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}")  # no network, no scope, no dash in front
+_WHOLE_ADDRESS = re.compile(ADDRESS)  # no network, no scope, no dash in front
 _KEY = re.compile(r"0x[0-9a-f]{1,8}")
 _ICMP, _GRE, _DCCP, _ICMPV6 = 1, 47, 33, 58
 _OTHER_FAMILY = {_ICMP: "ipv6", _ICMPV6: "ipv4"}
@@ -293,7 +305,7 @@ class Deletion:
         """Lines of -L: which of the wanted flows are there, under their own ids?"""
         for row in split_lines(data)[0]:
             tail = tail_of(row)
-            target = self._wanted.get(key_of(b"%d " % kind_of(row[2]).number, row[5], tail))
+            target = self._wanted.get(key_of(b"%d " % kind_of(row[HEAD]).number, row[ORIGINAL], tail))
             if target and target.selection.id == id_in(tail):
                 self._found.append(target)
                 del self._wanted[target.flow.key]
@@ -448,4 +460,4 @@ def _due(child: Child) -> float:
     now = time.monotonic()
     if child.out is None:
         return now + 0.05  # it closed its output and has not ended yet
-    return child.rests_until if child.rests_until > now else child.heard + SILENCE
+    return child.gathers_until if child.gathers_until > now else child.heard + SILENCE

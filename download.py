@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 # --- what was tried when ----------------------------------------------------------------------------------------------
 
 FILE = ".conntrack-monitor-geoip.json"
-FETCHED_KINDS = ("city", "asn")
+NAMES = {"city": "DB-IP City Lite", "asn": "DB-IP ASN Lite"}
+FETCHED_KINDS = tuple(NAMES)
 BACK_OFF = (3_600, 6 * 3_600, 24 * 3_600)  # seconds after the 1st, 2nd, 3rd and later failure
 RESTART_PAUSE = 60  # seconds; what a restart loop is held to
 
@@ -129,7 +130,6 @@ def read_state(folder: str) -> FetchState:
 # --- fetching ---------------------------------------------------------------------------------------------------------
 
 DEFAULT_URL = "https://download.db-ip.com/free"
-NAMES = {"city": "DB-IP City Lite", "asn": "DB-IP ASN Lite"}
 MAX_PACKED = 256 << 20  # bytes; City has about 62 MB
 MAX_UNPACKED = 512 << 20  # bytes; City has about 125 MB
 DOWNLOAD_CHUNK = 256 << 10
@@ -195,7 +195,7 @@ def update(
     *,
     now: float,
     progress: Callable[[FetchProgress], None],
-    kinds: Sequence[str] = ("city", "asn"),
+    kinds: Sequence[str] = FETCHED_KINDS,
     force: bool = False,
     start: bool = False,
     timeout: float = 30.0,
@@ -219,21 +219,28 @@ def update(
     if folder is None:
         why = "; ".join(passed) or "no folder was named"
         return [_failed(kind, f"no folder to write to ({why})", None, None) for kind in kinds]
+    job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener(), agent)
     note = f"; not in {', '.join(passed)}" if passed else ""
-    try:
-        with locked(folder) as memory:
-            job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener(), agent)
-            remove_parts(folder)
-            outcomes = _update_all(job, kinds, memory, force, start)
-    except BlockingIOError:
-        text = f"another process is fetching into {folder}"
-        outcomes = [Outcome(kind, "busy", f"{NAMES[kind]}: {text}", target(folder, kind), now + 60) for kind in kinds]
-    except OSError as error:
-        outcomes = [_failed(kind, f"{folder}: {_error_words(error)}", None, None) for kind in kinds]
+    outcomes = _update_locked(job, kinds, force, start)
     return [replace(outcome, message=outcome.message + note) for outcome in outcomes]
 
 
-def due(target_dir: str, now: float, kinds: Sequence[str] = ("city", "asn")) -> bool:
+def _update_locked(job: _Job, kinds: Sequence[str], force: bool, start: bool) -> list[Outcome]:
+    """Take the folder's lock and update; an OSError becomes an outcome."""
+    folder = job.folder
+    try:
+        with locked(folder) as memory:
+            remove_parts(folder)
+            return _update_all(job, kinds, memory, force, start)
+    except BlockingIOError:
+        text = f"another process is fetching into {folder}"
+        again = job.now + 60
+        return [Outcome(kind, "busy", f"{NAMES[kind]}: {text}", target(folder, kind), again) for kind in kinds]
+    except OSError as error:
+        return [_failed(kind, f"{folder}: {_error_words(error)}", None, None) for kind in kinds]
+
+
+def due(target_dir: str, now: float, kinds: Sequence[str] = FETCHED_KINDS) -> bool:
     """Tell whether :func:`update` could find something new: never fetched, or of an earlier month.
 
     At most once a day for each kind, and not while a failure's back-off runs. It costs reading one

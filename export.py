@@ -31,15 +31,15 @@ def iso_time(seconds: str) -> str:
     >>> iso_time("1795386413.786793")
     '2026-11-22T22:26:53.786793Z'
     """
-    whole, _, fraction = seconds.partition(".")
-    moment = _second(whole)
+    second, _, fraction = seconds.partition(".")
+    moment = _second(second)
     return f"{moment}.{fraction[:6]:0<6}Z" if moment else seconds
 
 
 @lru_cache(maxsize=64)  # 20,000 events share a second
-def _second(whole: str) -> str:
+def _second(second: str) -> str:
     try:
-        return f"{datetime.fromtimestamp(int(whole), timezone.utc):%Y-%m-%dT%H:%M:%S}"
+        return f"{datetime.fromtimestamp(int(second), timezone.utc):%Y-%m-%dT%H:%M:%S}"
     except (ValueError, OverflowError, OSError):  # year 10000 and later
         return ""
 

@@ -12,7 +12,7 @@ import addresses
 from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key
-from parse import FLAGS, PROTOCOLS, STATES, WITH_PORTS
+from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
 from text import ports_of, service
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -338,21 +338,13 @@ def bare(word: str, context: Context) -> Predicate:
     """
     if " " in word or not word:
         return lambda flow: word in shown_text(flow, context)
-    text = word.encode("utf-8", "surrogatepass")
     groups: dict[Group, bool] = {}
     places: dict[Place, bool] = {}
     flags = [b"[%b]" % flag.encode() for flag in FLAGS if word in flag.lower()]
     in_direction = any(word in way for way in ("in", "out", "fwd", "local"))
     in_address = re.fullmatch(r"[0-9a-f.:]+", word) is not None
-    with_port = ":" in word
+    in_ends = _in_ends(word)
     is_service = _remembering(lambda of: word in (service(*_protocol_port(of)) or ""))
-
-    def in_ends(flow: Flow) -> bool:
-        (src, dst), (sport, dport) = flow.addresses(), flow.ports()
-        src, dst = src.lower(), dst.lower()
-        if with_port:
-            return text in b"%b:%b" % (src, sport) or text in b"%b:%b" % (dst, dport)
-        return text in src or text in dst or text in sport or text in dport
 
     def wanted(flow: Flow) -> bool:
         group = flow.group
@@ -376,6 +368,20 @@ def bare(word: str, context: Context) -> Predicate:
                 places.clear()
             known = places[place] = any(word in str(part).lower() for part in place if part is not None)
         return known
+
+    return wanted
+
+
+def _in_ends(word: str) -> Predicate:
+    """Is it in an address or a port of the original tuple, as they are printed?"""
+    text, with_port = word.encode("utf-8", "surrogatepass"), ":" in word
+
+    def wanted(flow: Flow) -> bool:
+        (src, dst), (sport, dport) = flow.addresses(), flow.ports()
+        src, dst = src.lower(), dst.lower()
+        if with_port:
+            return text in b"%b:%b" % (src, sport) or text in b"%b:%b" % (dst, dport)
+        return text in src or text in dst or text in sport or text in dport
 
     return wanted
 
@@ -442,7 +448,7 @@ def _service(value: str, _context: Context) -> Predicate:
     return lambda flow: service_key(flow) == wanted
 
 
-_WAN = re.compile(r"\[([0-9a-fA-F:.]+)\](?::(\d{1,5}))?|([0-9.]+)(?::(\d{1,5}))?|([0-9a-fA-F:.]+)")
+_WAN = re.compile(rf"\[({ADDRESS})\](?::(\d{{1,5}}))?|([0-9.]+)(?::(\d{{1,5}}))?|({ADDRESS})")
 
 
 def _wan(value: str, _context: Context) -> Predicate:
@@ -570,7 +576,7 @@ def compile_filter(text: str, context: Context, baseline: AskBaseline = _no_base
     words = _lex(text)
     if not words:
         return None
-    return _Parser(text, words, context, baseline).whole()
+    return _Parser(text, words, context, baseline).expression()
 
 
 def _lex(text: str) -> list[_Word]:
@@ -594,7 +600,7 @@ class _Parser:
         self.at = 0
         self.depth = 0
 
-    def whole(self) -> Predicate:
+    def expression(self) -> Predicate:
         result = self.any_of()
         if self.at < len(self.words):
             raise self.error("')' without '('", self.words[self.at].position)

@@ -24,7 +24,29 @@ from typing import NamedTuple
 
 import addresses
 from addresses import Ends
-from parse import EVENTS, Kind, Parts, Record, Tuple, is_turned, join_parts, kind_of, record, tail_of, with_reply
+from parse import (
+    ADDRESS,
+    COUNTERS,
+    EVENT,
+    EVENTS,
+    FAMILIES,
+    FLAGS,
+    HEAD,
+    ORIGINAL,
+    STATE,
+    TIMEOUT,
+    Kind,
+    Parts,
+    Record,
+    Tuple,
+    has_counters,
+    is_turned,
+    join_parts,
+    kind_of,
+    record,
+    tail_of,
+    with_reply,
+)
 
 
 class Counts(NamedTuple):
@@ -36,15 +58,16 @@ class Counts(NamedTuple):
     reply_bytes: int
 
 
-_COUNTERS = re.compile(rb"packets=(\d{1,20}) bytes=(\d{1,20})")
+_COUNTERS = re.compile(COUNTERS)
 _TUPLE = re.compile(
-    rb"(?<![^ ])src=([0-9a-fA-F:.]{2,45}) dst=([0-9a-fA-F:.]{2,45})"
-    rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
+    rf"(?<![^ ])src=({ADDRESS}) dst=({ADDRESS})".encode()
+    + rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
     rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
 )
 ICMP = (1, 58)
+_FAMILY_NUMBERS = {name: number for number, name in FAMILIES.items()}
 _MARK = re.compile(rb" mark=(\d{1,10})")
-_FLAG = re.compile(rb"\[(UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]")
+_FLAG = re.compile(rf"\[({'|'.join(FLAGS)})\]".encode())
 _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock that was stepped back
 
 
@@ -286,8 +309,7 @@ def _pair(text: bytes) -> tuple[str, str, int | None, int | None]:
 
 
 def _head_text(kind: Kind) -> bytes:
-    numbers = {"ipv4": "2", "ipv6": "10"}
-    family = f"{kind.family:<8} {numbers.get(kind.family, '0')} " if kind.family else ""
+    family = f"{kind.family:<8} {_FAMILY_NUMBERS.get(kind.family, '0')} " if kind.family else ""
     return f"{family}{kind.protocol:<8} {kind.number} ".encode()
 
 
@@ -393,13 +415,13 @@ class FlowTable:
 
     def find(self, row: Parts) -> Flow | None:
         """The live flow that a line is about."""
-        return self.live.get(key_of(self._group(row[2], row[4]).prefix, row[5], tail_of(row)))
+        return self.live.get(key_of(self._group(row[HEAD], row[STATE]).prefix, row[ORIGINAL], tail_of(row)))
 
     def event(self, row: Parts, now: float) -> Flow:
         """Take in one event; returns the flow it is about, as it is afterwards."""
-        tag, state, tail = row[1], row[4], tail_of(row)
-        group = self._group(row[2], state)
-        key = key_of(group.prefix, row[5], tail)
+        tag, state, tail = row[EVENT], row[STATE], tail_of(row)
+        group = self._group(row[HEAD], state)
+        key = key_of(group.prefix, row[ORIGINAL], tail)
         name = EVENTS.get(tag, "update")
         self.events += 1
         flow = self.live.get(key)
@@ -416,7 +438,7 @@ class FlowTable:
                 flow.progress = shared_progress(flow.progress._replace(exact=True))
             _keep_listed(flow)
             flow.tail = tail
-        self._stamp(flow, group if state else flow.group, row[3], now)
+        self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
         self.tape.append((now, name, flow, flow.state))
         return flow
 
@@ -427,7 +449,7 @@ class FlowTable:
         return name == "new" and (flow.exact or flow.born < self._began)
 
     def _destroy(self, flow: Flow | None, key: bytes, group: Group, row: Parts, now: float) -> Flow:
-        timeout, state, tail = row[3], row[4], tail_of(row)
+        timeout, state, tail = row[TIMEOUT], row[STATE], tail_of(row)
         if self.listing:
             self._gone.add(key)
         if flow is not None and _differ(flow.tail, tail):
@@ -461,12 +483,12 @@ class FlowTable:
 
     def listed(self, row: Parts, now: float) -> Flow | None:
         """Take in one line of a listing; returns the flow if only this listing knew of it."""
-        state, tail = row[4], tail_of(row)
-        group = self._group(row[2], state)
-        key = key_of(group.prefix, row[5], tail)
+        state, tail = row[STATE], tail_of(row)
+        group = self._group(row[HEAD], state)
+        key = key_of(group.prefix, row[ORIGINAL], tail)
         if key in self._gone:
             return None  # of a flow that has ended since, or of one that took its place: nobody can tell which
-        counted = b"packets=" in row[10] or row[12].startswith(b"packets=")
+        counted = has_counters(row)
         self._counters_seen = self._counters_seen or counted
         flow = self.live.get(key)
         found = None
@@ -481,7 +503,7 @@ class FlowTable:
         if flow is None:
             found = flow = self._open(key, group, now, False)
             flow.tail = tail
-        self._stamp(flow, group if state else flow.group, row[3], now)
+        self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
         return found
 
     def listed_all(self, rows: Iterable[Parts], now: float) -> None:
@@ -496,8 +518,7 @@ class FlowTable:
             _stamp, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
             group = group_of(head + state)
             tail = before + turned + after
-            # Beside the original tuple, also where a line with odd words was not cut; not in a helper's name.
-            counted = b"packets=" in before or after[:8] == b"packets="
+            counted = b"packets=" in before or after[:8] == b"packets="  # has_counters
             if group is not None and timeout and not tag and b"zone" not in tail:
                 key = group.prefix + original
                 flow = flow_of(key)

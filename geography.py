@@ -18,14 +18,13 @@ import download
 from addresses import NOWHERE, Detail, Place
 from child import Child
 from geoip import GeoIP, text_of
-from health import Base
+from health import UsedDatabase
 from text import clean
 
 REFRESH_EVERY = 5.0  # seconds between two looks at the files: scanning a few folders takes 0.01 ms
 DUE_EVERY = 600.0  # seconds between asking whether a new month could be out; the server is asked at most once a day
 FRAME_BUDGET = 0.03  # seconds of lookups in one frame: 3,000 addresses with the C reader, 500 with the pure one
 PLACED = 65_536  # addresses whose coordinates are kept
-KINDS = ("city", "asn")
 MISSING = "no GeoIP database"
 
 
@@ -106,9 +105,11 @@ class Geography:
         self._coordinates[address] = at
         return at
 
-    def databases(self, now: float) -> list[Base]:
+    def databases(self, now: float) -> list[UsedDatabase]:
         """Those in use; ``now`` in seconds since 1970."""
-        return [Base(text_of(db.path) or "?", db.month, (now - db.built) / 86400) for db in self._geoip.databases]
+        return [
+            UsedDatabase(text_of(db.path) or "?", db.month, (now - db.built) / 86400) for db in self._geoip.databases
+        ]
 
     def attributions(self) -> list[str]:
         return self._geoip.attributions()
@@ -183,7 +184,11 @@ class Geography:
 
     def wanted(self) -> list[str]:
         """The kinds that no database of the user's own answers: these are ours to fetch and to keep new."""
-        ours = {os.path.realpath(download.target(folder, kind)) for folder in self.plan.folders() for kind in KINDS}
+        ours = {
+            os.path.realpath(download.target(folder, kind))
+            for folder in self.plan.folders()
+            for kind in download.FETCHED_KINDS
+        }
         foreign = {
             kind
             for database in self._geoip.databases
@@ -209,7 +214,7 @@ class Geography:
 
     def _poll_worker(self, worker: Child) -> None:
         for line in worker.read().decode("utf-8", "replace").splitlines():  # whole ones; a leftover was cut off
-            self._heed(line)
+            self._take_line(line)
         worker.read_errors()
         if worker.ended() is not None:
             worker.stop()
@@ -217,7 +222,7 @@ class Geography:
             self._progress = ""
             self._refresh_due = 0.0
 
-    def _heed(self, line: str) -> None:
+    def _take_line(self, line: str) -> None:
         try:
             said = json.loads(line)
             if "outcome" in said:
@@ -253,15 +258,15 @@ def worker_argv(plan: Plan, kinds: Sequence[str], start: bool) -> list[str]:
 def work(plan: Plan, order: str) -> int:
     """Be the worker: fetch, and say on standard output, a JSON object a line, how far it is and what became of it."""
     when, _, kinds = order.partition(":")
-    told = 0.0
+    last_told = 0.0
 
     def tell(progress: download.FetchProgress) -> None:
-        nonlocal told
-        if time.monotonic() - told >= 0.25 or progress.received == progress.total:
-            told = time.monotonic()
+        nonlocal last_told
+        if time.monotonic() - last_told >= 0.25 or progress.received == progress.total:
+            last_told = time.monotonic()
             print(json.dumps(progress._asdict()), flush=True)
 
-    wanted = [kind for kind in kinds.split(",") if kind in KINDS]
+    wanted = [kind for kind in kinds.split(",") if kind in download.FETCHED_KINDS]
     for outcome in _update(plan, tell, wanted, start=when == "start"):
         print(json.dumps({"outcome": asdict(outcome)}), flush=True)
     return 0
@@ -269,7 +274,7 @@ def work(plan: Plan, order: str) -> int:
 
 def update_now(plan: Plan, tell: Callable[[download.FetchProgress], None]) -> list[download.Outcome]:
     """``--update-geoip``: fetch now, whatever was tried before."""
-    return _update(plan, tell, KINDS, force=True)
+    return _update(plan, tell, download.FETCHED_KINDS, force=True)
 
 
 def _update(

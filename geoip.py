@@ -196,7 +196,7 @@ class Candidate(NamedTuple):
     hint: str  # what its type says it is: city, country, asn or ""
 
 
-class Open(NamedTuple):
+class OpenDatabase(NamedTuple):
     database: Database
     reader: Reader
     identity: tuple[int, ...]
@@ -483,9 +483,9 @@ class _State:
     """One generation of readers with the answers they gave; swapped as a whole."""
 
     files: list[File] = field(default_factory=list)
-    opened: dict[str, Open] = field(default_factory=dict)
-    places: dict[int, Open] = field(default_factory=dict)  # by family: city or country
-    networks: dict[int, Open] = field(default_factory=dict)  # by family: asn
+    opened: dict[str, OpenDatabase] = field(default_factory=dict)
+    places: dict[int, OpenDatabase] = field(default_factory=dict)  # by family: city or country
+    networks: dict[int, OpenDatabase] = field(default_factory=dict)  # by family: asn
     notices: list[str] = field(default_factory=list)
     cache: OrderedDict[str, Place] = field(default_factory=OrderedDict)
     known: dict[Place, Place] = field(default_factory=dict)  # one tuple a place, not an address
@@ -614,7 +614,7 @@ class GeoIP:
             provider_rank = 0 if provider.startswith("geo") else 1 if provider == "dbip" else 2
             yield Candidate(file.order, kind_rank, provider_rank, file, hint)
 
-    def _entry(self, file: File, state: _State, old: _State) -> Open | None:
+    def _entry(self, file: File, state: _State, old: _State) -> OpenDatabase | None:
         """Open one file; keep what is open if it is unchanged, or now something unusable."""
         before = old.opened.get(file.path)
         if before and before.identity == file.identity:
@@ -625,7 +625,7 @@ class GeoIP:
             what = "what was read before stays in use" if before else "skipped"
             state.notices.append(f"{text_of(file.path)} {what}: {error}")
             return before
-        return Open(database, reader, file.identity)
+        return OpenDatabase(database, reader, file.identity)
 
     def _is_own(self, path: str) -> bool:
         """Tell whether only we write this file; a link would lead to, or be, somebody else's."""
@@ -644,7 +644,7 @@ def _wanted(state: _State, hint: str) -> bool:
     return any(len(slot) < 2 for slot in slots)
 
 
-def _take(state: _State, entry: Open) -> None:
+def _take(state: _State, entry: OpenDatabase) -> None:
     """Put a file where nothing better answers yet, for each family that it holds."""
     for family in entry.database.families:
         for kind in entry.database.kinds:
@@ -668,7 +668,9 @@ def _plain(address: str) -> str:
     return address
 
 
-def _record(state: _State, slot: dict[int, Open], plain: str) -> tuple[Open | None, dict[str, Any], int]:
+def _record(
+    state: _State, slot: dict[int, OpenDatabase], plain: str
+) -> tuple[OpenDatabase | None, dict[str, Any], int]:
     """Return who answered, the record ({}: none) and the prefix length of its network."""
     entry = slot.get(6 if ":" in plain else 4)
     if entry is None:

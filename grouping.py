@@ -196,18 +196,18 @@ class Grouper:
 
 
 def shares(sums: Iterable[GroupRow], by: str) -> None:
-    """Set each row's share of the whole: of its flows, rates, or (by all other columns) bytes; flows if none moved."""
+    """Set each row's share of the total: of its flows, rates, or (by all other columns) bytes; flows if none moved."""
     rows = list(sums)
     value: Callable[[GroupRow], float] = {
         "flows": lambda s: float(s.flows),
         "rate": lambda s: s.rate,
     }.get(by, lambda s: float(s.size))
-    whole = sum(map(value, rows))
-    if not whole:
+    total = sum(map(value, rows))
+    if not total:
         value = lambda s: float(s.flows)  # noqa: E731
-        whole = sum(map(value, rows))
+        total = sum(map(value, rows))
     for row in rows:
-        row.share = value(row) / whole if whole else 0.0
+        row.share = value(row) / total if total else 0.0
 
 
 def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:

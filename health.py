@@ -72,7 +72,7 @@ class HealthRow:
     cure: str = ""
 
 
-class Base(NamedTuple):
+class UsedDatabase(NamedTuple):
     """A database in use: its name, the month it was built in, and how many days ago that was."""
 
     name: str
@@ -87,7 +87,7 @@ class Surroundings(NamedTuple):
     recording: str = ""  # why nothing is recorded any more
     geography: Sequence[tuple[str, str]] = ()  # what is wrong with databases and names, and the command that helps
     attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
-    databases: Sequence[Base] = ()  # those in use
+    databases: Sequence[UsedDatabase] = ()  # those in use
 
 
 NOTHING_AROUND = Surroundings()
@@ -188,11 +188,21 @@ def _about(seconds: float) -> str:
     return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{round(seconds / 3600)} h"
 
 
+def percent(share: float) -> str:
+    """As the header's gauge says it: a little is not called nothing."""
+    return "<1%" if 0 < share < 0.01 else f"{share:.0%}"
+
+
 def _percent(share: float) -> str:
-    """As the gauge says it: what is there is not called nothing, and what is not full not full."""
-    if 0 < share < 0.01:
-        return "<1 %"
-    return ">99 %" if 0.995 <= share < 1 else f"{share:.0%}".replace("%", " %")
+    """As the panel says it: nor is what is almost full called full."""
+    return ">99 %" if 0.995 <= share < 1 else percent(share).replace("%", " %")
+
+
+def fill_role(share: float, seconds: float | None = None) -> str:
+    """The role of a table so full, and full in so many seconds (None: not foreseen)."""
+    if share >= NEARLY or (seconds is not None and seconds < SOON):
+        return "bad"
+    return "warn" if share >= MUCH or (seconds is not None and seconds < FORESEEN) else "good"
 
 
 def _more_room(status: Status) -> str:
@@ -211,8 +221,7 @@ def _fill_row(status: Status, table: FlowTable, now: float) -> HealthRow:
         text += ": full, new flows are dropped"
     elif seconds is not None:
         text += f": full in about {_about(seconds)} at the present growth"
-    soon = HORIZON if seconds is None else seconds
-    role = "bad" if share >= NEARLY or soon < SOON else "warn" if share >= MUCH or soon < FORESEEN else "good"
+    role = fill_role(share, seconds)
     return HealthRow("table", text, role, min(1.0, share), _more_room(status) if role != "good" else "")
 
 
@@ -325,10 +334,13 @@ def _sight_rows(status: Status, table: FlowTable, around: Surroundings, now: flo
         text = f"{_ago(age)}, by listing {table.listings}"
         rows.append(HealthRow("counters", text, "warn" if live and age > OLD else "good"))
     if table.overflow:
-        text = f"{table.overflow} flows dropped: more than {table.limit} are not kept here"
-        rows.append(HealthRow("memory", text, "bad"))
+        rows.append(HealthRow("memory", f"{_overflow(table)} here", "bad"))
     rows += [HealthRow("input", text, "warn") for text in status.unread()]
     return rows + ([HealthRow("recording", around.recording, "warn")] if around.recording else [])
+
+
+def _overflow(table: FlowTable) -> str:
+    return f"{table.overflow} flows dropped: more than {table.limit} are not kept"
 
 
 def _times(number: int) -> str:
@@ -446,7 +458,7 @@ def notices_of(
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
         again = status.healed >= status.losses
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
-        out.append(Notice(text, "sysctl -w net.core.rmem_default=8388608" if live else "", bad=not again))
+        out.append(Notice(text, LOSS_CURE if live else "", bad=not again))
     if around.recording:
         out.append(Notice(around.recording, bad=True))
     if live and status.listing_since is not None and now - status.listing_since > SLOW:
@@ -457,7 +469,7 @@ def notices_of(
     if live and status.facts.get("acct") == 0 and not table.counted:
         out.append(Notice(ACCOUNTING_OFF, ACCOUNTING_CURE))
     if table.overflow:
-        out.append(Notice(f"{table.overflow} flows dropped: more than {table.limit} are not kept", bad=True))
+        out.append(Notice(_overflow(table), bad=True))
     out += [Notice(text) for text in status.unread()]
     if around.settings:
         out.append(Notice(around.settings))

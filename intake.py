@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows import Flow, FlowTable
-from parse import EVENTS, Parts, split_lines, tail_of
+from parse import EVENT, EVENTS, STAMP, Parts, split_lines, tail_of
 from text import clean
 
 # --- failures in words ------------------------------------------------------------------------------------------------
@@ -368,10 +368,10 @@ class Intake:
 
     def _apply_each(self, rows: list[Parts], at: float | None) -> None:
         for row in rows:
-            now = self._time(row[0]) if at is None else at
-            if row[1]:
+            now = self._time(row[STAMP]) if at is None else at
+            if row[EVENT]:
                 flow: Flow | None = self.table.event(row, now)
-                name = EVENTS[row[1]]
+                name = EVENTS[row[EVENT]]
             else:
                 flow = self.table.listed(row, now)
                 name = "list"

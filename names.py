@@ -228,7 +228,7 @@ class Resolver:
         if now >= self._look_due:
             self._look()
         for fd, question in list(self._open.items()):
-            if not self._heed(question):
+            if not self._is_settled(question):
                 if now < question.until:
                     continue
                 self._unanswered(question.address, question.tries, "no answer")
@@ -271,7 +271,7 @@ class Resolver:
         question = _Question(address, tries + 1, asked, channel, self._clock() + PATIENCE)
         self._open[channel.fileno()] = question
 
-    def _heed(self, question: _Question) -> bool:
+    def _is_settled(self, question: _Question) -> bool:
         """Read what has come; is the question settled?"""
         for _ in range(8):  # forged ones are passed over, but not all day
             try:

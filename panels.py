@@ -8,12 +8,13 @@ import addresses
 from addresses import Context
 from columns import VIEWS, facts_of, nat_text
 from flows import Flow, FlowTable
-from health import HealthRow, Notice, brief, notices_of, panel
+from health import HealthRow, Notice, brief, fill_role, notices_of, panel, percent
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
 from text import (
     Glyphs,
     Line,
+    bar,
     cells,
     clean,
     clip,
@@ -85,11 +86,10 @@ def _table_line(scene: Scene, width: int) -> Line:
     line: Line = [("table ", "dim")]
     if count is not None and most:
         share = count / most
-        role = "bad" if share >= 0.9 else "warn" if share >= 0.7 else "good"
-        size = 20 if width >= 120 else 10
-        full = min(size, round(share * size))
-        line += [(glyphs.full * full, role), (glyphs.empty * (size - full), "dim")]
-        line += [(f" {share:.0%}" if share >= 0.01 or not count else " <1%", role), (f" {count}/{most}", "plain")]
+        role = fill_role(share)
+        full, empty = bar(share, 20 if width >= 120 else 10, glyphs.full, glyphs.empty)
+        line += [(full, role), (empty, "dim")]
+        line += [(f" {percent(share)}", role), (f" {count}/{most}", "plain")]
     else:
         line.append((f"{len(scene.table)} flows", "plain"))
     for text, role in brief(scene.status, scene.shares, scene.now):
@@ -307,12 +307,8 @@ def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line
     mark, label = scene.glyphs.cut, clean(row.label)
     start: Line = [(pad(shorten(label, room, mark), room, False) + "  " if room else f"{label}: ", "dim")]
     if row.share is not None and width >= 80:
-        full = round(max(0.0, min(row.share, 1.0)) * PANEL_CELLS)
-        start += [
-            (scene.glyphs.full * full, row.role),
-            (scene.glyphs.empty * (PANEL_CELLS - full), "dim"),
-            (" ", "plain"),
-        ]
+        full, empty = bar(row.share, PANEL_CELLS, scene.glyphs.full, scene.glyphs.empty)
+        start += [(full, row.role), (empty, "dim"), (" ", "plain")]
     used = sum(cells(text) for text, _ in start)
     texts = wrap(clean(row.value, 500), max(8, width - used), mark)
     lines = [[*start, (texts[0], row.role)]]

@@ -72,8 +72,10 @@ EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy
 #   before    what stands between the tuples: zone-orig, counters, [UNREPLIED]
 #   turned    b"=" where the reply tuple is the original turned round (no NAT): then it stands for that tuple
 #   after     the reply tuple, unless ``turned``, and all that follows
-# A plain tuple, because making 262,144 named ones costs half as much again as cutting the lines.
+# A plain tuple, because making 262,144 named ones costs half as much again as cutting the lines. The names are indexes.
 Parts = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+STAMP, EVENT, HEAD, TIMEOUT, STATE, ORIGINAL = range(6)
+BEFORE, TURNED, AFTER = 10, 11, 12
 
 
 class Kind(NamedTuple):
@@ -135,8 +137,10 @@ class Record:
 
 
 # The lengths are bounded so that no line, however hostile, costs more than a walk through it.
+ADDRESS = r"[0-9a-fA-F:.]{2,45}"  # what may be an address, as text
+_ADDRESS = ADDRESS.encode()
+COUNTERS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"  # of one direction
 _WORD = rb"[a-z0-9-]{1,16} {1,8}\d{1,5} "
-_ADDRESS = rb"[0-9a-fA-F:.]{2,45}"
 _ORIGINAL = (
     rb"(src=(" + _ADDRESS + rb") dst=(" + _ADDRESS + rb") (?:sport=(\d{1,5}) dport=(\d{1,5}) "
     rb"|type=\d{1,3} code=\d{1,3} id=\d{1,5} |srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8} )?)"
@@ -159,11 +163,16 @@ def tail_of(row: Parts) -> bytes:
     """All that a row says behind the original tuple, b"=" standing for a reply that is the original turned round.
 
     >>> line = b"udp 17 src=10.0.0.1 dst=192.0.2.1 sport=1 dport=2 src=192.0.2.1 dst=10.0.0.1 sport=2 dport=1 use=1\\n"
-    >>> (row,), _ = cut(line)
-    >>> rest_of(row)
+    >>> (row,), _ = split_lines(line)
+    >>> tail_of(row)
     b'= use=1'
     """
-    return row[10] + row[11] + row[12]
+    return row[BEFORE] + row[TURNED] + row[AFTER]
+
+
+def has_counters(row: Parts) -> bool:
+    """Are there counters beside the original tuple? Also of a row with odd words; a helper's name may hold anything."""
+    return b"packets=" in row[BEFORE] or row[AFTER].startswith(b"packets=")
 
 
 def is_turned(tail: bytes) -> bool:
@@ -242,8 +251,8 @@ def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[by
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
     found = _LINE.findall(block)
-    whole = block.endswith(b"\n")
-    if whole and len(found) == block.count(b"\n"):
+    complete = block.endswith(b"\n")
+    if complete and len(found) == block.count(b"\n"):
         return found, []
     rows: list[Parts] = []
     rejects: list[bytes] = []
@@ -253,7 +262,7 @@ def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[by
             continue
         if len(line) < SHORTEST:
             row = None
-        elif whole or number < len(lines) - 1:
+        elif complete or number < len(lines) - 1:
             row = _split_line(line)
         else:
             row = _split_last(line, tail_of(rows[-1]) if rows else before)
@@ -277,7 +286,7 @@ _LAST_NUMBER = re.compile(rb" (use|id)=\d+$")
 def _split_last(line: bytes, before: bytes) -> Parts | None:
     """Cut a line that has no newline, if it looks whole beside the line before it."""
     found: list[Parts] = _LINE.findall(line) if len(line) <= MAX_LINE else []
-    if not found or line.endswith(b" ") or _unknown_words(found[0][12]):
+    if not found or line.endswith(b" ") or _unknown_words(found[0][AFTER]):
         return None
     usual, here = _LAST_NUMBER.search(before), _LAST_NUMBER.search(line)
     if usual and (here is None or here.group(1) != usual.group(1)):
@@ -341,7 +350,9 @@ def _read_head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
 
 
 _TUPLE_WORD = re.compile(
-    rb"(?<!\S)(?:(?:src|dst)=[0-9a-fA-F:.]{2,45}|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
+    rb"(?<!\S)(?:(?:src|dst)="
+    + _ADDRESS
+    + rb"|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
 )
 _TUPLE_NAMES = (
     (b"src", b"dst", b"sport", b"dport"),
@@ -372,8 +383,8 @@ def _unknown_words(tail: bytes) -> bool:
 
 _TOKEN = re.compile(r"\[[a-z]+=[^\]]*\]|[^ ]+")
 _KNOWN_WORD = re.compile(
-    r"(?:src|dst)=[0-9a-fA-F:.]+|(?:sport|dport|type|code|id|zone-orig|zone-reply|packets|bytes|mark|secmark|zone|delta-time|use)=\d+"
-    r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)\]|\[(?:start|stop)=[^\]]*\]"
+    rf"(?:src|dst)={ADDRESS}|(?:sport|dport|type|code|id|zone-orig|zone-reply|packets|bytes|mark|secmark|zone|delta-time|use)=\d+"
+    r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:" + "|".join(FLAGS) + r")\]|\[(?:start|stop)=[^\]]*\]"
 )
 _SECCTX = re.compile(r" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d|labels)|$)")
 _USER = re.compile(r" \[USERSPACE\](?: portid=(\d{1,10}))?(?: progname=(.*))?$", re.DOTALL)
@@ -418,10 +429,9 @@ def record(row: Parts) -> Record:
     return _usual(row) or _any(row)
 
 
-_COUNTS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"
-_USUAL_BEFORE = re.compile(rb"(?:" + _COUNTS + rb" )?(\[UNREPLIED\] )?")
+_USUAL_BEFORE = re.compile(rb"(?:" + COUNTERS + rb" )?(\[UNREPLIED\] )?")
 _USUAL_AFTER = re.compile(
-    rb"(?: " + _COUNTS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
+    rb"(?: " + COUNTERS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
 )
 
 
@@ -430,9 +440,9 @@ def usual(row: Parts) -> tuple[bytes | None, ...] | None:
 
     Packets and bytes there, [UNREPLIED]; packets and bytes back, [ASSURED], mark, use, id; None where not printed.
     """
-    if not row[11]:
+    if not row[TURNED]:
         return None
-    first, second = _USUAL_BEFORE.fullmatch(row[10]), _USUAL_AFTER.fullmatch(row[12])
+    first, second = _USUAL_BEFORE.fullmatch(row[BEFORE]), _USUAL_AFTER.fullmatch(row[AFTER])
     return None if first is None or second is None else first.groups() + second.groups()
 
 
@@ -465,7 +475,7 @@ def _optional(digits: bytes | None) -> int | None:
 
 def _any(row: Parts) -> Record:
     """Read any row, word by word."""
-    stamp, event, head, timeout, state, original = row[:6]
+    stamp, event, head, timeout, state, original = row[: ORIGINAL + 1]
     tail = with_reply(original, tail_of(row))
     out = Record(
         kind_of(head),

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Statistics
-from parse import Splitter
+from parse import ADDRESS, Splitter
 from text import clean
 
 FIRST_LINE = b"# conntrack-monitor recording 1\n"
@@ -54,7 +54,7 @@ class Recorder:
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
         self.stopped = ""  # why nothing is written any more
-        self._told = False  # somebody has asked why
+        self._has_complained = False  # somebody has asked why
 
     def take(self, item: Item) -> None:
         """Write it; the first error is the last: a recording with a hole would lie."""
@@ -71,9 +71,9 @@ class Recorder:
 
     def complaint(self) -> str:
         """Why nothing is written any more, to the first who asks; else ""."""
-        if self._told or not self.stopped:
+        if self._has_complained or not self.stopped:
             return ""
-        self._told = True
+        self._has_complained = True
         return self.stopped
 
     def write(self, item: Item) -> None:
@@ -236,7 +236,7 @@ class Replay:
             values = {name: int(value) for name, value in found}
             self._push(Facts(at, values) if word == b"facts" else Statistics(at, values), at)
         elif word == b"own":
-            self._push(OwnAddresses(at, frozenset(re.findall(r"[0-9a-fA-F:.]+", words))), at)
+            self._push(OwnAddresses(at, frozenset(re.findall(ADDRESS, words))), at)
 
     def _push(self, item: Item, at: float | None) -> None:
         """Queue an item for its time. Times that go back are counted and taken as the newest so far."""

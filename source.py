@@ -33,7 +33,7 @@ from intake import (
     is_loss,
     not_started,
 )
-from parse import PROTOCOLS, PUSHED_DOWN
+from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN
 
 # --- the host ---------------------------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ def parse_addresses(text: str) -> frozenset[str]:
     >>> sorted(parse_addresses("2: eth0    inet 192.0.2.1/24 brd 192.0.2.255 scope global eth0\\n"))
     ['192.0.2.1']
     """
-    return frozenset(re.findall(r"\binet6? ([0-9a-fA-F:.]+)", text))
+    return frozenset(re.findall(rf"\binet6? ({ADDRESS})", text))
 
 
 _RTM_GETADDR, _RTM_NEWADDR, _NLMSG_ERROR, _NLMSG_DONE = 22, 20, 2, 3
@@ -298,15 +298,15 @@ class LiveSource:
         for child in (self._listing, self._events and self._events.child):
             if child and child.out is None:
                 due.append(self.clock() + 0.05)  # it closed its output and has not ended yet
-            elif child and child.rests_until > self.clock():
-                due.append(child.rests_until)
+            elif child and child.gathers_until > self.clock():
+                due.append(child.gathers_until)
         return min(due)
 
     def poll(self) -> Iterator[Item]:
         """Events first: a DESTROY must not wait behind the listing that still names its flow."""
-        resting = self._listing is not None and self._listing.rests_until > self.clock()
+        resting = self._listing is not None and self._listing.gathers_until > self.clock()
         if self._events and self._events.child and self._listing and not resting:
-            self._events.child.rest_no_longer()
+            self._events.child.gather_no_longer()
         if self._events:
             yield from self._poll_events(self._events)
         yield from self._poll_host()
@@ -432,6 +432,9 @@ class LiveSource:
             yield from self._listing_failed(now, silent)
             return
         child.stop()
+        yield from self._listing_ended(child, status, now)
+
+    def _listing_ended(self, child: Child, status: int, now: float) -> Iterator[Item]:
         if status == 0 and self._lists_ipv4_only(child):
             problem = self._list_ipv6_too(child)
             if problem:

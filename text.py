@@ -150,8 +150,6 @@ def spread(left: Line, right: Line, width: int) -> Line:
 
 # --- numbers, spans of time, endpoints --------------------------------------------------------------------------------
 
-# --- numbers for people -----------------------------------------------------------------------------------------------
-
 
 def size_text(number: float | None) -> str:
     """At most five characters: 0, 999, 1.2k, 34M, 1.8G; "-" for unknown.
@@ -198,6 +196,16 @@ def endpoint(address: str, port: int | None, name: str | None = None) -> str:
     if port is None:
         return address
     return f"[{address}]:{name or port}" if ":" in address else f"{address}:{name or port}"
+
+
+def bar(share: float, size: int, full: str, empty: str) -> tuple[str, str]:
+    """The full and the empty part of a bar of ``size`` characters.
+
+    >>> bar(0.5, 4, "#", ".")
+    ('##', '..')
+    """
+    filled = round(max(0.0, min(share, 1.0)) * size)
+    return full * filled, empty * (size - filled)
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Callable[[int], bool]) -> str:

@@ -24,6 +24,7 @@ GRAPH = architecture.import_graph(MODULES)
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 MOST_MODULES, MOST_FLOORS, MOST_IMPORTS = 34, 10, 160
+LONGEST_FUNCTION = 40  # lines
 
 # What reads, writes, waits or asks for the time. All others are pure: what they say follows from what they were told.
 IMPURE = {
@@ -73,6 +74,13 @@ def test_no_name_is_defined_in_two_modules() -> None:
 def test_definitions_are_seen_where_they_stand() -> None:
     text = "A, (B, C) = x\nd: int = 1\ntry:\n    E = 1\nexcept OSError:\n    F = 2\nclass G:\n    h = 1\ndef i():\n    j = 1\n"
     assert set(architecture.defined(ast.parse(text).body)) == {*"ABCdEFGi"}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_functions_are_short(name: str) -> None:
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{name}.py:{node.lineno} {node.name}"
 
 
 # --- what each is for -------------------------------------------------------------------------------------------------

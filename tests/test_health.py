@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import health
 import source
 from flows import FlowTable
-from health import Base, Census, HealthRow, Shares, Surroundings, brief, full_in, growth, panel
+from health import Census, HealthRow, Shares, Surroundings, UsedDatabase, brief, full_in, growth, panel
 from intake import (
     ACCOUNTING_CURE,
     EVENTS_CURE,
@@ -385,7 +385,7 @@ def test_what_is_switched_off_comes_with_its_cure() -> None:
     monitor.status.facts = {"acct": 0, "events": 0, "timestamp": 0}
     monitor.status.troubles["events"] = Problem("killed by signal 9", "look")
     around = Surroundings(
-        geography=[("no GeoIP database", "fetch it")], databases=[Base("DB-IP City Lite", "2026-10", 24.3)]
+        geography=[("no GeoIP database", "fetch it")], databases=[UsedDatabase("DB-IP City Lite", "2026-10", 24.3)]
     )
     rows = panel(monitor.status, monitor.table, None, 200.0, around=around)
     cures = {row.label: (row.role, row.cure) for row in rows}

@@ -86,6 +86,11 @@ def test_the_page_has_every_option_and_every_key(env: dict[str, str]) -> None:
         assert section in text.splitlines()
 
 
+def test_the_image_has_the_version_of_the_program() -> None:
+    dockerfile = (Path(__file__).parent.parent / "Dockerfile").read_text()
+    assert f"ARG VERSION={conntrack_monitor.VERSION}\n" in dockerfile
+
+
 def test_another_shell_is_wrong_usage(env: dict[str, str]) -> None:
     done = subprocess.run([NAME, "--print-completion", "csh"], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -15,7 +15,7 @@ import pytest
 import config
 import conntrack_monitor
 from addresses import PLAIN_SITE, Context
-from config import Wrong
+from config import WrongSetting
 
 
 def needs_toml(test: Callable[..., None]) -> Callable[..., None]:
@@ -58,7 +58,7 @@ def test_whose_file_is_believed(owner: int, mode: int, uid: int, caller: int | N
         assert config._foreign(state, uid, caller) is foreign
         return
     why = "others may write to it; try: chmod go-w" if mode & 0o022 else f"it belongs to another user .uid {owner}."
-    with pytest.raises(Wrong, match=why):
+    with pytest.raises(WrongSetting, match=why):
         config._foreign(state, uid, caller)
 
 

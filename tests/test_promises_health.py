@@ -6,7 +6,19 @@ import pytest
 
 import health
 from flows import FlowTable
-from health import Base, Census, HealthRow, Notice, Shares, Surroundings, brief, full_in, growth, notices_of, panel
+from health import (
+    Census,
+    HealthRow,
+    Notice,
+    Shares,
+    Surroundings,
+    UsedDatabase,
+    brief,
+    full_in,
+    growth,
+    notices_of,
+    panel,
+)
 from intake import Problem, Statistics, Status
 from support.tables import Monitor, line, listing
 
@@ -421,7 +433,9 @@ def test_the_kernel_s_switches(facts: dict[str, int], label: str, wanted: tuple[
 
 
 def test_databases_and_what_is_wrong_with_them() -> None:
-    around = Surroundings(geography=[("none", "download"), ("old", "")], databases=[Base("City", "2026-11", 12.6)])
+    around = Surroundings(
+        geography=[("none", "download"), ("old", "")], databases=[UsedDatabase("City", "2026-11", 12.6)]
+    )
     rows = panel(Status(), FlowTable(), None, 1.0, False, around)
     assert rows[-3:] == [
         HealthRow("database", "City of 2026-11, 13 days old"),

@@ -17,7 +17,7 @@ import pytest
 
 from addresses import NOWHERE, Context, Detail, Lookups, Place, Site
 from flows import Flow
-from health import Base, Shares, Surroundings
+from health import Shares, Surroundings, UsedDatabase
 from intake import Problem, Statistics
 from render import frame
 from support.tables import Monitor, event, feed, line, listing
@@ -205,10 +205,12 @@ def trouble(monitor: Monitor) -> Monitor:
 
 
 SHARES = Shares(2000, 1900, 1200, (("192.168.1.9", 800), ("fd00::9", 300)))
-BASES = (Base("DBIP-City-Lite", "2026-11", 12.4), Base("DBIP-ASN-Lite", "2026-10", 40.0))
+BASES = (UsedDatabase("DBIP-City-Lite", "2026-11", 12.4), UsedDatabase("DBIP-ASN-Lite", "2026-10", 40.0))
 
 
-def shown(monitor: Monitor, width: int, height: int, shares: Shares | None = None, bases: tuple[Base, ...] = ()) -> str:
+def shown(
+    monitor: Monitor, width: int, height: int, shares: Shares | None = None, bases: tuple[UsedDatabase, ...] = ()
+) -> str:
     view = monitor.view
     around = monitor.around._replace(databases=bases)
     scene = Scene(view, monitor.table, monitor.status, "router.example", monitor.live, monitor.glyphs, shares, around)

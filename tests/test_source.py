@@ -43,11 +43,15 @@ def test_events_are_read_before_a_listing_that_may_not_know_of_them(tmp_path: Pa
         (tmp_path / "conntrack.go").touch()
         wait_for(lambda: has_written(events.out) and has_written(listing.out), what="both children")
         # The events are left to gather, and the listing's rest ends while items are taken in.
-        source._facts_due, events.rests_until, listing.rests_until = 0.0, time.monotonic() + 60, time.monotonic() + 0.01
+        source._facts_due, events.gathers_until, listing.gathers_until = (
+            0.0,
+            time.monotonic() + 60,
+            time.monotonic() + 0.01,
+        )
         seen = []
         for item in source.poll():
             seen.append(item)
-            wait_for(lambda: time.monotonic() > listing.rests_until, what="the end of the listing's rest")
+            wait_for(lambda: time.monotonic() > listing.gathers_until, what="the end of the listing's rest")
         assert [type(item) for item in seen if not isinstance(item, Block)] == [Facts]
         assert not [item for item in seen if isinstance(item, Block)]
         blocks = [item for item in source.poll() if isinstance(item, Block)]

@@ -13,7 +13,7 @@ from flows import Flow, FlowTable
 from health import NOTHING_AROUND
 from intake import Facts, Intake, Item, Status
 from keys import NOTHING, Request, press
-from parse import split_lines
+from parse import EVENT, split_lines
 from render import frame
 from text import ROLES, Glyphs, Line, cells
 from view import Scene, View, refresh
@@ -57,7 +57,7 @@ def feed(table: FlowTable, text: str | bytes, now: float = 100.0) -> None:
     rows, rejects = split_lines(text if isinstance(text, bytes) else text.encode())
     assert not rejects or isinstance(text, bytes), rejects
     for row in rows:
-        if row[1]:
+        if row[EVENT]:
             table.event(row, now)
         else:
             table.listed(row, now)
