@@ -22,7 +22,7 @@ from support.http import Server, serving
 from support.terminal import PROGRAM, Terminal, Tmux
 from support.waiting import wait_for
 
-make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
+make_mmdb = pytest.importorskip("support.mmdb", reason="needs mmdb-writer and netaddr")
 
 REASON = missing_engine()
 pytestmark = pytest.mark.skipif(bool(REASON) and os.environ.get("CI") != "true", reason=REASON or "no reason")

@@ -24,7 +24,7 @@ from support.http import Handler, Server, serving
 from support.kernel import Namespace, insert_arguments, kernel_mark, load
 from support.terminal import PROGRAM, Terminal
 
-make_mmdb = pytest.importorskip("make_mmdb", reason="needs mmdb-writer and netaddr")
+make_mmdb = pytest.importorskip("support.mmdb", reason="needs mmdb-writer and netaddr")
 
 DBIP = "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0"
 LINES = "".join(
@@ -180,7 +180,7 @@ def test_a_folder_that_can_t_be_written_falls_back_to_the_cache(tmp_path: Path, 
 
 def test_from_an_empty_folder_to_filled_columns_without_a_key(tmp_path: Path, server: Server, recording: str) -> None:
     env = environment(tmp_path, server)
-    with Terminal("--replay", recording, "--speed", "0", size=(200, 30), env=env) as terminal:
+    with Terminal("--replay", recording, "--speed", "0", size=(200, 40), env=env) as terminal:
         terminal.wait("8.8.8.8:")
         terminal.wait("Mountain View")
         terminal.wait("Google LLC")
@@ -190,7 +190,7 @@ def test_from_an_empty_folder_to_filled_columns_without_a_key(tmp_path: Path, se
         assert terminal.end() == 0
     assert sorted(server.asked) == sorted(set(server.asked))
     asked = len(server.requests)
-    with Terminal("--replay", recording, "--speed", "0", size=(200, 30), env=env) as terminal:
+    with Terminal("--replay", recording, "--speed", "0", size=(200, 40), env=env) as terminal:
         terminal.wait("Mountain View")
         terminal.type("q")
         assert terminal.end() == 0
@@ -240,7 +240,7 @@ def test_a_download_that_fails_is_said_and_the_old_file_stays(tmp_path: Path, se
     before = (tmp_path / "geo" / "dbip-city-lite.mmdb").read_bytes()
     for name in list(server.answers):
         server.answers[name] = b"<html>log in first</html>"
-    with Terminal("--replay", recording, "--speed", "0", size=(200, 30), env=env) as terminal:
+    with Terminal("--replay", recording, "--speed", "0", size=(200, 40), env=env) as terminal:
         terminal.wait("no gzip file")
         terminal.wait("Mountain View")
         terminal.type("q")
@@ -257,7 +257,7 @@ def test_a_file_that_the_user_copies_in_is_noticed_and_preferred(
         "GeoLite2-City",
         {"8.8.8.0/24": make_mmdb.place("US", "United States", "Elsewhere")},
     )
-    with Terminal("--replay", recording, "--speed", "0", size=(200, 30), env=env) as terminal:
+    with Terminal("--replay", recording, "--speed", "0", size=(200, 40), env=env) as terminal:
         terminal.wait("Mountain View")
         shutil.copy(tmp_path / "GeoLite2-City.mmdb", tmp_path / "geo")
         terminal.wait("Elsewhere")

@@ -12,7 +12,6 @@ import struct
 import sys
 import termios
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pyte
@@ -495,11 +494,3 @@ def test_nothing_is_asked_of_the_terminal(tty: Pty, make: MakeScreen) -> None:
     """What it answers would come in as keys; one that does not answer would be waited for."""
     make()
     assert tty.read() == b""
-
-
-def test_modules_of_the_screen_know_no_system() -> None:
-    root = Path(module.__file__).parent
-    for name in ("view", "render", "columns", "details"):
-        text = (root / f"{name}.py").read_text()
-        for bad in ("import os", "import time", "import select", "import sys", "import subprocess", "import blessed"):
-            assert bad not in text, (name, bad)
