@@ -20,7 +20,10 @@ from vocabulary import ViewName
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
 
-Keys = Callable[[Sequence[Any], Context], list[Any]]
+RowT = TypeVar("RowT")
+FactsT = TypeVar("FactsT")
+SortKeys = list[Any]  # one for each row; those of one column can be compared with each other
+Keys = Callable[[Sequence[RowT], Context], SortKeys]
 NO_ADDRESS = 1 << 256  # beyond all addresses
 NO_PLACE = "\U0010ffff"  # beyond all names
 
@@ -33,12 +36,12 @@ _DESTINATION = re.compile(
 _ADDRESSES = re.compile(rb"^\d+ src=(\S+) dst=(\S+)", re.M)
 
 
-def order_by_protocol(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_protocol(flows: Sequence[Flow], _context: Context) -> SortKeys:
     of = {group: f"{group.kind.protocol} {group.kind.number:5}" for group in _groups(flows)}
     return [of[flow.group] for flow in flows]
 
 
-def order_by_state(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_state(flows: Sequence[Flow], _context: Context) -> SortKeys:
     states = {group: group.state for group in _groups(flows)}
     return [states[flow.group] or flow.status() for flow in flows]
 
@@ -47,15 +50,15 @@ def _groups(flows: Sequence[Flow]) -> set[Group]:
     return {flow.group for flow in flows}
 
 
-def order_by_source(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_source(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return _end_keys(flows, _SOURCE)
 
 
-def order_by_destination(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_destination(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return _end_keys(flows, _DESTINATION)
 
 
-def _end_keys(flows: Sequence[Flow], pattern: re.Pattern[bytes]) -> list[Any]:
+def _end_keys(flows: Sequence[Flow], pattern: re.Pattern[bytes]) -> SortKeys:
     found = list(matched(pattern, [flow.key for flow in flows]))
     return [
         address + (int(port or icmp_id or 0) if not key else int(key, 16))
@@ -89,15 +92,15 @@ def _address_number(address: bytes) -> float:
         return NO_ADDRESS + (int.from_bytes(address[:45].ljust(45, b"\0"), "big") << 16)
 
 
-def order_by_nat(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_nat(flows: Sequence[Flow], _context: Context) -> SortKeys:
     """Without a reply tuple of its own in its text, a flow has no NAT."""
     return ["".join(flow.ends().nat) if b"src=" in flow.tail else "" for flow in flows]
 
 
-def order_by_place(pick: Callable[[Place], str | int | None], none: str | float = NO_PLACE) -> Keys:
+def order_by_place(pick: Callable[[Place], str | int | None], none: str | float = NO_PLACE) -> Keys[Flow]:
     """By a fact about the remote end; what has none comes last."""
 
-    def keys(flows: Sequence[Flow], context: Context) -> list[Any]:
+    def keys(flows: Sequence[Flow], context: Context) -> SortKeys:
         remotes = [
             context.remote_of(src, dst) if flow.plain else context.remote_address(flow)
             for flow, (src, dst) in zip(flows, matched(_ADDRESSES, [flow.key for flow in flows]))
@@ -109,22 +112,22 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
     return keys
 
 
-def order_by_rate(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return [
         0.0 if (rates := flow.progress.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
         for flow in flows
     ]
 
 
-def order_by_bytes(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_bytes(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return _totals(flows, BYTES, Flow.total)
 
 
-def order_by_packets(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_packets(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return _totals(flows, PACKETS, Flow.packets)
 
 
-def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[Flow], int | None]) -> list[Any]:
+def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[Flow], int | None]) -> SortKeys:
     """Sums of two counters; ``total`` reads what the pattern does not fit. Without counters less than zero."""
     return [
         int(there) + int(back) if there else -1 if (number := total(flow)) is None else number
@@ -132,7 +135,7 @@ def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[
     ]
 
 
-def order_by_age(flows: Sequence[Flow], context: Context) -> list[Any]:
+def order_by_age(flows: Sequence[Flow], context: Context) -> SortKeys:
     now = context.now
     return [
         now - flow.born
@@ -142,7 +145,7 @@ def order_by_age(flows: Sequence[Flow], context: Context) -> list[Any]:
     ]
 
 
-def order_by_timeout(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
     """By the moment at which the kernel forgets a flow."""
     return [
         math.inf if (left := flow.timeout) is None or flow.progress.ended is not None else left + flow.last_seen.at
@@ -152,7 +155,6 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> list[Any]:
 
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
-RowT = TypeVar("RowT")
 MOST_IMPORTANT = 10  # the rank of the destination: where there is room for one column, it is this one
 ESSENTIAL = 60  # the rank up to which columns are squeezed to have all of them at 80 cells
 
@@ -180,8 +182,8 @@ class FlowFacts:
 
 
 @dataclass(frozen=True)
-class Column(Generic[RowT]):
-    """A column of rows of one kind.
+class Column(Generic[FactsT, RowT]):
+    """A column of rows of one kind: its cells are made of facts about a row.
 
     Widths are cells; ``most`` above ``least`` lets it grow; a low ``rank`` is shown on narrow screens.
     """
@@ -191,17 +193,21 @@ class Column(Generic[RowT]):
     least: int
     most: int
     rank: int
-    cell: Callable[[RowT], str]
-    keys: Keys  # what it sorts by
+    cell: Callable[[FactsT], str]
+    keys: Keys[RowT]  # what it sorts by
     right: bool = False
     descending: bool = False  # what one wants to see first: the largest
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
-    brief: Callable[[RowT], str] | None = None  # what the cell says where ``cell`` is too long
+    brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roomy", self.roomy or self.least)
+
+
+AnyColumn = Column[Any, Any]  # of a view whose rows are not known here
+FlowColumn = Column[FlowFacts, Flow]
 
 
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
@@ -262,50 +268,50 @@ def _country_brief(s: FlowFacts) -> str:
     return _BRIEF_SCOPES.get(text, text[:4])
 
 
-FLOW_COLUMNS: tuple[Column[FlowFacts], ...] = (
-    Column("proto", "PROTO", 5, 5, 0, lambda s: protocol_text(s.flow), order_by_protocol),
-    Column("state", "STATE", 11, 11, 40, lambda s: s.flow.status(), order_by_state),
-    Column("source", "SOURCE", 15, 47, 30, lambda s: end_text(s, True), order_by_source, roomy=21, middle=True),
-    Column(
+FLOW_COLUMNS: tuple[FlowColumn, ...] = (
+    FlowColumn("proto", "PROTO", 5, 5, 0, lambda s: protocol_text(s.flow), order_by_protocol),
+    FlowColumn("state", "STATE", 11, 11, 40, lambda s: s.flow.status(), order_by_state),
+    FlowColumn("source", "SOURCE", 15, 47, 30, lambda s: end_text(s, True), order_by_source, roomy=21, middle=True),
+    FlowColumn(
         *("destination", "DESTINATION", 21, 47, 10),
         lambda s: end_text(s, False),
         order_by_destination,
         middle=True,
         brief=_destination_number,
     ),
-    Column("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
-    Column("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
-    Column(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
-    Column("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), order_by_place(lambda w: w.city)),
-    Column(
+    FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
+    FlowColumn("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
+    FlowColumn(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
+    FlowColumn("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), order_by_place(lambda w: w.city)),
+    FlowColumn(
         *("asn", "ASN", 8, 8, 130),
         lambda s: f"AS{s.where.asn}" if s.where.asn is not None else "",
         order_by_place(lambda w: w.asn, none=math.inf),
     ),
-    Column("org", "ORG", 12, 28, 110, lambda s: clean(s.where.org or ""), order_by_place(lambda w: w.org)),
-    Column(
+    FlowColumn("org", "ORG", 12, 28, 110, lambda s: clean(s.where.org or ""), order_by_place(lambda w: w.org)),
+    FlowColumn(
         *("rate", "RATE", 6, 6, 20),
         lambda s: rate_text(s.flow),
         order_by_rate,
         right=True,
         descending=True,
     ),
-    Column(
+    FlowColumn(
         *("bytes", "BYTES", 5, 5, 70),
         lambda s: size_text(s.flow.total()),
         order_by_bytes,
         right=True,
         descending=True,
     ),
-    Column(
+    FlowColumn(
         *("packets", "PKTS", 5, 5, 100),
         lambda s: size_text(s.flow.packets()),
         order_by_packets,
         right=True,
         descending=True,
     ),
-    Column("age", "AGE", 5, 5, 50, lambda s: age_text(s), order_by_age, right=True, descending=True),
-    Column(
+    FlowColumn("age", "AGE", 5, 5, 50, lambda s: age_text(s), order_by_age, right=True, descending=True),
+    FlowColumn(
         *("timeout", "TIMEOUT", 7, 7, 80),
         lambda s: span_text(s.flow.remaining(s.now)) if s.live else "closed",
         order_by_timeout,
@@ -341,12 +347,12 @@ def age_text(s: FlowFacts) -> str:
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # it need not tick to be true
 
 
-def fit(width: int, wanted: Sequence[Column[Any]] = FLOW_COLUMNS) -> list[tuple[Column[Any], int]]:
+def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[AnyColumn, int]]:
     """The columns that fit into ``width`` cells (one blank between two), in their order, each with its width.
 
     Columns come by rank; what is left over lets those grow that can.
     """
-    chosen: list[Column[Any]] = []
+    chosen: list[AnyColumn] = []
     for column in sorted(wanted, key=lambda c: c.rank):
         candidate = [*chosen, column]
         candidate = [c for c in candidate if c.narrow_form_of != column.key]
@@ -362,7 +368,7 @@ def fit(width: int, wanted: Sequence[Column[Any]] = FLOW_COLUMNS) -> list[tuple[
     return list(zip(order, _grown(order, width - sum(c.least + 1 for c in order) + 1)))
 
 
-def _grown(columns: Sequence[Column[Any]], spare: int) -> list[int]:
+def _grown(columns: Sequence[AnyColumn], spare: int) -> list[int]:
     widths = [column.least for column in columns]
     while spare > 0:
         able = [i for i, column in enumerate(columns) if widths[i] < column.most]
@@ -398,7 +404,11 @@ class EventFacts:
     names: bool
 
 
-def _by(value: Callable[[GroupRow], Any]) -> Keys:
+GroupColumn = Column[GroupFacts, GroupRow]
+EventColumn = Column[EventFacts, TapeEvent]
+
+
+def _by(value: Callable[[GroupRow], Any]) -> Keys[GroupRow]:
     return lambda sums, _context: [value(row) for row in sums]
 
 
@@ -430,15 +440,15 @@ def _unreplied(s: GroupFacts) -> str:
     return f"{s.row.unreplied / s.row.flows:.0%}" if s.row.flows else "-"
 
 
-def order_by_translated(flows: Sequence[Flow], _context: Context) -> list[Any]:
+def order_by_translated(flows: Sequence[Flow], _context: Context) -> SortKeys:
     found = [flow.ends() for flow in flows]
     return [(e.reply_dst, e.reply_dport or 0) if e.snat else (e.dst, e.dport or 0) for e in found]
 
 
-_FLOWS = Column[GroupFacts](
+_FLOWS = GroupColumn(
     "flows", "FLOWS", 7, 7, 20, lambda s: str(s.row.flows), _by(lambda s: s.flows), right=True, descending=True
 )
-_NEW = Column[GroupFacts](
+_NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
     lambda s: f"{s.row.fresh / NEW_SPAN:.1f}",
     _by(lambda s: s.fresh),
@@ -446,44 +456,44 @@ _NEW = Column[GroupFacts](
     descending=True,
 )
 _IN_COLUMN, _OUT = (
-    Column[GroupFacts](*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
+    GroupColumn(*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
         ("in", "IN", lambda s: _group_rate(s.row.rate_in), lambda s: s.rate_in),
         ("out", "OUT", lambda s: _group_rate(s.row.rate_out), lambda s: s.rate_out),
     )
 )
-_RATE = Column[GroupFacts](
+_RATE = GroupColumn(
     "rate", "RATE", 6, 6, 30, lambda s: _group_rate(s.row.rate), _by(lambda s: s.rate), right=True, descending=True
 )
 _BYTES_IN, _BYTES_OUT = (
-    Column[GroupFacts](*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
+    GroupColumn(*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
         ("bytes-in", "BYT-IN", lambda s: size_text(s.row.size_in), lambda s: s.size_in),
         ("bytes-out", "BYTOUT", lambda s: size_text(s.row.size_out), lambda s: s.size_out),
     )
 )
-_BYTES = Column[GroupFacts](
+_BYTES = GroupColumn(
     "bytes", "BYTES", 5, 5, 35, lambda s: size_text(s.row.size), _by(lambda s: s.size), right=True, descending=True
 )
-_UNREPLIED = Column[GroupFacts](
+_UNREPLIED = GroupColumn(
     *("unreplied", "UNREPL", 6, 6, 60),
     _unreplied,
     _by(lambda s: s.unreplied / s.flows if s.flows else 0.0),
     right=True,
     descending=True,
 )
-_SHARE = Column[GroupFacts]("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.share), descending=True)
-_HOSTS_COUNT = Column[GroupFacts](
+_SHARE = GroupColumn("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.share), descending=True)
+_HOSTS_COUNT = GroupColumn(
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
-_USERS = Column[GroupFacts]("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
+_USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
 
-def _name_column(key: str, title: str, least: int, most: int, cell: Callable[[GroupFacts], str]) -> Column[GroupFacts]:
-    return Column(key, title, least, most, 10, cell, _by(lambda s: s.key or "~"), middle=True)
+def _name_column(key: str, title: str, least: int, most: int, cell: Callable[[GroupFacts], str]) -> GroupColumn:
+    return GroupColumn(key, title, least, most, 10, cell, _by(lambda s: s.key or "~"), middle=True)
 
 
-_HOST = Column[GroupFacts](
+_HOST = GroupColumn(
     *("host", "HOST", 15, 39, 10),
     lambda s: s.name(s.row.key) or s.row.key,
     lambda sums, _c: address_numbers([row.key.encode() for row in sums]),
@@ -495,7 +505,7 @@ HOST_COLUMNS = (
     *_MOVED,
     _UNREPLIED,
     _SHARE,
-    Column[GroupFacts](
+    GroupColumn(
         *("countries", "COUNTRIES", 9, 30, 55),
         _some,
         _by(lambda s: len(s.others)),
@@ -510,13 +520,11 @@ def _country_of(s: GroupFacts) -> str:
 
 REMOTE_COLUMNS = (
     _HOST,
-    Column[GroupFacts](
-        "cc", "CC", 2, 2, 25, _country_of, lambda sums, c: [c.where(s.key).country or "~" for s in sums]
-    ),
+    GroupColumn("cc", "CC", 2, 2, 25, _country_of, lambda sums, c: [c.where(s.key).country or "~" for s in sums]),
     *_MOVED,
     _UNREPLIED,
     _SHARE,
-    Column[GroupFacts](
+    GroupColumn(
         *("org", "ORG", 12, 28, 48),
         lambda s: clean(s.where(s.row.key).org or ""),
         lambda sums, c: [c.where(s.key).org or "~" for s in sums],
@@ -531,14 +539,14 @@ def _country_name(s: GroupFacts) -> str:
 
 COUNTRY_COLUMNS = (
     _name_column("country", "CC", 4, 4, lambda s: clean(s.row.key or "--", 4)),
-    Column[GroupFacts]("name", "COUNTRY", 12, 30, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
+    GroupColumn("name", "COUNTRY", 12, 30, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
     *_MOVED,
     _SHARE,
     _UNREPLIED,
     _HOSTS_COUNT,
 )
 NETWORK_COLUMNS = (
-    Column[GroupFacts](
+    GroupColumn(
         "asn",
         "ASN",
         10,
@@ -547,7 +555,7 @@ NETWORK_COLUMNS = (
         lambda s: f"AS{s.row.key}" if s.row.key else "--",
         _by(lambda s: int(s.key) if s.key else math.inf),
     ),
-    Column[GroupFacts]("name", "NETWORK", 16, 36, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
+    GroupColumn("name", "NETWORK", 16, 36, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
     *_MOVED,
     _SHARE,
     _UNREPLIED,
@@ -555,7 +563,7 @@ NETWORK_COLUMNS = (
 )
 SERVICE_COLUMNS = (
     _name_column("service", "SERVICE", 10, 14, lambda s: clean(s.row.key)),
-    Column[GroupFacts](
+    GroupColumn(
         *("name", "NAME", 8, 16, 15),
         lambda s: service_name(s.row.key),
         lambda sums, _c: [service_name(s.key) or "~" for s in sums],
@@ -594,7 +602,7 @@ def _lasted(s: EventFacts) -> str:
     return ("" if flow.knows_age() else ">") + span_text(flow.age(s.context.now))
 
 
-def _of(value: Callable[[TapeEvent], Any]) -> Keys:
+def _of(value: Callable[[TapeEvent], Any]) -> Keys[TapeEvent]:
     return lambda events, _context: [value(event) for event in events]
 
 
@@ -604,38 +612,28 @@ def _country_cell(s: EventFacts) -> str:
 
 _EVENT_LABEL = {"new": "NEW", "update": "UPDATE", "destroy": "DESTROY"}
 EVENT_COLUMNS = (
-    Column[EventFacts]("time", "TIME", 12, 12, 20, clock_text, _of(lambda h: h.at), descending=True),
-    Column[EventFacts](
-        "event", "EVENT", 7, 7, 5, lambda s: _EVENT_LABEL.get(s.event.event, ""), _of(lambda h: h.event)
-    ),
-    Column[EventFacts](
-        "proto", "PROTO", 5, 5, 8, lambda s: protocol_text(s.event.flow), _of(lambda h: h.flow.kind.protocol)
-    ),
-    Column[EventFacts](
-        "state", "STATE", 11, 11, 40, lambda s: clean(s.event.state or "", 11), _of(lambda h: h.state or "")
-    ),
-    Column[EventFacts](
+    EventColumn("time", "TIME", 12, 12, 20, clock_text, _of(lambda h: h.at), descending=True),
+    EventColumn("event", "EVENT", 7, 7, 5, lambda s: _EVENT_LABEL.get(s.event.event, ""), _of(lambda h: h.event)),
+    EventColumn("proto", "PROTO", 5, 5, 8, lambda s: protocol_text(s.event.flow), _of(lambda h: h.flow.kind.protocol)),
+    EventColumn("state", "STATE", 11, 11, 40, lambda s: clean(s.event.state or "", 11), _of(lambda h: h.state or "")),
+    EventColumn(
         *("source", "SOURCE", 15, 47, 30), lambda s: _end(s, True), _of(lambda h: h.flow.key), roomy=21, middle=True
     ),
-    Column[EventFacts](
+    EventColumn(
         *("destination", "DESTINATION", 21, 47, 10),
         lambda s: _end(s, False),
         _of(lambda h: h.flow.addresses()[1]),
         middle=True,
     ),
-    Column[EventFacts](
-        "cc", "CC", 2, 2, 60, _country_cell, lambda hs, c: [c.remote(h.flow).country or "~" for h in hs]
-    ),
-    Column[EventFacts](
+    EventColumn("cc", "CC", 2, 2, 60, _country_cell, lambda hs, c: [c.remote(h.flow).country or "~" for h in hs]),
+    EventColumn(
         *("bytes", "BYTES", 5, 5, 45),
         _total,
         _of(lambda h: h.flow.total() or 0 if h.event == "destroy" else -1),
         right=True,
         descending=True,
     ),
-    Column[EventFacts](
-        *("lasted", "LASTED", 6, 6, 50), _lasted, lambda hs, c: [h.flow.age(c.now) for h in hs], right=True
-    ),
+    EventColumn(*("lasted", "LASTED", 6, 6, 50), _lasted, lambda hs, c: [h.flow.age(c.now) for h in hs], right=True),
 )
 
 
@@ -650,7 +648,7 @@ class ViewSpec:
     key: str
     title: str
     about: str  # what a row is, for the help
-    columns: tuple[Column[Any], ...]
+    columns: tuple[AnyColumn, ...]
     sort: str
     once: str = ""  # what --once sorts by, where that is another column
     grouping: Grouping | None = None  # a row is all flows of one key
@@ -673,7 +671,7 @@ class ViewSpec:
         """The columns that one can sort by."""
         return tuple(column.key for column in self.columns if not column.narrow_form_of)
 
-    def column(self, key: str) -> Column[Any]:
+    def column(self, key: str) -> AnyColumn:
         return next(column for column in self.columns if column.key == key)
 
     def falling(self, sort: str, reverse: bool) -> bool:
@@ -708,10 +706,10 @@ def _nat_kind_text(s: FlowFacts) -> str:
 
 _NAT_COLUMNS = (
     FLOW_COLUMN["proto"],
-    Column("inside", "INSIDE", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
-    Column("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
-    Column("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
-    Column("kind", "KIND", 5, 5, 35, _nat_kind_text, FLOW_COLUMN["nat"].keys),
+    FlowColumn("inside", "INSIDE", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
+    FlowColumn("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
+    FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
+    FlowColumn("kind", "KIND", 5, 5, 35, _nat_kind_text, FLOW_COLUMN["nat"].keys),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
     # Without colours, and too narrow for the timeout, nothing else would say which flows have ended.
     replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
@@ -790,12 +788,12 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 # --- rows as text -----------------------------------------------------------------------------------------------------
 
 
-def table_text(spec: ViewSpec, rows: Sequence[Any], context: Context) -> str:
+def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
     columns = [column for column in spec.columns if not column.narrow_form_of]
     lines = []
     for row in rows:
-        cells: Any
+        cells: FlowFacts | GroupFacts | EventFacts
         if isinstance(row, Flow):
             cells = facts_of(row, context, names=False)
         elif isinstance(row, TapeEvent):

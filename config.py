@@ -41,7 +41,7 @@ class Settings:
     """What the file says. ``options`` by click's parameter names, checked; ``problem``: why nothing of it is used."""
 
     path: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     site: Site = PLAIN_SITE
     problem: str = ""
 
@@ -153,7 +153,7 @@ def _decoded(data: bytes) -> str:
         raise WrongSetting(f"line {line} is not UTF-8") from None
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, object]:
     if sys.version_info >= (3, 11):
         import tomllib  # only where there is a file: 6 ms
 
@@ -166,14 +166,14 @@ def _parsed(text: str) -> dict[str, Any]:
     raise WrongSetting("to read it needs Python 3.11 or later, this is {}.{}.{}".format(*sys.version_info))
 
 
-def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool) -> Settings:
+def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: bool) -> Settings:
     """All of the file in the shapes that the program takes; raises WrongSetting."""
     site = Site(
         dict(_mark_table(found.pop("marks", {}))),
         dict(_zone_table(found.pop("zones", {}))),
         tuple(_networks(found.pop("local-networks", []))),
     )
-    checked: dict[str, Any] = {}
+    checked: dict[str, object] = {}
     options = {
         name[2:]: option
         for option in ctx.command.params
@@ -201,7 +201,7 @@ def _checked(path: str, found: dict[str, Any], ctx: click.Context, foreign: bool
     return Settings(path, checked, site)
 
 
-def _value(ctx: click.Context, option: click.Option, key: str, value: Any, context: Any) -> Any:
+def _value(ctx: click.Context, option: click.Option, key: str, value: object, context: Context) -> object:
     """One option's value, checked as on the command line. Raises ValueError, click.BadParameter."""
     if option.is_flag:
         if not isinstance(value, bool):
@@ -221,11 +221,12 @@ def _value(ctx: click.Context, option: click.Option, key: str, value: Any, conte
     if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
         raise ValueError("there is a null character in it")
     option.type_cast_value(ctx, value)
-    _BEYOND.get(key, lambda _value, _context: None)(value, context)
+    if check := _BEYOND.get(key):
+        check(value, context)
     return value
 
 
-def _check_filter(value: str, context: Any) -> None:
+def _check_filter(value: str, context: Context) -> None:
     from filters import FilterError, compile_filter
 
     try:
@@ -234,20 +235,20 @@ def _check_filter(value: str, context: Any) -> None:
         raise ValueError(error.message) from None
 
 
-def _protocols(value: list[str], context: Any) -> None:
+def _protocols(value: list[str], context: Context) -> None:
     from filters import from_flags
 
     from_flags(value, (), (), context)
 
 
-def _states(value: list[str], context: Any) -> None:
+def _states(value: list[str], context: Context) -> None:
     from filters import from_flags
 
     from_flags((), value, (), context)
 
 
 # What click's types do not know.
-_BEYOND: dict[str, Callable[[Any, Any], object]] = {
+_BEYOND: dict[str, Callable[[Any, Context], object]] = {
     "filter": _check_filter,
     "protocol": _protocols,
     "state": _states,
@@ -286,7 +287,7 @@ def program(word: str) -> str:
 # --- names and networks -----------------------------------------------------------------------------------------------
 
 
-def _mark_table(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
+def _mark_table(table: object) -> Iterator[tuple[tuple[int, int], str]]:
     from filters import mark_of
 
     seen = set()
@@ -305,20 +306,20 @@ def _mark_table(table: Any) -> Iterator[tuple[tuple[int, int], str]]:
         yield (mark, mask), _checked_name(name, key, "marks")
 
 
-def _zone_table(table: Any) -> Iterator[tuple[int, str]]:
+def _zone_table(table: object) -> Iterator[tuple[int, str]]:
     for key, name in _entries(table, "zones", '3 = "office"'):
         if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > 65_535:
             raise WrongSetting(f"'{key}' is no zone: a number up to 65535", key, "zones")
         yield int(key), _checked_name(name, key, "zones")
 
 
-def _entries(table: Any, name: str, example: str) -> Iterator[tuple[str, Any]]:
+def _entries(table: object, name: str, example: str) -> Iterator[tuple[str, object]]:
     if not isinstance(table, dict):
         raise WrongSetting(f"[{name}] holds lines like {example}", name)
     yield from table.items()
 
 
-def _checked_name(name: Any, key: str, table: str) -> str:
+def _checked_name(name: object, key: str, table: str) -> str:
     """A name that is safe to show, and that a filter can tell from a number."""
     shown = clean(name, LONGEST_NAME + 1) if isinstance(name, str) else ""
     if not shown or '"' in shown or re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", shown):
@@ -328,7 +329,7 @@ def _checked_name(name: Any, key: str, table: str) -> str:
     return shown
 
 
-def _networks(found: Any) -> Iterator[Network]:
+def _networks(found: object) -> Iterator[Network]:
     from ipaddress import ip_network
 
     key = "local-networks"

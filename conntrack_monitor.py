@@ -11,16 +11,17 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, cast
 
 try:
     import click
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
-from vocabulary import FIELDS, VIEW_NAMES
+from vocabulary import FIELDS, VIEW_NAMES, ViewName
 
 if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
     from click.shell_completion import CompletionItem
 
     from addresses import Site
@@ -28,6 +29,39 @@ if TYPE_CHECKING:
     from geography import Plan
     from live import Live
     from run import Once, Options, Stream
+    from source import Source
+
+    class CommandLine(TypedDict):
+        """The options as click gives them: the parameters of ``command``, by name."""
+
+        protocol: tuple[str, ...]
+        state: tuple[str, ...]
+        ipv4: bool
+        ipv6: bool
+        expression: str | None
+        sort: str | None
+        reverse: bool
+        view: ViewName
+        history: int
+        interval: float
+        linger: float
+        no_color: bool
+        once: bool
+        as_json: bool
+        as_csv: bool
+        limit: int | None
+        via: str
+        conntrack: str
+        replay: str | None
+        speed: float
+        record: str | None
+        geoip_db: tuple[str, ...]
+        no_download: bool
+        update_geoip: bool
+        allow_delete: bool
+        geoip_worker: str
+        heartbeat: str
+
 
 VERSION = "0.1.0"
 PROGRAM = "conntrack-monitor"
@@ -186,7 +220,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self._name = ""
-        self._bar: Any = None
+        self._bar: ProgressBar[int] | None = None
 
     def __enter__(self) -> _Bar:
         return self
@@ -198,7 +232,7 @@ class _Bar:
     def tell(self, progress: FetchProgress) -> None:
         if not sys.stderr.isatty():
             return
-        if progress.name != self._name:
+        if self._bar is None or progress.name != self._name:
             self.__exit__()
             self._name = progress.name
             self._bar = click.progressbar(length=progress.total or 0, label=progress.name, file=sys.stderr)
@@ -495,8 +529,9 @@ NOTES = {
     "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Print the version."
 )
 @click.pass_context
-def command(ctx: click.Context, /, **options: Any) -> None:
+def command(ctx: click.Context, /, **given: object) -> None:
     """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
+    options = cast("CommandLine", given)
     in_file = click.core.ParameterSource.DEFAULT_MAP  # --update-geoip is meant more than what is meant for every day
     if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is not in_file:
         raise click.UsageError("--update-geoip and --no-download exclude each other.")
@@ -514,7 +549,7 @@ for _parameter in command.params:
             _parameter.envvar = f"CONNTRACK_MONITOR_{_long.replace('-', '_').upper()}"
 
 
-def _plan(options: dict[str, Any]) -> Plan:
+def _plan(options: CommandLine) -> Plan:
     from download import DEFAULT_URL
     from geography import Plan
     from geoip import search_paths
@@ -524,7 +559,7 @@ def _plan(options: dict[str, Any]) -> Plan:
     return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{invocation()} --update-geoip")
 
 
-def _checked_options(ctx: click.Context, options: dict[str, Any]) -> Options:
+def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     """The checked options, as the loop takes them."""
     from config import Settings
     from run import Options
@@ -558,7 +593,7 @@ def _checked_options(ctx: click.Context, options: dict[str, Any]) -> Options:
     )
 
 
-def _check_filters(options: dict[str, Any], families: Sequence[str], expression: str, site: Site) -> None:
+def _check_filters(options: CommandLine, families: Sequence[str], expression: str, site: Site) -> None:
     """Find now what is wrong in them; the run makes its own, which know more."""
     from addresses import Context
     from filters import FilterError, compile_filter, from_flags
@@ -578,7 +613,7 @@ def _check_filters(options: dict[str, Any], families: Sequence[str], expression:
         raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
 
 
-def _check_combinations(ctx: click.Context, options: dict[str, Any]) -> None:
+def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     if sys.stdout is None:
         raise click.UsageError("standard output is closed: there is nowhere to write to.")
     if options["as_json"] and options["as_csv"]:
@@ -598,7 +633,7 @@ def _check_combinations(ctx: click.Context, options: dict[str, Any]) -> None:
         )
 
 
-def _check_sort(ctx: click.Context, options: dict[str, Any]) -> None:
+def _check_sort(ctx: click.Context, options: CommandLine) -> None:
     """Each view has columns of its own; what the settings say holds for the views that have it."""
     if options["sort"] is None:
         return
@@ -618,7 +653,7 @@ def _check_sort(ctx: click.Context, options: dict[str, Any]) -> None:
     )
 
 
-def _source(options: dict[str, Any], families: Sequence[str]) -> Callable[[], Any]:
+def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Source]:
     """What makes the source when the loop is ready for it; wrong words are found now."""
     from config import programs
     from recording import Replay

@@ -47,7 +47,7 @@ class FetchState:
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
-        self._data: dict[str, dict[str, Any]] = {}
+        self._data: dict[str, dict[str, object]] = {}
         if fd is None:
             return
         with suppress(OSError, ValueError, RecursionError):

@@ -700,10 +700,6 @@ class FlowTable:
                 totals[state] += number
         return totals.most_common()
 
-    def select(self, wanted: Callable[[Flow], bool] | None) -> Iterable[Flow]:
-        """The flows (live and lingering) that a filter wants."""
-        return self if wanted is None else filter(wanted, self)
-
 
 def key_of(prefix: bytes, original: bytes, tail: bytes) -> bytes:
     """What tells a flow from all others: protocol (``Group.prefix``), original tuple, zones."""

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import gmtime, strftime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from addresses import NOWHERE, Detail, Place
 from text import clean
@@ -67,7 +67,7 @@ def iso_code(value: object) -> str | None:
     return None
 
 
-def country_of(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def country_of(record: Mapping[str, object]) -> tuple[str | None, str | None]:
     """Read code and name: nested (DB-IP, GeoLite2), or flat (IPinfo's ``country`` is either)."""
     country = record.get("country") or record.get("registered_country")
     if isinstance(country, dict):
@@ -78,7 +78,7 @@ def country_of(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return code, name or as_text(country)
 
 
-def asn_of(record: Mapping[str, Any]) -> tuple[int | None, str | None]:
+def asn_of(record: Mapping[str, object]) -> tuple[int | None, str | None]:
     """Read AS number (15169, "15169" or "AS15169") and its holder's name."""
     number = record.get("autonomous_system_number", record.get("asn"))
     if isinstance(number, str):
@@ -92,7 +92,7 @@ def asn_of(record: Mapping[str, Any]) -> tuple[int | None, str | None]:
     return number, as_text(name)
 
 
-def degrees_of(record: Mapping[str, Any], keys: Sequence[str], limit: float) -> float | None:
+def degrees_of(record: Mapping[str, object], keys: Sequence[str], limit: float) -> float | None:
     """Read a coordinate in degrees, nested or flat, number or text; None if it is beyond the limit."""
     location = record.get("location")
     for source in (location if isinstance(location, dict) else {}, record):
@@ -108,7 +108,7 @@ def degrees_of(record: Mapping[str, Any], keys: Sequence[str], limit: float) -> 
     return None
 
 
-def subdivision_of(record: Mapping[str, Any]) -> str | None:
+def subdivision_of(record: Mapping[str, object]) -> str | None:
     """Read the largest part of the country."""
     parts = record.get("subdivisions")
     if isinstance(parts, list) and parts:
@@ -116,7 +116,7 @@ def subdivision_of(record: Mapping[str, Any]) -> str | None:
     return as_text(record.get("state1")) or as_text(record.get("region"))
 
 
-def place_of(record: Mapping[str, Any], network: Mapping[str, Any]) -> Place:
+def place_of(record: Mapping[str, object], network: Mapping[str, object]) -> Place:
     """What a city or country record and a network's record say together; {} where there is none."""
     return Place(*country_of(record), name_of(record.get("city")), *asn_of(network))
 
@@ -326,11 +326,13 @@ def _fast(fd: int) -> Reader | None:
 # Probing -----------------------------------------------------------------------------------------
 
 
-def _walk(reader: Reader, family: int, start: int, steps: int) -> Iterator[Any]:
+def _walk(reader: Reader, family: int, start: int, steps: int) -> Iterator[object]:
     """Yield the records of up to ``steps`` networks in a row; bounded even in a damaged tree."""
     import ipaddress
 
-    make: Callable[[int], Any] = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
+    make: Callable[[int], ipaddress.IPv4Address | ipaddress.IPv6Address] = (
+        ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
+    )
     bits, end = (32, 1 << 32) if family == 4 else (128, 1 << 126)
     for _ in range(steps):
         if start >= end:
@@ -354,7 +356,7 @@ def _families(reader: Reader) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _sample(reader: Reader, families: Sequence[int]) -> Iterator[Any]:
+def _sample(reader: Reader, families: Sequence[int]) -> Iterator[object]:
     """Yield records to judge a file by: the first ones, then some from everywhere."""
     for family in families:
         base, shift = (0, 24) if family == 4 else (1 << 125, 116)
@@ -498,7 +500,7 @@ class GeoIP:
     """The databases in use. Without any, everything is :data:`NOWHERE`; nothing here raises.
 
     ``paths`` as from :func:`search_paths`; files in the folder ``own`` (default: our cache folder)
-    may be mapped. One thread may call :meth:`open` or :meth:`refresh` while another one looks up:
+    may be mapped. One thread may call :meth:`open` while another one looks up:
     the readers are swapped by one assignment, with an empty cache, and the old ones close when
     the last lookup lets go of them.
     """
@@ -548,13 +550,6 @@ class GeoIP:
     def changed(self) -> bool:
         """Tell whether a file appeared, changed or vanished since the last opening (0.01 ms)."""
         return scan(self._paths) != self._state.files
-
-    def refresh(self) -> bool:
-        """Open again if something changed; return whether it did."""
-        if not self.changed():
-            return False
-        self.open()
-        return True
 
     def close(self) -> None:
         """Let go of all databases; lookups answer :data:`NOWHERE` from now on."""
@@ -670,7 +665,7 @@ def _plain(address: str) -> str:
 
 def _record(
     state: _State, slot: dict[int, OpenDatabase], plain: str
-) -> tuple[OpenDatabase | None, dict[str, Any], int]:
+) -> tuple[OpenDatabase | None, dict[str, object], int]:
     """Return who answered, the record ({}: none) and the prefix length of its network."""
     entry = slot.get(6 if ":" in plain else 4)
     if entry is None:

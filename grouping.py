@@ -10,7 +10,6 @@ import heapq
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from addresses import Context
 from flows import BYTES, IDLE, Counts, Flow, matched, newest_texts
@@ -20,7 +19,7 @@ from text import service
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 FEW = 3  # hosts of a service, countries of a host, that are named
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
-GroupObject = dict[str, Any]
+GroupObject = dict[str, object]
 
 
 class GroupRow:

@@ -17,7 +17,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import addresses
 from text import clean
@@ -161,7 +160,7 @@ class Resolver:
         self._port = port
         self._clock = clock
         self._hosts: dict[str, str] = {}
-        self._targets: list[tuple[int, Any]] = []  # family and address of each server
+        self._targets: list[tuple[int, tuple[object, ...]]] = []  # family and address of each server
         self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()  # name, and when to ask again
         self._waiting: OrderedDict[str, None] = OrderedDict()  # the newest last
         self._again: deque[tuple[str, int]] = deque()  # those without an answer, with the number of datagrams so far
@@ -351,7 +350,7 @@ class Resolver:
         targets = targets or {"127.0.0.1": (socket.AF_INET, ("127.0.0.1", self._port))}
         self.servers, self._targets = list(targets), list(targets.values())
 
-    def _target(self, address: str) -> tuple[int, Any] | None:
+    def _target(self, address: str) -> tuple[int, tuple[object, ...]] | None:
         """A server's family and address, as sockets want them; "fe80::1%eth0" has its interface in it."""
         try:
             found = socket.getaddrinfo(address, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)

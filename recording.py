@@ -132,7 +132,6 @@ class Replay:
         self._started: tuple[float, float] | None = None  # recorded and monotonic time of the first item
         self._reading = True
         self._over = False
-        self.backwards = 0  # time stamps that went back
 
     def clock(self) -> float:
         if self._started is None:
@@ -239,12 +238,10 @@ class Replay:
             self._push(OwnAddresses(at, frozenset(re.findall(ADDRESS, words))), at)
 
     def _push(self, item: Item, at: float | None) -> None:
-        """Queue an item for its time. Times that go back are counted and taken as the newest so far."""
+        """Queue an item for its time. A time that goes back is taken as the newest so far."""
         newest = self._waiting[-1][0] if self._waiting else (self._position or 0.0)
         if at is None:
             at = newest
-        elif at < newest - 0.5:  # events and listings come by two pipes: half a second of disorder is no clock's doing
-            self.backwards += 1
         at = max(at, newest)
         if self._started is None and at:
             self._started = at, time.monotonic()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from addresses import Place
-from columns import MOST_IMPORTANT, VIEWS, Column, EventFacts, FlowFacts, GroupFacts, fit
+from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit
 from flows import Flow, FlowTable, TapeEvent
 from intake import TRACKING_CURE, TRACKING_OFF, Status
 from keys import BINDINGS
@@ -253,7 +253,7 @@ ASKED = 35  # the rank of columns that a key has asked for: after the two ends, 
 FIXED = ("proto", "source", "destination")  # whose row it is stays in sight while the others move
 
 
-def _wanted_columns(view: View, width: int) -> tuple[list[Column[Any]], int]:
+def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
     """The columns in question, without those scrolled away, and how many these are.
 
     What a key asked for comes before others.
@@ -274,7 +274,7 @@ def _wanted_columns(view: View, width: int) -> tuple[list[Column[Any]], int]:
     return _scrolled_away(view, columns, width)
 
 
-def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> tuple[list[Column[Any]], int]:
+def _scrolled_away(view: View, columns: list[AnyColumn], width: int) -> tuple[list[AnyColumn], int]:
     """The columns without so many from the left as were scrolled away, and how many steps that took.
 
     Each step brings others into sight.
@@ -293,7 +293,7 @@ def _scrolled_away(view: View, columns: list[Column[Any]], width: int) -> tuple[
     return columns, view.shift
 
 
-def _heading(view: View, columns: Sequence[tuple[Column[Any], int]], glyphs: Glyphs) -> Span:
+def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs) -> Span:
     """The titles; the arrow of the sorted one may stand in the blank beside its column."""
     arrow = glyphs.falling if view.falling else glyphs.rising
     text, end = "", 0
@@ -335,7 +335,7 @@ class _RowFacts:
         return cells, "new" if fresh else "plain"
 
 
-def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[Column[Any], int]], width: int) -> Line:
+def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int]], width: int) -> Line:
     shown, base = facts.of(row)
     mark = facts.mark
     line: Line = []

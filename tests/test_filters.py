@@ -55,7 +55,7 @@ def chosen(expression: str, now: float = 5.0) -> set[int | None]:
     flows = table()
     context = Context(Lookups(lambda address: PLACES.get(address, Place())), now=now, own=flows.own)
     wanted = compile_filter(expression, context)
-    return {flow.record().id for flow in flows.select(wanted)}
+    return {flow.record().id for flow in filter(wanted, flows)}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_flags_are_the_same_predicates() -> None:
 
     def ids(protocols: list[str], states: list[str], families: list[str]) -> set[int | None]:
         wanted = from_flags(protocols, states, families, context)
-        return {flow.record().id for flow in flows.select(wanted)}
+        return {flow.record().id for flow in filter(wanted, flows)}
 
     assert ids([], [], []) == {1, 2, 3, 4, 5}
     assert ids(["tcp", "17"], [], []) == {1, 2, 3}
@@ -343,7 +343,7 @@ def test_kinds_of_nat_are_filters() -> None:
     found = {}
     for kind in ("none", "snat", "masq", "dnat", "both"):
         wanted = compile_filter(f"nat:{kind}", context)
-        found[kind] = [flow.record().id for flow in monitor.table.select(wanted)]
+        found[kind] = [flow.record().id for flow in filter(wanted, monitor.table)]
     assert found == {"none": [0], "snat": [1, 2, 4], "masq": [1], "dnat": [3, 4], "both": [4]}
 
 
@@ -363,7 +363,7 @@ def test_kinds_of_nat_are_filters() -> None:
 def test_filters_know_the_names(expression: str, ids: set[int]) -> None:
     flows = marked_table()
     context = Context(site=Site(marks=MARKS, zones={3: "office", 4: "second floor", 0: "none"}))
-    assert {flow.record().id for flow in flows.select(compile_filter(expression, context))} == ids
+    assert {flow.record().id for flow in filter(compile_filter(expression, context), flows)} == ids
 
 
 def test_a_wrong_name_is_answered_with_those_that_there_are() -> None:

@@ -64,6 +64,14 @@ def opened(*paths: Path | str, own: Path | str = "/nonexistent") -> GeoIP:
     return geo
 
 
+def refreshed(geo: GeoIP) -> bool:
+    """Open again if something changed; did it?"""
+    changed = geo.changed()
+    if changed:
+        geo.open()
+    return changed
+
+
 def names(geo: GeoIP) -> list[str]:
     return [os.path.basename(database.path) for database in geo.databases]
 
@@ -445,21 +453,21 @@ def test_the_cache_is_bounded_and_drops_the_oldest(put: Put, monkeypatch: pytest
 def test_refresh_sees_every_change(put: Put) -> None:
     folder = put()
     geo = opened(folder)
-    assert geo.refresh() is False
+    assert refreshed(geo) is False
     assert geo.lookup("203.0.113.1") == NOWHERE
     put("dbip-city-lite.mmdb")
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo.known("203.0.113.1") is None, "the cache belongs to what was open before"
     assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
-    assert geo.refresh() is False
+    assert refreshed(geo) is False
     put("GeoLite2-City.mmdb")
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo.lookup("203.0.113.1").city == "Potsdam"
     (folder / "GeoLite2-City.mmdb").unlink()
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
     folder.rename(folder.parent / "away")
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo.lookup("203.0.113.1") == NOWHERE
 
 
@@ -472,7 +480,7 @@ def test_refresh_sees_content_with_the_same_size_and_time(put: Put) -> None:
         file.write(path.read_bytes().replace(b"Berlin (Mitte)", b"Berlin (Buch!)"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo.lookup("203.0.113.1").city == "Berlin (Buch!)"
 
 
@@ -480,13 +488,13 @@ def test_a_file_that_breaks_while_in_use_keeps_its_answers(put: Put, shelf: Path
     path = put("dbip-city-lite.mmdb") / "dbip-city-lite.mmdb"
     geo = opened(path)
     truncate(path)
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
     assert len(geo.notices) == 1
     assert "what was read before stays in use" in geo.notices[0]
     with path.open("wb") as file:
         file.write((shelf / "GeoLite2-City.mmdb").read_bytes())
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo.lookup("203.0.113.1").city == "Potsdam"
     assert geo.notices == []
 
@@ -496,7 +504,7 @@ def test_an_unchanged_database_stays_open_when_another_one_changes(put: Put) -> 
     geo = opened(folder)
     kept = geo._state.places[4].reader
     put("dbip-asn-lite.mmdb")
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert geo._state.places[4].reader is kept
     assert geo.lookup("203.0.113.1").asn == 64500
 
@@ -518,9 +526,9 @@ def test_swapping_leaves_neither_files_nor_memory_behind(
     assert mapped > before
     for _ in range(20):
         put("dbip-city-lite.mmdb", "dbip-asn-lite.mmdb")
-        assert geo.refresh() is True
+        assert refreshed(geo) is True
     (folder / "GeoLite2-City.mmdb").write_bytes(b"broken")
-    assert geo.refresh() is True
+    assert refreshed(geo) is True
     assert (len(os.listdir("/proc/self/fd")), mappings()) == (files, mapped)
     geo.close()
     assert mappings() == before
@@ -534,7 +542,7 @@ def test_one_thread_swaps_while_another_one_looks_up(put: Put) -> None:
     def swap() -> None:
         while not stop.is_set():
             os.utime(folder / "GeoLite2-City.mmdb")
-            geo.refresh()
+            refreshed(geo)
 
     thread = threading.Thread(target=swap)
     thread.start()
@@ -560,7 +568,8 @@ for count in range(3000):
     geo._state.cache.clear()
     geo.lookup("203.0.113.%d" % (count % 256))
     geo.detail("2001:db8::%x" % count)
-geo.refresh()
+assert geo.changed()
+geo.open()
 print(geo.lookup("203.0.113.1").city, flush=True)
 """
 

@@ -181,7 +181,7 @@ def test_details_show_the_names() -> None:
     flows = marked_table()
     context = Context(site=Site(marks=MARKS, zones={3: "office"}))
     lines = {
-        flow.record().id: dict(details(flow, flows, context)) for flow in flows.select(compile_filter("", context))
+        flow.record().id: dict(details(flow, flows, context)) for flow in filter(compile_filter("", context), flows)
     }
     assert (lines[1]["mark"], lines[1]["zone"]) == ("0x7 (vpn)", "3 (office)")
     assert (lines[4]["mark"], lines[2]["zone"]) == ("8 (0x8)", "4")

@@ -24,9 +24,8 @@ from columns import (
     SORTS,
     VIEW_BY_NAME,
     VIEWS,
-    Column,
     EventFacts,
-    GroupFacts,
+    GroupColumn,
     ViewSpec,
     age_text,
     clock_text,
@@ -295,7 +294,7 @@ def test_hosts_are_sorted(key: str, order: list[int]) -> None:
     ],
 )
 def test_other_sums_are_sorted_and_what_has_no_name_comes_last(
-    columns: Sequence[Column[GroupFacts]], key: str, keys: list[str], order: list[int]
+    columns: Sequence[GroupColumn], key: str, keys: list[str], order: list[int]
 ) -> None:
     rows = sums()
     for row, its in zip(rows, keys):

@@ -64,7 +64,7 @@ def context(now: float = 5.0) -> Context:
 
 def chosen(expression: str) -> set[int]:
     wanted = compile_filter(expression, context())
-    return {flow.record().id or 0 for flow in table().select(wanted)}
+    return {flow.record().id or 0 for flow in filter(wanted, table())}
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_one_of_several_flags_and_all_kinds_of_them() -> None:
     there = context()
 
     def ids(protocols: list[str], states: list[str], families: list[str]) -> set[int]:
-        return {flow.record().id or 0 for flow in table().select(from_flags(protocols, states, families, there))}
+        return {flow.record().id or 0 for flow in filter(from_flags(protocols, states, families, there), table())}
 
     assert ids([], [], []) == ALL
     assert ids(["tcp", "icmp"], [], []) == {1, 2, 3, 4, 5}
@@ -458,7 +458,7 @@ def test_what_is_new() -> None:
 
     def new(value: str) -> set[int]:
         wanted = compile_filter(f"new:{value}", there, lambda: baseline)
-        return {flow.record().id or 0 for flow in made.select(wanted)}
+        return {flow.record().id or 0 for flow in filter(wanted, made)}
 
     assert new("host") == {7, 8}
     assert new("remote") == {2, 4, 6, 7, 8}

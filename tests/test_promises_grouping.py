@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from addresses import NOWHERE, Context, Lookups, Place
-from columns import COUNTRY_COLUMNS, HOST_COLUMNS, NETWORK_COLUMNS, REMOTE_COLUMNS, SERVICE_COLUMNS, Column, GroupFacts
+from columns import (
+    COUNTRY_COLUMNS,
+    HOST_COLUMNS,
+    NETWORK_COLUMNS,
+    REMOTE_COLUMNS,
+    SERVICE_COLUMNS,
+    GroupColumn,
+    GroupFacts,
+)
 from flows import Flow, FlowTable, Progress
 from grouping import (
     COUNTRY,
@@ -132,7 +140,7 @@ def test_in_and_out_of_each_alone() -> None:
     assert (row.rate_in, row.rate_out) == (0.0, 0.0)
 
 
-def cells(columns: tuple[Column[GroupFacts], ...], row: GroupRow, **names: str) -> dict[str, str]:
+def cells(columns: tuple[GroupColumn, ...], row: GroupRow, **names: str) -> dict[str, str]:
     there = context()
     return {column.key: column.cell(GroupFacts(row, there.where, names.get, "#", ".")) for column in columns}
 
