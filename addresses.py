@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
 
 from IPy import IP
 
-Network = IPv4Network | IPv6Network
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+Network = Union["IPv4Network", "IPv6Network"]
 
 
 class Ends(NamedTuple):
@@ -125,6 +127,8 @@ _NAT64 = IP("64:ff9b::/96")  # RFC 6052: the IPv4 Internet seen from IPv6
 
 def within(networks: Iterable[Network]) -> Callable[[str], bool]:
     """Is an address in one of the networks?"""
+    from ipaddress import ip_address  # 4 ms; databases need only what a place is
+
     nets = list(networks)
 
     def inside(address: str) -> bool:

@@ -187,6 +187,7 @@ class _Job(NamedTuple):
     timeout: float
     opener: OpenerDirector
     agent: str
+    command: str
 
 
 def update(
@@ -200,13 +201,15 @@ def update(
     start: bool = False,
     timeout: float = 30.0,
     agent: str = "conntrack-monitor",
+    command: str = "conntrack-monitor --update-geoip",
 ) -> list[Outcome]:
     """Bring databases up to date in the first writable folder; return an outcome for each kind.
 
     After a failure the next try waits 1 h, 6 h, then 24 h, across restarts. With ``start`` (the
     program has just begun) only a try less than a minute ago that failed or was broken off makes
     it wait; with ``force`` (somebody asked) nothing does. ``now`` in seconds since 1970. A transfer
-    ends after ``timeout`` seconds without a byte. ``agent`` is the User-Agent header.
+    ends after ``timeout`` seconds without a byte. ``agent`` is the User-Agent header,
+    ``command`` what fetches at once, for messages.
 
     Raises nothing of its own. What ``progress`` raises (it is called every 256 KiB) passes through
     as KeyboardInterrupt does, when the unfinished file is gone; an OSError becomes an outcome.
@@ -214,12 +217,12 @@ def update(
     try:
         _check_url(base_url)
     except _Failure as failure:
-        return [_failed(kind, str(failure), None, None) for kind in kinds]
+        return [_failed(kind, str(failure), None, None, command) for kind in kinds]
     folder, passed = writable(target_dirs)
     if folder is None:
         why = "; ".join(passed) or "no folder was named"
-        return [_failed(kind, f"no folder to write to ({why})", None, None) for kind in kinds]
-    job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener(), agent)
+        return [_failed(kind, f"no folder to write to ({why})", None, None, command) for kind in kinds]
+    job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener(), agent, command)
     note = f"; not in {', '.join(passed)}" if passed else ""
     outcomes = _update_locked(job, kinds, force, start)
     return [replace(outcome, message=outcome.message + note) for outcome in outcomes]
@@ -237,7 +240,7 @@ def _update_locked(job: _Job, kinds: Sequence[str], force: bool, start: bool) ->
         again = job.now + 60
         return [Outcome(kind, "busy", f"{NAMES[kind]}: {text}", target(folder, kind), again) for kind in kinds]
     except OSError as error:
-        return [_failed(kind, f"{folder}: {_error_words(error)}", None, None) for kind in kinds]
+        return [_failed(kind, f"{folder}: {_error_words(error)}", None, None, job.command) for kind in kinds]
 
 
 def due(target_dir: str, now: float, kinds: Sequence[str] = FETCHED_KINDS) -> bool:
@@ -285,7 +288,7 @@ def _update_all(job: _Job, kinds: Sequence[str], memory: FetchState, force: bool
         path = target(job.folder, kind)
         again = 0.0 if force else memory.again(kind, job.now, start)
         if left_alone:
-            outcomes.append(_failed(kind, left_alone, path, None))
+            outcomes.append(_failed(kind, left_alone, path, None, job.command))
         elif job.now < again:
             why = memory.get(kind, "error") or "broken off"
             text = f"{NAMES[kind]}: the last try failed ({why}); next one at {_clock(again)}"
@@ -297,7 +300,7 @@ def _update_all(job: _Job, kinds: Sequence[str], memory: FetchState, force: bool
                 memory.succeed(kind, job.now)
             except _Failure as failure:
                 memory.fail(kind, job.now, str(failure))
-                outcomes.append(_failed(kind, str(failure), path, memory.again(kind, job.now)))
+                outcomes.append(_failed(kind, str(failure), path, memory.again(kind, job.now), job.command))
                 left_alone = str(failure) if failure.contact else ""
     return outcomes
 
@@ -587,9 +590,9 @@ def _error_words(error: OSError) -> str:
     return clean(error.strerror or str(error) or type(error).__name__)
 
 
-def _failed(kind: str, why: str, path: str | None, again: float | None) -> Outcome:
+def _failed(kind: str, why: str, path: str | None, again: float | None, command: str) -> Outcome:
     when = f"next try at {_clock(again)}, or now" if again else "try again"
-    text = f"{NAMES[kind]} not fetched: {why}; {when}"
+    text = f"{NAMES[kind]} not fetched: {why}; {when}: {command}"
     return Outcome(kind, "failed", text, path, again, why)
 
 

@@ -293,4 +293,5 @@ def _update(
         start=start,
         force=force,
         agent=plan.agent,
+        command=plan.command,
     )

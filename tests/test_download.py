@@ -340,6 +340,7 @@ def test_what_goes_wrong_leaves_the_old_file_and_says_why(
     [outcome] = fetch(server, tmp_path, timeout=0.2 if "0.2 s" in words else WAIT)
     assert outcome.status == "failed"
     assert words in outcome.message
+    assert "--update-geoip" in outcome.message
     assert outcome.again == NOW + 3600
     assert left(tmp_path) == ({"dbip-city-lite.mmdb"} if there else set())
     if there:
