@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -118,14 +119,21 @@ def test_the_word_all_is_an_answer_like_any_other(ns: Namespace, tmp_path: Path)
         screen.leave()
 
 
-@needs_kernel
-def test_esc_in_the_filter_prompt_does_not_stop_a_deletion(ns: Namespace, tmp_path: Path) -> None:
+@contextmanager
+def asked_for_400(ns: Namespace, folder: Path) -> Iterator[OnScreen]:
+    """A screen that asks whether 400 flows of one host are to be deleted, which takes a while."""
     words = (insert_arguments(src="10.0.1.1", dst="192.0.2.9", sport=port, dport=90) for port in range(2000, 2400))
     load(ns, ["-I " + " ".join(entry) for entry in words])
-    with OnScreen(tmp_path, "--allow-delete", "-f", "dport:90", size=SIZE, program=inside(ns)) as screen:
+    with OnScreen(folder, "--allow-delete", "-f", "dport:90", size=SIZE, program=inside(ns)) as screen:
         screen.wait("400 of 406")
         screen.type("X")
         screen.wait("they match 400 entries")
+        yield screen
+
+
+@needs_kernel
+def test_esc_in_the_filter_prompt_does_not_stop_a_deletion(ns: Namespace, tmp_path: Path) -> None:
+    with asked_for_400(ns, tmp_path) as screen:
         screen.type("400\r/po")
         screen.wait("/ dport:90po")
         screen.type("\x1b")
@@ -136,12 +144,7 @@ def test_esc_in_the_filter_prompt_does_not_stop_a_deletion(ns: Namespace, tmp_pa
 
 @needs_kernel
 def test_keys_do_not_act_on_what_a_deletion_covers(ns: Namespace, tmp_path: Path) -> None:
-    words = (insert_arguments(src="10.0.1.1", dst="192.0.2.9", sport=port, dport=90) for port in range(2000, 2400))
-    load(ns, ["-I " + " ".join(entry) for entry in words])
-    with OnScreen(tmp_path, "--allow-delete", "-f", "dport:90", size=SIZE, program=inside(ns)) as screen:
-        screen.wait("400 of 406")
-        screen.type("X")
-        screen.wait("they match 400 entries")
+    with asked_for_400(ns, tmp_path) as screen:
         screen.type("400\rsr\x1b")  # neither sorted nor turned round; Esc stops it
         screen.wait("left as they were")
         screen.wait("sort rate ↓")
