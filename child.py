@@ -84,7 +84,7 @@ class Child:
     def enlarge_buffer(self) -> bool:
         """Give its socket for events more room. True: nothing is left to do; False: the socket is not open yet.
 
-        conntrack's own --buffer-size does that up to 1.4.6 only; from 1.4.7 on it enlarges another socket. Where this is
+        conntrack's own --buffer-size does that up to 1.4.6 only; from 1.4.7 on it enlarges another socket. Where it is
         not allowed (another user's process, a container's seccomp filter), only net.core.rmem_default helps.
         """
         folder = f"/proc/{self.process.pid}/fd"
