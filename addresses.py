@@ -41,8 +41,8 @@ class Ends(NamedTuple):
         return ["snat"] * self.snat + ["dnat"] * self.dnat
 
 
-# IPy 1.2 calls the documentation and benchmark ranges and 100.64/10's neighbours PUBLIC, and never calls an IPv6
-# address PUBLIC; these ranges (RFC 6890, 5737, 2544, 3849, 9637) come first, the rest is IPy's.
+# IPy 1.2 is wrong about some ranges: it calls the documentation and benchmark ranges and the neighbours of 100.64/10
+# PUBLIC, and calls no IPv6 address PUBLIC. So these ranges (RFC 6890, 5737, 2544, 3849, 9637) come first.
 _SPECIAL = [
     (IP(net), scope)
     for net, scope in (
@@ -68,8 +68,8 @@ _SPECIAL = [
     )
 ]
 
-# The first octets and the first words of IPv6 that hold more than one scope; for all others one answer does. Of IPv4
-# the first three octets tell the scope, but not of the broadcast address.
+# The first octets of IPv4 and the first words of IPv6 that hold more than one scope. For all others the first one tells
+# the scope. For these octets the first three tell it; the broadcast address is asked by itself.
 _MIXED = {"100", "169", "172", "192", "198", "203", "2001", "3fff"}
 _BY_HEAD: dict[str, str] = {}
 
@@ -97,7 +97,7 @@ def scope(address: str) -> str:
     known = _BY_HEAD.get(head)
     if known is None:
         known = _scope(address)
-        if known:  # what is no address tells nothing of its neighbours
+        if known:  # a text that is no address says nothing about its neighbours
             if len(_BY_HEAD) > 65_536:
                 _BY_HEAD.clear()
             _BY_HEAD[head] = known
@@ -146,8 +146,8 @@ def direction(ends: Ends, own: Set[str]) -> str | None:
 
     None where this host's own addresses are not known.
 
-    The responder is the source of the reply tuple: a connection to this host's address that DNAT sends on is
-    forwarded, and one that a masquerade sends out under this host's address is, too.
+    The responder is the source of the reply tuple. So a connection to this host's address is forwarded if DNAT sends it
+    on, and a connection that is masqueraded as this host is forwarded, too.
     """
     if not own:
         return None
@@ -159,12 +159,12 @@ def direction(ends: Ends, own: Set[str]) -> str | None:
 
 
 def remote(ends: Ends, own: Set[str], local: Callable[[str], bool] | None = None) -> str:
-    """The public end that is not this host; of two the destination; of none, the end that is not this host's.
+    """The public end that is not this host; of two such ends the destination; without one, the end of another host.
 
-    ``local``: which public addresses are not far all the same.
+    ``local``: which public addresses count as near.
 
-    The ends as they really are come first (the responder is the reply tuple's source, the initiator the original
-    tuple's), then the addresses that NAT put in their place.
+    The real ends come first: the responder is the source of the reply tuple, the initiator that of the original tuple.
+    Then come the addresses that NAT put in their place.
     """
     for address in (ends.reply_src, ends.src, ends.dst, ends.reply_dst):
         if address not in own and scope(address) == "public" and not (local and local(address)):
@@ -240,7 +240,7 @@ def _no_answer(_address: str) -> None:
 
 @dataclass(frozen=True)
 class Lookups:
-    """Who is asked about an address; nobody knows anything where nobody is named."""
+    """The functions that know about an address; by default nothing is known."""
 
     where: Callable[[str], Place] = _no_place
     detail: Callable[[str], Detail] = _no_detail
@@ -266,7 +266,7 @@ PLAIN_SITE = Site()
 class Context:
     """What predicates need beside the flow: the time, this host's addresses, where an address is.
 
-    It is made once, of all that it will ever ask; ``advance`` tells it the time. All else only reads it.
+    It is made once, with all that it asks. Only ``advance`` changes it; everybody else reads.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class Context:
         self.now = now
         self.own = own
         self.epoch = epoch
-        # An address as text: the same as str, whether it is public and not local, whether it is ours.
+        # By address: the same address as str, whether it is far (public and not local), whether it is this host's.
         self._known: dict[bytes, tuple[str, bool, bool]] = {}
         self._local: dict[str, bool] = {}
         self._in_networks = within(site.networks)
@@ -301,7 +301,7 @@ class Context:
         return self.where(self.remote_address(flow))
 
     def remote_address(self, flow: HasTuples) -> str:
-        """What ends.remote says."""
+        """What ``remote`` says."""
         if flow.plain:
             return self.remote_of(*flow.addresses())
         return self.remote_end(flow.ends())
@@ -310,7 +310,7 @@ class Context:
         return remote(its, self.own, self.is_local if self.networks else None)
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
-        """What ends.remote says of a flow without NAT."""
+        """What ``remote`` says of a flow without NAT."""
         if len(self._known) > MAX_REMEMBERED:
             self._known = {}
         there, there_is_far, there_is_own = self._known.get(dst) or self._learn(dst)
@@ -341,7 +341,7 @@ class Context:
         return known
 
     def is_local(self, address: str) -> bool:
-        """Is it this host, or one of the local network: private and the like, or in ``networks``?"""
+        """Is it this host or a host of the local network: a private address or the like, or one in ``networks``?"""
         if len(self._local) > MAX_REMEMBERED:
             self._local = {}
         if (known := self._local.get(address)) is None:
@@ -350,7 +350,7 @@ class Context:
         return known
 
     def mark_name(self, mark: int) -> str | None:
-        """The name of a connection mark; if it has none, of the first part of it (by a mask) that has one."""
+        """The name of a connection mark; if the whole mark has no name, that of the first mask that matches."""
         whole = self.marks.get((mark, WHOLE_MARK))
         return whole or next((name for (part, mask), name in self.marks.items() if mark & mask == part), None)
 

@@ -16,7 +16,7 @@ from intake import Problem, explain
 from parse import Splitter
 from text import clean
 
-# 550 lines of a listing: what parsing them takes for a moment is 0.4 MiB; 1 MiB at once would be 15 bytes a flow.
+# 550 lines of a listing. Parsing so many needs 0.4 MiB for a moment; a read of 1 MiB would need 15 bytes a flow.
 PIPE_READ_SIZE = 1 << 17
 
 # Linux gives pipes of 64 KiB; 1 MiB (the default pipe-max-size) holds 4,500 events while we draw.
@@ -24,13 +24,13 @@ PIPE_SIZE = 1 << 20
 URGENT = -10  # nice value
 CLOSED_PATIENCE = 1.0  # seconds for a child to end after it has closed its output
 STOP_PATIENCE = 0.5  # seconds for children to end before they are killed
-CHATTER = 4096  # bytes on stderr in one read that are too many: conntrack's own messages have 60 to 100
-CHATTER_PAUSE = 0.2
+CHATTER = 4096  # bytes on stderr in one read that are too many; a message of conntrack has 60 to 100
+CHATTER_PAUSE = 0.2  # seconds without reading stderr after that
 
-# Linux gives a socket 208 KiB: 250 events, 10 ms of 20,000 a second. 16 MiB (the kernel doubles the number) are 0.5 s
-# of 30,000 a second, and they are used only while conntrack waits for us.
+# Linux gives a socket 208 KiB: room for 250 events, which is 10 ms of 20,000 a second. The kernel doubles this number:
+# 16 MiB hold 0.5 s of 30,000 a second. Memory is used only while conntrack waits for us.
 SOCKET_SIZE = 8 << 20
-SO_RCVBUFFORCE = 33  # asm-generic/socket.h: over rmem_max, for those who may (they listen to events, so they may)
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h: beyond rmem_max; needs the same right as listening to events
 PIDFD_GETFD = 438  # asm-generic/unistd.h: Linux 5.6; pidfd_getfd(2)
 CONNTRACK_GROUPS = 7  # linux/netfilter/nfnetlink_compat.h: NEW, UPDATE, DESTROY
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 on, but only where built against it
@@ -51,7 +51,7 @@ class Child:
         self.heard = self.started
         self.splitter = Splitter()
         self.closed = 0.0  # when it closed its output
-        self.silenced = False  # ... and went on all the same, so that we ended it
+        self.silenced = False  # ... and did not end, so that it was killed
         self.stderr = b""
         self._quiet_until = 0.0  # till then nobody listens to its stderr
         self.leftover = b""  # what came after the last newline, once it has closed its output
@@ -77,15 +77,15 @@ class Child:
         return [fd for fd in (out, err) if fd is not None]
 
     def raise_priority(self) -> None:
-        """Let it run before others, where we may: what it does not fetch in time, the kernel drops."""
+        """Let it run before others, if that is allowed: the kernel drops events that are not read in time."""
         with contextlib.suppress(OSError):  # not root, or no CAP_SYS_NICE in this container
             os.setpriority(os.PRIO_PROCESS, self.process.pid, URGENT)
 
     def enlarge_buffer(self) -> bool:
-        """Give its socket for events more room; True when nothing is left to do, False when it has not opened it yet.
+        """Give its socket for events more room. True: nothing is left to do; False: the socket is not open yet.
 
-        conntrack's own --buffer-size does that up to 1.4.6 only: from 1.4.7 on it widens another socket. Where we may
-        not (another user's process, a container's seccomp filter) net.core.rmem_default is all there is.
+        conntrack's own --buffer-size does that up to 1.4.6 only; from 1.4.7 on it enlarges another socket. Where it is
+        not allowed (another user's process, a container's seccomp filter), only net.core.rmem_default helps.
         """
         folder = f"/proc/{self.process.pid}/fd"
         try:
@@ -94,7 +94,7 @@ class Child:
             return True
 
     def read(self) -> bytes:
-        """What is there now, up to READ_SIZE, as whole lines; b"" also when nothing is."""
+        """The output that is there now, up to PIPE_READ_SIZE, as whole lines; b"" if there is none."""
         if self.out is None or time.monotonic() < self.gathers_until:
             return b""
         try:
@@ -111,7 +111,7 @@ class Child:
         return b""
 
     def collect(self) -> bytes:
-        """Read on; all whole lines so far, of a short command."""
+        """Read on; return all whole lines so far. For a command with a short output."""
         self._collected += self.read()
         return self._collected
 
@@ -120,7 +120,7 @@ class Child:
         self.gathers_until = 0.0
 
     def read_errors(self) -> bytes:
-        """New bytes on stderr; all of it (its last 8 KiB) stays in ``stderr``. One that never stops must wait."""
+        """New bytes on stderr; the last 8 KiB of all stay in ``stderr``. Large reads are followed by a pause."""
         if self.err is None:
             return b""
         try:
@@ -152,7 +152,7 @@ class Child:
             self.stop()
             status = self.process.poll()
         if status is not None:
-            # A grandchild may hold stderr open for ever, or write to it: the pipe's 64 KiB are all we wait for.
+            # A grandchild may hold stderr open for ever, or keep writing: read what fits into a pipe, 64 KiB.
             for _ in range(16):
                 if self.err is None or not self.read_errors():
                     break
@@ -166,13 +166,13 @@ class Child:
         return explain(self._shown_as, self.stderr.decode("utf-8", "replace"), status)
 
     def name(self) -> str:
-        """The command as people are told of it, without what --via puts before it."""
+        """The command's name for messages, without what --via puts before it."""
         return clean(" ".join(self._shown_as[-4:]), 60)
 
     def signal(self, number: int) -> bool:
         """Send a signal to it and its children, until it is reaped; False where that is not allowed."""
         if self.process.returncode is not None:
-            return True  # its number may be another's by now
+            return True  # its number may be another process's by now
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
@@ -184,8 +184,8 @@ class Child:
     def stop(self, patience: float = STOP_PATIENCE) -> None:
         """End it and its children: SIGTERM, after ``patience`` seconds SIGKILL; then it is reaped.
 
-        Its children may outlive it (a --via that is killed): as long as it is not reaped, its number is theirs, too.
-        Only a child that is root's (a user's sudo) can't be signalled: it finds its pipes closed when it writes.
+        Its children may outlive it, as when a --via is killed. Until it is reaped, its number is that of their group.
+        A child of another user (a user's sudo) can't be signalled; it ends when it writes to its closed pipe.
         """
         for stream in (self.process.stdout, self.process.stderr):
             if stream and not stream.closed:
@@ -201,14 +201,13 @@ class Child:
             self.process.wait(STOP_PATIENCE if allowed else 0.0)
 
     def _is_over(self) -> bool:
-        """Has it ended? It is not reaped for that."""
+        """Has it ended? The answer does not reap it."""
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _process(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl+C and Ctrl+Z at our terminal are not for it, and a sudo or ssh in it can't take
-    # the terminal to ask for a password. restore_signals sets SIGPIPE back to its default: with SIGPIPE ignored
-    # conntrack -E would live on for ever after we are gone.
+    # It has a session of its own: Ctrl+C and Ctrl+Z do not reach it, and a sudo or ssh in it can't ask for a password
+    # at our terminal. restore_signals sets SIGPIPE back to its default; else conntrack -E would never end after us.
     return subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,

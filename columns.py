@@ -27,7 +27,7 @@ Keys = Callable[[Sequence[RowT], Context], SortKeys]
 NO_ADDRESS = 1 << 256  # beyond all addresses
 NO_PLACE = "\U0010ffff"  # beyond all names
 
-# What stands at the beginning of a flow's key: an address with the port, ICMP id or GRE key beside it.
+# The beginning of a flow's key: an address, and the port, ICMP id or GRE key that belongs to it.
 _SOURCE = re.compile(rb"^\d+ src=(\S+) dst=\S+ (?:sport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=0x([0-9a-f]+))?", re.M)
 _DESTINATION = re.compile(
     rb"^\d+ src=\S+ dst=(\S+) (?:sport=\d+ dport=(\d+)|type=\d+ code=\d+ id=(\d+)|srckey=\S+ dstkey=0x([0-9a-f]+))?",
@@ -67,7 +67,7 @@ def _end_keys(flows: Sequence[Flow], pattern: re.Pattern[bytes]) -> SortKeys:
 
 
 def address_numbers(addresses: Sequence[bytes]) -> list[float]:
-    """Addresses as numbers: IPv4 in numerical order, then IPv6, then what is no address; steps of 65,536 for a port.
+    """Addresses as numbers: IPv4 first, then IPv6, then other texts; in steps of 65,536, which leaves room for a port.
 
     Floats (they hold 53 bits) are sorted in two thirds of the time of whole numbers as large.
     """
@@ -128,7 +128,7 @@ def order_by_packets(flows: Sequence[Flow], _context: Context) -> SortKeys:
 
 
 def _totals(flows: Sequence[Flow], pattern: re.Pattern[bytes], total: Callable[[Flow], int | None]) -> SortKeys:
-    """Sums of two counters; ``total`` reads what the pattern does not fit. Without counters less than zero."""
+    """Sums of two counters; -1 without counters. ``total`` reads the texts that the pattern does not match."""
     return [
         int(there) + int(back) if there else -1 if (number := total(flow)) is None else number
         for flow, (there, back) in zip(flows, matched(pattern, newest_texts(flows)))
@@ -155,13 +155,13 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
 
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
-MOST_IMPORTANT = 10  # the rank of the destination: where there is room for one column, it is this one
-ESSENTIAL = 60  # the rank up to which columns are squeezed to have all of them at 80 cells
+MOST_IMPORTANT = 10  # the rank of the destination: the column that is left where there is room for one
+ESSENTIAL = 60  # columns up to this rank are squeezed, so that 80 cells hold them all
 
 
 @dataclass(frozen=True)
 class FlowFacts:
-    """What the cells of one row are made of, worked out once a row."""
+    """The facts that the cells of a flow's row are made of."""
 
     flow: Flow
     ends: addresses.Ends
@@ -196,7 +196,7 @@ class Column(Generic[FactsT, RowT]):
     cell: Callable[[FactsT], str]
     keys: Keys[RowT]  # what it sorts by
     right: bool = False
-    descending: bool = False  # what one wants to see first: the largest
+    descending: bool = False  # the largest comes first
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
@@ -240,7 +240,7 @@ def nat_text(s: FlowFacts, separator: str = " ") -> str:
 
 
 def _nat_brief(s: FlowFacts) -> str:
-    """One end for two: where DNAT sends it says more than the address SNAT lends it."""
+    """One end where both are translated: the target of DNAT says more than the address that SNAT puts in."""
     if len(s.ends.nat) < 2:
         return nat_text(s)
     return "both " + s.endpoint(s.ends.reply_src, s.ends.reply_sport)
@@ -252,7 +252,7 @@ def nat_kind(s: FlowFacts) -> str:
 
 
 def country_text(s: FlowFacts) -> str:
-    """The country's code; "--" for a public address nobody knows; of an address that is in no country its scope."""
+    """The country's code; "--" for a public address without a known country; the scope of any other address."""
     if s.where.country:
         return clean(s.where.country, 2)
     scope = addresses.scope(s.remote)
@@ -263,7 +263,7 @@ _BRIEF_SCOPES = {"link-local": "link", "multicast": "mcst", "loopback": "loop", 
 
 
 def _country_brief(s: FlowFacts) -> str:
-    """Two to four letters of a scope, small ones, so that they are no country's code."""
+    """A scope in two to four small letters, which can't be taken for a country's code."""
     text = country_text(s)
     return _BRIEF_SCOPES.get(text, text[:4])
 
@@ -340,11 +340,11 @@ def rate_text(flow: Flow) -> str:
 def age_text(s: FlowFacts) -> str:
     """The age; with ">" where the flow is older than we know."""
     seconds = s.flow.age(s.now)
-    if seconds >= 1000 * DAY:  # a clock that was set: five cells are all there is, and no number is cut
+    if seconds >= 1000 * DAY:  # a clock was set; years fit into the five cells, and no number is cut
         return f"{min(seconds / DAY / 365.25, 9999):.0f}y"
     if s.flow.knows_age():
         return span_text(seconds)
-    return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # it need not tick to be true
+    return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # in steps of 10 s: it is a lower bound
 
 
 def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[AnyColumn, int]]:
@@ -359,7 +359,7 @@ def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[An
         # The more important columns have the room they like before a less important one comes.
         needs = sum((c.roomy if column.rank > ESSENTIAL else c.least) + 1 for c in candidate) - 1
         if needs > width:
-            break  # no hole for a less important, narrower column: columns would come and go while a window is dragged
+            break  # a narrower, less important column would come and go while the window is resized
         chosen = candidate
     order = [column for column in wanted if column in chosen]
     most_important = min(wanted, key=lambda c: (c.rank != MOST_IMPORTANT, c.rank))
@@ -374,7 +374,7 @@ def _grown(columns: Sequence[AnyColumn], spare: int) -> list[int]:
         able = [i for i, column in enumerate(columns) if widths[i] < column.most]
         if not able:
             break
-        # First what is below the width it likes, then the narrowest: both addresses grow alike.
+        # First a column that is narrower than it likes, then the narrowest: both addresses grow alike.
         i = min(able, key=lambda i: (widths[i] >= columns[i].roomy, widths[i] + (0 if columns[i].middle else 6)))
         widths[i] += 1
         spare -= 1
@@ -388,7 +388,7 @@ SHARE_CELLS = 10  # cells
 
 @dataclass(frozen=True)
 class GroupFacts:
-    """What the cells of a sum's row are made of."""
+    """The facts that the cells of a group's row are made of."""
 
     row: GroupRow
     where: Callable[[str], Place]
@@ -591,7 +591,7 @@ def _end(s: EventFacts, source: bool) -> str:
 
 
 def _total(s: EventFacts) -> str:
-    """Final totals: of a flow that goes on they are yet to come."""
+    """The final total, which only a flow that has ended has."""
     return size_text(s.event.flow.total()) if s.event.event == "destroy" else ""
 
 
@@ -711,7 +711,7 @@ _NAT_COLUMNS = (
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
     FlowColumn("kind", "KIND", 5, 5, 35, _nat_kind_text, FLOW_COLUMN["nat"].keys),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
-    # Without colours, and too narrow for the timeout, nothing else would say which flows have ended.
+    # On a narrow screen without colours only this cell says which flows have ended.
     replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )

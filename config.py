@@ -1,8 +1,8 @@
 """Settings: ``config.toml``, with the same words as the options, names for marks and zones, and more local networks.
 
-A file with anything wrong in it is reported with the line and ignored as a whole: half of what somebody wished for is
-not what they wished for. It may name programs to run, so it is read as ssh reads its own: who else could have written
-it would decide what runs (:func:`_foreign`).
+If anything in the file is wrong, the whole file is ignored and the line is reported: half of the settings would not be
+what the user asked for. The file may name programs to run. So it is only used if nobody else can write to it, as ssh
+requires of its own file (:func:`_foreign`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from addresses import PLAIN_SITE, Context, Network, Site
 from text import clean
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
-LARGEST_SETTINGS = 65_536  # a thousand names for marks; what is larger is some other file
+LARGEST_SETTINGS = 65_536  # bytes: a thousand names for marks; a larger file is no settings file
 LONGEST_NAME = 32  # characters of a mark's or a zone's name
 TABLES = ("marks", "zones", "local-networks")
 
-# One run each, not every run; and --allow-delete has to be meant each time.
+# These hold for one run. --allow-delete must be given each time, so that nobody deletes by accident.
 ONLY_ON_THE_COMMAND_LINE = {
     *("once", "json", "csv", "limit", "replay", "record", "update-geoip", "allow-delete", "no-config", "help"),
     *("version", "print-man", "print-completion"),
 }
 INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true
-PROGRAMS = {"via", "conntrack"}  # what they name is run
+PROGRAMS = {"via", "conntrack"}  # options that name programs to run
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name
 
 

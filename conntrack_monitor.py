@@ -11,14 +11,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 try:
     import click
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
-from vocabulary import FIELDS, VIEW_NAMES, ViewName
+from vocabulary import FIELDS, VIEW_NAMES
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -28,40 +28,8 @@ if TYPE_CHECKING:
     from download import FetchProgress
     from geography import Plan
     from live import Live
-    from run import Once, Options, Stream
+    from run import CommandLine, Once, Options, Stream
     from source import Source
-
-    class CommandLine(TypedDict):
-        """The options as click gives them: the parameters of ``command``, by name."""
-
-        protocol: tuple[str, ...]
-        state: tuple[str, ...]
-        ipv4: bool
-        ipv6: bool
-        expression: str | None
-        sort: str | None
-        reverse: bool
-        view: ViewName
-        history: int
-        interval: float
-        linger: float
-        no_color: bool
-        once: bool
-        as_json: bool
-        as_csv: bool
-        limit: int | None
-        via: str
-        conntrack: str
-        replay: str | None
-        speed: float
-        record: str | None
-        geoip_db: tuple[str, ...]
-        no_download: bool
-        update_geoip: bool
-        allow_delete: bool
-        geoip_worker: str
-        heartbeat: str
-
 
 VERSION = "0.1.0"
 PROGRAM = "conntrack-monitor"

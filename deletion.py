@@ -151,11 +151,11 @@ def _address(text: str, family: str) -> str:
 # --- the deletion -----------------------------------------------------------------------------------------------------
 
 MOST = 10_000  # flows at once: 7 minutes where the table is small
-AT_A_TIME = 200  # flows to read before the keys have their turn: 10 ms
-AT_ONCE = 2  # -D children: each takes a core as long as it runs, and the monitor wants to read, too
-LONG = 10.0  # seconds from which on it is said how long it will take
+AT_A_TIME = 200  # flows to read before keys have their turn: 10 ms
+AT_ONCE = 2  # -D children: each takes a whole core, and the monitor needs one to read
+LONG = 10.0  # seconds: a longer deletion is announced with its time
 
-# The second is how 1.4.7 ends when the entry does while it is about to delete it.
+# conntrack 1.4.7 says the second if the entry ends just before it is deleted.
 _DELETED = re.compile(
     r"^conntrack v\S+ \(conntrack-tools\): (\d+ flow entries have been deleted|.*such conntrack doesn't exist)",
     re.MULTILINE,
@@ -188,20 +188,20 @@ class _Target(NamedTuple):
 class Deletion:
     """The deletion of some flows: ``fds``, ``deadline``, ``poll`` and ``close`` as a source has them.
 
-    It begins by asking at once. The flows are those of the live table: one that has got its DESTROY before its turn
-    comes is left alone, for its tuple (and even its id) may be another's by then.
+    It begins at once with the question. The flows are those of the live table. A flow that ends before its turn comes
+    is left alone: its tuple, and even its id, may belong to another flow by then.
     """
 
     def __init__(self, command: Command, flows: Iterable[Flow]) -> None:
         self.command = command
         self.phase = Phase.ASKING
         self.deleted = 0
-        self.gone = 0  # had ended when their turn came, or were another flow by then
+        self.gone = 0  # flows that had ended, or were replaced by another flow, before their turn
         self.refused: Counter[str] = Counter()  # by reason
         self.problem: Problem | None = None
         self._stopped = False
-        self._unknown = 0  # -D children that broke off: nobody knows what they did
-        self._gone_before = 0  # of those gone, the ones that were so at the question
+        self._unknown = 0  # -D children that broke off: it is not known whether they deleted
+        self._gone_before = 0  # those of ``gone`` that had ended before the question
         self._unread: list[Flow] = []
         self._wanted: dict[bytes, _Target] = {}
         self._found: list[_Target] = []

@@ -34,7 +34,7 @@ FILE = ".conntrack-monitor-geoip.json"
 NAMES = {"city": "DB-IP City Lite", "asn": "DB-IP ASN Lite"}
 FETCHED_KINDS = tuple(NAMES)
 BACK_OFF = (3_600, 6 * 3_600, 24 * 3_600)  # seconds after the 1st, 2nd, 3rd and later failure
-RESTART_PAUSE = 60  # seconds; what a restart loop is held to
+RESTART_PAUSE = 60  # seconds between two tries of a program that is started again and again
 
 
 class FetchState:
@@ -166,7 +166,7 @@ class Outcome:
 
 
 class _Failure(Exception):
-    """Why nothing is installed; ``contact``: because of the server, so it is left alone now."""
+    """Why nothing is installed; ``contact``: because of the server, so that no other file is asked for now."""
 
     def __init__(self, message: str, contact: bool = False) -> None:
         super().__init__(message)
@@ -274,7 +274,7 @@ def writable(target_dirs: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def target(folder: str, kind: str) -> str:
-    """Return the path a database is installed as; without a month, so that names never pile up."""
+    """Return the path of an installed database; without a month in it, a new file replaces the old one."""
     return os.path.join(folder, f"dbip-{kind}-lite.mmdb")
 
 
@@ -514,7 +514,7 @@ def _reporter(job: _Job, kind: str, name: str, total: int | None) -> Callable[[i
 
 
 def _unpack(response: HTTPResponse, file: IO[bytes], report: Callable[[int], None], length: int | None) -> None:
-    """Copy the body through gunzip; whatever is missing, too much or no gzip ends in words."""
+    """Copy the body through gunzip; raise _Failure for a body that is too short, too long or no gzip."""
     unzip = zlib.decompressobj(31)
     received = written = 0
     head = b""

@@ -1,4 +1,4 @@
-"""Records and flows -> JSON lines, CSV rows, plain text.
+"""Records, flows and groups as JSON lines and CSV rows.
 
 The JSON is the contract of the documentation's "JSON" chapter: one object a line, keys whose value conntrack did not
 give are left out, addresses as printed.
@@ -88,7 +88,7 @@ def json_object(record: Record, flow: Flow, context: Context, event: str, time: 
 
 
 def derived(flow: Flow, context: Context) -> JsonObject:
-    """What conntrack does not print but the two tuples, this host's addresses and the databases tell."""
+    """What conntrack does not print, but follows from both tuples, this host's addresses and the databases."""
     e = flow.ends()
     item: JsonObject = {}
     if e.nat:
@@ -114,7 +114,7 @@ def json_line(item: JsonObject) -> str:
 
 
 def json_event(row: Parts, flow: Flow, context: Context, event: str, time: str | None) -> str:
-    """What json_line says of a row: 20,000 a second with little CPU, for it has to share two cores with conntrack."""
+    """What json_line says of a row, with less CPU: 20,000 events a second share two cores with conntrack."""
     words = usual(row) if flow.plain else None
     if words is None:
         return json_line(json_object(record(row), flow, context, event, time))
@@ -192,7 +192,7 @@ def csv_line(item: JsonObject) -> str:
 
 
 def csv_of(items: Sequence[JsonObject]) -> Iterator[str]:
-    """Objects that have no lists of columns of their own: those of the first, and what others have beyond it."""
+    """CSV of objects without fixed columns: the keys of the first object, then those that later ones add."""
     columns = list(dict.fromkeys(key for item in items for key in item))
     if columns:
         yield csv_row(columns)
@@ -226,7 +226,7 @@ def _csv_cell(item: JsonObject, column: str) -> str:
 def view_texts(
     grouping: Grouping | None, rows: Sequence[Any], format: str, context: Context, moment: str | None
 ) -> Iterator[str]:
-    """Rows of a view as JSON lines or CSV; flows and events as a stream tells them, ended flows by their end."""
+    """Rows of a view as JSON lines or CSV. Flows and events are lines as in a stream, ended flows are `destroy`."""
     if grouping is not None:
         items = [group_object(row, grouping) for row in rows]
         yield from map(json_line, items) if format == "json" else csv_of(items)

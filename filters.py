@@ -25,7 +25,7 @@ _COMPARED = re.compile(
 
 
 def compared(value: str, units: Mapping[str, float], example: str) -> Callable[[float | None], bool]:
-    """``>1M``, ``<=10s``, ``5k``, ``1k-2k``: a comparison. What is unknown fits none."""
+    """``>1M``, ``<=10s``, ``5k``, ``1k-2k``: a comparison. An unknown number matches none."""
     match = _COMPARED.fullmatch(value)
     if match is None:
         raise ValueError(f"'{value}' can't be compared with; write {example}")
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 def named(value: str, names: Mapping[T, str]) -> list[T]:
-    """What has this name, in any case."""
+    """The keys with this name, in any case."""
     return [number for number, name in names.items() if name.casefold() == value.casefold()]
 
 
@@ -105,7 +105,7 @@ def _flag(value: str, _context: Context) -> Predicate:
 
 
 def _remembering(test: Callable[[str], bool]) -> Callable[[bytes], bool]:
-    """A test of a text that remembers what it was asked: 200,000 flows have far fewer addresses and ports."""
+    """The same test, with its answers remembered: 200,000 flows have far fewer addresses and ports."""
     known: dict[bytes, bool] = {}
 
     def answer(text: bytes) -> bool:
@@ -320,7 +320,7 @@ def _by_rate(value: str, _context: Context) -> Predicate:
 
 
 def _age(value: str, context: Context) -> Predicate:
-    """Of a flow that is older than we know only "older than" can be said."""
+    """A flow whose birth was not seen only matches "older than"."""
     fits = compared(value, TIMES, "age:<10s")
     older = value.startswith(">")
     return lambda flow: (older or flow.knows_age()) and fits(flow.age(context.now))
@@ -332,7 +332,7 @@ def _timeout(value: str, context: Context) -> Predicate:
 
 
 def bare(word: str, context: Context) -> Predicate:
-    """A bare word searches everything shown: ``word in shown_text(flow)``, in a tenth of its time.
+    """A bare word searches everything shown: the same as ``word in shown_text(flow)``, in a tenth of its time.
 
     Most of what is shown is shared by many flows, and is asked once; the rest is looked at as it was printed.
     """
@@ -411,7 +411,7 @@ def shown_text(flow: Flow, context: Context) -> str:
 # --- fields of what a flow belongs to ---------------------------------------------------------------------------------
 
 
-AskBaseline = Callable[[], Baseline | None]  # what was known when somebody asked what comes new
+AskBaseline = Callable[[], Baseline | None]  # what was known when key m was pressed
 
 
 def _no_baseline() -> None:
@@ -474,7 +474,7 @@ _CLOCK = re.compile(r"(?:(\d{4}-\d\d-\d\d)[T_])?(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 
 def _at(value: str, context: Context) -> Predicate:
-    """Flows that were there at a time of day (the last time that it was so late) or at a date and time, local time."""
+    """Flows that were there at a date and time, or at the most recent time of day like this; local time."""
     from datetime import datetime, timedelta
 
     match = _CLOCK.fullmatch(value)
@@ -569,7 +569,7 @@ _LEX = re.compile(r'\s*(?:([()])|(!)(?=\S)|((?:"[^"]*"|[^\s()"])+)|(.))')
 
 
 def compile_filter(text: str, context: Context, baseline: AskBaseline = _no_baseline) -> Predicate | None:
-    """The predicate an expression stands for; None for an empty one (everything is wanted).
+    """The predicate of an expression; None for an empty one, which matches everything.
 
     ``baseline``: since when ``new:`` counts, asked for each flow. Raises FilterError.
     """
@@ -694,7 +694,7 @@ def _is_address(word: str) -> bool:
 
 
 def all_of(parts: Iterable[Predicate | None]) -> Predicate | None:
-    """All of the given predicates; None where none of them wants anything."""
+    """All of the given predicates; None if all of them are None."""
     wanted = [part for part in parts if part is not None]
     if not wanted:
         return None
@@ -704,7 +704,7 @@ def all_of(parts: Iterable[Predicate | None]) -> Predicate | None:
 def from_flags(
     protocols: Iterable[str], states: Iterable[str], families: Iterable[str], context: Context
 ) -> Predicate | None:
-    """What ``-p``, ``-s``, ``-4`` and ``-6`` mean: within one of them any, between them all. Raises ValueError."""
+    """What ``-p``, ``-s``, ``-4`` and ``-6`` mean: any value of each option, and all options. Raises ValueError."""
     groups = (
         [by_protocol(value, context) for value in protocols],
         [by_state(value, context) for value in states],

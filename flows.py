@@ -1,11 +1,11 @@
 """The flow table: events and listings in; live flows, recently closed flows, rates and totals out.
 
-What holds at all times (see the design, "the flow table"):
+What holds at all times:
 
-* A flow is its original tuple with protocol and zones. ``id`` tells a reused tuple apart: another id is another flow,
-  the same id proves nothing (the kernel gives it out again at once).
-* A *complete* listing sweeps: a flow that it did not name, and no event named since it began, is gone. That is
-  the only way to hear of the end of flows older than the listener (nf_conntrack_events=2).
+* A flow is its original tuple with protocol and zones. ``id`` tells a reused tuple apart: another id is another flow.
+  The same id proves nothing, because the kernel gives it out again at once.
+* A *complete* listing sweeps: a flow is gone if neither the listing nor an event since its beginning named it. With
+  nf_conntrack_events=2 nothing else tells of the end of flows that are older than the listener.
 * A line of a listing never revives a flow whose DESTROY came after that listing began.
 * Counters come from listings and DESTROY only, and rates are their differences over time.
 
@@ -91,11 +91,11 @@ class LastSeen(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How a flow fares. Most of 200,000 flows are idle, and all that are idle alike share one (``shared_progress``)."""
+    """What a flow moves and how it ended. Most of 200,000 flows are idle; those share one (``shared_progress``)."""
 
     rates: tuple[float, float] | None = None  # bytes a second: original, reply; None until there are two samples
-    inbound: bool | None = None  # see ends.inbound; None until it has moved something
-    exact: bool = False  # its NEW was seen, so ``born`` is its birth and not only our first sight of it
+    inbound: bool | None = None  # see addresses.inbound; None until the flow has moved something
+    exact: bool = False  # its NEW was seen, so ``born`` is its birth; else it is only when the flow was seen first
     listed: bytes | None = None  # the last listing's text, while ``tail`` is an event's and has no counters
     ended: float | None = None
     inferred: bool = False  # a listing showed that it is gone; no DESTROY said so
@@ -145,7 +145,7 @@ class Flow:
     def __init__(self, key: bytes, group: Group, born: float, progress: Progress, last_seen: LastSeen) -> None:
         self.key = key
         self.group = group
-        self.timeout: int | None = None  # seconds, at the time ``seen``
+        self.timeout: int | None = None  # seconds, at the time of ``last_seen``
         self.tail = b""  # the newest line's text behind the original tuple, as parse.tail_of gives it
         self.born = born
         self.progress = progress
@@ -288,7 +288,7 @@ class Flow:
         if is_turned(self.tail):
             return Ends(src, dst, sport, dport, dst, src, dport, sport)
         reply_src, reply_dst, reply_sport, reply_dport = _pair(without_userspace(self.tail))
-        if self.kind.number in ICMP:  # an id is the initiator's: masquerading gives out another as it does ports
+        if self.kind.number in ICMP:  # the initiator chose the id; NAT may change it as it changes a source port
             dport = reply_sport = None
         return Ends(src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport)
 
@@ -343,7 +343,7 @@ def tape_events(table: FlowTable) -> list[TapeEvent]:
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-# The kernel's default maximum is 262,144; four times that bounds a recording that only ever opens flows.
+# The kernel's default maximum is 262,144. Four times that bounds the memory for a recording that only opens flows.
 MAX_LIVE = 1_048_576
 MAX_CLOSED = 50_000
 PAST = 10_000
@@ -370,7 +370,7 @@ class FlowTable:
         """``on_inferred`` is told of a flow that only a listing showed to be gone."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
-        self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the question who it was
+        self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
         self.linger = linger
         self.limit = limit
         self.own: Set[str] = own
@@ -406,7 +406,7 @@ class FlowTable:
     def _group(self, head: bytes, state: bytes) -> Group:
         group = self._groups.get(head + state)
         if group is None:
-            if len(self._groups) >= self._most_groups:  # somebody makes up protocols and states
+            if len(self._groups) >= self._most_groups:  # the input has made-up protocols or states
                 self._groups = {name: group for name, group in self._groups.items() if group.number}
                 self._most_groups = max(GROUPS, 2 * len(self._groups))
             group = Group(kind_of(head), state[:-1].decode("ascii", "replace") or None)
@@ -428,13 +428,13 @@ class FlowTable:
         if name == "destroy":
             return self._destroy(flow, key, group, row, now)
         if flow is not None and self._is_another(flow, name, tail):
-            self._close(flow, now, inferred=True)  # its NEW tells a reader who follows along: nothing to report
+            self._close(flow, now, inferred=True)  # its NEW reports it already
             flow = None
         if flow is None:
             flow = self._open(key, group, now, name == "new")
             flow.tail = tail
         else:
-            if name == "new":  # a listing was faster than the event
+            if name == "new":  # the listing came before the event
                 flow.progress = shared_progress(flow.progress._replace(exact=True))
             _keep_listed(flow)
             flow.tail = tail
@@ -443,7 +443,7 @@ class FlowTable:
         return flow
 
     def _is_another(self, flow: Flow, name: str, tail: bytes) -> bool:
-        """Does the event speak of a flow that took the known one's place?"""
+        """Is the event about another flow, which has taken the place of the known one?"""
         if _differ(flow.tail, tail):
             return True
         return name == "new" and (flow.exact or flow.born < self._began)
@@ -453,7 +453,7 @@ class FlowTable:
         if self.listing:
             self._gone.add(key)
         if flow is not None and _differ(flow.tail, tail):
-            flow.last_seen = self._seen(now)  # the late end of a flow whose place it has taken: it is there
+            flow.last_seen = self._seen(now)  # the DESTROY is of its predecessor: this flow lives
             flow = None
         if flow is None:
             flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now), self._seen(now))
@@ -487,7 +487,7 @@ class FlowTable:
         group = self._group(row[HEAD], state)
         key = key_of(group.prefix, row[ORIGINAL], tail)
         if key in self._gone:
-            return None  # of a flow that has ended since, or of one that took its place: nobody can tell which
+            return None  # the line may be older than the flow's DESTROY
         counted = has_counters(row)
         self._counters_seen = self._counters_seen or counted
         flow = self.live.get(key)
@@ -507,10 +507,9 @@ class FlowTable:
         return found
 
     def listed_all(self, rows: Iterable[Parts], now: float) -> None:
-        """What ``listed`` does, for all lines of a block (events among them, too), three times as fast.
+        """What ``listed`` does, for all lines of a block and three times as fast; the block may hold events, too.
 
-        The two short ways are those of almost all lines: a flow never seen before, and one of which nothing is new but
-        the timeout.
+        Almost all lines take one of two short ways: the flow was never seen before, or only its timeout is new.
         """
         live, gone, last_seen = self.live, self._gone, self._seen(now)
         group_of, flow_of, counters_seen = self._groups.get, self.live.get, self._counters_seen
@@ -571,7 +570,7 @@ class FlowTable:
         self._moved_since = self.listed_at = now
 
     def tick(self, now: float) -> None:
-        """Let the clock go on: closed flows leave after ``linger`` seconds, the events' history moves."""
+        """The time is ``now``: closed flows leave after ``linger`` seconds, and the history of events moves on."""
         while self.closed and now - (self.closed[0].progress.ended or 0.0) >= self.linger:
             self.closed.popleft()
         if self._ticked is None or now < self._ticked:
@@ -593,7 +592,7 @@ class FlowTable:
 
     def _open(self, key: bytes, group: Group, now: float, exact: bool) -> Flow:
         if len(self.live) >= self.limit:
-            # An eighth at once: taking the first of a dict again and again walks over all the holes before it.
+            # An eighth at once: each search for the first entry of a dict walks over the holes of all removed ones.
             for old in list(islice(self.live.values(), max(1, self.limit // 8))):
                 self.overflow += 1
                 self._close(old, now, inferred=True)
@@ -636,7 +635,7 @@ class FlowTable:
     def _set_idle(self, flow: Flow, now: float, counted: bool) -> None:
         """A listing brought the same text again: nothing moved."""
         if flow.rates is not IDLE and counted:
-            # Of a flow that is at its end nothing is to come: no smooth way down.
+            # A flow that has finished sends nothing more: its rate drops at once.
             rates = IDLE if flow.state in FINISHED else _smoothed(flow.rates, 0.0, 0.0, now - flow.sampled)
             flow.progress = shared_progress(flow.progress._replace(rates=rates))
         flow.sampled = now
@@ -702,7 +701,7 @@ class FlowTable:
 
 
 def key_of(prefix: bytes, original: bytes, tail: bytes) -> bytes:
-    """What tells a flow from all others: protocol (``Group.prefix``), original tuple, zones."""
+    """The key of a flow, which no other live flow has: protocol (``Group.prefix``), original tuple, zones."""
     if b"zone" in tail and (zones := _ZONES.findall(without_userspace(tail))):
         return prefix + original + b"|" + b"|".join(zones)
     return prefix + original
@@ -715,13 +714,13 @@ def id_in(tail: bytes) -> int | None:
 
 
 def _keep_listed(flow: Flow) -> None:
-    """Before an event's text takes its place: a listing's has counters, use, helper and delta-time, an event's not."""
+    """Keep the listing's text before an event's takes its place: an event has no counters, use, helper, delta-time."""
     if flow.progress.listed is None and (b" use=" in flow.tail or b"packets=" in flow.tail):
         flow.progress = flow.progress._replace(listed=flow.tail)
 
 
 def _differ(one: bytes, other: bytes) -> bool:
-    """Do two texts name different ids? Without `-o id`, or with the same one, nobody can tell."""
+    """Do two texts name different ids? The same id, or none (without `-o id`), proves nothing."""
     if one[-14:] == other[-14:]:  # " id=4294967295": the id stands last in a listing
         return False
     first, second = id_in(one), id_in(other)
@@ -731,7 +730,7 @@ def _differ(one: bytes, other: bytes) -> bool:
 def _smoothed(old: tuple[float, float] | None, original: float, reply: float, spent: float) -> tuple[float, float]:
     if old is None:
         return (original, reply) if original or reply else IDLE
-    if original == reply == 0.0 and old[0] + old[1] < 1.0:  # below a byte a second nobody sees the tail of the curve
+    if original == reply == 0.0 and old[0] + old[1] < 1.0:  # below a byte a second the curve can't be seen
         return IDLE
     share = 1.0 - math.exp(-spent / SMOOTHING)
     return old[0] + share * (original - old[0]), old[1] + share * (reply - old[1])
@@ -741,7 +740,7 @@ def _smoothed(old: tuple[float, float] | None, original: float, reply: float, sp
 
 MATCHED_AT_ONCE = 20_000  # flows whose text is joined: 2 MB
 
-# What stands at the beginning of its text where it has counters, as it mostly does: those of both directions.
+# The counters of both directions where they mostly are, at the beginning of a flow's text; else two empty groups.
 BYTES, PACKETS = (
     re.compile(
         rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (counter, counter), re.M
@@ -751,13 +750,13 @@ BYTES, PACKETS = (
 
 
 def matched(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """The groups of a pattern that fits each text once, at its beginning."""
+    """The groups of a pattern that matches at the beginning of each text, and nowhere else in it."""
     for at in range(0, len(texts), MATCHED_AT_ONCE):
         yield from pattern.findall(b"\n".join(texts[at : at + MATCHED_AT_ONCE]))
 
 
 def newest_texts(flows: Sequence[Flow]) -> list[bytes]:
-    """What was said last of each flow's counters."""
+    """The newest text of each flow that has its counters."""
     return [flow.tail if flow.progress.listed is None else _counted(flow) for flow in flows]
 
 

@@ -30,7 +30,7 @@ MISSING = "no GeoIP database"
 
 @dataclass(frozen=True)
 class Plan:
-    """Where databases are looked for, whether they may be fetched and from where, and who we say that we are."""
+    """Where databases are looked for; whether they are fetched, from where, and under which User-Agent."""
 
     paths: tuple[str, ...]
     fetch: bool
@@ -183,7 +183,7 @@ class Geography:
     # --- fetching ---
 
     def wanted(self) -> list[str]:
-        """The kinds that no database of the user's own answers: these are ours to fetch and to keep new."""
+        """The kinds for which the user has no database: the program fetches these and keeps them new."""
         ours = {
             os.path.realpath(download.target(folder, kind))
             for folder in self.plan.folders()
@@ -201,7 +201,7 @@ class Geography:
     def _fetch(self) -> None:
         kinds = self.wanted()
         folder, passed = download.writable(self.plan.folders())
-        self._into = f" into {clean(folder)}" if folder and passed else ""  # not where the user wants them: say where
+        self._into = f" into {clean(folder)}" if folder and passed else ""  # not the user's first choice: say where
         if not kinds or (self._looked and folder and not download.due(folder, time.time(), kinds)):
             return
         try:
@@ -249,14 +249,14 @@ def progress_text(progress: download.FetchProgress) -> str:
 
 
 def worker_argv(plan: Plan, kinds: Sequence[str], start: bool) -> list[str]:
-    """The command that fetches beside us: this very program, with an option that --help does not show."""
+    """The command of the child that fetches: this program, with an option that --help does not show."""
     order = f"{'start' if start else 'look'}:{','.join(kinds)}"
     paths = [word for path in plan.paths for word in ("--geoip-db", path)]
     return [sys.executable, os.path.abspath(sys.argv[0]), *paths, "--no-config", "--geoip-worker", order]
 
 
 def work(plan: Plan, order: str) -> int:
-    """Be the worker: fetch, and say on standard output, a JSON object a line, how far it is and what became of it."""
+    """Be the worker: fetch, and print progress and outcomes on standard output, a JSON object a line."""
     when, _, kinds = order.partition(":")
     last_told = 0.0
 

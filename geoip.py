@@ -117,7 +117,7 @@ def subdivision_of(record: Mapping[str, object]) -> str | None:
 
 
 def place_of(record: Mapping[str, object], network: Mapping[str, object]) -> Place:
-    """What a city or country record and a network's record say together; {} where there is none."""
+    """The place that a record of a city or country and a record of a network describe; {} stands for no record."""
     return Place(*country_of(record), name_of(record.get("city")), *asn_of(network))
 
 
@@ -143,7 +143,7 @@ class Database:
     path: str
     type: str  # as the file calls itself
     built: int  # seconds since 1970
-    kinds: tuple[str, ...]  # of KINDS: "city" or "country", and "asn"
+    kinds: tuple[str, ...]  # of RECORD_KINDS: "city" or "country", and "asn"
     families: tuple[int, ...]  # 4, 6
     provider: str  # dbip, geolite2, geoip2, ipinfo or ""
 
@@ -178,7 +178,7 @@ def month(seconds: float) -> str:
 
 
 class File(NamedTuple):
-    """One file found: its place in the paths given, and what tells its content from another one."""
+    """One file that was found: its position in the given paths, and an identity that changes with its content."""
 
     order: int
     path: str
@@ -560,7 +560,7 @@ class GeoIP:
         return self._state.cache.get(address)
 
     def lookup(self, address: str) -> Place:
-        """Return where an address is; as printed, so with zone id or ::ffff: too. Never raises."""
+        """Return where an address is. It is taken as printed, also with a zone id or as ::ffff:. Never raises."""
         state = self._state
         place = state.cache.get(address)
         if place is None:
@@ -623,7 +623,7 @@ class GeoIP:
         return OpenDatabase(database, reader, file.identity)
 
     def _is_own(self, path: str) -> bool:
-        """Tell whether only we write this file; a link would lead to, or be, somebody else's."""
+        """Tell whether only we write this file. A link does not count: its other name may be in other hands."""
         try:
             info = os.lstat(path)
             folder = os.path.samefile(os.path.dirname(path) or ".", self._own)
@@ -673,7 +673,7 @@ def _record(
     try:
         record, length = entry.reader.get_with_prefix_len(plain)
     except DAMAGED as error:
-        # What is no address is a ValueError, and no fault of the file's.
+        # A ValueError means that the text is no address, not that the file is damaged.
         if isinstance(error, (RuntimeError, TypeError, UnicodeDecodeError)):
             notice = f"{text_of(entry.database.path)} is damaged: some addresses get no answer"
             if notice not in state.notices:

@@ -1,4 +1,4 @@
-"""Flows -> one row for all flows of a host, a country, a network, a service: sums over what the flows say.
+"""Groups: one row for all flows of a host, a country, a network or a service, with their sums, and what is new.
 
 A flow has a near end (a host of ours, or of a network behind us) and a far one (``remote`` in the JSON). *In* is what
 the far end sends, *out* what the near end does, whoever opened the flow.
@@ -23,7 +23,7 @@ GroupObject = dict[str, object]
 
 
 class GroupRow:
-    """What flows of one key come to. Two of them are equal if their keys are: a selection survives a new count."""
+    """The sums of all flows with one key. Rows with equal keys are equal, so a selection survives a new count."""
 
     __slots__ = (
         "_most",
@@ -61,7 +61,7 @@ class GroupRow:
         return hash(self.key)
 
     def most(self) -> list[str]:
-        """The first few of the others, those with the most flows first. A whole sum's: it is found out once."""
+        """The first few of the others, those with the most flows first. Asked only of a finished row, and kept."""
         if self._most is None:
             named = {other: flows for other, flows in self.others.items() if other}
             least = min(heapq.nlargest(FEW, named.values()), default=0)  # a fourth of the time of sorting
@@ -79,13 +79,13 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class Grouping:
-    """A way to put flows together: by a part of what a flow belongs to, see ``part_of``."""
+    """A way to group flows: by one of the things that ``part_of`` names."""
 
     name: str  # of a row, in JSON
     by: str
-    other: str  # what is told apart within a row
+    other: str  # what is counted apart within a row
     others: str  # its name, in JSON
-    field: str  # the filter's, which selects exactly the flows of a key
+    field: str  # the filter field that selects exactly the flows of a key
 
     def term(self, key: str) -> str:
         return f"{self.field}:{key or 'none'}"
@@ -100,7 +100,7 @@ Part = Callable[[str, str, str], str]  # of a near end, a far end and a service
 
 
 def part_of(name: str, context: Context) -> Part:
-    """What a flow belongs to: "" where nobody knows its country or network."""
+    """The function that gives the key of a flow; "" if its country or network is not known."""
     where = context.where
     parts: dict[str, Part] = {
         "near": lambda near, _far, _what: near,
@@ -256,7 +256,7 @@ class Baseline:
         self.complete = True
 
     def is_new(self, flow: Flow, groupings: Sequence[Grouping] = tuple(GROUPINGS.values())) -> bool:
-        """Does it belong to anything that was not there yet?"""
+        """Does the flow belong to a host, country, network or service that was not there yet?"""
         if flow.born <= self.at:
             return False
         near, far, _ = self._context.sides(flow)
@@ -264,5 +264,5 @@ class Baseline:
         return any(self.is_new_key(g, self._parts[g.by](near, far, what)) for g in groupings)
 
     def is_new_key(self, grouping: Grouping, key: str) -> bool:
-        """What has no country or network is not a new one."""
+        """Flows without a known country or network do not count as new."""
         return key != "" and key not in self._known[grouping.by]

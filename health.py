@@ -36,13 +36,14 @@ from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, MINUTE, Problem
 
 STEP = 5000  # flows counted at once: 5 ms
 TOP = 5  # sources that are named
-MOST_SOURCES = 20_000  # kept while counting: 2 MiB. A flood of made-up addresses must not take 20
-STEADY_GROWTH = 30.0  # seconds of growth before anything is foretold
-STALE = 35.0  # seconds: three answers of `conntrack -S` that did not come, or seven counts
-SOON, FORESEEN, HORIZON = 900.0, 3600.0, 86_400.0  # seconds to full: that is red, that is said in the header, at all
-NEARLY, MUCH, HALF = 0.9, 0.7, 0.5  # of the table, as its gauge has it
-HOG = 0.3  # of all flows that one source holds
-FLOWS_FOR_SHARES = 1000  # flows below which shares say nothing
+MOST_SOURCES = 20_000  # kept while counting, in 2 MiB; a flood of made-up addresses must not take 20 MiB
+STEADY_GROWTH = 30.0  # seconds that must have been seen before anything is predicted
+STALE = 35.0  # seconds: three missing answers of `conntrack -S`, or seven missing counts
+# Seconds until the table is full: below SOON red, below FORESEEN in the header, beyond HORIZON not mentioned.
+SOON, FORESEEN, HORIZON = 900.0, 3600.0, 86_400.0
+NEARLY, MUCH, HALF = 0.9, 0.7, 0.5  # shares of the table: red, yellow, half
+HOG = 0.3  # share of all flows: a source with more is named as a problem
+FLOWS_FOR_SHARES = 1000  # with fewer flows, shares say nothing
 OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
 SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
 LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
@@ -107,8 +108,8 @@ class Shares(NamedTuple):
 class Census:
     """Counts the table a few thousand flows at a time: all 200,000 at once would hold up keys for 0.2 s.
 
-    A round counts the flows that were live when it began and still are when it comes to them: while nothing changes,
-    ``newest`` is exact. (Of more than MOST_SOURCES sources, those that had few flows till then begin anew.)
+    A round counts the flows that were live when it began and are still live when their turn comes. While nothing
+    changes, ``newest`` is exact. With more than MOST_SOURCES sources, those with few flows so far are forgotten.
     """
 
     def __init__(self) -> None:
@@ -150,9 +151,9 @@ class Census:
 
 
 def growth(status: Status, now: float) -> tuple[float, bool] | None:
-    """Entries a second over the last minute, and whether that is steady; None before STEADY seconds are known.
+    """Entries a second over the last minute, and whether that is steady; None before STEADY_GROWTH seconds are known.
 
-    Steady: both halves of the time grew, the slower at least half as fast as the whole. A burst is not foretold from.
+    Growth is steady if both halves of the time grew, the slower one at least half as fast as the whole time did.
     """
     fill = [sample for sample in status.fill if sample[0] >= status.fill[-1][0] - MINUTE]
     if len(fill) < 3 or now - fill[-1][0] > STALE or fill[-1][0] - fill[0][0] < STEADY_GROWTH:
@@ -174,7 +175,7 @@ def full_in(status: Status, now: float) -> float | None:
 
 
 def _filled(status: Status) -> float:
-    """The filled share of the table; 0 where nobody says."""
+    """The filled share of the table; 0 if it is not known."""
     count, most = status.facts.get("count"), status.facts.get("max")
     return count / most if count and most else 0.0
 
@@ -199,7 +200,7 @@ def _percent(share: float) -> str:
 
 
 def fill_role(share: float, seconds: float | None = None) -> str:
-    """The role of a table so full, and full in so many seconds (None: not foreseen)."""
+    """The role of a filled share; ``seconds``: how long until the table is full (None: not foreseen)."""
     if share >= NEARLY or (seconds is not None and seconds < SOON):
         return "bad"
     return "warn" if share >= MUCH or (seconds is not None and seconds < FORESEEN) else "good"
@@ -267,7 +268,7 @@ def _limit(address: str, status: Status) -> str:
 
 
 def a_minute(status: Status, name: str, now: float) -> int:
-    """How many times a minute that happens now; 0 where nothing newer is known, or too little of it."""
+    """How many times a minute the counter counts now; 0 if too little is known, or nothing new."""
     counted = status.counted
     seconds = counted[-1].at - counted[0].at if counted else 0.0
     if seconds < 0.01 or now - counted[-1].at > STALE:
@@ -276,7 +277,7 @@ def a_minute(status: Status, name: str, now: float) -> int:
 
 
 def _happens(status: Status, name: str) -> str:
-    """The role of a counter that counts: red where that is because the table is full."""
+    """The role of a counter that has counted: red if the full table is the reason."""
     return "bad" if name in ("early_drop", "drop") and _filled(status) >= NEARLY else "warn"
 
 

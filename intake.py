@@ -66,7 +66,7 @@ def explain(argv: Sequence[str], stderr: str, status: int) -> Problem:
 
 
 def _last_line(stderr: str) -> str:
-    """The line that says most: the last that is not conntrack's summary or its pointer to the help."""
+    """The last line that is neither conntrack's summary nor its hint at --help."""
     lines = [re.sub(r"^conntrack v[\d.]+ \(conntrack-tools\): ", "", line) for line in stderr.splitlines()]
     said = [line for line in lines if line.strip() and not re.match(r"Try `conntrack|\d+ flow (entries|events)", line)]
     return said[-1] if said else ""
@@ -161,7 +161,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A child died or could not start. ``problem`` None: it is well again."""
+    """A child died or could not start; with ``problem`` None it runs again."""
 
     at: float
     part: str  # "events" or "listing"
@@ -170,7 +170,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Facts:
-    """Numbers out of /proc/sys/net/netfilter, by name without "nf_conntrack_"; what could not be read is missing."""
+    """Numbers from /proc/sys/net/netfilter, by name without "nf_conntrack_"; unreadable ones are missing."""
 
     at: float
     values: dict[str, int]
@@ -206,15 +206,15 @@ Item = Block | ListingBegan | ListingEnded | Lost | Trouble | Facts | Statistics
 
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
 Report = Callable[[str, Flow, Parts, float], None]
-MINUTE = 60.0  # seconds that "now" means where something is counted
-FILL_EVERY = 2.0  # seconds between two counts that are kept: a recording of facts at 10 Hz must not shorten the minute
+MINUTE = 60.0  # seconds: what was counted within them counts as now
+FILL_EVERY = 2.0  # seconds between two counts that are kept, so that 60 of them cover a minute in any recording
 WRAP = 2**32  # the counters of `conntrack -S` are unsigned 32-bit numbers of each CPU
-FASTEST_LINK = 20e6  # packets a second: more is no traffic, but a counter that began anew
+FASTEST_LINK = 20e6  # packets a second: a counter that seems faster has begun anew
 
 
 @dataclass
 class Status:
-    """How well we see: what could not be read, what was lost, which parts are in trouble, what the host said.
+    """How complete the picture is: what could not be read, what was lost, what is in trouble, what the host said.
 
     It learns from what the intake takes; nobody else tells it anything.
     """
@@ -229,17 +229,17 @@ class Status:
     backwards: int = 0
     ended: bool = False
     began: bool = False  # something was ever heard from the source
-    understood: bool = False  # ... and a line of it was one
+    understood: bool = False  # ... and a line of it was understood
     listing_since: float | None = None  # when the listing that runs now began
-    resyncs: int = 0  # whole listings that made good what was lost
-    healed: int = 0  # losses that lie before the beginning of the newest whole listing
+    resyncs: int = 0  # complete listings that recovered what was lost
+    healed: int = 0  # losses before the newest complete listing began
     fill: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=60))  # time, entries: the last minutes
     counted_first: Statistics | None = None  # what `conntrack -S` counted when we began to look
     counted: deque[Statistics] = field(default_factory=lambda: deque(maxlen=30))  # in the last minute, the newest last
     _losses: int = 0  # those before the newest listing began
 
     def unread(self) -> list[str]:
-        """What of the input could not be taken as it stood, a sentence each."""
+        """A sentence for each kind of input that could not be taken in as it is."""
         out = []
         if self.rejects:
             lines = "line" if self.rejects == 1 else "lines"
@@ -295,7 +295,7 @@ class Status:
             self.fill.append((item.at, count))
 
     def _take_statistics(self, item: Statistics) -> None:
-        """Keep the first, and those of the last minute. A kernel that was started anew counts from zero, and so do we.
+        """Keep the first, and those of the last minute. After a restart the kernel counts from zero, and so do we.
 
         So do we, too, where other counters are named: sudo may give netlink's names and then only /proc's.
         """
@@ -308,12 +308,12 @@ class Status:
 
 
 def since(first: Statistics, last: Statistics, name: str) -> int:
-    """How many more there are, also where the counter of a CPU began anew at 2^32 between the two."""
+    """How many more there are; a CPU's counter may have passed 2^32 and begun anew between the two."""
     return (last.values.get(name, 0) - first.values.get(name, 0)) % WRAP
 
 
 def _began_anew(before: Statistics, after: Statistics) -> bool:
-    """Is the one no continuation of the other?"""
+    """Do the counters of ``after`` not go on from those of ``before``?"""
     most = min(WRAP / 2, FASTEST_LINK * max(1.0, after.at - before.at))
     return before.values.keys() != after.values.keys() or any(
         since(before, after, name) > most for name in after.values
@@ -348,7 +348,7 @@ class Intake:
             self.table.begin_listing(item.at)
             self._rows = self._junk = 0
         elif isinstance(item, ListingEnded):
-            # Lines, and none of them is one: whatever that was, it is no table to sweep by.
+            # If no line of it was understood, the listing is no table to sweep by.
             self.table.end_listing(item.complete and (self._rows > 0 or self._junk == 0), item.at)
         elif isinstance(item, OwnAddresses):
             self.table.know_own(item.addresses)
@@ -362,7 +362,7 @@ class Intake:
         if rows:
             self._last = tail_of(rows[-1])
         if block.at is not None and self._report is None:
-            self.table.listed_all(rows, block.at)  # the fast way: nobody wants to hear of each line
+            self.table.listed_all(rows, block.at)  # the fast way: no line is reported
         else:
             self._apply_each(rows, block.at)
 
@@ -376,17 +376,19 @@ class Intake:
                 flow = self.table.listed(row, now)
                 name = "list"
                 if flow is None and not self.table.listing:
-                    # Lines that somebody saved, and no listing that is repeated: every one of them is told.
+                    # A saved listing is read once, so each of its lines is reported.
                     flow = self.table.find(row)
             if flow is not None and self._report is not None:
                 self._report(name, flow, row, now)
 
     def _time(self, stamp: bytes) -> float:
-        """A row's own time; without a stamp, or where it went back, the newest so far."""
+        """A row's own time; the newest so far where the row has no stamp or an older one."""
         if stamp:
             at = float(stamp[1:-2].replace(b" ", b""))
             if self.newest is None or at >= self.newest:
                 self.newest = at
-            elif at < self.newest - 0.5:  # two pipes may be this much out of step; more is a clock that was set back
+            elif (
+                at < self.newest - 0.5
+            ):  # a smaller step back comes from two pipes, a larger one from a clock that was set
                 self.status.take_backward_stamp()
         return self.newest or 0.0

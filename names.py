@@ -1,9 +1,9 @@
 """Names of hosts: from /etc/hosts at once, from the name servers of /etc/resolv.conf when they answer.
 
-Off until it is switched on: a name server hears every address that is on show, and may pass it on to whom the address
-belongs. Nothing here ever waits: a question is one datagram from a socket of its own (its port and its number are what
-somebody who forges answers would have to guess), looked at when the loop's poll says so. getnameinfo(3) would know more
-sources of names (nsswitch.conf), but it waits up to 30 s for a name server that is silent, in threads that no key ends.
+It is off until it is switched on: a name server hears every address that is on show, and may pass an address on to its
+owner. Nothing here ever waits. A question is one datagram from a socket of its own; whoever forges answers would have
+to guess its port and its number. The socket is read when the loop's poll says so. getnameinfo(3) knows more sources of
+names (nsswitch.conf), but it waits up to 30 s for a silent name server, in a thread that can't be stopped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _read_answer(data: bytes, asked: bytes) -> str | None:
     if number != int.from_bytes(asked[:2], "big") or not flags & _IS_ANSWER:
         raise ValueError("it answers another question")
     if questions == 0 and status:
-        return None  # a server that did not even understand what it was asked
+        return None  # the server did not understand the question
     if questions != 1 or data[12 : len(asked)].lower() != asked[12:].lower():
         raise ValueError("it answers another question")
     if status:
@@ -83,7 +83,7 @@ def _behind_name(data: bytes, at: int) -> int:
 
 
 def _read_name(data: bytes, at: int) -> str:
-    """The name that begins here; pointers go back only, so that they have an end."""
+    """The name that begins here; a pointer must go back, so that following pointers ends."""
     labels: list[bytes] = []
     first = at
     while length := data[at]:
@@ -101,9 +101,9 @@ def _read_name(data: bytes, at: int) -> str:
 
 
 def host_name(text: str) -> str:
-    """``text`` if it is a host's name, else "": anybody can give his addresses any name.
+    """``text`` if it is a valid host name, else "": an address's owner can give it any name.
 
-    What looks like an address is none: it would be taken for one.
+    A text that looks like an address is not valid: it would be taken for one.
 
     >>> host_name("mail.example."), host_name("192.0.2.1"), host_name("a\\x1b[31m.example"), host_name("-x")
     ('mail.example', '', '', '')
@@ -123,7 +123,7 @@ LOOK_EVERY = 5.0  # seconds between two looks at the files
 MOST_SERVERS = 3  # as in resolv.conf(5)
 MAX_ANSWERS = 10_000  # answers
 NAMED, NAMELESS, UNANSWERED = 3600.0, 600.0, 60.0  # seconds that an answer holds: a name, none, nobody answered
-MOST_WAITING = 256  # addresses: three tall screens; what scrolled away is forgotten first
+MOST_WAITING = 256  # addresses: three tall screens; the oldest are dropped first
 MOST_OPEN = 16  # questions under way
 GAP = 0.05  # seconds between two datagrams: 20 a second
 PATIENCE = 3.0  # seconds for an answer
@@ -133,7 +133,7 @@ UNASKED = frozenset({"", "multicast", "broadcast", "unspecified", "loopback", "r
 
 @dataclass
 class _Question:
-    """One that is under way."""
+    """A question under way."""
 
     address: str
     tries: int  # datagrams so far, this one too
@@ -181,7 +181,7 @@ class Resolver:
         return f"names of hosts: {', '.join(self.servers)} is asked for every address on show"
 
     def name(self, address: str) -> str | None:
-        """What is known now; what is not will be asked for. None for what has no name, and while this is off."""
+        """The name known now; an unknown one is asked for. None without a name, and while this is off."""
         if not self.on:
             return None
         if (local := self._hosts.get(address)) is not None:
@@ -272,7 +272,7 @@ class Resolver:
 
     def _is_settled(self, question: _Question) -> bool:
         """Read what has come; is the question settled?"""
-        for _ in range(8):  # forged ones are passed over, but not all day
+        for _ in range(8):  # forged answers are skipped, but not without end
             try:
                 name = dns_answer(question.socket.recv(4096), question.asked)
             except BlockingIOError:
@@ -294,7 +294,7 @@ class Resolver:
         if tries < max(TRIES, len(self._targets)):
             self._again.append((address, tries))
             return
-        if why != "it can't tell":  # that is about one address, not about the server
+        if why != "it can't tell":  # else the server works, and only this address is the problem
             self._silent = f"{', '.join(self.servers)}: {why}"
         self._learn(address, self._known.get(address, (None, 0.0))[0], UNANSWERED)
 
@@ -323,7 +323,7 @@ class Resolver:
                 with open(path, "rb") as file:
                     text = file.read(LARGEST_FILE).decode("ascii", "replace")
                 if len(text) == LARGEST_FILE:
-                    text = text.rpartition("\n")[0]  # half a name is another name
+                    text = text.rpartition("\n")[0]  # a name that was cut would be another name
             except OSError:  # no file: then nothing is in it
                 if path in self._seen and self._seen[path] is None:
                     continue

@@ -327,8 +327,7 @@ def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
 _FILTER_HELP = (
     "Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.",
-    " ".join(field.term for field in FIELDS),
-    "Who was it? wan: and at: in the NAT view.",
+    " ".join(field.term for field in FIELDS) + " (who was it? wan: and at: in the NAT view)",
 )
 
 

@@ -2,9 +2,9 @@
 
 Two levels, because a table of 262,144 lines is read again and again and almost all of it is never shown:
 
-* :func:`cut` splits a block of lines into ``Cut`` rows with one regular expression (600,000 lines a second): enough to
-  find the flow, its state and its timeout; the rest stays as text (see :func:`tail_of`).
-* :func:`record` reads everything a row says. It costs about ten times as much and is called for what is shown.
+* :func:`split_lines` cuts a block of lines into rows of ``Parts`` with one regular expression (600,000 lines a second).
+  That is enough to find the flow, its state and its timeout; the rest stays as text (see :func:`tail_of`).
+* :func:`record` reads everything a row says. It costs about ten times as much, and only what is shown needs it.
 
 Nothing here raises on any bytes: a line becomes a row, or it is counted as a reject.
 
@@ -53,10 +53,12 @@ WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # tcp, udp, dccp, sctp, udplite
 # The protocols whose name conntrack 1.4.5 and later take after -p without looking into /etc/protocols.
 PUSHED_DOWN = ("tcp", "udp", "udplite", "icmp", "icmpv6", "sctp", "dccp", "gre")
 
-# A dump line is cut at 4,095 bytes and an event at 1,023 plus the program's name (libnetfilter_conntrack), so a longer
-# "line" is not conntrack's; 64 KiB keeps a stream without any newline from filling memory.
+# libnetfilter_conntrack cuts a dump line at 4,095 bytes and an event at 1,023 plus the program's name. A longer "line"
+# is not conntrack's. The limit keeps a stream without any newline from filling memory.
 MAX_LINE = 65_536
-SHORTEST = 30  # no line with two pairs of addresses is; 1 MiB of "y" would take 0.6 s to be refused, not 0.2
+
+# A line with two pairs of addresses is longer. This check refuses 1 MiB of "y" in 0.2 s; without it that takes 0.6 s.
+SHORTEST = 30
 FAMILIES = {"2": "ipv4", "10": "ipv6"}
 FLAGS = ("UNREPLIED", "ASSURED", "OFFLOAD", "HW_OFFLOAD")
 EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy"}
@@ -136,7 +138,7 @@ class Record:
         return self.kind.family or ("ipv6" if ":" in self.original.src else "ipv4")
 
 
-# The lengths are bounded so that no line, however hostile, costs more than a walk through it.
+# The lengths are bounded: no line, however hostile, costs more than a walk through it.
 ADDRESS = r"[0-9a-fA-F:.]{2,45}"  # what may be an address, as text
 _ADDRESS = ADDRESS.encode()
 COUNTERS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"  # of one direction
@@ -147,7 +149,7 @@ _ORIGINAL = (
 )
 _BEFORE = rb"(?:zone-orig=\d{1,5} )?(?:packets=\d{1,20} bytes=\d{1,20} )?(?:\[UNREPLIED\] )?"
 
-# Most flows have no NAT. Not to keep their reply tuple saves 48 bytes a flow of 450.
+# Most flows have no NAT. Their reply tuple is not kept, which saves 48 of 450 bytes a flow.
 _REPLY = rb"(?:src(=)\8 dst=\7 sport=\10 dport=\9(?= |$)|(?=src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb"(?: |$)))"
 _LINE = re.compile(
     rb"^(\[\d{1,12}\.\d{1,6}\]\t)?( {4}\[NEW\] | \[UPDATE\] |\[DESTROY\] )?"
@@ -200,8 +202,8 @@ class Splitter:
     """Joins what separate reads brought into blocks of whole lines.
 
     ``feed(data)`` returns a block that ends with a newline (or is empty); ``feed(b"")`` is the end of the input
-    and returns what was left without a newline. Of a line that grows beyond MAX_LINE only its beginning is kept, marked
-    so that it can't be taken for a whole one: ``cut`` counts it among the rejects.
+    and returns what was left without a newline. Of a line that grows beyond MAX_LINE only the beginning is kept, behind
+    a NUL: ``split_lines`` counts it among the rejects.
     """
 
     def __init__(self) -> None:
@@ -244,9 +246,9 @@ class Splitter:
 def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[bytes]]:
     """Cut a block of lines into rows, and return the lines that are none (the rejects) beside them.
 
-    Blank lines are neither. An unterminated last line is taken only if it looks whole, for of a line that was cut off
-    nobody knows how it went on: every word must be one that the grammar names, and where the line before it (in this
-    block, or ``before``, its ``tail``) ends in its use or id, so must this one.
+    Blank lines are neither. A last line without its newline may have been cut off. It is taken only if it looks
+    complete: the grammar names all its words, and it ends in a use or an id if the line before it does. That is the
+    line before it in this block, or else ``before`` is its tail.
     """
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
@@ -299,7 +301,7 @@ _EVENT_BY_TAG = {tag.strip(): tag for tag in EVENTS}
 
 
 def _split_odd(line: bytes) -> Parts | None:
-    """Cut a line that holds words the grammar does not name, by its tuples: the slow way round."""
+    """Cut a line with words that the grammar does not name: the slow way, which looks for its tuples."""
     match = _PREFIX.match(line)
     assert match  # every part of it may be empty
     stamp, tag = match.group(1) or b"", match.group(2)
@@ -316,7 +318,7 @@ def _split_odd(line: bytes) -> Parts | None:
         return None
     kind, timeout, state = head
     middle = body[first:second]
-    known = {b"=", *original.split()}  # a "=" of somebody else's would stand for a tuple
+    known = {b"=", *original.split()}  # a "=" in the input must not stand for a tuple
     between = b"".join(b" " + word for word in middle.split() if word not in known).strip()
     tail = (between + b" " if between else b"") + body[second + 1 :]
     return join_parts(stamp, _EVENT_BY_TAG.get(tag or b"", b""), kind, timeout, state, original, tail)
@@ -520,7 +522,7 @@ def _take_words(out: Record, text: str) -> None:
         elif name in _TUPLE_TEXTS:
             if name == "src" and side.src:
                 side = out.reply
-            # Words of others change no tuple, and of what stands before their junk nothing is lost.
+            # A second address changes no tuple, and junk behind an address is dropped.
             if not getattr(side, name) and (match := _ADDRESS_OR_KEY.match(value)):
                 setattr(side, name, match.group())
         elif name in _TUPLE_NUMBERS:

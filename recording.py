@@ -1,6 +1,6 @@
 """Recordings: what `--record` writes and `--replay` reads, in the same items that a live source gives.
 
-A recording is conntrack's own lines, as they came, and between them directives that say what the text can't:
+A recording holds conntrack's own lines as they came, and between them directives for what the lines don't say:
 
     # conntrack-monitor recording 1
     # 1795386413.786793 list                    a listing begins here, at that wall-clock time
@@ -37,7 +37,7 @@ _DIRECTIVE = re.compile(
 )
 _STAMP = re.compile(rb"\[(\d{1,12}\.\d{1,6})\]\t")
 
-# A pause in a recording longer than this is no pause of the traffic but one of the recorder (a suspended laptop).
+# Seconds. A longer pause in a recording is not one of the traffic: the recorder stood still (a suspended laptop).
 LONGEST_WAIT = 300.0
 
 
@@ -49,7 +49,7 @@ class Recorder:
         try:
             os.fchmod(fd, 0o600)
         except OSError:
-            pass  # /dev/full, a pipe, someone else's file: what they are is not ours to change
+            pass  # the mode of /dev/full, a pipe or another user's file stays as it is
         self._file = io.BufferedWriter(io.FileIO(fd, "wb"), 1 << 16)
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
@@ -57,7 +57,7 @@ class Recorder:
         self._has_complained = False  # somebody has asked why
 
     def take(self, item: Item) -> None:
-        """Write it; the first error is the last: a recording with a hole would lie."""
+        """Write it. The first error ends the recording, because one with a hole would lie."""
         if not self.stopped:
             try:
                 self.write(item)
@@ -83,14 +83,14 @@ class Recorder:
             self._file.write(f"# {time.time():.6f} {text}\n".encode())
 
     def flush(self) -> None:
-        """Once a second is enough for `tail -f` and for a crash."""
+        """Flush once a second: enough for `tail -f`, and little is lost in a crash."""
         now = time.monotonic()
         if now - self._flushed >= 1.0:
             self._flushed = now
             self._file.flush()
 
     def close(self) -> None:
-        """Write the last second's; that, too, may not fit any more."""
+        """Write what is left; a full disk stops that, too."""
         try:
             self._file.close()
         except OSError as error:
@@ -124,7 +124,7 @@ class Replay:
         if path == "-" and sys.stdin is None:
             raise ValueError("standard input is closed")
         self._file: io.FileIO = io.FileIO(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")
-        self._ready = select.poll()  # not O_NONBLOCK: standard input's description may be standard output's, too
+        self._ready = select.poll()  # O_NONBLOCK would hold for standard output, too, if both are one terminal
         self._ready.register(self._file.fileno(), select.POLLIN)
         self._splitter = Splitter()
         self._waiting: deque[tuple[float, Item]] = deque()
@@ -170,8 +170,8 @@ class Replay:
             yield Ended(self._position or 0.0)
 
     def _due(self) -> float:
-        """The recorded time that is now; jumps over pauses nobody wants to watch."""
-        if not self.speed or self._started is None:  # at once, as is what has no times
+        """The recorded time that is now; jumps over pauses longer than LONGEST_WAIT."""
+        if not self.speed or self._started is None:  # at once; so are lines without times
             return math.inf
         recorded, monotonic = self._started
         now = recorded + (time.monotonic() - monotonic) * self.speed
@@ -209,7 +209,7 @@ class Replay:
             stamps = _STAMP.findall(block)
             self._push(Block(block, None), float(stamps[-1]) if stamps else None)
             return
-        # At recorded speed: cut before every line whose stamp is another second's tenth than the one before.
+        # At recorded speed: a new block begins with each tenth of a second.
         start = 0
         tenth = -1.0
         last: float | None = None

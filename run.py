@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -40,6 +40,7 @@ from intake import (
 from parse import Parts, record
 from recording import Recorder
 from source import Source
+from vocabulary import ViewName
 
 if TYPE_CHECKING:
     from geography import Plan
@@ -115,6 +116,38 @@ FLOOD, SOURCE_WAITS_SHARE = (
     1000,
     3.0,
 )  # lines not understood in one read, and the pause after it: 3 times what they took
+
+
+class CommandLine(TypedDict):
+    """The options as click gives them: the parameters of ``conntrack_monitor.command``, by name."""
+
+    protocol: tuple[str, ...]
+    state: tuple[str, ...]
+    ipv4: bool
+    ipv6: bool
+    expression: str | None
+    sort: str | None
+    reverse: bool
+    view: ViewName
+    history: int
+    interval: float
+    linger: float
+    no_color: bool
+    once: bool
+    as_json: bool
+    as_csv: bool
+    limit: int | None
+    via: str
+    conntrack: str
+    replay: str | None
+    speed: float
+    record: str | None
+    geoip_db: tuple[str, ...]
+    no_download: bool
+    update_geoip: bool
+    allow_delete: bool
+    geoip_worker: str
+    heartbeat: str
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,8 @@ def parse_facts(text: str) -> dict[str, int]:
 
 _COUNT = re.compile(r"(?<=\s)([a-z][a-z_0-9]*)=(\d{1,20})(?!\S)")
 
-# Who may not use netlink gets the columns of /proc/net/stat/nf_conntrack; these have other names there (the last one
-# since Linux 5.15). "entries" is the size of the table, the same on each line, and nothing that is counted.
+# Without the right to use netlink, `conntrack -S` prints the columns of /proc/net/stat/nf_conntrack. These three have
+# other names there (the last one since Linux 5.15). "entries" is no counter but the size of the table, on each line.
 _TODAYS = {"clashres": "clash_resolve", "icmp_error": "error", "chainlength": "chaintoolong"}
 
 
@@ -150,31 +150,37 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 
 # --- the live source --------------------------------------------------------------------------------------------------
 
-# Reads of events (10 ms of work, or as long as lines take that nobody understands) before the others and the keys have
-# their turn. Of a listing one read: 2 ms.
+# Events are read at most so many times, and for so many seconds, before listings and keys have their turn. That is
+# 10 ms of work, more only where lines are not understood. A listing is read once in a turn: 2 ms.
 BURST, BURST_TIME = 4, 0.1
 
-# conntrack writes a listing 4 KiB at a time, events line by line. To be woken for each would cost more than reading it.
-# Meanwhile it writes half of what the pipe holds at most: 0.5 MiB of a listing, 1,500 of 30,000 events a second.
+# Seconds to let output gather. conntrack writes a listing 4 KiB at a time and events line by line; waking up for each
+# write would cost more than reading it. What gathers is at most half of the pipe: 0.5 MiB of a listing, or 1,500 events
+# of 30,000 a second.
 LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
 
-# Where the kernel has 262,144 buckets, a listing of nothing takes 45 ms: every 2 s that would be 1/40 of a core. So the
-# pause after a listing of d seconds is 30 d for each second of the interval. With larger tables it is 3 + 6 d; and no
-# rate gets older than 9.5 s (200,000 flows take 1.2 s), unless listings then took more than a third of the time.
-SMALL_SHARE, LARGE_SHARE, LARGE_PAUSE, OLDEST_RATE = 30.0, 6.0, 3.0, 9.5
-SSH_FAILED = 255  # ssh's exit status when it was ssh that failed, not the command there
-SILENCE = 30.0  # a listing that writes nothing for so long hangs
-BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)
-SETTLED = 30.0  # a child that ran so long was well: its next death starts the back-off anew
-FACTS_EVERY = 5.0
-OWN_EVERY = 60.0
-STATISTICS_EVERY = 10.0
-STATISTICS_FIRST = 1.0  # seconds after the start: the first listing, and the first screen, come first
+# The pause after a listing that took d seconds. With 262,144 buckets the listing of an empty table takes 45 ms, which
+# every 2 s would be 1/40 of a core: so the pause is SMALL_SHARE * d for each second of the interval. For large tables
+# it is LARGE_PAUSE + LARGE_SHARE * d. A listing of 200,000 flows takes 1.2 s. No rate gets older than OLDEST_RATE
+# seconds, unless listings would then take more than a third of the time.
+SMALL_SHARE = 30.0
+LARGE_SHARE, LARGE_PAUSE = 6.0, 3.0
+OLDEST_RATE = 9.5
+
+SSH_FAILED = 255  # exit status of ssh if ssh itself failed, not the command on the other side
+SILENCE = 30.0  # seconds: a listing that writes nothing for so long hangs
+BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a child is started again
+SETTLED = 30.0  # seconds: when a child ran so long, its next death begins the back-off anew
+FACTS_EVERY = 5.0  # seconds
+OWN_EVERY = 60.0  # seconds
+STATISTICS_EVERY = 10.0  # seconds
+STATISTICS_FIRST = 1.0  # seconds after the start, so that the first listing and the first screen come before it
 LEAST_INTERVAL, MOST_INTERVAL = 0.25, 64.0  # seconds between listings that keys can set
-OPENING, LOOK = 1.0, 0.02  # seconds in which conntrack opens its socket, and between looks for it
+OPENING = 1.0  # seconds in which conntrack opens its socket
+LOOK = 0.02  # seconds between looks for that socket
 LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
-ASKED_EVERY = 1.0  # seconds between listings that a key asks for, when it is held down
-OWN_PATIENCE = 3.0  # an ssh login takes a second; a host without the ip command answers at once, too
+ASKED_EVERY = 1.0  # seconds between listings while the key that asks for them is held down
+OWN_PATIENCE = 3.0  # seconds: an ssh login takes one, and a host without the ip command answers at once
 
 
 class Source(Protocol):
@@ -310,7 +316,7 @@ class LiveSource:
         if self._events:
             yield from self._poll_events(self._events)
         yield from self._poll_host()
-        if not resting:  # else its rest may be over by now, but the events were left to rest
+        if not resting:  # else the listing would come before events that still gather
             yield from self._poll_listing()
 
     def close(self) -> None:
@@ -346,7 +352,7 @@ class LiveSource:
             if problem:
                 yield Trouble(now, "events", problem)
                 return
-            if events.failures:  # what happened while it was away, only a listing that begins now can tell
+            if events.failures:  # only a listing that begins now can tell what happened without a listener
                 self._resync(now)
         child = events.child
         assert child
@@ -371,7 +377,7 @@ class LiveSource:
 
     def _events_ended(self, events: _Restarted, child: Child, status: int, now: float) -> Iterator[Item]:
         if status == 2 and self.command.filters and not self.command.plain_events:
-            # conntrack 1.4.6 and older refuse -f with -E; what they then send too much, our own filter drops.
+            # conntrack 1.4.6 and older refuse -f with -E. Without -f they send too much; our own filter drops it.
             self.command = replace(self.command, plain_events=True)
             events.gone(now)
             events.begin_anew(now)
@@ -383,9 +389,10 @@ class LiveSource:
         self._resync(now)
 
     def _renew_events(self, now: float) -> None:
-        """The way there was cut and is back: events from before may wait on a connection that only we still know of.
+        """The way to the other machine was cut and is back: start the listener for events again.
 
-        Then they would be silent for ever (a router that was started anew, a NAT on the way that has forgotten).
+        The old one may wait for ever on a connection that only this side still knows, because the router was started
+        anew or a NAT on the way has forgotten it.
         """
         events = self._events
         if self.command.via and events and events.child and events.child.started < self._cut_at:
@@ -393,9 +400,9 @@ class LiveSource:
             events.start_at_once(now)
 
     def _resync(self, now: float) -> None:
-        """Events are missing: list again, at once; a storm of losses is one storm (see ``_listing_done``).
+        """Events are missing: list again at once. ``_listing_done`` keeps many losses from causing many listings.
 
-        Listings that fail have their pauses all the same: one of them will begin after this moment, too.
+        Listings that fail keep their pauses: the next one begins after this moment in any case.
         """
         if self._listing:
             self._again_at = now
@@ -441,7 +448,7 @@ class LiveSource:
                 yield ListingEnded(now, complete=False)
                 yield from self._listing_failed(now, problem)
             return
-        if status == 0 and child.leftover:  # else it was cut off: that it failed says it
+        if status == 0 and child.leftover:  # after a failure the line may be cut off
             yield Block(child.leftover, now)
         complete = status == 0 and not child.leftover
         yield ListingEnded(now, complete)
@@ -458,7 +465,7 @@ class LiveSource:
         return self._listing_due == 0.0 and asked is not None and now - asked.started < OWN_PATIENCE
 
     def _lists_ipv4_only(self, child: Child) -> bool:
-        """conntrack before 1.4.7 lists IPv4 only unless asked for IPv6: half a table that must not sweep the other."""
+        """Before 1.4.7 conntrack lists IPv4 only, unless asked for IPv6; half a table must not sweep the other half."""
         version = re.search(rb"^conntrack v(\d+)\.(\d+)\.(\d+)", child.stderr, re.MULTILINE)
         return (
             version is not None
@@ -479,7 +486,7 @@ class LiveSource:
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
         self._listing = None
         self._listing_due = now + _listing_pause(self.interval, spent)
-        # Under lasting losses a third of the time, no more.
+        # While losses go on, listings take a third of the time at most.
         self._listing_due = min(self._listing_due, max(self._again_at, now + max(0.2, 2 * spent)))
         self._again_at = math.inf
         self._listing_failures = 0
@@ -520,7 +527,7 @@ class LiveSource:
             try:
                 self._asked[what] = Child(argv)
             except OSError:
-                pass  # the same prefix fails for conntrack, which says so
+                pass  # conntrack has the same prefix, fails in the same way, and says so
 
     def _poll_answer(self, what: str, child: Child, now: float) -> Iterator[Item]:
         answer = child.collect()
@@ -535,7 +542,7 @@ class LiveSource:
         text = (answer + child.leftover).decode("utf-8", "replace")
         if what == "facts" and (values := parse_facts(text)):
             yield Facts(now, values)
-        # Who may not use netlink gets true numbers, too, with exit status 1.
+        # Without the right to use netlink the numbers are true, too, and the exit status is 1.
         if what == "statistics" and (values := parse_statistics(text)):
             yield Statistics(now, values)
         if what == "own" and (addresses := parse_addresses(text)):

@@ -45,7 +45,7 @@ def clean(text: str, limit: int = 256) -> str:
 
 Span = tuple[str, str]  # text, role
 Line = list[Span]
-# What a span may be. The screen's palette says how each looks on the terminal at hand.
+# The roles of spans. The screen's palette says how each role looks on the terminal.
 ROLES = (
     *("plain", "dim", "accent", "good", "warn", "bad", "head", "title", "selected", "key", "new", "closed", "nat"),
     "cursor",
@@ -171,7 +171,7 @@ def size_text(number: float | None) -> str:
 
 
 def span_text(seconds: float | None) -> str:
-    """A duration in at most five characters: 5s, 59s, 12m, 3h12m would be six, so 3.2h, 5.0d, 120d.
+    """A duration in at most five characters: 5s, 59s, 12m, 3.2h, 5.0d, 120d.
 
     >>> [span_text(s) for s in (None, 0.4, 59.9, 60, 3599, 3600, 432000, 99999999)]
     ['-', '0s', '59s', '1m', '59m', '1.0h', '5.0d', '1157d']

@@ -104,7 +104,7 @@ def test_the_help_can_be_scrolled_to_its_end_on_a_small_screen() -> None:
     assert "Help · lines 1-8 of " in shown(monitor, (40, 10))[0]
     monitor.keys("G")
     lines = shown(monitor, (40, 10))
-    assert "Who was it?" in lines[-3]
+    assert "in the NAT view)" in lines[-2]
     monitor.keys("k", "j")
     assert shown(monitor, (40, 10)) == lines
 
