@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import flows
 from flows import Flow, FlowTable
-from parse import Parts, split_lines
+from parse import Parts, record, split_lines
 
 # Few of everything, so that a line often speaks of a flow that another line has spoken of.
 HOSTS = [
@@ -202,7 +202,11 @@ class Kernel:
 def test_after_a_whole_listing_the_table_is_the_kernel_s(
     before: list[tuple[int, int]], during: list[tuple[int, int]], lost: set[int], read_at: int, block: bool
 ) -> None:
-    """Events before it may be lost; those while it runs come late or early, as its lines do."""
+    """Events before it may be lost; those while it runs come late or early, as its lines do.
+
+    One case is left to the next listing: the table has a flow whose end was lost, and its successor, whose beginning
+    was lost too, ends while the listing runs. That end looks like the late one of a predecessor.
+    """
     kernel, told = Kernel(), Told()
     for number, former in enumerate(before):
         for line in kernel.change(*former):
@@ -220,6 +224,8 @@ def test_after_a_whole_listing_the_table_is_the_kernel_s(
                 for row in rows:
                     told.table.listed(row, told.now)
         for line in kernel.change(*change) if change is not None else []:
+            known = told.table.find(row_of(line))
+            assume(not (line.startswith("[DESTROY]") and known and known.record().id != record(row_of(line)).id))
             told.table.event(row_of(line), told.now)
     told.table.end_listing(True, told.now + 1)
     found = {flow.key: flow.record().id for flow in told.table.live.values()}
