@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 try:
@@ -66,96 +66,6 @@ def _typed_words(name: str, here: str) -> str:
         python = sys.executable.removeprefix(f"{here}/")
         return f"{shlex.quote(python)} {shlex.quote(name)}"
     return shlex.quote(typed) if os.access(path, os.X_OK) else f"python3 {shlex.quote(name)}"
-
-
-# --- manual page and completion ---------------------------------------------------------------------------------------
-
-EXAMPLES = (
-    ("the live screen", "sudo {}"),
-    ("the 20 flows with the most bytes", "{} --once --sort bytes --limit 20"),
-    ("every event as a line of JSON", "{} --json"),
-    ("web traffic of one network", "{} -f 'port:80,443 src:10.0.0.0/8'"),
-    ("another machine, with nothing but conntrack there", '{} --via "ssh root@router"'),
-    ("record, and play it again ten times as fast", "{0} --record day.rec\n{0} --replay day.rec --speed 10"),
-)
-
-
-def manual_page(ctx: click.Context, program: str, release: str, filters: str, notes: Mapping[str, str]) -> str:
-    """The manual page in man(7) macros. ``filters``: how fields are joined; ``notes``: more sections, by head."""
-    from keys import BINDINGS
-
-    brief = (ctx.command.help or "").partition(":")
-    lines = [f'.TH {program.upper()} 8 "" "{_roff(release)}" "System administration"']
-    lines += [".SH NAME", f"{_roff(program)} \\- {_roff(brief[0].lower())}"]
-    lines += [".SH SYNOPSIS", f".B {_roff(program)}", "[\\fIOPTIONS\\fR]"]
-    lines += [".SH DESCRIPTION", _roff(ctx.command.help or "")]
-    lines += [
-        ".SH OPTIONS",
-        *_terms(filter(None, (param.get_help_record(ctx) for param in ctx.command.get_params(ctx)))),
-    ]
-    lines += [".SH KEYS", *_terms((", ".join(binding.keys), binding.text) for binding in BINDINGS)]
-    lines += [".SH FILTER", _roff(filters), *_terms((field.term, field.meaning.replace("`", "")) for field in FIELDS)]
-    for head, text in notes.items():
-        lines += [f".SH {head.upper()}", _roff(text)]
-    lines += [".SH EXAMPLES"]
-    for what, command in EXAMPLES:
-        lines += [".TP", _roff(what), ".nf", f".B {_roff(command.format(program))}".replace("\n", "\n.B "), ".fi"]
-    return "\n".join([*lines, ".SH SEE ALSO", ".BR conntrack (8)"]) + "\n"
-
-
-def _terms(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    return [line for term, text in pairs for line in (".TP", f".B {_roff(term)}", _roff(text))]
-
-
-def _roff(text: str) -> str:
-    r"""Text in which nothing means anything to roff.
-
-    >>> print(_roff(".a-b \\ 'c'"))
-    \&.a\-b \e \(aqc\(aq
-    """
-    import re
-
-    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
-    return re.sub(r"^\.", r"\\&.", text, flags=re.M)
-
-
-def completion_script(command: click.Command, shell: str, program: str) -> str:
-    """The script that a shell reads, for this program by the name it was called by."""
-    from click.shell_completion import ShellComplete, get_completion_class
-
-    make = get_completion_class(shell)
-    assert make
-    variable = f"_{program}_COMPLETE".replace("-", "_").upper()
-    # The base class's: bash's own would start a bash, to ask for its version.
-    return ShellComplete.source(make(command, {}, os.path.basename(sys.argv[0]), variable))
-
-
-def completions(what: str, incomplete: str) -> list[CompletionItem]:
-    """What a value may be, as far as it is typed; "file" leaves it to the shell.
-
-    >>> [item.value for item in (*completions("state", "est"), *completions("filter", "port:80 !sr"))]
-    ['ESTABLISHED', 'port:80 !src:']
-    """
-    from click.shell_completion import CompletionItem
-
-    if what == "file":
-        return [CompletionItem(incomplete, type="file")]
-    if what == "filter":
-        import re
-
-        before = re.sub(r"[^\s(!]*$", "", incomplete)
-        word = incomplete[len(before) :].lower()
-        return [CompletionItem(f"{before}{field.name}:") for field in FIELDS if field.name.startswith(word)]
-
-    import columns
-    import parse
-
-    words = {
-        "protocol": sorted(parse.PROTOCOLS),
-        "state": sorted({*parse.STATES, *parse.FLAGS}),
-        "sort": list(columns.SORTS),
-    }[what]
-    return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]
 
 
 # --- --update-geoip ---------------------------------------------------------------------------------------------------
@@ -338,12 +248,16 @@ def _release() -> str:
 
 def _print_man(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
+        from manual import manual_page
+
         click.echo(manual_page(ctx, PROGRAM, _release(), FILTERS, NOTES), nl=False)
         ctx.exit()
 
 
 def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
     if shell and not ctx.resilient_parsing:
+        from manual import completion_script
+
         click.echo(completion_script(ctx.command, shell, PROGRAM))
         ctx.exit()
 
@@ -358,9 +272,11 @@ def _read_settings(ctx: click.Context, _param: click.Parameter, without: bool) -
 
 
 def _completes(what: str) -> Callable[..., list[CompletionItem]]:
-    """What the shell offers for an option's value: "file", or one of the lists in ``completions``."""
+    """What the shell offers for an option's value: "file", or one of the lists in ``manual.completions``."""
 
     def offer(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from manual import completions
+
         return completions(what, incomplete)
 
     return offer

@@ -440,7 +440,8 @@ class Rows:
         plain = wanted.spec.rows_are_flows and not wanted.spec.translated and wanted.predicate is None
         if plain and wanted.sort in KEYED_EARLY and missing >= AHEAD:
             new = list(islice(reversed(table.live.values()), missing))[::-1]
-            self._early = [*flows, *new], keys + wanted.spec.column(wanted.sort).keys(new, self._context)
+            flows += new
+            keys += wanted.spec.column(wanted.sort).keys(new, self._context)
 
     # --- the job ---
 
