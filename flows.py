@@ -187,6 +187,11 @@ class Flow:
         return self.key.partition(b" ")[2].partition(b"|")[0]
 
     @property
+    def text(self) -> bytes:
+        """The newest line's text from the original tuple on, as ``parse.usual_text`` gives it."""
+        return self.original + self.tail
+
+    @property
     def plain(self) -> bool:
         """Certainly without NAT: its text has no reply tuple of its own. (A program's name may say src=, too.)"""
         return b"src=" not in self.tail
