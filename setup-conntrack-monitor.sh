@@ -408,6 +408,7 @@ escalate() {
         read -rsp "Password for sudo: " password
         echo
     fi
+    set +o pipefail # where no password is wanted after all, nobody reads it
     # -k: never the ticket of an earlier sudo, with which the password would not be read and go to the command.
     said=$(printf '%s\n' "$password" | LC_ALL=C sudo -k -S -p '' -- true 2>&1) || {
         ! in_group_since || printf '%s\n' "$why; without sudo: $help" >&2
@@ -417,7 +418,6 @@ escalate() {
         esac
     }
     note "$why: going on with sudo"
-    set +o pipefail # where no password is wanted after all, nobody reads it
     # shellcheck disable=SC2016  # that shell's own $@
     printf '%s\n' "$password" | sudo -k -S -p '' -- sh -c 'exec "$@" </dev/null' sh "${again[@]}"
     exit
