@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from support.docker import Engine
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,6 +60,20 @@ def minbase(debian: Path) -> Iterator[Path]:
         tree = folder / "tree"
         makes.make(tree, debian)
         yield tree
+
+
+@pytest.fixture(scope="session")
+def engine(debian: Path) -> Iterator[Engine]:
+    """A Docker engine of the tests' own, with the image built from what is here. In CI it must be possible."""
+    from support import docker as makes
+
+    if reason := makes.missing_engine():
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with makes.Engine(debian) as made:
+        made.docker("build", "-t", makes.IMAGE, "-t", makes.KEPT, str(ROOT))
+        yield made
 
 
 @pytest.fixture(scope="session")
