@@ -48,6 +48,19 @@ NOTHING = Request(Do.NOTHING)
 # --- the prompt -------------------------------------------------------------------------------------------------------
 
 
+def paste(view: View, text: str) -> None:
+    """A pasted text goes into the prompt that is open; where none is, nothing is done: its letters are no keys."""
+    view.message = ""
+    asked = view.dialog.prompt if view.dialog is not None else None
+    prompt = view.prompt or asked
+    if prompt is None:
+        view.message = "A paste goes into a prompt: / opens that of the filter"
+        return
+    prompt.paste(text)
+    if prompt.purpose is Purpose.FILTER:
+        _try_filter(view, prompt)
+
+
 def _press_in_prompt(view: View, prompt: Prompt, key: str) -> Request:
     """Do what a key means in the prompt for a filter or a file."""
     is_filter = prompt.purpose is Purpose.FILTER

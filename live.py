@@ -17,7 +17,8 @@ from geography import Geography
 from grouping import GroupRow, group_key, group_object
 from health import Census, Surroundings
 from intake import SUCCESS, ListingEnded
-from keys import Do, Request, press
+from keyboard import Pasted
+from keys import Do, Request, paste, press
 from names import Resolver
 from recording import Recorder
 from render import frame
@@ -162,7 +163,7 @@ class Live:
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds(), *self.resolver.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
-        until = min(until, self.resolver.deadline() or until)
+        until = min(until, self.resolver.deadline() or until, self.screen.keys_due or until)
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
@@ -178,7 +179,7 @@ class Live:
         ready = self._wait(keyboard)
         if self._take_signals() or self.screen.hung_up:
             return True
-        if (keyboard in ready or self.screen.more_keys) and self._take_keys():
+        if (keyboard in ready or self.screen.more_keys or self._key_is_due()) and self._take_keys():
             return True
         for item in self.source.poll():
             self.feed.take(item)
@@ -207,6 +208,10 @@ class Live:
             if time.monotonic() >= self.next_frame:
                 self._draw()
         return self.screen.hung_up
+
+    def _key_is_due(self) -> bool:
+        """Has the rest of a sequence been waited for long enough?"""
+        return self.screen.keys_due is not None and time.monotonic() >= self.screen.keys_due
 
     def _now(self) -> float:
         return self.source.clock()
@@ -286,6 +291,9 @@ class Live:
     def _take_keys(self) -> bool:
         """Press the keys that wait; True when one of them quits."""
         for key in self.screen.read_keys():
+            if isinstance(key, Pasted):
+                paste(self.view, key.text)
+                continue
             request = press(self.view, self.table, key)
             if request.do is Do.QUIT:
                 return True

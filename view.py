@@ -20,11 +20,14 @@ from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
-from text import UNICODE, Glyphs, Line
+from text import UNICODE, Glyphs, Line, clean
 
 Row = Flow | GroupRow | TapeEvent
 
 # --- prompts and questions --------------------------------------------------------------------------------------------
+
+
+PROMPT_MOST = 500  # characters of a prompt's text
 
 
 class Purpose(Enum):
@@ -65,8 +68,14 @@ class Prompt:
             return True
         else:
             return False
-        self.text, self.cursor = (before + after)[:500], min(len(before), 500)
+        self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
         return True
+
+    def paste(self, text: str) -> None:
+        """Put a text in at the cursor, in one line and without what is not printable."""
+        before, after = self.text[: self.cursor], self.text[self.cursor :]
+        before += " " * text[:1].isspace() + clean(text, PROMPT_MOST)
+        self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
 
     def replace(self, text: str) -> None:
         self.text, self.cursor = text, len(text)
