@@ -117,6 +117,8 @@ def _footer(scene: Scene, width: int) -> Line:
     items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
+    elif view.out_of_sight:
+        items.insert(2, (".", f"to selected row {view.at + 1}"))
     line: Line = []
     for key, brief in items:
         if length(line) + cells(key) + 1 + cells(brief) > width:

@@ -111,6 +111,7 @@ class Return:
     spec: ViewSpec
     filter: str
     selected: Row | None
+    at_top: bool
 
 
 class Pause:
@@ -163,6 +164,7 @@ class View:
     flow: Flow | None = None  # the flow that was selected last, or that of the event selected last
     at: int = 0  # where the selected row stands among the rows
     top: int = 0  # the first row on screen
+    at_top: bool = True  # nobody has moved away from the top: the window stays there, wherever the selected row goes
     page: int = 10  # rows on screen in the last frame
     message: str = ""
 
@@ -216,7 +218,21 @@ class View:
             self.at = max(0, min(at, len(order) - 1))
             self.selected = order[self.at]
             self.remember()
+            self.at_top = False
             self._keep_in_sight()
+            self.at_top = self.top == 0
+
+    def drop_selection(self) -> None:
+        """No row is selected, and the window is at the top."""
+        self.selected = self.flow = None
+        self.at = self.top = 0
+        self.at_top = True
+
+    @property
+    def out_of_sight(self) -> bool:
+        """Has the selected row left the window? On the map every row is in sight."""
+        is_here = self.top <= self.at < self.top + self.page
+        return self.selected is not None and not is_here and not self.spec.on_map and bool(self.rows.order)
 
     def remember(self) -> None:
         """Which flow is meant, also for the other views."""
@@ -230,8 +246,11 @@ class View:
             if self.selected is not None:
                 self.selected = order[self.at]  # of a group that was counted anew the new row
         except ValueError:
+            lost = self.out_of_sight  # nobody has seen which row took its place
             self.at = min(self.at, max(0, len(order) - 1))
-            if order and self.overlay != "details" and whole:
+            if lost and self.overlay != "details" and whole:
+                self.selected, self.at = None, 0
+            elif order and self.overlay != "details" and whole:
                 self.selected = order[self.at]
                 self.remember()
         self._keep_in_sight()
@@ -246,7 +265,12 @@ class View:
 
 
 def first_row(view: View, page: int) -> int:
-    """The first row on screen: the selected row is in sight, and no line below the last row is wasted."""
+    """The first row on screen: at the top the first; else the selected row is in sight.
+
+    No line below the last row is wasted.
+    """
+    if view.at_top and not view.spec.on_map:
+        return 0
     top = view.top
     if view.selected is not None:
         top = max(min(top, view.at), view.at - page + 1)

@@ -224,6 +224,7 @@ def test_a_paste_that_never_ends_ends_after_a_while_and_is_not_kept_for_ever() -
     assert keyboard.give_up() == [Pasted("port:443")]
     assert keyboard.feed(b"\x1b[200~" + b"x" * 100_000) == []
     assert keyboard.feed(b"x" * 100_000) == []
+    assert len(keyboard._paste or "") == PASTE_MOST
     assert keyboard.feed(b"\x1b[201~q") == [Pasted("x" * PASTE_MOST), "q"]
 
 
