@@ -210,7 +210,10 @@ def shares(sums: Iterable[GroupRow], by: str) -> None:
 
 
 def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
-    """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second."""
+    """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second.
+
+    Of the others those with the most flows come first, as on the screen.
+    """
     names = {"country": "country_name", "network": "org"}
     item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
@@ -226,7 +229,7 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
         "bytes_out": row.size_out,
         "unreplied": row.unreplied,
         "share": round(row.share, 6),
-        grouping.others: sorted(other for other in row.others if other),
+        grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other)),
     }
 
 

@@ -89,6 +89,7 @@ class Surroundings(NamedTuple):
     geography: Sequence[tuple[str, str]] = ()  # what is wrong with databases and names, and the command that helps
     attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
     databases: Sequence[UsedDatabase] = ()  # those in use
+    records: bool = False  # all that is read is written to a file
 
 
 NOTHING_AROUND = Surroundings()

@@ -247,6 +247,7 @@ class Live:
         return Surroundings(
             settings=self.options.settings_problem,
             recording=self.recorder.stopped if self.recorder else "",
+            records=self.recorder is not None and not self.recorder.stopped,
             geography=self.geography.notices(now) + self.resolver.notices(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),

@@ -53,6 +53,8 @@ def _top_line(scene: Scene, width: int) -> Line:
     if stale:
         state, role = "stale", "bad"
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
+    if scene.around.records:
+        left.append((f" {glyphs.dot} rec", "accent"))
     right: Line = [
         (f"{table.history[-1]:.0f} events/s ", "plain"),
         (sparkline(list(table.history)[-20:] if width >= 100 else list(table.history)[-8:], glyphs), "accent"),
@@ -169,7 +171,8 @@ def _state_lines(flow: Flow, record: Record, context: Context) -> list[LabelledL
         lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
     age = span_text(flow.age(context.now))
     word = "lasted" if flow.ended is not None else "age"
-    lines.append((word, age if flow.knows_age() else f"at least {age}: it is older than this program's start"))
+    least = "unknown" if age == "0s" else f"at least {age}"
+    lines.append((word, age if flow.knows_age() else f"{least}: it is older than this program's start"))
     return lines
 
 

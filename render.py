@@ -325,7 +325,8 @@ class _RowFacts:
             return EventFacts(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
+        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
+        return facts, "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = facts_of_row(self.view, flow), self.view.baseline

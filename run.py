@@ -43,6 +43,7 @@ from source import Source
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
+    from columns import ViewSpec
     from geography import Plan
     from geoip import GeoIP
     from view import Rows, RowsWanted
@@ -344,6 +345,7 @@ class Once:
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._problem: Problem | None = None  # why there is nothing to print
+        self._why_empty = ""  # ... though there are flows
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
@@ -407,9 +409,23 @@ class Once:
 
         spec, context, format = wanted.spec, self._context, self._options.format
         found = rows.all(wanted, self._table)
+        if not found:
+            self._why_empty = self._reason(spec)
         if format == "text":
             return [table_text(spec, found, context)]
         return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time())
+
+    def _reason(self, spec: ViewSpec) -> str:
+        """Why a view that is not of all flows has no row; "" where the table says it itself."""
+        if spec.tape and self._feed.source.live:
+            return (
+                "no events: --once lists the table and does not wait for any; "
+                "try: --json for a stream of them, or --view events without --once"
+            )
+        if spec.tape:
+            return "no events: the recording has none, only listings"
+        words, cure = spec.empty
+        return f"{words}; try: {cure}" if words and self._table.live and not self._options.expression else ""
 
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
@@ -418,6 +434,8 @@ class Once:
 
     def _say_state(self) -> None:
         self._pipe.say_unread(self._status)
+        if self._why_empty:
+            say(self._why_empty)
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):

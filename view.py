@@ -14,7 +14,7 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from addresses import Context
-from columns import VIEW_BY_NAME, VIEWS, FlowFacts, ViewSpec, facts_of
+from columns import TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of
 from filters import Predicate, all_of, compile_filter
 from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
@@ -328,6 +328,9 @@ AHEAD = 5000  # flows whose sort keys are made at once while conntrack lists: 4 
 KEYED_EARLY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
 
 
+RowsMade = Generator[None, None, list[Any]]
+
+
 def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool] = lambda: False) -> bool:
     """Put the rows into order if that is due, or go on with it until it is done or ``enough``.
 
@@ -559,11 +562,25 @@ class Rows:
         wanted = self._now_wanted()  # another order may be wanted since
         shares(self.groups, wanted.sort)
         yield
-        self._found = yield from self._ordered(wanted, self.groups)
+        self._found = yield from self._ordered(wanted, (yield from self._by_ties(wanted)))
         if wanted.spec.on_map and not wanted.at_once:
             self._found = [row for row in self._found[:MAPPED] if self._context.coordinates(row.key) is not None]
         self._ranking = False
         self._show()
+
+    def _by_ties(self, wanted: RowsWanted) -> RowsMade:
+        """The groups as those that are equal by the wanted column stand to each other, whichever way that is sorted.
+
+        By rate, then bytes, then flows, then name: one after the other from the last to the first, as a sort keeps
+        the order of what is equal. 200,000 hosts take 0.6 s, in steps of 75 ms at most.
+        """
+        name = wanted.spec.columns[0].keys
+        rows = in_order(self.groups, (yield from self._keys(wanted, self.groups, name)), falling=False)
+        for keys_of in TIES:
+            yield
+            rows = in_order(rows, (yield from self._keys(wanted, rows, keys_of)), falling=True)
+        yield
+        return rows
 
     def _now_wanted(self) -> RowsWanted:
         assert self._wanted is not None
@@ -595,14 +612,20 @@ class Rows:
 
     def _ordered(self, wanted: RowsWanted, rows: Sequence[Any]) -> Generator[None, None, list[Any]]:
         """The rows in their order. Its last step takes 15 to 50 ms; with pieces sorted before it more."""
-        column = wanted.spec.column(wanted.sort)
-        early, keys = self._early[0], list(self._early[1])
+        early, keys = self._early[0], self._early[1]
         if len(rows) < len(early) or not all(map(is_, early, rows)):
             keys = []  # some of the first are there no longer
-        for piece in _pieces(rows[len(keys) :], max(1, len(rows)) if wanted.at_once else KEYED):
-            keys += column.keys(piece, self._context)
-            yield
+        column = wanted.spec.column(wanted.sort)
+        keys = keys + (yield from self._keys(wanted, rows[len(keys) :], column.keys))
         return in_order(rows, keys, wanted.falling, wanted.limit)
+
+    def _keys(self, wanted: RowsWanted, rows: Sequence[Any], keys_of: Keys[Any]) -> RowsMade:
+        """What they are sorted by, of as many rows at a time as may be."""
+        keys: list[Any] = []
+        for piece in _pieces(rows, max(1, len(rows)) if wanted.at_once else KEYED):
+            keys += keys_of(piece, self._context)
+            yield
+        return keys
 
 
 def _pieces(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

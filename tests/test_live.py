@@ -346,3 +346,17 @@ def test_a_file_that_can_not_be_written_stops_nothing() -> None:
         terminal.wait("quit")
         terminal.type("q")
         assert terminal.end() == 0
+
+
+def test_a_mark_in_the_header_says_that_all_is_recorded(tmp_path: Path) -> None:
+    words = ("--no-config", "--no-download", "--replay", str(DEMO), "--speed", "0", "--record")
+    with Terminal(*words, str(tmp_path / "new.rec"), size=(100, 20)) as terminal:
+        terminal.wait("● rec demo.rec")
+        terminal.type("q")
+        assert terminal.end() == 0
+    with Terminal(*words[:-1], size=(100, 20)) as terminal:
+        terminal.wait("replay ended demo.rec")
+        assert "rec demo" not in terminal.text.replace("ended demo.rec", "")
+    with Terminal(*words, "/dev/full", size=(100, 20)) as terminal:
+        terminal.wait("recording stopped")
+        assert "● rec" not in terminal.text
