@@ -491,7 +491,24 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         allow_delete=options["allow_delete"],
         heartbeat=options["heartbeat"],
         settings_problem=settings.problem,
+        starts_again=_starts_again() if options["heartbeat"] else "",
     )
+
+
+RESTARTING = ("always", "unless-stopped")  # the policies that start a container again that ended with status 0
+
+
+def _starts_again() -> str:
+    """What to tell who quits in a container that is started again: nothing inside shows it, the compose file says it.
+
+    Only of the container's own program, which has a heartbeat: `docker exec` starts others, and these do end.
+    """
+    from text import clean
+
+    policy = os.environ.get("CONNTRACK_MONITOR_RESTART", "")
+    stop = clean(os.environ.get("CONNTRACK_MONITOR_STOP") or "docker stop, and its name")
+    again = f"The container starts again, by its restart policy {policy}. To stop it: {stop}"
+    return again if policy in RESTARTING else ""
 
 
 def _check_filters(options: CommandLine, families: Sequence[str], expression: str, site: Site) -> None:

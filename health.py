@@ -90,6 +90,7 @@ class Surroundings(NamedTuple):
     attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
     databases: Sequence[UsedDatabase] = ()  # those in use
     records: bool = False  # all that is read is written to a file
+    attached: bool = False  # people look through docker attach: they can look away
 
 
 NOTHING_AROUND = Surroundings()

@@ -22,7 +22,7 @@ from keys import Do, Request, paste, press
 from names import Resolver
 from recording import Recorder
 from render import frame
-from run import FRAME, Feed, Options, Signals, give_up
+from run import FRAME, Feed, Options, Signals, give_up, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
@@ -134,6 +134,7 @@ class Live:
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
+        self.quits = False  # somebody at the keyboard wants the end
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
@@ -156,6 +157,8 @@ class Live:
                 self.deletion.close()
             self.geography.close()
             self.resolver.close()
+        if self.quits and self.options.starts_again:
+            say(self.options.starts_again)
         return SUCCESS if self.feed.problem is None else give_up(self.feed.problem)
 
     def _wait(self, keyboard: int | None) -> set[int]:
@@ -247,6 +250,7 @@ class Live:
         return Surroundings(
             settings=self.options.settings_problem,
             recording=self.recorder.stopped if self.recorder else "",
+            attached=bool(self.options.heartbeat),
             records=self.recorder is not None and not self.recorder.stopped,
             geography=self.geography.notices(now) + self.resolver.notices(),
             attributions=self.geography.attributions(),
@@ -279,6 +283,7 @@ class Live:
     def _take_signals(self) -> bool:
         for number in self.signals.waiting():
             if number in Signals.ENDING:
+                self.quits = number == signal.SIGINT  # Ctrl+C; SIGTERM is docker stop's
                 return True
             if number == signal.SIGTSTP:
                 self.screen.leave()
@@ -297,6 +302,7 @@ class Live:
                 continue
             request = press(self.view, self.table, key)
             if request.do is Do.QUIT:
+                self.quits = True
                 return True
             self._serve(request)
         self._frame_after(QUICK)

@@ -117,7 +117,9 @@ def _footer(scene: Scene, width: int) -> Line:
     items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
-    elif view.out_of_sight:
+    if scene.around.attached:
+        items.insert(2, ("ctrl-p ctrl-q", "look away"))
+    if view.out_of_sight and not view.covered:
         items.insert(2, (".", f"to selected row {view.at + 1}"))
     line: Line = []
     for key, brief in items:

@@ -175,6 +175,7 @@ class Options:
     allow_delete: bool = False
     heartbeat: str = ""  # a file that is touched while the loop goes round
     settings_problem: str = ""  # why the settings file is not used
+    starts_again: str = ""  # what to say when somebody quits and something starts the program again
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -360,3 +361,38 @@ def test_a_mark_in_the_header_says_that_all_is_recorded(tmp_path: Path) -> None:
     with Terminal(*words, "/dev/full", size=(100, 20)) as terminal:
         terminal.wait("recording stopped")
         assert "● rec" not in terminal.text
+
+
+# --- in a container ---------------------------------------------------------------------------------------------------
+
+CONTAINER = {"CONNTRACK_MONITOR_RESTART": "unless-stopped", "CONNTRACK_MONITOR_STOP": "docker stop conntrack-monitor"}
+AGAIN = "The container starts again, by its restart policy unless-stopped. To stop it: docker stop conntrack-monitor"
+
+
+@pytest.mark.parametrize(
+    ("how", "beats", "policy", "said"),
+    [
+        *(("q", True, "unless-stopped", True), ("\x03", True, "unless-stopped", True), ("q", True, "always", True)),
+        *(("q", True, "no", False), ("q", True, "on-failure", False), ("q", True, "", False)),
+        ("q", False, "unless-stopped", False),  # docker exec starts another one, which does end
+        (signal.SIGTERM, True, "unless-stopped", False),  # docker stop
+    ],
+)
+def test_who_quits_hears_that_the_container_starts_again(
+    tmp_path: Path, how: str | int, beats: bool, policy: str, said: bool
+) -> None:
+    words = ["--no-config", "--replay", str(DEMO), "--speed", "0"] + ["--heartbeat", str(tmp_path / "beat")] * beats
+    env = {**CONTAINER, "CONNTRACK_MONITOR_RESTART": policy}
+    with OnScreen(tmp_path, *words, size=(80, 24), env=env) as screen:
+        screen.wait("q quit")
+        assert ("? help  q quit  ctrl-p ctrl-q look away" in screen.text) == beats
+        screen.type("?")
+        screen.wait("esc close")
+        assert ("ctrl-p ctrl-q look away" in screen.text.rsplit("\n", 1)[-1]) == beats
+        if isinstance(how, str):
+            screen.type(how)
+        else:
+            os.kill(screen.pid, how)
+        assert screen.end() == 0
+        assert (AGAIN.replace("unless-stopped", policy) in screen.words()) == said
+        assert ("starts again" in screen.words()) == said
