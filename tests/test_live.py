@@ -396,3 +396,37 @@ def test_who_quits_hears_that_the_container_starts_again(
         assert screen.end() == 0
         assert (AGAIN.replace("unless-stopped", policy) in screen.words()) == said
         assert ("starts again" in screen.words()) == said
+
+
+# --- the top of the list ----------------------------------------------------------------------------------------------
+
+TALKERS = """#!/bin/sh
+# Sixty flows; the last one is the largest, or, once there is a file, the first one.
+case "$*" in *-E*) exec sleep 999 ;; *-L*) ;; *) exit 1 ;; esac
+for n in $(seq 1 60); do
+    size=$((n * 1000)); [ -e "$TURNED" ] && size=$((99000 - n * 1000))
+    echo "ipv4 2 tcp 6 431 ESTABLISHED src=10.0.0.$n dst=203.0.113.$n sport=4000 dport=443 packets=5 bytes=$size" \\
+        "src=203.0.113.$n dst=10.0.0.$n sport=443 dport=4000 packets=4 bytes=100 [ASSURED] mark=0 use=1 id=$n"
+done
+"""
+
+
+def test_the_top_stays_in_sight_when_the_selected_flow_falls(tmp_path: Path) -> None:
+    """A press of the arrow took the window along with its flow: the busiest were out of sight 8 s later."""
+    program, turned = tmp_path / "conntrack", tmp_path / "turned"
+    program.write_text(TALKERS)
+    program.chmod(0o755)
+    words = ["--no-config", "--interval", "0.2", "--sort", "bytes", "--conntrack", str(program)]
+    with OnScreen(tmp_path, *words, size=(80, 14), env={"TURNED": str(turned)}) as screen:
+        screen.wait("10.0.0.60:4000")
+        screen.type("j")
+        turned.touch()
+        screen.wait(". to selected row 60")
+        assert "10.0.0.1:4000" in screen.text
+        screen.type(".")
+        screen.wait("10.0.0.60:4000")
+        assert "to selected row" not in screen.text
+        assert "10.0.0.1:4000" not in screen.text
+        screen.type("g")
+        screen.wait("10.0.0.1:4000")
+        screen.leave()
