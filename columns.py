@@ -16,7 +16,7 @@ from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
-from text import DAY, bar, clean, endpoint, service, size_text, span_text, text_table
+from text import ASCII, DAY, clean, endpoint, fine_bar, service, size_text, span_text, text_table
 from vocabulary import ViewName
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
@@ -259,13 +259,17 @@ def country_text(s: FlowFacts) -> str:
     return "--" if scope == "public" else scope
 
 
-_BRIEF_SCOPES = {"link-local": "link", "multicast": "mcst", "loopback": "loop", "documentation": "docu"}
+# Words of at most four letters, each of which says what it is; small ones, which can't be taken for a country's code.
+BRIEF_SCOPES = {
+    **{"private": "lan", "cgnat": "cgn", "link-local": "link", "loopback": "loop", "multicast": "mcst"},
+    **{"broadcast": "all", "documentation": "doc", "benchmark": "test", "unspecified": "any", "reserved": "resv"},
+}
 
 
 def _country_brief(s: FlowFacts) -> str:
-    """A scope in two to four small letters, which can't be taken for a country's code."""
+    """A scope in three or four small letters."""
     text = country_text(s)
-    return _BRIEF_SCOPES.get(text, text[:4])
+    return BRIEF_SCOPES.get(text, text)
 
 
 FLOW_COLUMNS: tuple[FlowColumn, ...] = (
@@ -337,13 +341,18 @@ def rate_text(flow: Flow) -> str:
     return size_text(rate) + "/s" if rate and rate >= 0.5 else ("-" if rate is None else "0")
 
 
+OLDER = "old"  # older than our first sight of it, which was a moment ago
+
+
 def age_text(s: FlowFacts) -> str:
-    """The age; with ">" where the flow is older than we know."""
+    """The age; with ">" where the flow is older than we know, and "old" where that is all we know."""
     seconds = s.flow.age(s.now)
     if seconds >= 1000 * DAY:  # a clock was set; years fit into the five cells, and no number is cut
         return f"{min(seconds / DAY / 365.25, 9999):.0f}y"
     if s.flow.knows_age():
         return span_text(seconds)
+    if seconds < 10:
+        return OLDER
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # in steps of 10 s: it is a lower bound
 
 
@@ -393,7 +402,7 @@ class GroupFacts:
     row: GroupRow
     where: Callable[[str], Place]
     name: Callable[[str], str | None]
-    full: str  # the characters of a bar
+    parts: str  # of a bar's character, the whole last
     empty: str
 
 
@@ -413,7 +422,8 @@ def _by(value: Callable[[GroupRow], Any]) -> Keys[GroupRow]:
 
 
 def _bar(s: GroupFacts) -> str:
-    return "".join(bar(s.row.share, SHARE_CELLS, s.full, s.empty)) + f" {s.row.share:4.0%}"
+    filled = fine_bar(s.row.share, SHARE_CELLS, s.parts)
+    return filled + s.empty * (SHARE_CELLS - len(filled)) + f" {s.row.share:4.0%}"
 
 
 def _group_rate(row: GroupRow, number: float) -> str:
@@ -509,6 +519,9 @@ _HOSTS_COUNT = GroupColumn(
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
 _USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
+
+# What puts groups into order that are equal by the column that is sorted, the last first; the largest is the first row.
+TIES = _FLOWS.keys, _BYTES.keys, _RATE.keys
 
 
 def _name_column(key: str, title: str, least: int, most: int, cell: Callable[[GroupFacts], str]) -> GroupColumn:
@@ -637,7 +650,8 @@ def _lasted(s: EventFacts) -> str:
     flow = s.event.flow
     if s.event.event != "destroy":
         return ""
-    return ("" if flow.knows_age() else ">") + span_text(flow.age(s.context.now))
+    age = flow.age(s.context.now)
+    return span_text(age) if flow.knows_age() else OLDER if age < 1 else ">" + span_text(age)
 
 
 def _of(value: Callable[[TapeEvent], Any]) -> Keys[TapeEvent]:
@@ -856,6 +870,6 @@ def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent], cont
         elif isinstance(row, TapeEvent):
             cells = EventFacts(row, context, names=False)
         else:
-            cells = GroupFacts(row, context.where, context.name, "#", "")
+            cells = GroupFacts(row, context.where, context.name, ASCII.eighths, "")
         lines.append([column.cell(cells) for column in columns])
     return text_table([column.title for column in columns], lines, lambda i: columns[i].right)

@@ -224,6 +224,23 @@ class Harmless(click.Command):
         with _harmless():
             return super().invoke(ctx)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _refuse_twice(self.make_parser(ctx).parse_args(list(args))[2], ctx)
+        return super().parse_args(ctx, args)
+
+
+def _refuse_twice(given: Sequence[click.Parameter], ctx: click.Context) -> None:
+    """An option of one value that is given twice: click takes the last one, and nobody hears of the first.
+
+    ``given``: the parameters in the order of the words that they came with.
+    """
+    for parameter in dict.fromkeys(given):
+        takes_one = isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag)
+        if takes_one and given.count(parameter) > 1:
+            more = " For several conditions: one filter, in quotes." if parameter.name == "expression" else ""
+            raise click.UsageError(f"{parameter.get_error_hint(ctx)} is given twice; it takes one value.{more}", ctx)
+
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     """Also names the publishers of the databases in use, as their licences ask."""
@@ -481,7 +498,24 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         allow_delete=options["allow_delete"],
         heartbeat=options["heartbeat"],
         settings_problem=settings.problem,
+        starts_again=_starts_again() if options["heartbeat"] else "",
     )
+
+
+RESTARTING = ("always", "unless-stopped")  # the policies that start a container again that ended with status 0
+
+
+def _starts_again() -> str:
+    """What to tell who quits in a container that is started again: nothing inside shows it, the compose file says it.
+
+    Only of the container's own program, which has a heartbeat: `docker exec` starts others, and these do end.
+    """
+    from text import clean
+
+    policy = os.environ.get("CONNTRACK_MONITOR_RESTART", "")
+    stop = clean(os.environ.get("CONNTRACK_MONITOR_STOP") or "docker stop, and its name")
+    again = f"The container starts again, by its restart policy {policy}. To stop it: {stop}"
+    return again if policy in RESTARTING else ""
 
 
 def _check_filters(options: CommandLine, families: Sequence[str], expression: str, site: Site) -> None:

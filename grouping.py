@@ -225,6 +225,7 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
     """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second.
 
     What is not known has no key: rates before the second listing, bytes without accounting, births without events.
+    Of the others those with the most flows come first, as on the screen.
     """
     names = {"country": "country_name", "network": "org"}
     item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
@@ -239,7 +240,7 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
         **({"bytes_in": row.size_in, "bytes_out": row.size_out} if row.counted else {}),
         "unreplied": row.unreplied,
         "share": round(row.share, 6),
-        grouping.others: sorted(other for other in row.others if other),
+        grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other)),
     }
 
 

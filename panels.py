@@ -54,6 +54,8 @@ def _top_line(scene: Scene, width: int) -> Line:
         state, role = "stale", "bad"
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
     seconds = 20 if width >= 100 else 8
+    if scene.around.records:
+        left.append((f" {glyphs.dot} rec", "accent"))
     right: Line = [
         (f"{table.history[-1]:.0f} events/s " if table.history else "- events/s ", "plain"),
         (sparkline(list(table.history)[-seconds:], glyphs).rjust(seconds), "accent"),
@@ -170,7 +172,8 @@ def _state_lines(flow: Flow, record: Record, context: Context) -> list[LabelledL
         lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
     age, began = span_text(flow.age(context.now)), exact_moment(flow.birth() + context.epoch)
     if not flow.knows_age():
-        age, began = f"at least {age}", f"before {began}, when it was first seen"
+        age = "unknown" if age == "0s" else f"at least {age}"
+        began = f"before {began}, when it was first seen"
     if flow.ended is None:
         lines.append(("age", f"{age}, began {began}"))
     else:

@@ -119,6 +119,10 @@ def _footer(scene: Scene, width: int) -> Line:
     items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
+    if scene.around.attached:
+        items.insert(2, ("ctrl-p ctrl-q", "look away"))
+    if view.out_of_sight and not view.covered:
+        items.insert(2, (".", f"to selected row {view.at + 1}"))
     line: Line = []
     for key, brief in items:
         if length(line) + cells(key) + 1 + cells(brief) > width:
@@ -325,7 +329,8 @@ class _RowFacts:
             return EventFacts(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
+        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
+        return facts, "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = facts_of_row(self.view, flow), self.view.baseline

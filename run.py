@@ -43,6 +43,7 @@ from source import Source
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
+    from columns import ViewSpec
     from geography import Plan
     from geoip import GeoIP
     from view import Rows, RowsWanted
@@ -176,6 +177,7 @@ class Options:
     heartbeat: str = ""  # a file that is touched while the loop goes round
     settings_problem: str = ""  # why the settings file is not used
     sample: float | None = None  # with once: seconds between two listings
+    starts_again: str = ""  # what to say when somebody quits and something starts the program again
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -352,6 +354,7 @@ class Once:
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._problem: Problem | None = None  # why there is nothing to print
         self._listings_left = 2 if options.sample else 1
+        self._why_empty = ""  # ... though there are flows
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
@@ -416,9 +419,23 @@ class Once:
 
         spec, context, format = wanted.spec, self._context, self._options.format
         found = rows.all(wanted, self._table)
+        if not found:
+            self._why_empty = self._reason(spec)
         if format == "text":
             return [table_text(spec, found, context)]
         return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time())
+
+    def _reason(self, spec: ViewSpec) -> str:
+        """Why a view that is not of all flows has no row; "" where the table says it itself."""
+        if spec.tape and self._feed.source.live:
+            return (
+                "no events: --once lists the table and does not wait for any; "
+                "try: --json for a stream of them, or --view events without --once"
+            )
+        if spec.tape:
+            return "no events: the recording has none, only listings"
+        words, cure = spec.empty
+        return f"{words}; try: {cure}" if words and self._table.live and not self._options.expression else ""
 
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
@@ -431,6 +448,8 @@ class Once:
         self._pipe.say_unread(self._status)
         if reach := unwatched(self._options.expression, self._context, self._table):
             say(f"{reach}: nobody can tell what was there before")
+        if self._why_empty:
+            say(self._why_empty)
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,9 +79,10 @@ def test_half_of_a_page_of_one_is_one() -> None:
 def test_the_selected_row_is_in_sight_and_no_line_is_wasted(
     top: int, at: int, page: int, rows: int, selected: bool, seen: int
 ) -> None:
-    view = View(Context(), top=top, at=at, selected=GroupRow("x") if selected else None)
+    view = View(Context(), top=top, at=at, at_top=False, selected=GroupRow("x") if selected else None)
     view.rows.order = [None] * rows
     assert first_row(view, page) == seen
+    assert first_row(replace(view, at_top=True), page) == 0
 
 
 def test_overlays_scroll_and_lists_do_not_meanwhile() -> None:
@@ -150,7 +152,9 @@ def test_switches() -> None:
     ],
 )
 def test_what_is_to_be_done_outside(key: str, asked: Do) -> None:
-    assert world_of(3).keys(key) == Request(asked)
+    monitor = world_of(3)
+    monitor.keys("j")
+    assert monitor.keys(key) == Request(asked)
 
 
 @pytest.mark.parametrize("key", ["y", "Y"])
@@ -255,9 +259,9 @@ def test_enter_leads_to_the_flows_of_a_row_and_esc_back() -> None:
     monitor = world_of(6)
     monitor.keys("/", *"port:443", "enter", "2", "j", "enter")
     view = monitor.view
-    host = "10.0.0.2"
+    host = "10.0.0.1"
     assert (view.spec.name, view.filter) == ("connections", f"port:443 near:{host}")
-    assert sorted(monitor.ids()) == [1, 4]
+    assert sorted(monitor.ids()) == [3, 6]
     monitor.keys("esc")
     assert (view.spec.name, view.filter) == ("hosts", "port:443")
     assert view.selected == GroupRow(host)
@@ -268,11 +272,13 @@ def test_enter_leads_to_the_flows_of_a_row_and_esc_back() -> None:
     assert view.flow is None
     assert (view.at, view.top) == (0, 0)
     monitor.keys("/", *"port:443", "space", *"or", "space", *"port:80", "enter", "enter")
+    assert view.filter == "port:443 or port:80"  # the first one is selected first
+    monitor.keys("enter")
     assert view.filter == f"(port:443 or port:80) near:{host}"
     monitor.keys("2", "esc")
     assert view.spec.name == "hosts"  # a key of a view forgets where Enter has led away from
     monitor.view.set_filter("")
-    monitor.keys("enter", "tab", "esc")
+    monitor.keys("j", "enter", "tab", "esc")
     assert view.spec.name == "hosts"
 
 
@@ -291,7 +297,7 @@ def test_esc_closes_one_thing_at_a_time_and_cancels_a_question() -> None:
 def test_details_toggle_and_what_they_are_of() -> None:
     monitor = world_of()
     monitor.view.top = 2
-    monitor.keys("enter")
+    monitor.keys("enter", "enter")
     assert (monitor.view.overlay, monitor.view.scroll, monitor.selected()) == ("details", 0, 18)
     monitor.keys("j", "enter")
     assert monitor.view.overlay == ""
