@@ -20,7 +20,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 import addresses
@@ -342,6 +342,9 @@ def tape_events(table: FlowTable) -> list[TapeEvent]:
     return [TapeEvent(*event) for event in table.tape]
 
 
+Found = tuple[str, Flow, Parts]  # what a line tells that was not known: "list" or the event, the flow, the line
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 # The kernel's default maximum is 262,144. Four times that bounds the memory for a recording that only opens flows.
@@ -378,6 +381,7 @@ class FlowTable:
         self.generation = 0
         self.listing = False
         self.listings = 0  # complete ones
+        self.unannounced = 0  # flows that began since the listing before the newest, and no event said so
         self.listed_at: float | None = None  # when the newest complete listing ended
         self.counted = False  # the newest complete listing had counters
         self.rate_in: float | None = None  # bytes a second between the two newest complete listings
@@ -507,7 +511,7 @@ class FlowTable:
         self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
         return found
 
-    def listed_all(self, rows: Iterable[Parts], now: float) -> None:
+    def listed_all(self, rows: Iterable[Parts], now: float, news: list[Found] | None = None) -> None:
         """What ``listed`` does, for all lines of a block and three times as fast; the block may hold events, too.
 
         Almost all lines take one of two short ways: the flow was never seen before, or only its timeout is new.
@@ -529,6 +533,8 @@ class FlowTable:
                         flow.tail = tail
                         flow.timeout = int(timeout)
                         counters_seen = counters_seen or counted
+                        if news is not None:
+                            news.append(("list", flow, row))
                         continue
                 elif flow.tail == tail and flow.group is group and key not in gone:
                     rates = flow.progress.rates
@@ -540,10 +546,9 @@ class FlowTable:
                         flow.sampled = now
                         counters_seen = counters_seen or rates is IDLE
                         continue
-            if tag:
-                self.event(row, now)
-            else:
-                self.listed(row, now)
+            found = self.event(row, now) if tag else self.listed(row, now)
+            if news is not None and found is not None:
+                news.append((EVENTS[tag] if tag else "list", found, row))
             group_of = self._groups.get  # new groups may have taken the place of the old ones
         self._counters_seen = self._counters_seen or counters_seen
 
@@ -560,6 +565,8 @@ class FlowTable:
         gone = [flow for flow in self.live.values() if flow.last_seen.generation != self.generation]
         for flow in gone:
             self._close_unseen(flow, now)
+        new = takewhile(lambda flow: flow.born >= self._began, reversed(self.live.values()))
+        self.unannounced = sum(not flow.progress.exact for flow in new) if self.listings else 0
         self.listings += 1
         self.counted = self._counters_seen
         if self._moved_since is not None and now > self._moved_since and (self.counted or any(self._moved)):
