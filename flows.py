@@ -20,7 +20,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 import addresses
@@ -355,6 +355,9 @@ def tape_events(table: FlowTable) -> list[TapeEvent]:
     return [TapeEvent(*event) for event in table.tape]
 
 
+Found = tuple[str, Flow, Parts]  # what a line tells that was not known: "list" or the event, the flow, the line
+
+
 # --- traffic ----------------------------------------------------------------------------------------------------------
 
 FINE = 1024  # parts of a byte: sums of whole numbers come back to 0 exactly
@@ -442,6 +445,7 @@ class FlowTable:
         self.generation = 0
         self.listing = False
         self.listings = 0  # complete ones
+        self.unannounced = 0  # flows that began since the listing before the newest, and no event said so
         self.listed_at: float | None = None  # when the newest complete listing ended
         self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
@@ -581,14 +585,13 @@ class FlowTable:
         self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
         return found
 
-    def listed_all(self, rows: Iterable[Parts], now: float) -> None:
+    def listed_all(self, rows: Iterable[Parts], now: float, news: list[Found] | None = None) -> None:
         """What ``listed`` does, for all lines of a block and three times as fast; the block may hold events, too.
 
         Almost all lines take one of two short ways: the flow was never seen before, or only its timeout is new.
         """
-        live, gone, last_seen = self.live, self._gone, self._seen(now)
+        live, gone, last_seen, shortest = self.live, self._gone, self._seen(now), self._shortest
         group_of, flow_of, counters_seen = self._groups.get, self.live.get, self._counters_seen
-        shortest = self._shortest
         for row in rows:
             _stamp, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
             group = group_of(head + state)
@@ -604,6 +607,8 @@ class FlowTable:
                         flow.tail = tail
                         flow.timeout = int(timeout)
                         counters_seen = counters_seen or counted
+                        if news is not None:
+                            news.append(("list", flow, row))
                         continue
                 elif flow.tail == tail and flow.group is group and key not in gone:
                     rates = flow.progress.rates
@@ -615,10 +620,9 @@ class FlowTable:
                         flow.sampled = now
                         counters_seen = counters_seen or rates is IDLE
                         continue
-            if tag:
-                self.event(row, now)
-            else:
-                self.listed(row, now)
+            found = self.event(row, now) if tag else self.listed(row, now)
+            if news is not None and found is not None:
+                news.append((EVENTS[tag] if tag else "list", found, row))
             group_of = self._groups.get  # new groups may have taken the place of the old ones
         self._counters_seen = self._counters_seen or counters_seen
 
@@ -635,6 +639,8 @@ class FlowTable:
         gone = [flow for flow in self.live.values() if flow.last_seen.generation != self.generation]
         for flow in gone:
             self._close_unseen(flow, now)
+        new = takewhile(lambda flow: flow.born >= self._began, reversed(self.live.values()))
+        self.unannounced = sum(not flow.progress.exact for flow in new) if self.listings else 0
         self.listings += 1
         self.counted = self._counters_seen
         self.traffic.end_interval(

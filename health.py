@@ -32,7 +32,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from flows import Flow, FlowTable, without_userspace
-from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, MINUTE, Problem, Status, since
+from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, BEHIND, EVENTS_CURE, LATE, MINUTE, Problem, Status, since
 
 STEP = 5000  # flows counted at once: 5 ms
 TOP = 5  # sources that are named
@@ -458,6 +458,8 @@ def notices_of(
             since = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
             text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
             out.append(Notice(text, problem.cure, bad=True))
+    if status.behind >= LATE:
+        out.append(Notice(f"{status.behind:.0f} s behind: {BEHIND}", bad=True))
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
         again = status.healed >= status.losses
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")

@@ -111,6 +111,7 @@ ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
 # on show; between looks at how far it is.
 SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.08, 0.2
+SIFTED = 0.4  # seconds between frames when what a filter wants has arrived
 
 
 class Live:
@@ -190,7 +191,10 @@ class Live:
                 return True
             if isinstance(item, ListingEnded) and self.table.listings <= 1:
                 self._soon()
+            elif isinstance(item, ListingEnded) and self.view.predicate is not None:
+                self.view.rows.expire()  # counters, and what no event told of, may be what the filter wants
         self.table.tick(self._now())
+        self._sift()
         if self.last_frame:  # the first screen comes first
             self.geography.poll()
             if self.geography.renewed():
@@ -275,10 +279,19 @@ class Live:
             if rows.unwanted:
                 self._frame_after(PROGRESS)
             return
+        if not rows.ordered:
+            return
         rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
         if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for
             self._frame_after(QUICK)
         self.ordering = 0.0
+
+    def _sift(self) -> None:
+        """What has arrived and is what the filter wants is on show soon, whatever the order of all rows costs."""
+        self.geography.begin_frame()
+        if self.view.rows.hear(self.table):
+            self._frame_after(SIFTED)
+        self.put_off = self.put_off or self.geography.short
 
     def _take_signals(self) -> bool:
         for number in self.signals.waiting():

@@ -8,7 +8,8 @@ import addresses
 from addresses import Context
 from columns import VIEWS, exact_moment, facts_of, nat_text
 from flows import Flow, FlowTable
-from health import HealthRow, Notice, brief, fill_role, notices_of, panel, percent
+from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
+from intake import LATE
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
 from text import (
@@ -46,12 +47,7 @@ def header(scene: Scene, width: int, height: int) -> list[Line]:
 
 def _top_line(scene: Scene, width: int) -> Line:
     table, glyphs = scene.table, scene.glyphs
-    stale = bool(scene.status.troubles)
-    state, role = ("live", "good") if scene.live else ("replay", "accent")
-    if scene.status.ended:
-        state, role = "replay ended", "dim"
-    if stale:
-        state, role = "stale", "bad"
+    state, role = _state(scene)
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
     seconds = 20 if width >= 100 else 8
     if scene.around.records:
@@ -71,6 +67,21 @@ def _top_line(scene: Scene, width: int) -> Line:
     if room >= 8:
         left.append((" " + shorten(clean(scene.source), room, glyphs.cut), "plain"))
     return spread(left, right, width)
+
+
+def _state(scene: Scene) -> tuple[str, str]:
+    """How true the picture is, in a word, and its role. Green is only what is whole and of now."""
+    status, now = scene.status, scene.now
+    if status.troubles:
+        return "stale", "bad"
+    if status.ended:
+        return "replay ended", "dim"
+    if not scene.live:
+        return "replay", "accent"
+    if status.behind >= LATE:
+        return f"{status.behind:.0f} s behind", "warn"
+    hangs = status.listing_since is not None and now - status.listing_since > SLOW
+    return "live", "warn" if hangs or status.healed < status.losses else "good"
 
 
 def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from addresses import Place
 from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit
 from flows import Flow, FlowTable, TapeEvent
-from intake import TRACKING_CURE, TRACKING_OFF, Status
+from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
@@ -77,6 +77,8 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact(f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}")
     if view.frozen:
         fact("order held", "warn")
+    elif (old := _rows_age(scene)) > LATE:
+        fact(f"rows {old:.0f} s old", "warn")
     if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
         if reach := unwatched(view.filter, view.context, scene.table):
@@ -89,6 +91,13 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     if used + 2 < width:
         line.append((" " + glyphs.rule * (width - used - 1), "dim"))
     return line
+
+
+def _rows_age(scene: Scene) -> float:
+    """Seconds since the rows on show were taken from the table; 0 where nobody expects them to be of now."""
+    view, made = scene.view, scene.view.rows.made
+    still = not scene.live or scene.status.ended or view.pause is not None or view.covered
+    return 0.0 if still or made is None or view.rows.unwanted else scene.now - made
 
 
 def _counts(view: View) -> list[str]:

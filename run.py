@@ -20,12 +20,15 @@ from flows import PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
     ACCOUNTING_CURE,
     ACCOUNTING_OFF,
+    BEHIND,
+    LATE,
     NOT_FOUND,
     NOT_PERMITTED,
     SUCCESS,
     SUDO,
     TRACKING_CURE,
     TRACKING_OFF,
+    Behind,
     Block,
     Ended,
     Intake,
@@ -258,6 +261,8 @@ class Feed:
             self.problem = item.problem if fatal else self.problem
         rejects, began = self.intake.status.rejects, time.monotonic()
         self.intake.take(item)
+        if isinstance(item, ListingEnded) and item.complete and self.intake.status.facts.get("events") != 0:
+            self.source.unannounced(self.table.unannounced)
         if self.source.live and self.intake.status.rejects - rejects > FLOOD:
             now = time.monotonic()
             self._source_waits_until = max(self._source_waits_until, now) + SOURCE_WAITS_SHARE * (now - began)
@@ -482,6 +487,7 @@ class Stream:
         self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
+        self._said_late = 0.0  # by how much events come late, as said last
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
@@ -524,7 +530,9 @@ class Stream:
                 self._take(item)
                 self._release()
                 return
-        if isinstance(item, Lost):
+        if isinstance(item, Behind):
+            self._say_late(item.seconds)
+        elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
             if self._status.healed >= self._status.losses:
                 say(f"lost: {item.what}; the table is being read anew")
@@ -537,6 +545,15 @@ class Stream:
                 say(f"{item.part} stopped: {item.problem}; trying again")
             return
         self._take(item)
+
+    def _say_late(self, seconds: float) -> None:
+        """Say that events come late, again when it has become twice as late, and when that is over."""
+        if seconds >= max(LATE, 2 * self._said_late):
+            self._said_late = seconds
+            say(f"{seconds:.0f} s behind: {BEHIND}")
+        elif self._said_late and seconds < LATE / 2:
+            self._said_late = 0.0
+            say("no longer behind")
 
     def _release(self) -> None:
         """Take in the events that were held back, and hold no more."""

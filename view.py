@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from addresses import Context
 from columns import TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
 from filters import Predicate, all_of, compile_filter, moments
-from flows import Flow, FlowTable, TapeEvent, tape_events
+from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
@@ -320,6 +320,10 @@ class Frame(NamedTuple):
 # --- putting rows into order ------------------------------------------------------------------------------------------
 
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
+MERGED = (
+    2000  # rows that a filter wants, so few that new ones are put among them every time: 8 ms of the slowest filters
+)
+MERGE_EVERY = 0.25  # seconds from one time to the next
 ROWS_AT_ONCE = 500  # flows between two looks at the clock: 1 ms of the slowest filters
 KEYED = 4000  # ... of the slowest sort keys: 7 ms
 MAPPED = 5000  # remote ends on the map at most, those with the most: 10 ms a frame
@@ -402,6 +406,12 @@ class Rows:
         self._grouped_for: tuple[object, ...] = ()
         self._grouping = False  # the job adds flows up
         self._early: tuple[list[Flow], list[Any]] = [], []  # flows with sort keys made ahead
+        self.made: float | None = None  # when what is on show was taken from the table; None before that
+        self._heard = 0  # events of the table that were sifted
+        self._arrived: list[Any] = []  # flows or events that came since the order was begun, and are wanted
+        self._merged = 0  # so many of them are on show
+        self._merged_at = 0.0
+        self.ordered = False  # the last step has finished an order of all rows
 
     @property
     def working(self) -> bool:
@@ -449,15 +459,19 @@ class Rows:
         """
         if wanted != self._wanted or (wanted.pause is None and not self._began <= now < self._due):
             self._begin(wanted, table, now)
+        merged = not self._new and self._merge(wanted, table, now)
+        self.ordered = False
         if self._job is None:
-            return False, False
+            return merged, merged
         for _ in self._job:
             if enough():
                 if part := self._new and not self._ranking:
                     self._show()
-                return True, part
-        self._job = None
-        self._due = now + REFRESH
+                return True, part or merged
+        self._job, self._new, self.ordered = None, False, True
+        self._due, self.made, self._merged, self._merged_at = now + REFRESH, self._began, 0, -math.inf
+        self._merge(wanted, table, now)
+        self._merged_at = now
         return True, True
 
     def _begin(self, wanted: RowsWanted, table: FlowTable, now: float) -> None:
@@ -468,6 +482,7 @@ class Rows:
         filter_is_new = before is None or before.filter != wanted.filter
         takes = filter_is_new and wanted.same_but(self._ranked_for, "filter") and len(self._ranked) > MANY_ROWS
         self._due, self._began, self._wanted = math.inf, now, wanted
+        self._begin_hearing(table)
         if not keeps_groups:
             self._job = self._make(wanted, table, takes)
 
@@ -487,6 +502,69 @@ class Rows:
             new = list(islice(reversed(table.live.values()), missing))[::-1]
             flows += new
             keys += wanted.spec.column(wanted.sort).keys(new, self._context)
+
+    # --- what arrives meanwhile ---
+
+    def hear(self, table: FlowTable) -> bool:
+        """Sift the events that have come since the last call; True if one of them is what a filter wants.
+
+        The order of 60,000 flows is made anew every 10 s, by when the tape has lost what came between.
+        """
+        number, self._heard = min(table.events - self._heard, len(table.tape)), table.events
+        wanted = self._wanted
+        if number <= 0 or wanted is None or wanted.pause is not None or wanted.spec.grouping is not None:
+            return False
+        predicate, new = wanted.predicate, islice(reversed(table.tape), number)
+        found: list[Any]
+        if wanted.spec.tape:
+            found = [TapeEvent(*event) for event in new if predicate is None or predicate(event[2])]
+        elif predicate is None or len(self._arrived) > MERGED:
+            return False
+        else:
+            found = [flow for flow in dict.fromkeys([event[2] for event in new]) if predicate(flow)]
+        self._arrived += found[::-1]
+        return bool(found) and predicate is not None
+
+    def _begin_hearing(self, table: FlowTable) -> None:
+        self._heard, self._arrived, self._merged = table.events, [], 0
+
+    def _merge(self, wanted: RowsWanted, table: FlowTable, now: float) -> bool:
+        """Put what has arrived on show, if that is due and no great work."""
+        passed, new = now - self._merged_at, self._arrived[self._merged :]
+        if 0 <= passed < (MERGE_EVERY if new else REFRESH) or wanted.pause is not None:
+            return False
+        rows = self._merged_events(wanted, new) if wanted.spec.tape else self._merged_flows(wanted, new, table, now)
+        if rows is None:
+            return False
+        self.order, self.made = rows, now
+        self._merged, self._merged_at = len(self._arrived), now
+        self.fitting = _fitting(wanted, rows)
+        self.total = (
+            max(self.total, self.fitting) if wanted.spec.translated else len(table.tape if wanted.spec.tape else table)
+        )
+        return True
+
+    def _merged_events(self, wanted: RowsWanted, new: list[Any]) -> list[Any] | None:
+        """The events on show and the new ones."""
+        rows = [*reversed(new), *self.order][:TAPE]
+        if wanted.sort == wanted.spec.sort and wanted.falling:
+            return rows
+        return self._sorted(wanted, rows) if len(rows) <= MERGED else None
+
+    def _merged_flows(self, wanted: RowsWanted, new: list[Any], table: FlowTable, now: float) -> list[Any] | None:
+        """The flows on show and the new ones, those that the filter still wants."""
+        predicate = wanted.predicate
+        if predicate is None or wanted.spec.grouping is not None or len(self.order) + len(new) > MERGED:
+            return None
+        rows = [flow for flow in dict.fromkeys([*self.order, *new]) if predicate(flow)]
+        if wanted.spec.translated:
+            rows = [flow for flow in rows if not flow.plain and flow.ends().nat]
+        lingers = math.inf if wanted.spec.translated else table.linger
+        rows = [flow for flow in rows if flow.ended is None or (wanted.closed and now - flow.ended < lingers)]
+        return rows if wanted.frozen else self._sorted(wanted, rows)
+
+    def _sorted(self, wanted: RowsWanted, rows: list[Any]) -> list[Any]:
+        return in_order(rows, wanted.spec.column(wanted.sort).keys(rows, self._context), wanted.falling)
 
     # --- the job ---
 
@@ -599,11 +677,17 @@ class Rows:
     def _play_tape(self, wanted: RowsWanted, table: FlowTable) -> Iterator[None]:
         """Events, the newest first."""
         tape = wanted.pause.tape if wanted.pause else tape_events(table)
+        self._begin_hearing(table)
         self.total, predicate = len(tape), wanted.predicate
         found: list[TapeEvent] = []
         for piece in _pieces(tape[::-1], ROWS_AT_ONCE):
             found += [event for event in piece if predicate is None or predicate(event.flow)]
             yield
+        if predicate is not None and not self._new and tape:  # what the tape has lost since it was found
+            there = set(found)
+            found += [event for event in self.order if event.at <= tape[0].at and event not in there][
+                : TAPE - len(found)
+            ]
         self.fitting = len(found)
         keys = wanted.spec.column(wanted.sort).keys(found, self._context)
         self._found = in_order(found, keys, wanted.falling, wanted.limit)
@@ -614,11 +698,9 @@ class Rows:
         """What was found (so far, if the job goes on) is on show."""
         wanted = self._now_wanted()
         self.order = self._found
-        if wanted.spec.translated:  # whether they go on or not
-            self.fitting = len(self._found)
-        elif wanted.spec.rows_are_flows:
-            everything = wanted.predicate is None and wanted.pause is None
-            self.fitting = self.total if everything else sum(1 for flow in self._found if flow.ended is None)
+        if wanted.spec.rows_are_flows:
+            everything = wanted.predicate is None and wanted.pause is None and not wanted.spec.translated
+            self.fitting = self.total if everything else _fitting(wanted, self._found)
 
     def _ordered(self, wanted: RowsWanted, rows: Sequence[Any]) -> Generator[None, None, list[Any]]:
         """The rows in their order. Its last step takes 15 to 50 ms; with pieces sorted before it more."""
@@ -636,6 +718,13 @@ class Rows:
             keys += keys_of(piece, self._context)
             yield
         return keys
+
+
+def _fitting(wanted: RowsWanted, rows: Sequence[Any]) -> int:
+    """Of these rows, those that count: flows that go on; translated ones and events whether they do or not."""
+    if wanted.spec.translated or wanted.spec.tape:
+        return len(rows)
+    return sum(1 for flow in rows if flow.ended is None)
 
 
 def _pieces(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
