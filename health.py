@@ -594,13 +594,16 @@ def _fill_notice(status: Status, now: float, shares: Shares | None) -> Notice | 
     share, soon = count / most, seconds is not None and seconds < SOON
     if share < MUCH and not soon:
         return None
-    text = f"table full ({count} of {most}): new flows are dropped"
-    if share < 1:
-        text = f"table {_percent(share)} full ({count} of {most})"
-        text += f", full in about {_about(seconds)}" if seconds is not None and seconds < FORESEEN else ""
+    text = (
+        f"table {_percent(share)} full ({count}/{most})"
+        if share < 1
+        else f"table full ({count}/{most}), drops new flows"
+    )
     if shares and shares.whole and shares.sources:
         address, number = shares.sources[0]
         text += f"; {address} holds most: {_percent(number / shares.flows)}"
+    if share < 1 and seconds is not None and seconds < FORESEEN:
+        text += f"; full in ~{_about(seconds)}"
     state = (share >= MUCH) + (share >= NEARLY) + (share >= 1), soon
     return Notice(text, _more_room(status), share >= NEARLY or soon, About.TABLE, state)
 

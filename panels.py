@@ -40,6 +40,8 @@ def header(scene: Scene, width: int, height: int) -> list[Line]:
         lines.append(_top_line(scene, width))
     if height >= 14:
         lines.append(_table_line(scene, width))
+    if scene.view.covered == "health":  # it begins with all of them
+        return lines
     notices = [notice for notice in _notices(scene) if notice.key not in scene.around.aside]
     most = 3 if height >= 30 else 2 if height >= 12 else 1 if height >= 6 else 0
     return lines + _notice_lines(notices, width, most, scene.glyphs.cut)
@@ -128,6 +130,15 @@ def _notice_lines(notices: Sequence[Notice], width: int, most: int, mark: str) -
     return lines
 
 
+def _remedy(notice: Notice, width: int, mark: str) -> list[Line]:
+    """The cure in lines of its own: in one, if it fits, so that it can be copied."""
+    if not notice.cure:
+        return []
+    if cells(notice.cure) + 7 <= width:
+        return [[("  try: ", "dim"), (notice.cure, "plain")]]
+    return [[(text, "plain")] for text in wrap(f"try: {notice.cure}", max(8, width), mark)]
+
+
 def _lines_of_notice(notice: Notice, width: int, most: int, mark: str) -> tuple[list[Line], bool]:
     """A notice in at most ``most`` lines, and whether that is all of it.
 
@@ -140,11 +151,11 @@ def _lines_of_notice(notice: Notice, width: int, most: int, mark: str) -> tuple[
     if length(text) + length(cure) <= width:
         return [text + cure], True
     reason = wrap(f"! {notice.text}", max(8, width), mark)
-    remedy = wrap(f"  try: {notice.cure}", max(8, width), mark) if cure else []
+    remedy = _remedy(notice, width, mark)
     lines: list[Line] = [[(line, role)] for line in reason]
     if len(reason) + len(remedy) <= most:
-        return lines + ([cure] if length(cure) <= width else [[(line, "plain")] for line in remedy]), True
-    if most >= 2 and cure and length(cure) <= width:
+        return lines + remedy, True
+    if most >= 2 and len(remedy) == 1:
         return [*lines[: most - 2], [(" ".join(reason[most - 2 :]), role)], cure], True
     return [*lines[: most - 1], [(" ".join(reason[most - 1 :]), role)]], not cure and len(reason) <= most
 
@@ -305,6 +316,7 @@ def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[LabelledLine]:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 PANEL_CELLS = 20  # cells
+EVERY_LINE = 99  # as many lines as a notice needs
 
 
 def panel_lines(scene: Scene, width: int) -> list[Line]:
@@ -318,9 +330,9 @@ def notice_lines(scene: Scene, width: int) -> list[Line]:
     """All that is wrong, also what the header has no room for."""
     lines: list[Line] = []
     for notice in _notices(scene):
-        cure = f"  try: {notice.cure}" if notice.cure else ""
-        role = "dim" if notice.key in scene.around.aside else "bad" if notice.bad else "warn"
-        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), scene.glyphs.cut)]
+        found, _ = _lines_of_notice(notice, width, EVERY_LINE, scene.glyphs.cut)
+        aside = notice.key in scene.around.aside
+        lines += [[(text, "dim") for text, _ in line] if aside else line for line in found]
     return lines
 
 
