@@ -594,11 +594,7 @@ def _fill_notice(status: Status, now: float, shares: Shares | None) -> Notice | 
     share, soon = count / most, seconds is not None and seconds < SOON
     if share < MUCH and not soon:
         return None
-    text = (
-        f"table {_percent(share)} full ({count}/{most})"
-        if share < 1
-        else f"table full ({count}/{most}), drops new flows"
-    )
+    text = f"table {_percent(share)} full ({count}/{most})" if share < 1 else f"table full ({count}/{most})"
     if shares and shares.whole and shares.sources:
         address, number = shares.sources[0]
         text += f"; {address} holds most: {_percent(number / shares.flows)}"

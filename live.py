@@ -247,7 +247,7 @@ class Live:
         return Surroundings(
             settings=self.options.settings_problem,
             recording=self.recorder.stopped if self.recorder else "",
-            geography=self.geography.notices(now) + self.resolver.notices(),
+            geography=self.geography.notices() + self.resolver.notices(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
             before=self.options.before,

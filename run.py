@@ -339,11 +339,12 @@ class Pipe:
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
     """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
-    from geography import MISSING
+    from geography import MISSING, denied_cure
 
     geoip.open()
     for notice in geoip.notices:
-        say(notice)
+        cure = denied_cure(geoip.denied[notice]) if notice in geoip.denied else ""
+        say(f"{notice}; try: {cure}" if cure else notice)
     if not geoip.databases:
         say(f"{MISSING}; try: {plan.command}")
 
