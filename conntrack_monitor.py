@@ -119,7 +119,7 @@ class _Bar:
 
 # --- running ----------------------------------------------------------------------------------------------------------
 
-_KEPT: list[object] = []  # what ran, until the process ends: to free its 200,000 flows takes 0.1 s
+_KEPT: list[Live | Once | Stream] = []  # what ran, until the process ends: to free its 200,000 flows takes 0.1 s
 
 
 def run_program(options: Options) -> int:
@@ -439,13 +439,13 @@ NOTES = {
 def command(ctx: click.Context, /, **given: object) -> None:
     """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
     options = cast("CommandLine", given)
-    in_file = click.core.ParameterSource.DEFAULT_MAP  # --update-geoip is meant more than what is meant for every day
-    if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is not in_file:
+    typed = click.core.ParameterSource.COMMANDLINE  # --update-geoip is meant more than what is meant for every day
+    if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is typed:
         raise click.UsageError("--update-geoip and --no-download exclude each other.")
     if options["geoip_worker"] or options["update_geoip"]:
         if ctx.obj and ctx.obj.problem:
             click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
-        ctx.exit(_guarded(lambda: fetch(_plan(options), options["geoip_worker"])))
+        ctx.exit(_guarded(lambda: fetch(_plan(ctx, options), options["geoip_worker"])))
     ctx.exit(_guarded(lambda: run_program(_checked_options(ctx, options))))
 
 
@@ -456,14 +456,37 @@ for _parameter in command.params:
             _parameter.envvar = f"CONNTRACK_MONITOR_{_long.replace('-', '_').upper()}"
 
 
-def _plan(options: CommandLine) -> Plan:
+def _plan(ctx: click.Context, options: CommandLine) -> Plan:
+    """Where databases are; the command that fetches them puts them where this run looks for them."""
+    import shlex
+
     from download import DEFAULT_URL
     from geography import Plan
     from geoip import search_paths
 
     base_url = os.environ.get("CONNTRACK_MONITOR_GEOIP_URL") or DEFAULT_URL
     paths = tuple(search_paths(options["geoip_db"], os.environ))
-    return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{invocation()} --update-geoip")
+    words = ["--update-geoip"]
+    if ctx.get_parameter_source("geoip_db") is click.core.ParameterSource.COMMANDLINE:
+        words += [word for path in options["geoip_db"] for word in ("--geoip-db", path)]
+    called = invocation()
+    if _is_sudo() and "CONNTRACK_MONITOR_CALLED" not in os.environ:  # root's cache is not the caller's
+        called = f"sudo {called}"
+    return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{called} {shlex.join(words)}")
+
+
+def _is_sudo() -> bool:
+    return os.geteuid() == 0 and bool(os.environ.get("SUDO_UID"))
+
+
+def _before(options: CommandLine) -> list[str]:
+    """The words that bring a command to the machine whose table is read, with the right to change things there."""
+    from config import command_words
+
+    if options["replay"] is not None:
+        return []
+    via = command_words(options["via"])
+    return ["sudo", *via] if _is_sudo() or (os.geteuid() != 0 and not via) else via
 
 
 def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
@@ -492,13 +515,14 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         limit=options["limit"],
         sample=options["sample"],
         record=options["record"],
-        plan=_plan(options),
+        plan=_plan(ctx, options),
         view=options["view"],
         past=options["history"],
         allow_delete=options["allow_delete"],
         heartbeat=options["heartbeat"],
         settings_problem=settings.problem,
         starts_again=_starts_again() if options["heartbeat"] else "",
+        before=_before(options),
     )
 
 
@@ -608,6 +632,9 @@ def _guarded(run: Callable[[], int]) -> int:
     """Run it; whatever goes wrong ends in a line for a person and an exit code."""
     try:
         return run()
+    except MemoryError:
+        if os.environ.get("CONNTRACK_MONITOR_DEBUG"):
+            raise
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:
@@ -622,6 +649,19 @@ def _guarded(run: Callable[[], int]) -> int:
         if os.environ.get("CONNTRACK_MONITOR_DEBUG"):
             raise
         return _fail(f"internal error, {type(error).__name__}: {error}; CONNTRACK_MONITOR_DEBUG=1 shows where")
+    return _fail_without_memory()  # here, because the frames that held the memory are gone by now
+
+
+def _fail_without_memory() -> int:
+    """Say what took the memory, and what helps."""
+    import resource
+
+    from health import out_of_memory
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    limit = None if allowed == resource.RLIM_INFINITY else allowed
+    return _fail(str(out_of_memory(_KEPT[0].table if _KEPT else None, taken, limit)))
 
 
 def _fail(message: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,29 @@ ACCOUNTING_CURE = "sysctl -w net.netfilter.nf_conntrack_acct=1"
 BEHIND = "events come faster than they are read"
 SUDO = "sudo, or --via sudo"
 EVENTS_CURE = "sysctl -w net.netfilter.nf_conntrack_events=2"
+MENDS_THE_KERNEL = ("sysctl", "iptables", "ip6tables")  # programs of cures for the machine whose table is read
+# What the kernel takes in the host's own network namespace only; and the programs that lead from there into another.
+OF_THE_HOST = (".nf_conntrack_max=", ".nf_conntrack_buckets=", "net.core.")
+LEADS_INSIDE = {"ip", "nsenter", "docker", "podman", "nerdctl", "kubectl", "lxc", "lxc-attach", "unshare", "chroot"}
+
+
+def cure_there(cure: str, before: Sequence[str]) -> str:
+    """A cure as it is typed here: with the words before it that bring it to the machine whose table is read.
+
+    >>> cure_there("sysctl -w net.netfilter.nf_conntrack_acct=1", ["ssh", "router", "ip", "netns", "exec", "blue"])
+    'ssh router ip netns exec blue sysctl -w net.netfilter.nf_conntrack_acct=1'
+    >>> cure_there("sysctl -w net.netfilter.nf_conntrack_max=9", ["ssh", "router", "ip", "netns", "exec", "blue"])
+    'ssh router sysctl -w net.netfilter.nf_conntrack_max=9'
+    >>> cure_there("ls -l file", ["ssh", "router"])
+    'ls -l file'
+    """
+    if cure.partition(" ")[0] not in MENDS_THE_KERNEL:
+        return cure
+    words = list(before)
+    if any(name in cure for name in OF_THE_HOST):
+        inside = [at for at, word in enumerate(words) if word.rpartition("/")[2] in LEADS_INSIDE]
+        words = words[: inside[0]] if inside else words
+    return f"{shlex.join(words)} {cure}" if words else cure
 
 
 @dataclass(frozen=True)
@@ -244,10 +268,12 @@ class Status:
     listing_since: float | None = None  # when the listing that runs now began
     resyncs: int = 0  # complete listings that recovered what was lost
     healed: int = 0  # losses before the newest complete listing began
+    deaf: bool = False  # kernel events were off after the newest complete listing began: it may show what has ended
     fill: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=60))  # time, entries: the last minutes
     counted_first: Statistics | None = None  # what `conntrack -S` counted when we began to look
     counted: deque[Statistics] = field(default_factory=lambda: deque(maxlen=30))  # in the last minute, the newest last
     _losses: int = 0  # those before the newest listing began
+    _hears: bool = True  # kernel events were on when the newest listing began
 
     def unread(self) -> list[str]:
         """A sentence for each kind of input that could not be taken in as it is."""
@@ -264,6 +290,7 @@ class Status:
         if isinstance(item, ListingBegan):
             self.listing_since = item.at
             self._losses = self.losses
+            self._hears = self.facts.get("events") != 0
         elif isinstance(item, ListingEnded):
             self._take_end(item)
         elif isinstance(item, Lost):
@@ -300,9 +327,12 @@ class Status:
         if item.complete and self._losses > self.healed:
             self.healed = self._losses
             self.resyncs += 1
+        if item.complete and self._hears and self.facts.get("events") != 0:
+            self.deaf = False
 
     def _take_facts(self, item: Facts) -> None:
         self.facts = item.values
+        self.deaf = self.deaf or item.values.get("events") == 0
         count = item.values.get("count")
         if count is not None and (not self.fill or item.at - self.fill[-1][0] >= FILL_EVERY):
             self.fill.append((item.at, count))

@@ -34,6 +34,7 @@ class Do(Enum):
     STOP = auto()  # the answer is No; what goes on is stopped
     LIST_MORE_OFTEN = auto()
     LIST_LESS_OFTEN = auto()
+    PUT_ASIDE = auto()  # the notice on show, until it changes
 
 
 class Request(NamedTuple):
@@ -380,6 +381,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("z",), _closed, "closed flows on or off"),
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),
+    Binding(("!",), _asks_for(Do.PUT_ASIDE), "put the notice aside"),
     Binding(("m",), _set_baseline, "mark: what is new since?"),
     Binding(("N",), _asks_for(Do.SWITCH_NAMES), "names of hosts: asks DNS"),
     Binding(("y",), _copy_row(Do.COPY_ROW), "copy the row"),

@@ -41,8 +41,15 @@ def header(scene: Scene, width: int, height: int) -> list[Line]:
         lines.append(_top_line(scene, width))
     if height >= 14:
         lines.append(_table_line(scene, width))
-    notices = notices_of(scene.status, scene.table, scene.live, scene.now, scene.around)
-    return lines + _notice_lines(notices, width, 2 if height >= 20 else 1 if height >= 6 else 0, scene.glyphs.cut)
+    if scene.view.covered == "health":  # it begins with all of them
+        return lines
+    notices = [notice for notice in _notices(scene) if notice.key not in scene.around.aside]
+    most = 3 if height >= 30 else 2 if height >= 12 else 1 if height >= 6 else 0
+    return lines + _notice_lines(notices, width, most, scene.glyphs.cut)
+
+
+def _notices(scene: Scene) -> list[Notice]:
+    return notices_of(scene.status, scene.table, scene.live, scene.now, scene.around, scene.shares)
 
 
 def _top_line(scene: Scene, width: int) -> Line:
@@ -114,32 +121,57 @@ def _table_line(scene: Scene, width: int) -> Line:
         if length(line) + 3 + cells(name) + 1 + len(str(number)) > width:
             break  # a number that lost a digit would be another one
         line += [(f" {glyphs.middle} ", "dim"), (f"{name} ", "dim"), (str(number), "plain")]
+    months = [base.month for base in scene.around.databases if base.old]
+    if months and length(line) + len(old := f" {glyphs.middle} GeoIP of {min(months)}") <= width:
+        line.append((old, "dim"))
     return line
 
 
 def _notice_lines(notices: Sequence[Notice], width: int, most: int, mark: str) -> list[Line]:
-    """The worst first, in at most ``most`` lines; a cure that does not fit behind its notice has a line of its own."""
+    """The heaviest first, in at most ``most`` lines: the reason whole, as far as there is room, and then the cure."""
     lines: list[Line] = []
-    said = 0
-    for notice in notices:
-        role = "bad" if notice.bad else "warn"
-        text: Line = [("! ", role), (notice.text, role)]
-        cure: Line = [("  try: ", "dim"), (notice.cure, "plain")] if notice.cure else []
-        if length(text) + length(cure) <= width:
-            wanted = [text + cure]
-        elif cure and len(lines) + 2 <= most:
-            wanted = [text, cure]
-        else:
-            room = width - length(cure)
-            wanted = [clip(text, room, mark) + cure if room >= 20 else text]
-        if len(lines) + len(wanted) > most:
-            break
+    said, whole = 0, True
+    while len(lines) < most and said < len(notices) and whole:
+        wanted, whole = _lines_of_notice(notices[said], width, most - len(lines), mark)
         lines += wanted
         said += 1
-    if lines and said < len(notices):
-        more = f" (+{len(notices) - said}, see H)"
-        lines[-1] = [*clip(lines[-1], width - len(more), mark), (more, "dim")]
+    if not lines or (whole and said == len(notices)):
+        return lines
+    more = " (see H)" if said == len(notices) else f" (+{len(notices) - said}, see H)"
+    # A reason may lose its end, a command may not: it would mend nothing.
+    at = next((at for at in reversed(range(len(lines))) if length(lines[at]) + len(more) <= width), 0)
+    lines[at] = [*clip(lines[at], width - len(more), mark), (more, "dim")]
     return lines
+
+
+def _remedy(notice: Notice, width: int, mark: str) -> list[Line]:
+    """The cure in lines of its own: in one, if it fits, so that it can be copied."""
+    if not notice.cure:
+        return []
+    if cells(notice.cure) + 7 <= width:
+        return [[("  try: ", "dim"), (notice.cure, "plain")]]
+    return [[(text, "plain")] for text in wrap(f"try: {notice.cure}", max(8, width), mark)]
+
+
+def _lines_of_notice(notice: Notice, width: int, most: int, mark: str) -> tuple[list[Line], bool]:
+    """A notice in at most ``most`` lines, and whether that is all of it.
+
+    The cure has lines of its own where it does not fit behind the reason; where there is no room for these, the reason
+    keeps its words and H shows the cure.
+    """
+    role = "bad" if notice.bad else "warn"
+    cure: Line = [("  try: ", "dim"), (notice.cure, "plain")] if notice.cure else []
+    text: Line = [("! ", role), (notice.text, role)]
+    if length(text) + length(cure) <= width:
+        return [text + cure], True
+    reason = wrap(f"! {notice.text}", max(8, width), mark)
+    remedy = _remedy(notice, width, mark)
+    lines: list[Line] = [[(line, role)] for line in reason]
+    if len(reason) + len(remedy) <= most:
+        return lines + remedy, True
+    if most >= 2 and len(remedy) == 1:
+        return [*lines[: most - 2], [(" ".join(reason[most - 2 :]), role)], cure], True
+    return [*lines[: most - 1], [(" ".join(reason[most - 1 :]), role)]], not cure and len(reason) <= most
 
 
 # --- details of a flow ------------------------------------------------------------------------------------------------
@@ -304,6 +336,7 @@ def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[LabelledLine]:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 PANEL_CELLS = 20  # cells
+EVERY_LINE = 99  # as many lines as a notice needs
 
 
 def panel_lines(scene: Scene, width: int) -> list[Line]:
@@ -316,10 +349,10 @@ def panel_lines(scene: Scene, width: int) -> list[Line]:
 def notice_lines(scene: Scene, width: int) -> list[Line]:
     """All that is wrong, also what the header has no room for."""
     lines: list[Line] = []
-    for notice in notices_of(scene.status, scene.table, scene.live, scene.now, scene.around):
-        cure = f"  try: {notice.cure}" if notice.cure else ""
-        role = "bad" if notice.bad else "warn"
-        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), scene.glyphs.cut)]
+    for notice in _notices(scene):
+        found, _ = _lines_of_notice(notice, width, EVERY_LINE, scene.glyphs.cut)
+        aside = notice.key in scene.around.aside
+        lines += [[(text, "dim") for text, _ in line] if aside else line for line in found]
     return lines
 
 

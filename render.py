@@ -6,6 +6,7 @@ plain text 0.02 ms.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from addresses import Place
 from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit
 from flows import Flow, FlowTable, TapeEvent
-from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status
+from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
@@ -207,7 +208,7 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
 def _why_nowhere(scene: Scene) -> tuple[str, str]:
     """Why no host is on the map, and the command that helps."""
     if not scene.view.rows.fitting:
-        return empty_reason(scene.view, scene.status, scene.table, scene.live)[0]
+        return empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before)[0]
     if scene.around.databases:
         return "no database in use says where these hosts are", ""
     cure = next((cure for _, cure in scene.around.geography if cure), "")
@@ -257,7 +258,7 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
     """Why there is no row, and below it the command that helps."""
     lines: list[Line] = []
-    for text, cure in empty_reason(scene.view, scene.status, scene.table, scene.live):
+    for text, cure in empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before):
         lines += [[(part, "warn")] for part in wrap(text, max(8, width), scene.glyphs.cut)]
         if cure:
             lines += [[(f"  {part}", "plain")] for part in wrap(f"try: {cure}", max(8, width - 2), scene.glyphs.cut)]
@@ -400,8 +401,10 @@ def _bar_piece(page: int, top: int, rows: int, line: int, glyphs: Glyphs) -> Spa
 # --- why there is no row ----------------------------------------------------------------------------------------------
 
 
-def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
-    """Why no row is there: (words, command that helps)."""
+def empty_reason(
+    view: View, status: Status, table: FlowTable, live: bool, before: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Why no row is there: (words, command that helps). ``before``: see Surroundings."""
     if len(table) and view.rows.working:
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
@@ -421,5 +424,5 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
     if table.listed_at is None:
         return [("reading the connection table ...", "")]
     if status.facts.get("count", 0) > 0 and view.base is None:
-        return [("the kernel counts entries but lists none", "conntrack -L")]
-    return [(TRACKING_OFF, TRACKING_CURE), ("or simply nobody has sent anything yet", "")]
+        return [("the kernel counts entries but lists none", shlex.join([*before, "conntrack", "-L"]))]
+    return [(TRACKING_OFF, cure_there(TRACKING_CURE, before)), ("or simply nobody has sent anything yet", "")]

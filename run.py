@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
@@ -18,8 +18,6 @@ from addresses import Context, Lookups, Site
 from filters import Predicate, all_of, compile_filter, from_flags
 from flows import PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
-    ACCOUNTING_CURE,
-    ACCOUNTING_OFF,
     BEHIND,
     LATE,
     NOT_FOUND,
@@ -39,6 +37,7 @@ from intake import (
     Report,
     Status,
     Trouble,
+    cure_there,
 )
 from parse import STAMP, Parts
 from recording import Recorder
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from columns import ViewSpec
     from geography import Plan
     from geoip import GeoIP
+    from health import Notice
     from view import Rows, RowsWanted
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -181,6 +181,7 @@ class Options:
     settings_problem: str = ""  # why the settings file is not used
     sample: float | None = None  # with once: seconds between two listings
     starts_again: str = ""  # what to say when somebody quits and something starts the program again
+    before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -285,12 +286,17 @@ class Feed:
 # --- pipes ------------------------------------------------------------------------------------------------------------
 
 
+SAID_AGAIN = 600.0  # seconds
+
+
 class Pipe:
     """Standard output for a program, and standard error for the person beside it."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
         self._said: set[str] = set()
+        self._noticed: dict[Hashable, float] = {}  # notices that were said, by their keys: when last
+        self._held: set[Hashable] = set()  # those that held when they were asked for last
 
     def write(self, texts: Iterable[str]) -> None:
         """Write to standard output, all of it; a full disk is an OSError that names it.
@@ -326,16 +332,47 @@ class Pipe:
                 self._said.add(text)
                 say(text)
 
+    def say_notices(self, notices: Iterable[Notice], now: float) -> None:
+        """What the screen says in its header. ``now``: of any clock.
+
+        A notice that goes and comes again is said again after SAID_AGAIN seconds at the earliest: a table may be 79
+        and 80 % full all day.
+        """
+        held: set[Hashable] = set()
+        for notice in notices:
+            held.add(notice.key)
+            if self.is_news(notice, now):
+                self._noticed[notice.key] = now
+                say(str(notice))
+        self._held = held
+
+    def is_news(self, notice: Notice, now: float) -> bool:
+        last = self._noticed.get(notice.key)
+        return notice.key not in self._held and (last is None or now - last >= SAID_AGAIN)
+
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
     """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
-    from geography import MISSING
+    from geography import MISSING, denied_cure
 
     geoip.open()
     for notice in geoip.notices:
-        say(notice)
+        cure = denied_cure(geoip.denied[notice]) if notice in geoip.denied else ""
+        say(f"{notice}; try: {cure}" if cure else notice)
     if not geoip.databases:
         say(f"{MISSING}; try: {plan.command}")
+
+
+def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool] = lambda _: True) -> list[Notice]:
+    """What a header would say. Who holds most of a table that is nearly full is looked for where that ``is_news``."""
+    from health import Surroundings, fills, notices_of, sampled_shares
+
+    status, table, source = feed.intake.status, feed.table, feed.source
+    around = Surroundings(before=options.before)
+    notices = notices_of(status, table, source.live, source.clock(), around)
+    if any(fills(notice) and is_news(notice) for notice in notices):
+        notices = notices_of(status, table, source.live, source.clock(), around, sampled_shares(table))
+    return notices
 
 
 # --- --once -----------------------------------------------------------------------------------------------------------
@@ -382,6 +419,10 @@ class Once:
         self._pipe.write(self._texts(*job))
         self._say_state()
         return SUCCESS
+
+    @property
+    def table(self) -> FlowTable:
+        return self._table
 
     def _read_on(self) -> bool:
         """Take in what is there; True when that is all, or there is a problem."""
@@ -458,9 +499,13 @@ class Once:
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):
-            say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {TRACKING_CURE}")
-        elif self._status.facts.get("acct") == 0 and not self._table.counted:
-            say(f"{ACCOUNTING_OFF}; try: {ACCOUNTING_CURE}")
+            cure = cure_there(TRACKING_CURE, self._options.before)
+            say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {cure}")
+            return
+        from health import OF_A_TABLE
+
+        notices = pipe_notices(self._feed, self._options)
+        self._pipe.say_notices((notice for notice in notices if notice.about in OF_A_TABLE), 0.0)
 
 
 # --- --json and --csv -------------------------------------------------------------------------------------------------
@@ -488,6 +533,7 @@ class Stream:
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._said_late = 0.0  # by how much events come late, as said last
+        self._next_look = 0.0  # at what is to be said
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
@@ -508,14 +554,30 @@ class Stream:
             if source.live and not told:  # once, not again with every line; the end tells how many
                 self._pipe.say_unread(self._status)
                 told = bool(self._status.rejects)
+            self._say_notices()
         self._flush()
         self._pipe.say_unread(self._status)
         return SUCCESS
+
+    @property
+    def table(self) -> FlowTable:
+        return self._table
 
     def _take(self, item: Item) -> None:
         self._feed.take(item)
         if self._recorder and (words := self._recorder.complaint()):
             say(words)
+
+    def _say_notices(self) -> None:
+        """Once a second, when the first listing is through: what a header would say, and no item said already."""
+        now = time.monotonic()
+        if self._held is not None or not self._feed.source.live or now < self._next_look:
+            return
+        self._next_look = now + FRAME
+        from health import SAID_AS_IT_COMES
+
+        notices = pipe_notices(self._feed, self._options, lambda notice: self._pipe.is_news(notice, now))
+        self._pipe.say_notices((notice for notice in notices if notice.about not in SAID_AS_IT_COMES), now)
 
     def _take_in_order(self, item: Item) -> None:
         """The flows that exist come first: events wait until the first listing is through."""
