@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
@@ -170,7 +171,7 @@ class FlowFacts:
     now: float
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
-    masked: bool = False  # SNAT has put an address of this host in the source's place
+    epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
 
     @property
     def live(self) -> bool:
@@ -213,8 +214,7 @@ FlowColumn = Column[FlowFacts, Flow]
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     remote = context.remote_end(e)
-    masked = e.snat and e.reply_dst in context.own
-    return FlowFacts(flow, e, context.where(remote), remote, context.now, names, context.name, masked)
+    return FlowFacts(flow, e, context.where(remote), remote, context.now, names, context.name, context.epoch)
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -426,8 +426,14 @@ def _bar(s: GroupFacts) -> str:
     return filled + s.empty * (SHARE_CELLS - len(filled)) + f" {s.row.share:4.0%}"
 
 
-def _group_rate(number: float) -> str:
+def _group_rate(row: GroupRow, number: float) -> str:
+    if not row.rated:
+        return "-"
     return size_text(number) + "/s" if number >= 0.5 else "0"
+
+
+def _group_size(row: GroupRow, number: int) -> str:
+    return size_text(number) if row.counted else "-"
 
 
 def _some(s: GroupFacts) -> str:
@@ -460,30 +466,46 @@ _FLOWS = GroupColumn(
 )
 _NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
-    lambda s: f"{s.row.fresh / NEW_SPAN:.1f}",
-    _by(lambda s: s.fresh),
+    lambda s: "-" if s.row.fresh is None else f"{s.row.fresh / NEW_SPAN:.1f}",
+    _by(lambda s: s.fresh or 0),
     right=True,
     descending=True,
 )
 _IN_COLUMN, _OUT = (
     GroupColumn(*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("in", "IN", lambda s: _group_rate(s.row.rate_in), lambda s: s.rate_in),
-        ("out", "OUT", lambda s: _group_rate(s.row.rate_out), lambda s: s.rate_out),
+        ("in", "IN", lambda s: _group_rate(s.row, s.row.rate_in), lambda s: s.rate_in),
+        ("out", "OUT", lambda s: _group_rate(s.row, s.row.rate_out), lambda s: s.rate_out),
     )
 )
 _RATE = GroupColumn(
-    "rate", "RATE", 6, 6, 30, lambda s: _group_rate(s.row.rate), _by(lambda s: s.rate), right=True, descending=True
+    "rate",
+    "RATE",
+    6,
+    6,
+    30,
+    lambda s: _group_rate(s.row, s.row.rate),
+    _by(lambda s: s.rate),
+    right=True,
+    descending=True,
 )
 _BYTES_IN, _BYTES_OUT = (
     GroupColumn(*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("bytes-in", "BYT-IN", lambda s: size_text(s.row.size_in), lambda s: s.size_in),
-        ("bytes-out", "BYTOUT", lambda s: size_text(s.row.size_out), lambda s: s.size_out),
+        ("bytes-in", "BYT-IN", lambda s: _group_size(s.row, s.row.size_in), lambda s: s.size_in),
+        ("bytes-out", "BYTOUT", lambda s: _group_size(s.row, s.row.size_out), lambda s: s.size_out),
     )
 )
 _BYTES = GroupColumn(
-    "bytes", "BYTES", 5, 5, 35, lambda s: size_text(s.row.size), _by(lambda s: s.size), right=True, descending=True
+    "bytes",
+    "BYTES",
+    5,
+    5,
+    35,
+    lambda s: _group_size(s.row, s.row.size),
+    _by(lambda s: s.size),
+    right=True,
+    descending=True,
 )
 _UNREPLIED = GroupColumn(
     *("unreplied", "UNREPL", 6, 6, 60),
@@ -589,6 +611,22 @@ SERVICE_COLUMNS = (
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
+
+
+def moment_text(moment: float, now: float, zone: bool) -> str:
+    """A local time, both in seconds since 1970: of today without the date, of other days with it and without seconds.
+
+    Where there is no clock (a recording without stamps) it is the seconds since the start.
+    """
+    if moment < 1e6:
+        return f"{moment:.3f}"
+    at, today = time.localtime(moment), time.localtime(now)
+    return time.strftime(("%H:%M:%S" if at[:3] == today[:3] else "%m-%d %H:%M") + " %Z" * zone, at)
+
+
+def exact_moment(moment: float) -> str:
+    """A local time with its date and its zone; without a clock the seconds since the start."""
+    return f"{moment:.3f}" if moment < 1e6 else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
 
 
 def clock_text(s: EventFacts) -> str:
@@ -706,16 +744,28 @@ def _outside_text(s: FlowFacts) -> str:
     return s.endpoint(s.ends.dst, s.ends.dport) if s.ends.dnat else ""
 
 
+def _start_text(s: FlowFacts, zone: bool = True) -> str:
+    """When the flow began; with "<" where it is older than its first sight, and nobody knows by how much."""
+    return ("" if s.flow.knows_age() else "<") + moment_text(s.flow.birth() + s.epoch, s.now + s.epoch, zone)
+
+
+def _ended_text(s: FlowFacts, zone: bool = True) -> str:
+    """When it ended; "-" while it lives."""
+    return "-" if s.flow.ended is None else moment_text(s.flow.ended + s.epoch, s.now + s.epoch, zone)
+
+
+def _order_by_start(flows: Sequence[Flow], _context: Context) -> SortKeys:
+    return [flow.birth() for flow in flows]
+
+
+def _order_by_end(flows: Sequence[Flow], _context: Context) -> SortKeys:
+    return [math.inf if flow.ended is None else flow.ended for flow in flows]
+
+
 def _remote_text(s: FlowFacts) -> str:
     if s.ends.snat:
         return s.endpoint(s.ends.reply_src, s.ends.reply_sport)
     return s.endpoint(s.ends.src, s.ends.sport)
-
-
-def _nat_kind_text(s: FlowFacts) -> str:
-    """Masquerading is SNAT to an address of this host."""
-    kind = nat_kind(s)
-    return "masq" if kind == "snat" and s.masked else kind
 
 
 _NAT_COLUMNS = (
@@ -723,7 +773,14 @@ _NAT_COLUMNS = (
     FlowColumn("inside", "INSIDE", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
     FlowColumn("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
-    FlowColumn("kind", "KIND", 5, 5, 35, _nat_kind_text, FLOW_COLUMN["nat"].keys),
+    FlowColumn("kind", "KIND", 5, 5, 35, nat_kind, FLOW_COLUMN["nat"].keys),
+    *(
+        FlowColumn(key, key.upper(), 12, 17, rank, cell, order, descending=True, brief=partial(cell, zone=False))
+        for key, rank, cell, order in (
+            ("start", 61, _start_text, _order_by_start),
+            ("end", 62, _ended_text, _order_by_end),
+        )
+    ),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
     # On a narrow screen without colours only this cell says which flows have ended.
     replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),

@@ -344,7 +344,7 @@ NOTES = {
     "--sort",
     type=SortColumn(),
     shell_complete=_completes("sort"),
-    help="Sort by this column [rate; with --once: bytes].",
+    help="Sort by this column [rate; with --once, but for --sample: bytes].",
 )
 @click.option("--reverse", is_flag=True, help="Sort the other way round.")
 @click.option("--view", type=click.Choice(VIEW_NAMES), default="connections", show_default=True, help="What to show.")
@@ -365,6 +365,12 @@ NOTES = {
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
 @click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="With --once: at most N rows.")
+@click.option(
+    "--sample",
+    type=Finite(0.2, 3600),
+    metavar="SECONDS",
+    help="With --once: list twice, so many seconds apart, so that there are rates.",
+)
 @click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
 @click.option(
     "--conntrack",
@@ -484,6 +490,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         once=options["once"],
         format="json" if options["as_json"] else "csv" if options["as_csv"] else "text",
         limit=options["limit"],
+        sample=options["sample"],
         record=options["record"],
         plan=_plan(options),
         view=options["view"],
@@ -541,6 +548,8 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
     if options["limit"] is not None and not options["once"]:
         raise click.UsageError("--limit goes with --once.")
+    if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
+        raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
         raise click.UsageError("--replay reads a file and runs nothing: --via and --conntrack have no meaning with it.")
@@ -591,7 +600,8 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     via = programs(options["via"], options["conntrack"])
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
-    return lambda: LiveSource(run, options["interval"], events=not options["once"], statistics=screen)
+    interval = options["sample"] or options["interval"]
+    return lambda: LiveSource(run, interval, events=not options["once"], statistics=screen)
 
 
 def _guarded(run: Callable[[], int]) -> int:

@@ -17,7 +17,7 @@ from intake import TRACKING_CURE, TRACKING_OFF, Status
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
-from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row
+from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row, unwatched
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -79,6 +79,8 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact("order held", "warn")
     if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
+        if reach := unwatched(view.filter, view.context, scene.table):
+            fact(reach, "warn")
     tabs = _tabs(view)
     used = length(line)
     if not view.covered and used + length(tabs) + 6 <= width:
@@ -395,6 +397,8 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
+    if reach := unwatched(view.filter, view.context, table):
+        return [(f"nobody can tell: {reach}", "Esc")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if len(table) and view.spec.empty[0]:

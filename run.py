@@ -16,7 +16,7 @@ import click
 import export
 from addresses import Context, Lookups, Site
 from filters import Predicate, all_of, compile_filter, from_flags
-from flows import PAST, Flow, FlowTable
+from flows import PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
     ACCOUNTING_CURE,
     ACCOUNTING_OFF,
@@ -37,7 +37,7 @@ from intake import (
     Status,
     Trouble,
 )
-from parse import Parts, record
+from parse import STAMP, Parts
 from recording import Recorder
 from source import Source
 from vocabulary import ViewName
@@ -138,6 +138,7 @@ class CommandLine(TypedDict):
     as_json: bool
     as_csv: bool
     limit: int | None
+    sample: float | None
     via: str
     conntrack: str
     replay: str | None
@@ -176,6 +177,7 @@ class Options:
     heartbeat: str = ""  # a file that is touched while the loop goes round
     settings_problem: str = ""  # why the settings file is not used
     starts_again: str = ""  # what to say when somebody quits and something starts the program again
+    sample: float | None = None  # with once: seconds between two listings
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -216,7 +218,8 @@ class Feed:
         on_inferred: Callable[[Flow], None] | None = None,
     ) -> None:
         self.source = source
-        self.table = FlowTable(linger=options.linger, past=options.past, on_inferred=on_inferred)
+        shortest = min(SHORTEST_INTERVAL, options.sample or SHORTEST_INTERVAL)
+        self.table = FlowTable(options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest)
         self.intake = Intake(self.table, report)
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
@@ -261,7 +264,11 @@ class Feed:
 
     def context(self, lookups: Lookups, site: Site) -> Context:
         """What predicates are to know, on this source's clock; it is not told the time yet."""
-        return Context(lookups, site, epoch=time.time() - self.source.clock() if self.source.live else 0.0)
+        return Context(lookups, site, epoch=self._epoch)
+
+    def _epoch(self) -> float:
+        """What to add to the source's clock for seconds since 1970. A recording's clock says these already."""
+        return time.time() - self.source.clock() if self.source.live else 0.0
 
     def recorded_time(self) -> str | None:
         """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
@@ -347,6 +354,7 @@ class Once:
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._problem: Problem | None = None  # why there is nothing to print
         self._why_empty = ""  # ... though there are flows
+        self._listings_left = 2 if options.sample else 1
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
@@ -359,7 +367,7 @@ class Once:
             complete = self._read_on()
             if job is None:  # conntrack has been started: now there is time for what takes 20 ms to import
                 job = self._job()
-            elif self._feed.source.live and not complete:
+            elif self._feed.source.live and not complete and not self._options.sample:
                 job[0].look_ahead(job[1], self._table)
         if self._problem is not None:
             return give_up(self._problem)
@@ -376,7 +384,8 @@ class Once:
         for item in source.poll():
             self._feed.take(item)
             if source.live:  # as soon as the table is whole
-                complete = isinstance(item, ListingEnded) and item.complete
+                self._listings_left -= isinstance(item, ListingEnded) and item.complete
+                complete = self._listings_left == 0
             else:  # a recording: as it stands at its end
                 complete = isinstance(item, Ended)
             self._problem = self._feed.problem
@@ -395,7 +404,7 @@ class Once:
 
         options, context = self._options, self._context
         spec = VIEW_BY_NAME[options.view]
-        sort = options.sort or spec.once or spec.sort
+        sort = options.sort or (spec.once if not options.sample else "") or spec.sort
         wanted = RowsWanted(
             *(spec, options.expression, sort, options.reverse),
             closed=spec.translated,  # who it was is mostly asked of what is gone
@@ -434,9 +443,13 @@ class Once:
         return self._feed.source.live and not self._status.understood and self._status.rejects > most
 
     def _say_state(self) -> None:
+        from view import unwatched
+
         self._pipe.say_unread(self._status)
         if self._why_empty:
             say(self._why_empty)
+        if reach := unwatched(self._options.expression, self._context, self._table):
+            say(f"{reach}: nobody can tell what was there before")
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):
@@ -465,7 +478,7 @@ class Stream:
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._wanted = options.wanted(self._context)
-        self._line = export.json_line if options.format == "json" else export.csv_line
+        self._writer = export.LineWriter(self._context, options.format)
         self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
@@ -534,21 +547,17 @@ class Stream:
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
         self._context.advance(now, self._table.own)
         if self._wanted is None or self._wanted(flow):
-            self._out.append(self._line_of(row, flow, event, self._feed.recorded_time()))
+            time = None if row[STAMP] else self._feed.recorded_time()
+            self._out.append(self._writer.of_row(row, flow, event, time))
             if len(self._out) >= 500:
                 self._flush()
-
-    def _line_of(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
-        if self._options.format == "json":
-            return export.json_event(row, flow, self._context, event, time)
-        return self._line(export.json_object(record(row), flow, self._context, event, time))
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
         self._context.advance(flow.ended or self._context.now, self._table.own)
         if self._wanted is None or self._wanted(flow):
             item = export.json_object(flow.record(), flow, self._context, "destroy", self._feed.recorded_time())
-            self._out.append(self._line({**item, "inferred": True}))
+            self._out.append(self._writer.of_item({**item, "inferred": True}))
 
     def _flush(self) -> None:
         out, self._out = self._out, []

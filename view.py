@@ -14,8 +14,8 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from addresses import Context
-from columns import TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of
-from filters import Predicate, all_of, compile_filter
+from columns import TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
+from filters import Predicate, all_of, compile_filter, moments
 from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
@@ -347,6 +347,15 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
     return worked
 
 
+def unwatched(expression: str, context: Context, table: FlowTable) -> str:
+    """Since when the table was watched, where at: in a filter asks for a time before; else ""."""
+    if table.since is None or "at:" not in expression.lower():
+        return ""
+    now, since = context.now + context.epoch, table.since + context.epoch
+    early = any(moment < since for moment in moments(expression, now))
+    return f"watched since {moment_text(since, now, zone=True)} only" if early else ""
+
+
 @dataclass(frozen=True)
 class RowsWanted:
     """What rows are wanted. Two of them are equal if their rows and the order of these are made alike."""
@@ -552,7 +561,8 @@ class Rows:
         assert wanted.spec.grouping is not None
         grouped_for = wanted.filter, wanted.spec, wanted.pause
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
-            grouper, predicate, self._grouping = Grouper(wanted.spec.grouping, self._context), wanted.predicate, True
+            grouper = Grouper(wanted.spec.grouping, self._context, births=table.events > 0)
+            predicate, self._grouping = wanted.predicate, True
             flows = self._live(wanted, table)
             for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
                 grouper.add(piece if predicate is None else list(filter(predicate, piece)))

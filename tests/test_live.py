@@ -295,7 +295,7 @@ def test_every_view_on_the_screen_over_live_traffic(lab: Lab, tmp_path: Path) ->
             screen.type("5")
             screen.wait(lambda: "udp/5300" in screen.text and "tcp/5001" in screen.text)
             screen.type("6")
-            screen.wait(lambda: f"{Lab.CLIENT}:{connection.port}" in screen.text and "masq" in screen.text)
+            screen.wait(lambda: f"{Lab.CLIENT}:{connection.port}" in screen.text and "snat" in screen.text)
             screen.type("7")
             screen.wait(lambda: "NEW" in screen.text and "ESTABLISHED" in screen.text)
             screen.type("3")

@@ -17,7 +17,20 @@ from grouping import GroupRow
 from keys import BINDINGS, NOTHING, Do, Request
 from parse import split_lines
 from support.tables import Monitor, event, feed, line, listing
-from view import Dialog, Prompt, Purpose, Rows, RowsWanted, View, facts_of_row, first_row, flow_of, in_order, refresh
+from view import (
+    Dialog,
+    Prompt,
+    Purpose,
+    Rows,
+    RowsWanted,
+    View,
+    facts_of_row,
+    first_row,
+    flow_of,
+    in_order,
+    refresh,
+    unwatched,
+)
 
 
 def world_of(count: int = 20, **view: Any) -> Monitor:
@@ -573,7 +586,7 @@ def wanted_of(context: Context, view: str = "connections", expression: str = "",
 
 def once(table: FlowTable, format: str = "text", **asked: Any) -> str:
     own, epoch = frozenset({"10.0.0.1"}), 1_795_386_000.0
-    context = Context(Lookups(lambda _address: Place("DE")), now=110.0, own=own, epoch=epoch)
+    context = Context(Lookups(lambda _address: Place("DE")), now=110.0, own=own, epoch=lambda: epoch)
     wanted = wanted_of(context, **asked)
     found = Rows(context).all(wanted, table)
     if format == "text":
@@ -612,10 +625,10 @@ def test_once_in_other_views() -> None:
     ]
     assert [item["id"] for item in only] == [1]
     hosts = [json.loads(text) for text in once(monitor.table, format="json", view="hosts").splitlines()]
-    assert [(item["host"], item["bytes_in"]) for item in hosts] == [
+    assert [(item["host"], item.get("bytes_in")) for item in hosts] == [
         ("10.0.0.1", 3000),
         ("10.0.0.3", 2000),
-        ("10.0.0.9", 0),
+        ("10.0.0.9", None),  # its NEW has no counters
     ]
     assert once(monitor.table, format="csv", view="countries").splitlines()[0].startswith("country,flows,")
     nat = [json.loads(text) for text in once(monitor.table, format="json", view="nat").splitlines()]
@@ -639,3 +652,39 @@ def test_keys_made_ahead_are_those_of_the_first_flows(monkeypatch: pytest.Monkey
     text = table_text(wanted.spec, found, context)
     assert [row.split()[2] for row in text.splitlines()[1:]] == [f"10.0.0.{n}:1000{n}" for n in range(1, 6)]
     assert VIEW_BY_NAME["connections"].sort == "rate"
+
+
+def test_a_clock_that_is_stepped_moves_all_that_is_told_of_the_clock() -> None:
+    """A router without a clock battery was wrong by the step ever after."""
+    clock = [0.0]  # of a router that has just been switched on
+    context = Context(now=110.0, epoch=lambda: clock[0])
+    monitor = world_of(1)
+    feed(monitor.table, event("DESTROY", 1, src="10.0.0.2", state="CLOSE"), 105.0)
+    for clock[0], told in ((1_000_000_000.0, "2001-09-09T01:48:25"), (1_795_386_000.0, "2026-11-22T22:21:45")):
+        for name in ("nat", "events"):
+            wanted = wanted_of(context, name)
+            if name == "nat":
+                rows = [flow for flow in monitor.table.closed if flow.ended]
+            else:
+                rows = Rows(context).all(wanted, monitor.table)[:1]
+            (line,) = view_texts(None, rows, "json", context, None)
+            assert json.loads(line)["time"].startswith(told)
+        there = compile_filter(f"at:{told[:16]}", context)
+        assert there is not None
+        assert there(monitor.table.closed[0])
+
+
+@pytest.mark.usefixtures("_utc")
+def test_a_time_before_the_watch_began_is_not_answered() -> None:
+    context = Context(now=110.0, epoch=lambda: 1_795_386_000.0)  # 22:21:50
+    table = world_of(1).table
+    assert table.since == 100.0  # 22:21:40
+    for expression, early in (
+        ("at:22:20", True),
+        ("at:22:21:39", True),
+        ("at:22:21:40", False),
+        ("at:22:21:50", False),
+    ):
+        assert bool(unwatched(f"wan:192.0.2.1 {expression}", context, table)) == early, expression
+    assert unwatched("at:22:20,22:21:45", context, table) == "watched since 22:21:40 UTC only"
+    assert unwatched("at:never", context, table) == unwatched("proto:tcp", context, table) == ""
