@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import addresses
 from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
 from flows import Flow, Group
-from grouping import GROUPINGS, Baseline, service_key
+from grouping import GROUPINGS, Baseline, service_key, service_name
 from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
 from text import ports_of, service
 
@@ -50,6 +50,8 @@ def compared(value: str, units: Mapping[str, float], example: str) -> Callable[[
     }[sign or "="]
 
 
+FEW_NAMES = 9  # names that an error lists: more are cut at the edge of a screen
+
 # --- names from the settings ------------------------------------------------------------------------------------------
 
 T = TypeVar("T")
@@ -58,6 +60,16 @@ T = TypeVar("T")
 def named(value: str, names: Mapping[T, str]) -> list[T]:
     """The keys with this name, in any case."""
     return [number for number, name in names.items() if name.casefold() == value.casefold()]
+
+
+def or_close(value: str, names: Iterable[str]) -> str:
+    """What may have been meant: the name most like it, else a few names, else where they are listed."""
+    from difflib import get_close_matches  # 5 ms, for errors only
+
+    known = list(names)
+    if near := get_close_matches(value.lower(), {name.lower(): name for name in known}, 1):
+        return f"; did you mean {next(name for name in known if name.lower() == near[0])}?"
+    return f"; there are: {' '.join(known)}" if len(known) <= FEW_NAMES else "; ? on the screen and --help list them"
 
 
 def or_names(names: Mapping[T, str]) -> str:
@@ -84,7 +96,7 @@ def by_protocol(value: str, _context: Context) -> Predicate:
         return lambda flow: flow.group.kind.protocol == "unknown"
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 3 else PROTOCOLS.get(name, -1)
     if not 0 <= number <= 255:
-        raise ValueError(f"'{value}' is no protocol: a number up to 255, or one of {' '.join(PROTOCOLS)}")
+        raise ValueError(f"'{value}' is no protocol: a number up to 255, or a name{or_close(name, PROTOCOLS)}")
     return lambda flow: flow.group.kind.number == number
 
 
@@ -94,7 +106,7 @@ def by_state(value: str, context: Context) -> Predicate:
     if wanted in FLAGS:
         return _flag(value, context)
     if wanted not in STATES:
-        raise ValueError(f"'{value}' is no state; there are: {' '.join(sorted(STATES))} {' '.join(FLAGS)}")
+        raise ValueError(f"'{value}' is no state{or_close(value, [*sorted(STATES), *FLAGS])}")
     return lambda flow: flow.group.state == wanted
 
 
@@ -444,10 +456,20 @@ def _far(value: str, context: Context) -> Predicate:
 
 
 def _service(value: str, _context: Context) -> Predicate:
-    wanted = value.lower()
-    if not re.fullmatch(r"[a-z0-9-]{1,16}(/[0-9]{1,5})?", wanted):
-        raise ValueError(f"'{value}' is no service: tcp/443, or icmp")
-    return lambda flow: service_key(flow) == wanted
+    """A protocol with a port by number or name, in either order: tcp/443, 443/tcp, https; or one of the two alone."""
+    words = value.lower().split("/")
+    words = words if words[0] in PROTOCOLS or re.fullmatch(r"ip\d{1,3}", words[0]) else words[::-1]
+    protocol = words.pop(0) if words[0] in PROTOCOLS or re.fullmatch(r"ip\d{1,3}", words[0]) else ""
+    name = words[0] if words else ""
+    if len(words) > 1 or (words and not (ports_of(name) or re.fullmatch(r"\d{1,5}", name))):
+        raise ValueError(f"'{value}' is no service: tcp/443, https or icmp")
+
+    @lru_cache(maxsize=65_536)
+    def fits(key: str) -> bool:
+        of, _, port = key.partition("/")
+        return protocol in ("", of) and (not name or name == port or name == service_name(key))
+
+    return lambda flow: fits(service_key(flow))
 
 
 _WAN = re.compile(rf"\[({ADDRESS})\](?::(\d{{1,5}}))?|([0-9.]+)(?::(\d{{1,5}}))?|({ADDRESS})")
@@ -686,7 +708,24 @@ class _Parser:
             inner = self.group(position) if word == "(" else _negated(self.one())
             self.depth -= 1
             return inner
-        return self.term(word, position)
+        return self.term(self.spoken(word), position)
+
+    def spoken(self, word: str) -> str:
+        """The term that is meant by words as tcpdump(8) takes them: `port 443`, `src host 10.0.0.5`, `dst port 53`."""
+        field, kinds = word.lower(), ("host", "net", "port")
+        if field in ("src", "dst") and (self.peek() or "").lower() in kinds:
+            kind = self.words[self.at].text.lower()
+            self.at += 1
+            field = f"{field[0]}port" if kind == "port" else field
+        elif field == "net":
+            field = "host"
+        value = self.peek()
+        if field not in ("host", "port", "src", "dst", "sport", "dport", "proto") or value is None or ":" in word:
+            return word
+        if value.lower() in ("or", "and", "not", "!", "(", ")") or (":" in value and not _is_address(value)):
+            return word
+        self.at += 1
+        return f"{field}:{value}"
 
     def group(self, position: int) -> Predicate:
         inner = self.any_of()
@@ -697,6 +736,8 @@ class _Parser:
 
     def term(self, word: str, position: int) -> Predicate:
         name, colon, value = word.partition(":")
+        if re.match(r"-[A-Za-z]", word):
+            raise self.error(f"write !{word[1:]} for all but {word[1:]}", position)
         if (odd := re.match(r"&&|\|\||[a-z]+(?:=|<|>)", word.lower())) and not colon:
             if odd.group() in ("&&", "||"):
                 raise self.error(f"'{odd.group()}' is no word of filters: a blank means and; write or", position)
@@ -705,7 +746,7 @@ class _Parser:
             return bare(word.replace('"', "").lower(), self.context)
         make = self.makers.get(name.lower())
         if make is None:
-            raise self.error(f"unknown field '{name}'; there are: {' '.join(MAKERS)}", position)
+            raise self.error(f"unknown field '{name}'{or_close(name, self.makers)}", position)
         place = position + len(name) + 1
         parts = []
         for part in _split(value):

@@ -431,9 +431,13 @@ def test_damage_beyond_the_probes_costs_only_those_answers(
 
     entry = geo._state.places[4]
     geo._state.places[4] = entry._replace(reader=Damaged())  # type: ignore[arg-type]
-    assert geo.lookup("8.8.4.4") == geo.lookup("8.8.4.5") == NOWHERE
+    assert geo.lookup("8.8.4.4").country == geo.lookup("8.8.4.5").country == "US"  # the careful reader knows them
     assert geo.lookup("8.8.8.8") == whole
-    assert geo.notices == [f"{entry.database.path} is damaged: some addresses get no answer"]
+    damaged = [f"{entry.database.path} is damaged: some addresses get no answer"]
+    geo._state.places[4] = entry._replace(reader=Damaged())  # type: ignore[arg-type]
+    Path(entry.database.path).unlink()
+    assert geo.lookup("8.8.4.6") == geo.lookup("8.8.4.7") == NOWHERE
+    assert geo.notices[:1] == damaged
 
 
 # Cache and swap
@@ -692,3 +696,21 @@ def test_check(put: Put) -> None:
     garbage_inside(path)
     with pytest.raises(geoip.BadDatabase, match="damaged"):
         geoip.check(str(path))
+
+
+def test_no_damage_ends_the_process(tmp_path: Path) -> None:
+    """The C reader ended it (segmentation fault at the 49th file), or raised SystemError out of a lookup."""
+    root = Path(geoip.__file__).parent
+    env = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"}
+    done = subprocess.run(
+        [sys.executable, str(root / "tests" / "damage.py"), str(tmp_path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    opened, answers, told = map(int, done.stdout.split())
+    assert opened > 100  # it is inside that most are damaged
+    assert answers > 100 * 250  # and the other answers are there
+    assert told > 100

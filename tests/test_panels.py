@@ -54,7 +54,9 @@ def test_counts_in_the_header_are_whole(width: int) -> None:
     assert {re.sub("^table | flows$", "", chip) for chip in shown(monitor, (width, 24))[1].split(" · ")} <= known
 
 
-@pytest.mark.parametrize(("count", "role"), [(1, "good"), (200_000, "warn"), (262_144, "bad"), (400_000, "bad")])
+@pytest.mark.parametrize(
+    ("count", "role"), [(1, "good"), (200_000, "good"), (215_000, "warn"), (262_144, "bad"), (400_000, "bad")]
+)
 def test_the_gauge_warns_when_the_table_fills(count: int, role: str) -> None:
     monitor = many()
     monitor.status.facts = {"count": count, "max": 262_144}
