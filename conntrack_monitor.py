@@ -119,7 +119,7 @@ class _Bar:
 
 # --- running ----------------------------------------------------------------------------------------------------------
 
-_KEPT: list[object] = []  # what ran, until the process ends: to free its 200,000 flows takes 0.1 s
+_KEPT: list[Live | Once | Stream] = []  # what ran, until the process ends: to free its 200,000 flows takes 0.1 s
 
 
 def run_program(options: Options) -> int:
@@ -224,6 +224,23 @@ class Harmless(click.Command):
         with _harmless():
             return super().invoke(ctx)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _refuse_twice(self.make_parser(ctx).parse_args(list(args))[2], ctx)
+        return super().parse_args(ctx, args)
+
+
+def _refuse_twice(given: Sequence[click.Parameter], ctx: click.Context) -> None:
+    """An option of one value that is given twice: click takes the last one, and nobody hears of the first.
+
+    ``given``: the parameters in the order of the words that they came with.
+    """
+    for parameter in dict.fromkeys(given):
+        takes_one = isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag)
+        if takes_one and given.count(parameter) > 1:
+            more = " For several conditions: one filter, in quotes." if parameter.name == "expression" else ""
+            raise click.UsageError(f"{parameter.get_error_hint(ctx)} is given twice; it takes one value.{more}", ctx)
+
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     """Also names the publishers of the databases in use, as their licences ask."""
@@ -327,7 +344,7 @@ NOTES = {
     "--sort",
     type=SortColumn(),
     shell_complete=_completes("sort"),
-    help="Sort by this column [rate; with --once: bytes].",
+    help="Sort by this column [rate; with --once, but for --sample: bytes].",
 )
 @click.option("--reverse", is_flag=True, help="Sort the other way round.")
 @click.option("--view", type=click.Choice(VIEW_NAMES), default="connections", show_default=True, help="What to show.")
@@ -348,6 +365,12 @@ NOTES = {
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
 @click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="With --once: at most N rows.")
+@click.option(
+    "--sample",
+    type=Finite(0.2, 3600),
+    metavar="SECONDS",
+    help="With --once: list twice, so many seconds apart, so that there are rates.",
+)
 @click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
 @click.option(
     "--conntrack",
@@ -416,13 +439,13 @@ NOTES = {
 def command(ctx: click.Context, /, **given: object) -> None:
     """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
     options = cast("CommandLine", given)
-    in_file = click.core.ParameterSource.DEFAULT_MAP  # --update-geoip is meant more than what is meant for every day
-    if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is not in_file:
+    typed = click.core.ParameterSource.COMMANDLINE  # --update-geoip is meant more than what is meant for every day
+    if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is typed:
         raise click.UsageError("--update-geoip and --no-download exclude each other.")
     if options["geoip_worker"] or options["update_geoip"]:
         if ctx.obj and ctx.obj.problem:
             click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
-        ctx.exit(_guarded(lambda: fetch(_plan(options), options["geoip_worker"])))
+        ctx.exit(_guarded(lambda: fetch(_plan(ctx, options), options["geoip_worker"])))
     ctx.exit(_guarded(lambda: run_program(_checked_options(ctx, options))))
 
 
@@ -433,14 +456,37 @@ for _parameter in command.params:
             _parameter.envvar = f"CONNTRACK_MONITOR_{_long.replace('-', '_').upper()}"
 
 
-def _plan(options: CommandLine) -> Plan:
+def _plan(ctx: click.Context, options: CommandLine) -> Plan:
+    """Where databases are; the command that fetches them puts them where this run looks for them."""
+    import shlex
+
     from download import DEFAULT_URL
     from geography import Plan
     from geoip import search_paths
 
     base_url = os.environ.get("CONNTRACK_MONITOR_GEOIP_URL") or DEFAULT_URL
     paths = tuple(search_paths(options["geoip_db"], os.environ))
-    return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{invocation()} --update-geoip")
+    words = ["--update-geoip"]
+    if ctx.get_parameter_source("geoip_db") is click.core.ParameterSource.COMMANDLINE:
+        words += [word for path in options["geoip_db"] for word in ("--geoip-db", path)]
+    called = invocation()
+    if _is_sudo() and "CONNTRACK_MONITOR_CALLED" not in os.environ:  # root's cache is not the caller's
+        called = f"sudo {called}"
+    return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{called} {shlex.join(words)}")
+
+
+def _is_sudo() -> bool:
+    return os.geteuid() == 0 and bool(os.environ.get("SUDO_UID"))
+
+
+def _before(options: CommandLine) -> list[str]:
+    """The words that bring a command to the machine whose table is read, with the right to change things there."""
+    from config import command_words
+
+    if options["replay"] is not None:
+        return []
+    via = command_words(options["via"])
+    return ["sudo", *via] if _is_sudo() or (os.geteuid() != 0 and not via) else via
 
 
 def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
@@ -467,14 +513,33 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         once=options["once"],
         format="json" if options["as_json"] else "csv" if options["as_csv"] else "text",
         limit=options["limit"],
+        sample=options["sample"],
         record=options["record"],
-        plan=_plan(options),
+        plan=_plan(ctx, options),
         view=options["view"],
         past=options["history"],
         allow_delete=options["allow_delete"],
         heartbeat=options["heartbeat"],
         settings_problem=settings.problem,
+        starts_again=_starts_again() if options["heartbeat"] else "",
+        before=_before(options),
     )
+
+
+RESTARTING = ("always", "unless-stopped")  # the policies that start a container again that ended with status 0
+
+
+def _starts_again() -> str:
+    """What to tell who quits in a container that is started again: nothing inside shows it, the compose file says it.
+
+    Only of the container's own program, which has a heartbeat: `docker exec` starts others, and these do end.
+    """
+    from text import clean
+
+    policy = os.environ.get("CONNTRACK_MONITOR_RESTART", "")
+    stop = clean(os.environ.get("CONNTRACK_MONITOR_STOP") or "docker stop, and its name")
+    again = f"The container starts again, by its restart policy {policy}. To stop it: {stop}"
+    return again if policy in RESTARTING else ""
 
 
 def _check_filters(options: CommandLine, families: Sequence[str], expression: str, site: Site) -> None:
@@ -507,6 +572,8 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
     if options["limit"] is not None and not options["once"]:
         raise click.UsageError("--limit goes with --once.")
+    if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
+        raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
         raise click.UsageError("--replay reads a file and runs nothing: --via and --conntrack have no meaning with it.")
@@ -557,13 +624,17 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     via = programs(options["via"], options["conntrack"])
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
-    return lambda: LiveSource(run, options["interval"], events=not options["once"], statistics=screen)
+    interval = options["sample"] or options["interval"]
+    return lambda: LiveSource(run, interval, events=not options["once"], statistics=screen)
 
 
 def _guarded(run: Callable[[], int]) -> int:
     """Run it; whatever goes wrong ends in a line for a person and an exit code."""
     try:
         return run()
+    except MemoryError:
+        if os.environ.get("CONNTRACK_MONITOR_DEBUG"):
+            raise
     except KeyboardInterrupt:
         return 0
     except BrokenPipeError:
@@ -578,6 +649,19 @@ def _guarded(run: Callable[[], int]) -> int:
         if os.environ.get("CONNTRACK_MONITOR_DEBUG"):
             raise
         return _fail(f"internal error, {type(error).__name__}: {error}; CONNTRACK_MONITOR_DEBUG=1 shows where")
+    return _fail_without_memory()  # here, because the frames that held the memory are gone by now
+
+
+def _fail_without_memory() -> int:
+    """Say what took the memory, and what helps."""
+    import resource
+
+    from health import out_of_memory
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    limit = None if allowed == resource.RLIM_INFINITY else allowed
+    return _fail(str(out_of_memory(_KEPT[0].table if _KEPT else None, taken, limit)))
 
 
 def _fail(message: str) -> int:

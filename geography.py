@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import stat
 import sys
 import threading
 import time
@@ -17,7 +19,7 @@ from dataclasses import asdict, dataclass
 import download
 from addresses import NOWHERE, Detail, Place
 from child import Child
-from geoip import GeoIP, text_of
+from geoip import Database, GeoIP, text_of
 from health import UsedDatabase
 from text import clean
 
@@ -107,23 +109,41 @@ class Geography:
 
     def databases(self, now: float) -> list[UsedDatabase]:
         """Those in use; ``now`` in seconds since 1970."""
+        old = self._geoip.stale(now)
         return [
-            UsedDatabase(text_of(db.path) or "?", db.month, (now - db.built) / 86400) for db in self._geoip.databases
+            UsedDatabase(
+                *(text_of(db.path) or "?", db.month, (now - db.built) / 86400, db in old),
+                cure=self.plan.command if db in old and self._is_renewed(db) else "",
+            )
+            for db in self._geoip.databases
         ]
+
+    def _is_renewed(self, database: Database) -> bool:
+        """Would a fetched database take this one's place? It goes into the first folder that can be written to.
+
+        GeoLite2 is fetched by MaxMind's own program, with a key that only the user has.
+        """
+        if database.provider != "dbip":
+            return False
+        paths, folders = list(self.plan.paths), self.plan.folders()
+        into = next((folder for folder in folders[:-1] if os.access(folder, os.W_OK)), folders[-1])
+        places = (database.path, os.path.dirname(database.path))
+        return any(path in places for path in paths[paths.index(into) :])
 
     def attributions(self) -> list[str]:
         return self._geoip.attributions()
 
-    def notices(self, now: float) -> list[tuple[str, str]]:
-        """What is to be said, with the command that helps; ``now`` in seconds since 1970."""
+    def notices(self) -> list[tuple[str, str]]:
+        """What is to be said, with the command that helps."""
         out = [(self._progress, "")] if self._progress else []
+        # What is wrong with the files is the reason why there is no database.
+        denied = self._geoip.denied
+        out += [(notice, denied_cure(denied[notice]) if notice in denied else "") for notice in self._geoip.notices]
         failures = list(dict.fromkeys(outcome.why for outcome in self._outcomes.values() if outcome.why))
         if self._opened and not self._geoip.databases and not self._progress:
             out.append((f"no GeoIP database: {failures[0]}" if failures else MISSING, self.plan.command))
         elif not self._progress:
             out += [(f"no newer GeoIP database: {why}", self.plan.command) for why in failures]
-        out += [(notice, "") for notice in self._geoip.notices]
-        out += [(stale, self.plan.command) for stale in self._geoip.stale(now)]
         return out
 
     # --- the loop's side ---
@@ -238,6 +258,18 @@ class Geography:
         from urllib.parse import urlsplit
 
         return clean(urlsplit(self.plan.base_url).hostname or "")
+
+
+def denied_cure(path: str) -> str:
+    """The command that lets everybody read a database; "" where root itself may not, in a container."""
+    if os.geteuid() == 0:
+        return ""
+    try:
+        info = os.stat(path)
+    except OSError:  # its folder is what may not be entered
+        return shlex.join(["sudo", "chmod", "a+rx", os.path.dirname(path)])
+    change = "a+rx" if stat.S_ISDIR(info.st_mode) else "a+r"
+    return shlex.join([*(["sudo"] if info.st_uid != os.geteuid() else []), "chmod", change, path])
 
 
 def progress_text(progress: download.FetchProgress) -> str:

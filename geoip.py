@@ -16,6 +16,7 @@ country_code, state1 and city, and IPinfo writes country and asn as text.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -187,11 +188,15 @@ class File(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A file to try, sortable: by path given, City before Country, GeoLite2 before DB-IP."""
+    """A file to try, sortable: by path given, City before Country, GeoLite2 before DB-IP, the newer before the older.
+
+    Without the last, a fetched file would not answer beside an old one whose name has its month in it.
+    """
 
     order: int
     kind_rank: int
     provider_rank: int
+    age: int  # minus the seconds since 1970 when it was built
     file: File
     hint: str  # what its type says it is: city, country, asn or ""
 
@@ -242,8 +247,11 @@ def _open_file(path: str) -> tuple[int, int]:
     return fd, info.st_size
 
 
-def peek(path: str) -> str:
-    """Read only the database type, from the metadata at the end of the file."""
+def peek(path: str) -> tuple[str, int]:
+    """Read only the database type, and when it was built, from the metadata at the end of the file.
+
+    The time is in seconds since 1970, and 0 where it is none.
+    """
     from maxminddb.decoder import Decoder
 
     fd, size = _open_file(path)
@@ -258,7 +266,10 @@ def peek(path: str) -> str:
     if start < len(MARKER):
         raise BadDatabase("no MaxMind DB metadata at its end: cut short, or another format")
     metadata, _ = Decoder(tail, start).decode(start)
-    return str(metadata.get("database_type")) if isinstance(metadata, dict) else ""
+    if not isinstance(metadata, dict):
+        return "", 0
+    built = metadata.get("build_epoch")
+    return str(metadata.get("database_type")), built if isinstance(built, int) else 0
 
 
 def _copy_to_memory(fd: int, size: int) -> int:
@@ -439,6 +450,8 @@ def reason(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
     return f"damaged, or not a MaxMind DB file ({text_of(str(error))})"
 
 
@@ -489,6 +502,7 @@ class _State:
     places: dict[int, OpenDatabase] = field(default_factory=dict)  # by family: city or country
     networks: dict[int, OpenDatabase] = field(default_factory=dict)  # by family: asn
     notices: list[str] = field(default_factory=list)
+    denied: dict[str, str] = field(default_factory=dict)  # notice -> path of the file that we may not read
     cache: OrderedDict[str, Place] = field(default_factory=OrderedDict)
     known: dict[Place, Place] = field(default_factory=dict)  # one tuple a place, not an address
 
@@ -516,6 +530,11 @@ class GeoIP:
         return self._state.notices
 
     @property
+    def denied(self) -> dict[str, str]:
+        """The files that this user may not read, by what ``notices`` says of them."""
+        return self._state.denied
+
+    @property
     def databases(self) -> list[Database]:
         """The databases that answer, those of places first."""
         used = [entry.database for entry in self._state.opened.values()]
@@ -525,16 +544,12 @@ class GeoIP:
         """Return the lines that the licences of the databases in use ask for."""
         return list(dict.fromkeys(db.attribution for db in self.databases if db.attribution))
 
-    def stale(self, now: float) -> list[str]:
-        """Return a line for each database that is older than its publisher's newest must be.
+    def stale(self, now: float) -> list[Database]:
+        """Return the databases in use that are older than their publishers' newest must be.
 
         ``now`` in seconds since 1970; compared with the time of the build, not of the file.
         """
-        return [
-            f"{text_of(db.path)} is of {db.month}, over {STALE_DAYS[db.provider]} days old"
-            for db in self.databases
-            if now - db.built > STALE_DAYS.get(db.provider, math.inf) * 86_400
-        ]
+        return [db for db in self.databases if now - db.built > STALE_DAYS.get(db.provider, math.inf) * 86_400]
 
     def open(self) -> None:
         """Find and open the best ones; unchanged ones stay open. Troubles go to :attr:`notices`."""
@@ -595,19 +610,22 @@ class GeoIP:
             try:
                 if file.trouble:
                     raise BadDatabase(file.trouble)
-                type_ = peek(file.path)
+                type_, built = peek(file.path)
             except (BadDatabase, *DAMAGED) as error:
                 if file.path in old.opened and file.identity:
-                    type_ = old.opened[file.path].database.type
+                    type_, built = old.opened[file.path].database.type, old.opened[file.path].database.built
                 else:
                     if file.path not in (DEFAULT_FOLDER, self._own):  # these two need not exist
-                        state.notices.append(f"{text_of(file.path)} skipped: {reason(error)}")
+                        notice = f"{text_of(file.path)} skipped: {reason(error)}"
+                        state.notices.append(notice)
+                        if isinstance(error, PermissionError) or file.trouble == os.strerror(errno.EACCES):
+                            state.denied[notice] = file.path
                     continue
             hint = next((kind for kind in RECORD_KINDS if kind in type_.lower()), "")
             provider = provider_of(type_, file.path)
             kind_rank = {"country": 2, "": 1}.get(hint, 0)
             provider_rank = 0 if provider.startswith("geo") else 1 if provider == "dbip" else 2
-            yield Candidate(file.order, kind_rank, provider_rank, file, hint)
+            yield Candidate(file.order, kind_rank, provider_rank, -built, file, hint)
 
     def _entry(self, file: File, state: _State, old: _State) -> OpenDatabase | None:
         """Open one file; keep what is open if it is unchanged, or now something unusable."""
@@ -704,7 +722,7 @@ def attributions_of_files(paths: Sequence[str]) -> list[str]:
     found = []
     for file in scan(paths):
         try:
-            provider = provider_of(peek(file.path), file.path) if not file.trouble else ""
+            provider = provider_of(peek(file.path)[0], file.path) if not file.trouble else ""
         except (BadDatabase, *DAMAGED):
             continue
         found.append(ATTRIBUTIONS.get(provider, ""))

@@ -26,13 +26,26 @@ unexplained connection timeouts on Kubernetes/Docker".
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple
 
 from flows import Flow, FlowTable, without_userspace
-from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, MINUTE, Problem, Status, since
+from intake import (
+    ACCOUNTING_CURE,
+    ACCOUNTING_OFF,
+    BEHIND,
+    EVENTS_CURE,
+    LATE,
+    MINUTE,
+    Problem,
+    Status,
+    cure_there,
+    since,
+)
 
 STEP = 5000  # flows counted at once: 5 ms
 TOP = 5  # sources that are named
@@ -41,9 +54,11 @@ STEADY_GROWTH = 30.0  # seconds that must have been seen before anything is pred
 STALE = 35.0  # seconds: three missing answers of `conntrack -S`, or seven missing counts
 # Seconds until the table is full: below SOON red, below FORESEEN in the header, beyond HORIZON not mentioned.
 SOON, FORESEEN, HORIZON = 900.0, 3600.0, 86_400.0
-NEARLY, MUCH, HALF = 0.9, 0.7, 0.5  # shares of the table: red, yellow, half
+NEARLY, MUCH, HALF = 0.95, 0.8, 0.5  # shares of the table: red, yellow and worth a notice, half
+MOSTLY = 0.9  # share of the flows that are assured: the rest is too little to be evicted
 HOG = 0.3  # share of all flows: a source with more is named as a problem
 FLOWS_FOR_SHARES = 1000  # with fewer flows, shares say nothing
+SAMPLED = 20_000  # flows looked at where nobody can wait for a census: 20 ms, and shares within a percent
 OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
 SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
 LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
@@ -74,11 +89,16 @@ class HealthRow:
 
 
 class UsedDatabase(NamedTuple):
-    """A database in use: its name, the month it was built in, and how many days ago that was."""
+    """A database in use: its name, the month it was built in, and how many days ago that was.
+
+    ``old``: its publisher has a newer one; ``cure``: the command that brings that, where one does.
+    """
 
     name: str
     month: str
     days: float
+    old: bool = False
+    cure: str = ""
 
 
 class Surroundings(NamedTuple):
@@ -89,6 +109,10 @@ class Surroundings(NamedTuple):
     geography: Sequence[tuple[str, str]] = ()  # what is wrong with databases and names, and the command that helps
     attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
     databases: Sequence[UsedDatabase] = ()  # those in use
+    records: bool = False  # all that is read is written to a file
+    attached: bool = False  # people look through docker attach: they can look away
+    before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
+    aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
 
 
 NOTHING_AROUND = Surroundings()
@@ -103,6 +127,7 @@ class Shares(NamedTuple):
     assured: int = 0
     unreplied: int = 0
     sources: tuple[tuple[str, int], ...] = ()  # of the original tuple: address and flows, most first, at most TOP
+    whole: bool = True  # all were counted; else ``flows`` is how many were so far
 
 
 class Census:
@@ -112,10 +137,23 @@ class Census:
     changes, ``newest`` is exact. With more than MOST_SOURCES sources, those with few flows so far are forgotten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, flows: Iterable[Flow] = ()) -> None:
+        """``flows``: those of the first round, where not all of the table's are to be counted."""
         self.newest: Shares | None = None
-        self._left: list[Flow] = []  # flows of this round that are still to be counted
+        self._left = list(flows)  # flows of this round that are still to be counted
         self._begin()
+
+    def begin_anew(self) -> None:
+        """Forget what was counted: it is old."""
+        self.newest, self._left = None, []
+        self._begin()
+
+    @property
+    def so_far(self) -> Shares | None:
+        """The newest whole count; before there is one, what the first round has counted so far."""
+        if self.newest is not None or not self._flows:
+            return self.newest
+        return self._shares(whole=False)
 
     def _begin(self) -> None:
         self._flows = self._assured = self._unreplied = 0
@@ -131,10 +169,13 @@ class Census:
         self._count([flow for flow in piece if flow.progress.ended is None])
         if self._left:
             return False
-        top = tuple((address.decode("ascii", "replace"), number) for address, number in self._sources.most_common(TOP))
-        self.newest = Shares(self._flows, self._assured, self._unreplied, top)
+        self.newest = self._shares(whole=True)
         self._begin()
         return True
+
+    def _shares(self, whole: bool) -> Shares:
+        top = tuple((address.decode("ascii", "replace"), number) for address, number in self._sources.most_common(TOP))
+        return Shares(self._flows, self._assured, self._unreplied, top, whole)
 
     def _count(self, flows: Sequence[Flow]) -> None:
         tails = [without_userspace(flow.tail) for flow in flows]
@@ -145,6 +186,14 @@ class Census:
         if len(self._sources) > MOST_SOURCES:
             most = sorted(self._sources.items(), key=itemgetter(1), reverse=True)  # most_common takes 0.08 s for that
             self._sources = Counter(dict(most[: MOST_SOURCES // 2]))
+
+
+def sampled_shares(table: FlowTable) -> Shares | None:
+    """What a sample of the table says, at once: every so-manieth flow, SAMPLED of them at most."""
+    step = max(1, -(-len(table) // SAMPLED))
+    census = Census(islice(table.live.values(), 0, None, step))
+    census.step(table, SAMPLED)
+    return census.newest
 
 
 # --- how full, how soon full ------------------------------------------------------------------------------------------
@@ -223,7 +272,8 @@ def _fill_row(status: Status, table: FlowTable, now: float) -> HealthRow:
     elif seconds is not None:
         text += f": full in about {_about(seconds)} at the present growth"
     role = fill_role(share, seconds)
-    return HealthRow("table", text, role, min(1.0, share), _more_room(status) if role != "good" else "")
+    cure = _more_room(status) if role != "good" else ""
+    return HealthRow("table", text, role, min(1.0, share), cure)
 
 
 def _with_decimal(number: float) -> str:
@@ -235,33 +285,38 @@ def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list
         return []
     flows, filled = shares.flows, _filled(status)
     assured, unreplied = shares.assured / flows, shares.unreplied / flows
+    unit = "flows" if shares.whole else f"of {flows} counted"
     rows = []
-    hoards = assured >= NEARLY and filled >= MUCH
-    text = f"{_percent(assured)}, {shares.assured} flows: they stay until they time out"
+    hoards = assured >= MOSTLY and filled >= MUCH and shares.whole
+    text = f"{_percent(assured)}, {shares.assured} {unit}: they stay until they time out"
     cure = f"{SYSCTL}tcp_timeout_established=86400" if hoards else ""
     rows.append(HealthRow("assured", text, "warn" if hoards else "plain", assured, cure))
-    floods = unreplied >= HALF and flows >= FLOWS_FOR_SHARES
-    text = f"{_percent(unreplied)}, {shares.unreplied} flows: the first to go when the table is full"
+    floods = unreplied >= HALF and flows >= FLOWS_FOR_SHARES and shares.whole
+    text = f"{_percent(unreplied)}, {shares.unreplied} {unit}: the first to go when the table is full"
     syn = dict(table.by_state()).get("SYN_SENT", 0) > shares.unreplied / 2
     cure = SYSCTL + ("tcp_timeout_syn_sent=20" if syn else "udp_timeout=10") if floods else ""
     rows.append(HealthRow("unreplied", text, "warn" if floods else "plain", unreplied, cure))
     for address, number in shares.sources:
         hogs = _hogs(number, shares, filled)
-        text = f"holds {_percent(number / flows)}, {number} flows"
-        cure = _limit(address, status) if hogs else ""
+        text = f"holds {_percent(number / flows)}, {number} {unit}"
+        cure = _limit(address, status, address in table.own) if hogs else ""
         rows.append(HealthRow(address, text, "warn" if hogs else "plain", number / flows, cure))
     return rows
 
 
 def _hogs(number: int, shares: Shares, filled: float) -> bool:
-    return number >= HOG * shares.flows and filled >= HALF
+    return shares.whole and number >= HOG * shares.flows and filled >= HALF
 
 
-def _limit(address: str, status: Status) -> str:
-    """The command that lets a source have a twentieth of the table."""
+def _limit(address: str, status: Status, own: bool = False) -> str:
+    """The command that lets a source have a twentieth of the table.
+
+    What others send to this host and through it passes mangle's PREROUTING; what this host itself sends does not.
+    """
     program = "ip6tables" if ":" in address else "iptables"
+    chain = "OUTPUT" if own else "PREROUTING -t mangle"
     most = max(100, status.facts.get("max", 0) // 20)
-    return f"{program} -I FORWARD -s {address} -m connlimit --connlimit-above {most} -j DROP"
+    return f"{program} -I {chain} -s {address} -m connlimit --connlimit-above {most} -j DROP"
 
 
 # --- what the kernel counts -------------------------------------------------------------------------------------------
@@ -390,9 +445,10 @@ def _setting_rows(status: Status, table: FlowTable) -> list[HealthRow]:
 
 
 def _base_rows(around: Surroundings) -> list[HealthRow]:
-    rows = [
-        HealthRow("database", f"{base.name} of {base.month}, {base.days:.0f} days old") for base in around.databases
-    ]
+    rows = []
+    for base in around.databases:
+        text = f"{base.name} of {base.month}, {base.days:.0f} days old" + (": outdated" if base.old else "")
+        rows.append(HealthRow("database", text, "warn" if base.old else "plain", cure=base.cure if base.old else ""))
     return rows + [HealthRow("database", text, "warn", cure=cure) for text, cure in around.geography]
 
 
@@ -410,7 +466,7 @@ def panel(
     """All that is known, the table first. ``now`` on the source's clock; a recording has nothing to mend."""
     rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
     rows += [*_sight_rows(status, table, around, now, live), *_setting_rows(status, table)]
-    rows = rows if live else [replace(row, cure="") for row in rows]
+    rows = [replace(row, cure=cure_there(row.cure, around.before) if live else "") for row in rows]
     return rows + _base_rows(around)
 
 
@@ -426,53 +482,184 @@ def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, 
         if rate := a_minute(status, name, now):
             out.append((f"{name} +{rate}/min", _happens(status, name)))
     out.sort(key=lambda item: item[1] != "bad")
-    if shares and shares.sources and _hogs(shares.sources[0][1], shares, _filled(status)):
+    filled = _filled(status)
+    if shares and shares.sources and filled < MUCH and _hogs(shares.sources[0][1], shares, filled):  # else a notice
         address, number = shares.sources[0]
         out.append((f"{address} holds {_percent(number / shares.flows)}", "warn"))
     return out
 
 
+# --- out of memory ----------------------------------------------------------------------------------------------------
+
+FLOW_SIZE = 400  # bytes that a live flow takes
+
+
+def out_of_memory(table: FlowTable | None, taken: int, limit: int | None) -> Problem:
+    """What took the memory, and what helps. ``taken``: bytes in use at most; ``limit``: of address space, in bytes."""
+    allowed = "" if limit is None else f", {limit / 1e6:.0f} MB are allowed (ulimit -v)"
+    what = f"out of memory with {taken / 1e6:.0f} MB in use{allowed}"
+    more = "more memory" if limit is None else "ulimit -v unlimited"
+    if table is None:
+        return Problem(f"{what}, before anything was read", more)
+    ended = len(table.past)
+    what += f": {len(table)} flows (about {len(table) * FLOW_SIZE / 1e6:.0f} MB), {ended} ended ones (--history)"
+    what += f", {len(table.tape)} events"
+    fewer = "-p tcp or -4, so that conntrack sends fewer flows"
+    return Problem(what, f"{more}; --history 0" if ended > len(table) else f"{more}; {fewer}")
+
+
 # --- notices ----------------------------------------------------------------------------------------------------------
 
 SLOW = 5.0  # seconds: 262,144 flows, the kernel's default maximum, are listed in two
+AFTER_DEAF = "kernel events were off: ends of flows since then go unheard until the next whole listing"
+
+
+class About(Enum):
+    """What a notice is about."""
+
+    TABLE = auto()
+    MEMORY = auto()
+    LISTING = auto()
+    EVENTS = auto()
+    LOSS = auto()
+    BEHIND = auto()
+    LATE_LISTING = auto()
+    RECORDING = auto()
+    DROPS = auto()
+    KERNEL_EVENTS = auto()
+    ACCOUNTING = auto()
+    INPUT = auto()
+    SETTINGS = auto()
+    PLACES = auto()
+
+
+OF_A_TABLE = {About.TABLE, About.MEMORY, About.ACCOUNTING}  # what matters to who reads the table once
+# What a stream says when it happens, and not when it looks at what is wrong.
+SAID_AS_IT_COMES = {
+    *(About.LISTING, About.EVENTS, About.LOSS, About.BEHIND, About.RECORDING, About.INPUT, About.SETTINGS),
+}
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One line about what is lost, stale, switched off or unknown."""
+    """One line about what runs out, what is lost, stale, switched off or unknown.
+
+    ``state``: what must change before a notice that was put aside, or was said already, is a new one. Numbers that
+    change all the time are not in it.
+    """
 
     text: str
     cure: str = ""
-    bad: bool = False  # the picture may be untrue, not only poorer
+    bad: bool = False  # the picture may be untrue, not only poorer; or the table is about to be full
+    about: About = field(default=About.INPUT, compare=False)
+    state: Hashable = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.text}; try: {self.cure}" if self.cure else self.text
+
+    @property
+    def key(self) -> Hashable:
+        return self.about, self.state
 
 
 def notices_of(
-    status: Status, table: FlowTable, live: bool, now: float, around: Surroundings = NOTHING_AROUND
+    status: Status,
+    table: FlowTable,
+    live: bool,
+    now: float,
+    around: Surroundings = NOTHING_AROUND,
+    shares: Shares | None = None,
 ) -> list[Notice]:
-    """All that is wrong, the worst first."""
-    out = []
-    for part in ("listing", "events"):
+    """All that is wrong by weight: what runs out, what is lost or late, what is off, the rest."""
+    out = [*_shortages(status, table, live, now, shares), *_losses(status, table, live, now, around)]
+    if live:
+        out += _switched_off(status, table)
+    out += [Notice(text, about=About.INPUT, state=_magnitude(text)) for text in status.unread()]
+    if around.settings:
+        out.append(Notice(around.settings, about=About.SETTINGS))
+    out += [Notice(text, cure, about=About.PLACES, state=_magnitude(text)) for text, cure in around.geography]
+    return [replace(notice, cure=cure_there(notice.cure, around.before)) for notice in out]
+
+
+def fills(notice: Notice) -> bool:
+    """Is it about a table that is nearly full?"""
+    return notice.about is About.TABLE
+
+
+def _magnitude(text: str) -> str:
+    """A text with the length of each number in the number's place: it changes when a number grows tenfold.
+
+    >>> _magnitude("12 lines not understood") == _magnitude("98 lines not understood")
+    True
+    """
+    return "".join("0" if char.isdigit() else char for char in text)
+
+
+def _shortages(status: Status, table: FlowTable, live: bool, now: float, shares: Shares | None) -> Iterator[Notice]:
+    """What runs out."""
+    if fills := _fill_notice(status, now, shares):
+        yield fills if live else replace(fills, cure="")
+    if table.overflow:
+        yield Notice(_overflow(table), bad=True, about=About.MEMORY, state=len(str(table.overflow)))
+
+
+def _fill_notice(status: Status, now: float, shares: Shares | None) -> Notice | None:
+    count, most, seconds = status.facts.get("count"), status.facts.get("max"), full_in(status, now)
+    if count is None or not most:
+        return None
+    share, soon = count / most, seconds is not None and seconds < SOON
+    if share < MUCH and not soon:
+        return None
+    text = f"table {_percent(share)} full ({count}/{most})" if share < 1 else f"table full ({count}/{most})"
+    if shares and shares.whole and shares.sources:
+        address, number = shares.sources[0]
+        text += f"; {address} holds most: {_percent(number / shares.flows)}"
+    if share < 1 and seconds is not None and seconds < FORESEEN:
+        text += f"; full in ~{_about(seconds)}"
+    state = (share >= MUCH) + (share >= NEARLY) + (share >= 1), soon
+    return Notice(text, _more_room(status), share >= NEARLY or soon, About.TABLE, state)
+
+
+def _losses(
+    status: Status, table: FlowTable, live: bool, now: float, around: Surroundings = NOTHING_AROUND
+) -> Iterator[Notice]:
+    """What is lost or late."""
+    for part, about in (("listing", About.LISTING), ("events", About.EVENTS)):
         if (problem := status.troubles.get(part)) is not None:
             since = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
             text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
-            out.append(Notice(text, problem.cure, bad=True))
+            yield Notice(text, problem.cure, True, about, problem.what)
+    if status.behind >= LATE:
+        yield Notice(f"{status.behind:.0f} s behind: {BEHIND}", bad=True, about=About.BEHIND)
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
         again = status.healed >= status.losses
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
-        out.append(Notice(text, LOSS_CURE if live else "", bad=not again))
+        yield Notice(text, LOSS_CURE if live else "", not again, About.LOSS, (status.losses, again))
     if around.recording:
-        out.append(Notice(around.recording, bad=True))
+        yield Notice(around.recording, bad=True, about=About.RECORDING, state=around.recording)
     if live and status.listing_since is not None and now - status.listing_since > SLOW:
-        seconds = now - status.listing_since
-        out.append(Notice(f"the listing that began {seconds:.0f} s ago has not ended: the table is older than that"))
-    if live and status.facts.get("events") == 0:
-        out.append(Notice("the kernel sends no events", EVENTS_CURE, bad=True))
-    if live and status.facts.get("acct") == 0 and not table.counted:
-        out.append(Notice(ACCOUNTING_OFF, ACCOUNTING_CURE))
-    if table.overflow:
-        out.append(Notice(_overflow(table), bad=True))
-    out += [Notice(text) for text in status.unread()]
-    if around.settings:
-        out.append(Notice(around.settings))
-    out += [Notice(text, cure) for text, cure in around.geography]
-    return out
+        text = f"the listing that began {now - status.listing_since:.0f} s ago has not ended"
+        yield Notice(f"{text}: the table is older than that", about=About.LATE_LISTING)
+    if live:
+        yield from _drop_notices(status, now)
+
+
+def _drop_notices(status: Status, now: float) -> Iterator[Notice]:
+    """What the kernel drops now. A full table is the reason for two of the counters, and has a notice of its own."""
+    for name, meaning in TRACKED:
+        if not (rate := a_minute(status, name, now)):
+            continue
+        cure = _counter_cure(status, name)
+        if cure == _more_room(status) and _filled(status) >= MUCH:
+            continue
+        yield Notice(f"{name} +{rate}/min: {meaning}", cure, about=About.DROPS, state=name)
+
+
+def _switched_off(status: Status, table: FlowTable) -> Iterator[Notice]:
+    """What is off in the kernel."""
+    if status.facts.get("events") == 0:
+        yield Notice("the kernel sends no events", EVENTS_CURE, bad=True, about=About.KERNEL_EVENTS)
+    elif status.deaf:
+        yield Notice(AFTER_DEAF, about=About.KERNEL_EVENTS, state="on again")
+    if status.facts.get("acct") == 0 and not table.counted:
+        yield Notice(ACCOUNTING_OFF, ACCOUNTING_CURE, about=About.ACCOUNTING)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from flows import Flow, FlowTable
+from flows import Flow, FlowTable, Found
 from parse import EVENT, EVENTS, STAMP, Parts, split_lines, tail_of
 from text import clean
 
@@ -19,8 +20,32 @@ TRACKING_OFF = "tracking is off: no firewall rule here uses it"
 TRACKING_CURE = "iptables -I INPUT -m conntrack --ctstate NEW"
 ACCOUNTING_OFF = "accounting is off: no bytes, packets or rates"
 ACCOUNTING_CURE = "sysctl -w net.netfilter.nf_conntrack_acct=1"
+BEHIND = "events come faster than they are read"
 SUDO = "sudo, or --via sudo"
 EVENTS_CURE = "sysctl -w net.netfilter.nf_conntrack_events=2"
+MENDS_THE_KERNEL = ("sysctl", "iptables", "ip6tables")  # programs of cures for the machine whose table is read
+# What the kernel takes in the host's own network namespace only; and the programs that lead from there into another.
+OF_THE_HOST = (".nf_conntrack_max=", ".nf_conntrack_buckets=", "net.core.")
+LEADS_INSIDE = {"ip", "nsenter", "docker", "podman", "nerdctl", "kubectl", "lxc", "lxc-attach", "unshare", "chroot"}
+
+
+def cure_there(cure: str, before: Sequence[str]) -> str:
+    """A cure as it is typed here: with the words before it that bring it to the machine whose table is read.
+
+    >>> cure_there("sysctl -w net.netfilter.nf_conntrack_acct=1", ["ssh", "router", "ip", "netns", "exec", "blue"])
+    'ssh router ip netns exec blue sysctl -w net.netfilter.nf_conntrack_acct=1'
+    >>> cure_there("sysctl -w net.netfilter.nf_conntrack_max=9", ["ssh", "router", "ip", "netns", "exec", "blue"])
+    'ssh router sysctl -w net.netfilter.nf_conntrack_max=9'
+    >>> cure_there("ls -l file", ["ssh", "router"])
+    'ls -l file'
+    """
+    if cure.partition(" ")[0] not in MENDS_THE_KERNEL:
+        return cure
+    words = list(before)
+    if any(name in cure for name in OF_THE_HOST):
+        inside = [at for at, word in enumerate(words) if word.rpartition("/")[2] in LEADS_INSIDE]
+        words = words[: inside[0]] if inside else words
+    return f"{shlex.join(words)} {cure}" if words else cure
 
 
 @dataclass(frozen=True)
@@ -160,6 +185,14 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Behind:
+    """How old the events are that are read now: seconds, 0 where all that came has been read."""
+
+    at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Trouble:
     """A child died or could not start; with ``problem`` None it runs again."""
 
@@ -199,13 +232,14 @@ class Ended:
     at: float
 
 
-Item = Block | ListingBegan | ListingEnded | Lost | Trouble | Facts | Statistics | OwnAddresses | Ended
+Item = Block | ListingBegan | ListingEnded | Lost | Behind | Trouble | Facts | Statistics | OwnAddresses | Ended
 
 
 # --- taking it in -----------------------------------------------------------------------------------------------------
 
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
 Report = Callable[[str, Flow, Parts, float], None]
+LATE = 2.0  # seconds: what is older than that is called late
 MINUTE = 60.0  # seconds: what was counted within them counts as now
 FILL_EVERY = 2.0  # seconds between two counts that are kept, so that 60 of them cover a minute in any recording
 WRAP = 2**32  # the counters of `conntrack -S` are unsigned 32-bit numbers of each CPU
@@ -230,13 +264,16 @@ class Status:
     ended: bool = False
     began: bool = False  # something was ever heard from the source
     understood: bool = False  # ... and a line of it was understood
+    behind: float = 0.0  # how old the newest events are that were read, seconds; 0: nothing waits to be read
     listing_since: float | None = None  # when the listing that runs now began
     resyncs: int = 0  # complete listings that recovered what was lost
     healed: int = 0  # losses before the newest complete listing began
+    deaf: bool = False  # kernel events were off after the newest complete listing began: it may show what has ended
     fill: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=60))  # time, entries: the last minutes
     counted_first: Statistics | None = None  # what `conntrack -S` counted when we began to look
     counted: deque[Statistics] = field(default_factory=lambda: deque(maxlen=30))  # in the last minute, the newest last
     _losses: int = 0  # those before the newest listing began
+    _hears: bool = True  # kernel events were on when the newest listing began
 
     def unread(self) -> list[str]:
         """A sentence for each kind of input that could not be taken in as it is."""
@@ -253,11 +290,14 @@ class Status:
         if isinstance(item, ListingBegan):
             self.listing_since = item.at
             self._losses = self.losses
+            self._hears = self.facts.get("events") != 0
         elif isinstance(item, ListingEnded):
             self._take_end(item)
         elif isinstance(item, Lost):
             self.losses += 1
             self.last_loss, self.lost_at = item.what, item.at
+        elif isinstance(item, Behind):
+            self.behind = item.seconds
         elif isinstance(item, Trouble):
             if item.problem is None:
                 self.troubles.pop(item.part, None)
@@ -287,9 +327,12 @@ class Status:
         if item.complete and self._losses > self.healed:
             self.healed = self._losses
             self.resyncs += 1
+        if item.complete and self._hears and self.facts.get("events") != 0:
+            self.deaf = False
 
     def _take_facts(self, item: Facts) -> None:
         self.facts = item.values
+        self.deaf = self.deaf or item.values.get("events") == 0
         count = item.values.get("count")
         if count is not None and (not self.fill or item.at - self.fill[-1][0] >= FILL_EVERY):
             self.fill.append((item.at, count))
@@ -361,10 +404,15 @@ class Intake:
         self.status.take_lines(len(rows), rejects)
         if rows:
             self._last = tail_of(rows[-1])
-        if block.at is not None and self._report is None:
-            self.table.listed_all(rows, block.at)  # the fast way: no line is reported
-        else:
+        if block.at is None or (self._report is not None and (block.events or not self.table.listing)):
             self._apply_each(rows, block.at)
+        elif self._report is None:
+            self.table.listed_all(rows, block.at)
+        else:  # almost all lines of a listing bring nothing to report
+            news: list[Found] = []
+            self.table.listed_all(rows, block.at, news)
+            for name, flow, row in news:
+                self._report(name, flow, row, block.at)
 
     def _apply_each(self, rows: list[Parts], at: float | None) -> None:
         for row in rows:

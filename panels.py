@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import addresses
 from addresses import Context
-from columns import VIEWS, facts_of, nat_text
+from columns import VIEWS, exact_moment, facts_of, nat_text
 from flows import Flow, FlowTable
-from health import HealthRow, Notice, brief, fill_role, notices_of, panel, percent
+from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
+from intake import LATE
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
 from text import (
@@ -40,22 +41,27 @@ def header(scene: Scene, width: int, height: int) -> list[Line]:
         lines.append(_top_line(scene, width))
     if height >= 14:
         lines.append(_table_line(scene, width))
-    notices = notices_of(scene.status, scene.table, scene.live, scene.now, scene.around)
-    return lines + _notice_lines(notices, width, 2 if height >= 20 else 1 if height >= 6 else 0, scene.glyphs.cut)
+    if scene.view.covered == "health":  # it begins with all of them
+        return lines
+    notices = [notice for notice in _notices(scene) if notice.key not in scene.around.aside]
+    most = 3 if height >= 30 else 2 if height >= 12 else 1 if height >= 6 else 0
+    return lines + _notice_lines(notices, width, most, scene.glyphs.cut)
+
+
+def _notices(scene: Scene) -> list[Notice]:
+    return notices_of(scene.status, scene.table, scene.live, scene.now, scene.around, scene.shares)
 
 
 def _top_line(scene: Scene, width: int) -> Line:
     table, glyphs = scene.table, scene.glyphs
-    stale = bool(scene.status.troubles)
-    state, role = ("live", "good") if scene.live else ("replay", "accent")
-    if scene.status.ended:
-        state, role = "replay ended", "dim"
-    if stale:
-        state, role = "stale", "bad"
+    state, role = _state(scene)
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
+    seconds = 20 if width >= 100 else 8
+    if scene.around.records:
+        left.append((f" {glyphs.dot} rec", "accent"))
     right: Line = [
-        (f"{table.history[-1]:.0f} events/s ", "plain"),
-        (sparkline(list(table.history)[-20:] if width >= 100 else list(table.history)[-8:], glyphs), "accent"),
+        (f"{table.history[-1]:.0f} events/s " if table.history else "- events/s ", "plain"),
+        (sparkline(list(table.history)[-seconds:], glyphs).rjust(seconds), "accent"),
     ]
     if table.rate_in is not None and table.rate_out is not None:
         right += [
@@ -68,6 +74,21 @@ def _top_line(scene: Scene, width: int) -> Line:
     if room >= 8:
         left.append((" " + shorten(clean(scene.source), room, glyphs.cut), "plain"))
     return spread(left, right, width)
+
+
+def _state(scene: Scene) -> tuple[str, str]:
+    """How true the picture is, in a word, and its role. Green is only what is whole and of now."""
+    status, now = scene.status, scene.now
+    if status.troubles:
+        return "stale", "bad"
+    if status.ended:
+        return "replay ended", "dim"
+    if not scene.live:
+        return "replay", "accent"
+    if status.behind >= LATE:
+        return f"{status.behind:.0f} s behind", "warn"
+    hangs = status.listing_since is not None and now - status.listing_since > SLOW
+    return "live", "warn" if hangs or status.healed < status.losses else "good"
 
 
 def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:
@@ -100,32 +121,57 @@ def _table_line(scene: Scene, width: int) -> Line:
         if length(line) + 3 + cells(name) + 1 + len(str(number)) > width:
             break  # a number that lost a digit would be another one
         line += [(f" {glyphs.middle} ", "dim"), (f"{name} ", "dim"), (str(number), "plain")]
+    months = [base.month for base in scene.around.databases if base.old]
+    if months and length(line) + len(old := f" {glyphs.middle} GeoIP of {min(months)}") <= width:
+        line.append((old, "dim"))
     return line
 
 
 def _notice_lines(notices: Sequence[Notice], width: int, most: int, mark: str) -> list[Line]:
-    """The worst first, in at most ``most`` lines; a cure that does not fit behind its notice has a line of its own."""
+    """The heaviest first, in at most ``most`` lines: the reason whole, as far as there is room, and then the cure."""
     lines: list[Line] = []
-    said = 0
-    for notice in notices:
-        role = "bad" if notice.bad else "warn"
-        text: Line = [("! ", role), (notice.text, role)]
-        cure: Line = [("  try: ", "dim"), (notice.cure, "plain")] if notice.cure else []
-        if length(text) + length(cure) <= width:
-            wanted = [text + cure]
-        elif cure and len(lines) + 2 <= most:
-            wanted = [text, cure]
-        else:
-            room = width - length(cure)
-            wanted = [clip(text, room, mark) + cure if room >= 20 else text]
-        if len(lines) + len(wanted) > most:
-            break
+    said, whole = 0, True
+    while len(lines) < most and said < len(notices) and whole:
+        wanted, whole = _lines_of_notice(notices[said], width, most - len(lines), mark)
         lines += wanted
         said += 1
-    if lines and said < len(notices):
-        more = f" (+{len(notices) - said}, see H)"
-        lines[-1] = [*clip(lines[-1], width - len(more), mark), (more, "dim")]
+    if not lines or (whole and said == len(notices)):
+        return lines
+    more = " (see H)" if said == len(notices) else f" (+{len(notices) - said}, see H)"
+    # A reason may lose its end, a command may not: it would mend nothing.
+    at = next((at for at in reversed(range(len(lines))) if length(lines[at]) + len(more) <= width), 0)
+    lines[at] = [*clip(lines[at], width - len(more), mark), (more, "dim")]
     return lines
+
+
+def _remedy(notice: Notice, width: int, mark: str) -> list[Line]:
+    """The cure in lines of its own: in one, if it fits, so that it can be copied."""
+    if not notice.cure:
+        return []
+    if cells(notice.cure) + 7 <= width:
+        return [[("  try: ", "dim"), (notice.cure, "plain")]]
+    return [[(text, "plain")] for text in wrap(f"try: {notice.cure}", max(8, width), mark)]
+
+
+def _lines_of_notice(notice: Notice, width: int, most: int, mark: str) -> tuple[list[Line], bool]:
+    """A notice in at most ``most`` lines, and whether that is all of it.
+
+    The cure has lines of its own where it does not fit behind the reason; where there is no room for these, the reason
+    keeps its words and H shows the cure.
+    """
+    role = "bad" if notice.bad else "warn"
+    cure: Line = [("  try: ", "dim"), (notice.cure, "plain")] if notice.cure else []
+    text: Line = [("! ", role), (notice.text, role)]
+    if length(text) + length(cure) <= width:
+        return [text + cure], True
+    reason = wrap(f"! {notice.text}", max(8, width), mark)
+    remedy = _remedy(notice, width, mark)
+    lines: list[Line] = [[(line, role)] for line in reason]
+    if len(reason) + len(remedy) <= most:
+        return lines + remedy, True
+    if most >= 2 and len(remedy) == 1:
+        return [*lines[: most - 2], [(" ".join(reason[most - 2 :]), role)], cure], True
+    return [*lines[: most - 1], [(" ".join(reason[most - 1 :]), role)]], not cure and len(reason) <= most
 
 
 # --- details of a flow ------------------------------------------------------------------------------------------------
@@ -167,9 +213,15 @@ def _state_lines(flow: Flow, record: Record, context: Context) -> list[LabelledL
     left = flow.remaining(context.now)
     if left is not None:
         lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
-    age = span_text(flow.age(context.now))
-    word = "lasted" if flow.ended is not None else "age"
-    lines.append((word, age if flow.knows_age() else f"at least {age}: it is older than this program's start"))
+    age, began = span_text(flow.age(context.now)), exact_moment(flow.birth() + context.epoch)
+    if not flow.knows_age():
+        age = "unknown" if age == "0s" else f"at least {age}"
+        began = f"before {began}, when it was first seen"
+    if flow.ended is None:
+        lines.append(("age", f"{age}, began {began}"))
+    else:
+        lines.append(("lasted", f"{age}, began {began}"))
+        lines.append(("ended", exact_moment(flow.ended + context.epoch)))
     return lines
 
 
@@ -284,6 +336,7 @@ def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[LabelledLine]:
 # --- health -----------------------------------------------------------------------------------------------------------
 
 PANEL_CELLS = 20  # cells
+EVERY_LINE = 99  # as many lines as a notice needs
 
 
 def panel_lines(scene: Scene, width: int) -> list[Line]:
@@ -296,10 +349,10 @@ def panel_lines(scene: Scene, width: int) -> list[Line]:
 def notice_lines(scene: Scene, width: int) -> list[Line]:
     """All that is wrong, also what the header has no room for."""
     lines: list[Line] = []
-    for notice in notices_of(scene.status, scene.table, scene.live, scene.now, scene.around):
-        cure = f"  try: {notice.cure}" if notice.cure else ""
-        role = "bad" if notice.bad else "warn"
-        lines += [[(text, role)] for text in wrap(f"! {notice.text}{cure}", max(8, width), scene.glyphs.cut)]
+    for notice in _notices(scene):
+        found, _ = _lines_of_notice(notice, width, EVERY_LINE, scene.glyphs.cut)
+        aside = notice.key in scene.around.aside
+        lines += [[(text, "dim") for text, _ in line] if aside else line for line in found]
     return lines
 
 

@@ -6,6 +6,7 @@ plain text 0.02 ms.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,11 +14,11 @@ from typing import Any, NamedTuple
 from addresses import Place
 from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit
 from flows import Flow, FlowTable, TapeEvent
-from intake import TRACKING_CURE, TRACKING_OFF, Status
+from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
-from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row
+from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row, unwatched
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -77,8 +78,12 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact(f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}")
     if view.frozen:
         fact("order held", "warn")
+    elif (old := _rows_age(scene)) > LATE:
+        fact(f"rows {old:.0f} s old", "warn")
     if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
+        if reach := unwatched(view.filter, view.context, scene.table):
+            fact(reach, "warn")
     tabs = _tabs(view)
     used = length(line)
     if not view.covered and used + length(tabs) + 6 <= width:
@@ -87,6 +92,13 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     if used + 2 < width:
         line.append((" " + glyphs.rule * (width - used - 1), "dim"))
     return line
+
+
+def _rows_age(scene: Scene) -> float:
+    """Seconds since the rows on show were taken from the table; 0 where nobody expects them to be of now."""
+    view, made = scene.view, scene.view.rows.made
+    still = not scene.live or scene.status.ended or view.pause is not None or view.covered
+    return 0.0 if still or made is None or view.rows.unwanted else scene.now - made
 
 
 def _counts(view: View) -> list[str]:
@@ -117,6 +129,10 @@ def _footer(scene: Scene, width: int) -> Line:
     items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
+    if scene.around.attached:
+        items.insert(2, ("ctrl-p ctrl-q", "look away"))
+    if view.out_of_sight and not view.covered:
+        items.insert(2, (".", f"to selected row {view.at + 1}"))
     line: Line = []
     for key, brief in items:
         if length(line) + cells(key) + 1 + cells(brief) > width:
@@ -192,7 +208,7 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
 def _why_nowhere(scene: Scene) -> tuple[str, str]:
     """Why no host is on the map, and the command that helps."""
     if not scene.view.rows.fitting:
-        return empty_reason(scene.view, scene.status, scene.table, scene.live)[0]
+        return empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before)[0]
     if scene.around.databases:
         return "no database in use says where these hosts are", ""
     cure = next((cure for _, cure in scene.around.geography if cure), "")
@@ -242,7 +258,7 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
     """Why there is no row, and below it the command that helps."""
     lines: list[Line] = []
-    for text, cure in empty_reason(scene.view, scene.status, scene.table, scene.live):
+    for text, cure in empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before):
         lines += [[(part, "warn")] for part in wrap(text, max(8, width), scene.glyphs.cut)]
         if cure:
             lines += [[(f"  {part}", "plain")] for part in wrap(f"try: {cure}", max(8, width - 2), scene.glyphs.cut)]
@@ -323,7 +339,8 @@ class _RowFacts:
             return EventFacts(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
+        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
+        return facts, "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = facts_of_row(self.view, flow), self.view.baseline
@@ -384,12 +401,16 @@ def _bar_piece(page: int, top: int, rows: int, line: int, glyphs: Glyphs) -> Spa
 # --- why there is no row ----------------------------------------------------------------------------------------------
 
 
-def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> list[tuple[str, str]]:
-    """Why no row is there: (words, command that helps)."""
+def empty_reason(
+    view: View, status: Status, table: FlowTable, live: bool, before: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Why no row is there: (words, command that helps). ``before``: see Surroundings."""
     if len(table) and view.rows.working:
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
+    if reach := unwatched(view.filter, view.context, table):
+        return [(f"nobody can tell: {reach}", "Esc")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if len(table) and view.spec.empty[0]:
@@ -403,5 +424,5 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
     if table.listed_at is None:
         return [("reading the connection table ...", "")]
     if status.facts.get("count", 0) > 0 and view.base is None:
-        return [("the kernel counts entries but lists none", "conntrack -L")]
-    return [(TRACKING_OFF, TRACKING_CURE), ("or simply nobody has sent anything yet", "")]
+        return [("the kernel counts entries but lists none", shlex.join([*before, "conntrack", "-L"]))]
+    return [(TRACKING_OFF, cure_there(TRACKING_CURE, before)), ("or simply nobody has sent anything yet", "")]

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
@@ -16,16 +16,17 @@ import click
 import export
 from addresses import Context, Lookups, Site
 from filters import Predicate, all_of, compile_filter, from_flags
-from flows import PAST, Flow, FlowTable
+from flows import PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
-    ACCOUNTING_CURE,
-    ACCOUNTING_OFF,
+    BEHIND,
+    LATE,
     NOT_FOUND,
     NOT_PERMITTED,
     SUCCESS,
     SUDO,
     TRACKING_CURE,
     TRACKING_OFF,
+    Behind,
     Block,
     Ended,
     Intake,
@@ -36,15 +37,18 @@ from intake import (
     Report,
     Status,
     Trouble,
+    cure_there,
 )
-from parse import Parts, record
+from parse import STAMP, Parts
 from recording import Recorder
 from source import Source
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
+    from columns import ViewSpec
     from geography import Plan
     from geoip import GeoIP
+    from health import Notice
     from view import Rows, RowsWanted
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -137,6 +141,7 @@ class CommandLine(TypedDict):
     as_json: bool
     as_csv: bool
     limit: int | None
+    sample: float | None
     via: str
     conntrack: str
     replay: str | None
@@ -174,6 +179,9 @@ class Options:
     allow_delete: bool = False
     heartbeat: str = ""  # a file that is touched while the loop goes round
     settings_problem: str = ""  # why the settings file is not used
+    sample: float | None = None  # with once: seconds between two listings
+    starts_again: str = ""  # what to say when somebody quits and something starts the program again
+    before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -214,7 +222,8 @@ class Feed:
         on_inferred: Callable[[Flow], None] | None = None,
     ) -> None:
         self.source = source
-        self.table = FlowTable(linger=options.linger, past=options.past, on_inferred=on_inferred)
+        shortest = min(SHORTEST_INTERVAL, options.sample or SHORTEST_INTERVAL)
+        self.table = FlowTable(options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest)
         self.intake = Intake(self.table, report)
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
@@ -253,13 +262,19 @@ class Feed:
             self.problem = item.problem if fatal else self.problem
         rejects, began = self.intake.status.rejects, time.monotonic()
         self.intake.take(item)
+        if isinstance(item, ListingEnded) and item.complete and self.intake.status.facts.get("events") != 0:
+            self.source.unannounced(self.table.unannounced)
         if self.source.live and self.intake.status.rejects - rejects > FLOOD:
             now = time.monotonic()
             self._source_waits_until = max(self._source_waits_until, now) + SOURCE_WAITS_SHARE * (now - began)
 
     def context(self, lookups: Lookups, site: Site) -> Context:
         """What predicates are to know, on this source's clock; it is not told the time yet."""
-        return Context(lookups, site, epoch=time.time() - self.source.clock() if self.source.live else 0.0)
+        return Context(lookups, site, epoch=self._epoch)
+
+    def _epoch(self) -> float:
+        """What to add to the source's clock for seconds since 1970. A recording's clock says these already."""
+        return time.time() - self.source.clock() if self.source.live else 0.0
 
     def recorded_time(self) -> str | None:
         """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
@@ -271,12 +286,17 @@ class Feed:
 # --- pipes ------------------------------------------------------------------------------------------------------------
 
 
+SAID_AGAIN = 600.0  # seconds
+
+
 class Pipe:
     """Standard output for a program, and standard error for the person beside it."""
 
     def __init__(self, signals: Signals) -> None:
         self._signals = signals
         self._said: set[str] = set()
+        self._noticed: dict[Hashable, float] = {}  # notices that were said, by their keys: when last
+        self._held: set[Hashable] = set()  # those that held when they were asked for last
 
     def write(self, texts: Iterable[str]) -> None:
         """Write to standard output, all of it; a full disk is an OSError that names it.
@@ -312,16 +332,47 @@ class Pipe:
                 self._said.add(text)
                 say(text)
 
+    def say_notices(self, notices: Iterable[Notice], now: float) -> None:
+        """What the screen says in its header. ``now``: of any clock.
+
+        A notice that goes and comes again is said again after SAID_AGAIN seconds at the earliest: a table may be 79
+        and 80 % full all day.
+        """
+        held: set[Hashable] = set()
+        for notice in notices:
+            held.add(notice.key)
+            if self.is_news(notice, now):
+                self._noticed[notice.key] = now
+                say(str(notice))
+        self._held = held
+
+    def is_news(self, notice: Notice, now: float) -> bool:
+        last = self._noticed.get(notice.key)
+        return notice.key not in self._held and (last is None or now - last >= SAID_AGAIN)
+
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
     """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
-    from geography import MISSING
+    from geography import MISSING, denied_cure
 
     geoip.open()
     for notice in geoip.notices:
-        say(notice)
+        cure = denied_cure(geoip.denied[notice]) if notice in geoip.denied else ""
+        say(f"{notice}; try: {cure}" if cure else notice)
     if not geoip.databases:
         say(f"{MISSING}; try: {plan.command}")
+
+
+def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool] = lambda _: True) -> list[Notice]:
+    """What a header would say. Who holds most of a table that is nearly full is looked for where that ``is_news``."""
+    from health import Surroundings, fills, notices_of, sampled_shares
+
+    status, table, source = feed.intake.status, feed.table, feed.source
+    around = Surroundings(before=options.before)
+    notices = notices_of(status, table, source.live, source.clock(), around)
+    if any(fills(notice) and is_news(notice) for notice in notices):
+        notices = notices_of(status, table, source.live, source.clock(), around, sampled_shares(table))
+    return notices
 
 
 # --- --once -----------------------------------------------------------------------------------------------------------
@@ -344,6 +395,8 @@ class Once:
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._problem: Problem | None = None  # why there is nothing to print
+        self._listings_left = 2 if options.sample else 1
+        self._why_empty = ""  # ... though there are flows
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
@@ -356,7 +409,7 @@ class Once:
             complete = self._read_on()
             if job is None:  # conntrack has been started: now there is time for what takes 20 ms to import
                 job = self._job()
-            elif self._feed.source.live and not complete:
+            elif self._feed.source.live and not complete and not self._options.sample:
                 job[0].look_ahead(job[1], self._table)
         if self._problem is not None:
             return give_up(self._problem)
@@ -367,13 +420,18 @@ class Once:
         self._say_state()
         return SUCCESS
 
+    @property
+    def table(self) -> FlowTable:
+        return self._table
+
     def _read_on(self) -> bool:
         """Take in what is there; True when that is all, or there is a problem."""
         source = self._feed.source
         for item in source.poll():
             self._feed.take(item)
             if source.live:  # as soon as the table is whole
-                complete = isinstance(item, ListingEnded) and item.complete
+                self._listings_left -= isinstance(item, ListingEnded) and item.complete
+                complete = self._listings_left == 0
             else:  # a recording: as it stands at its end
                 complete = isinstance(item, Ended)
             self._problem = self._feed.problem
@@ -392,7 +450,7 @@ class Once:
 
         options, context = self._options, self._context
         spec = VIEW_BY_NAME[options.view]
-        sort = options.sort or spec.once or spec.sort
+        sort = options.sort or (spec.once if not options.sample else "") or spec.sort
         wanted = RowsWanted(
             *(spec, options.expression, sort, options.reverse),
             closed=spec.translated,  # who it was is mostly asked of what is gone
@@ -407,9 +465,23 @@ class Once:
 
         spec, context, format = wanted.spec, self._context, self._options.format
         found = rows.all(wanted, self._table)
+        if not found:
+            self._why_empty = self._reason(spec)
         if format == "text":
             return [table_text(spec, found, context)]
         return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time())
+
+    def _reason(self, spec: ViewSpec) -> str:
+        """Why a view that is not of all flows has no row; "" where the table says it itself."""
+        if spec.tape and self._feed.source.live:
+            return (
+                "no events: --once lists the table and does not wait for any; "
+                "try: --json for a stream of them, or --view events without --once"
+            )
+        if spec.tape:
+            return "no events: the recording has none, only listings"
+        words, cure = spec.empty
+        return f"{words}; try: {cure}" if words and self._table.live and not self._options.expression else ""
 
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
@@ -417,13 +489,23 @@ class Once:
         return self._feed.source.live and not self._status.understood and self._status.rejects > most
 
     def _say_state(self) -> None:
+        from view import unwatched
+
         self._pipe.say_unread(self._status)
+        if reach := unwatched(self._options.expression, self._context, self._table):
+            say(f"{reach}: nobody can tell what was there before")
+        if self._why_empty:
+            say(self._why_empty)
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):
-            say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {TRACKING_CURE}")
-        elif self._status.facts.get("acct") == 0 and not self._table.counted:
-            say(f"{ACCOUNTING_OFF}; try: {ACCOUNTING_CURE}")
+            cure = cure_there(TRACKING_CURE, self._options.before)
+            say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {cure}")
+            return
+        from health import OF_A_TABLE
+
+        notices = pipe_notices(self._feed, self._options)
+        self._pipe.say_notices((notice for notice in notices if notice.about in OF_A_TABLE), 0.0)
 
 
 # --- --json and --csv -------------------------------------------------------------------------------------------------
@@ -446,10 +528,12 @@ class Stream:
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._wanted = options.wanted(self._context)
-        self._line = export.json_line if options.format == "json" else export.csv_line
+        self._writer = export.LineWriter(self._context, options.format)
         self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
+        self._said_late = 0.0  # by how much events come late, as said last
+        self._next_look = 0.0  # at what is to be said
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
@@ -470,14 +554,30 @@ class Stream:
             if source.live and not told:  # once, not again with every line; the end tells how many
                 self._pipe.say_unread(self._status)
                 told = bool(self._status.rejects)
+            self._say_notices()
         self._flush()
         self._pipe.say_unread(self._status)
         return SUCCESS
+
+    @property
+    def table(self) -> FlowTable:
+        return self._table
 
     def _take(self, item: Item) -> None:
         self._feed.take(item)
         if self._recorder and (words := self._recorder.complaint()):
             say(words)
+
+    def _say_notices(self) -> None:
+        """Once a second, when the first listing is through: what a header would say, and no item said already."""
+        now = time.monotonic()
+        if self._held is not None or not self._feed.source.live or now < self._next_look:
+            return
+        self._next_look = now + FRAME
+        from health import SAID_AS_IT_COMES
+
+        notices = pipe_notices(self._feed, self._options, lambda notice: self._pipe.is_news(notice, now))
+        self._pipe.say_notices((notice for notice in notices if notice.about not in SAID_AS_IT_COMES), now)
 
     def _take_in_order(self, item: Item) -> None:
         """The flows that exist come first: events wait until the first listing is through."""
@@ -492,7 +592,9 @@ class Stream:
                 self._take(item)
                 self._release()
                 return
-        if isinstance(item, Lost):
+        if isinstance(item, Behind):
+            self._say_late(item.seconds)
+        elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
             if self._status.healed >= self._status.losses:
                 say(f"lost: {item.what}; the table is being read anew")
@@ -506,6 +608,15 @@ class Stream:
             return
         self._take(item)
 
+    def _say_late(self, seconds: float) -> None:
+        """Say that events come late, again when it has become twice as late, and when that is over."""
+        if seconds >= max(LATE, 2 * self._said_late):
+            self._said_late = seconds
+            say(f"{seconds:.0f} s behind: {BEHIND}")
+        elif self._said_late and seconds < LATE / 2:
+            self._said_late = 0.0
+            say("no longer behind")
+
     def _release(self) -> None:
         """Take in the events that were held back, and hold no more."""
         held, self._held = self._held or [], None
@@ -515,21 +626,17 @@ class Stream:
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
         self._context.advance(now, self._table.own)
         if self._wanted is None or self._wanted(flow):
-            self._out.append(self._line_of(row, flow, event, self._feed.recorded_time()))
+            time = None if row[STAMP] else self._feed.recorded_time()
+            self._out.append(self._writer.of_row(row, flow, event, time))
             if len(self._out) >= 500:
                 self._flush()
-
-    def _line_of(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
-        if self._options.format == "json":
-            return export.json_event(row, flow, self._context, event, time)
-        return self._line(export.json_object(record(row), flow, self._context, event, time))
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
         self._context.advance(flow.ended or self._context.now, self._table.own)
         if self._wanted is None or self._wanted(flow):
             item = export.json_object(flow.record(), flow, self._context, "destroy", self._feed.recorded_time())
-            self._out.append(self._line({**item, "inferred": True}))
+            self._out.append(self._writer.of_item({**item, "inferred": True}))
 
     def _flush(self) -> None:
         out, self._out = self._out, []

@@ -77,6 +77,8 @@ END
     environment:
       GEOIP_DB_PATHS: /usr/share/GeoIP
       CONNTRACK_MONITOR_CALLED: docker exec conntrack-monitor conntrack-monitor # for its hints, as you would type it
+      CONNTRACK_MONITOR_RESTART: "${CONNTRACK_MONITOR_RESTART:-unless-stopped}" # q says so where it is not the end
+      CONNTRACK_MONITOR_STOP: docker stop conntrack-monitor # ... and what is
       CONNTRACK_MONITOR_GEOIP_URL: # a value from here or .env goes in; none does where there is none
       CONNTRACK_MONITOR_NO_DOWNLOAD:
     volumes: ["geoip-data:/usr/share/GeoIP"]

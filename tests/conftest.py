@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,3 +86,12 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"the packages for the one file can't be fetched: {built.stderr[-200:]}")
     assert built.returncode == 0, built.stderr
     return target
+
+
+@pytest.fixture
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

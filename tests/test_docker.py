@@ -227,9 +227,11 @@ def test_no_key_freezes_it(engine: Engine, up: Callable[..., None], key: str, in
 def test_the_end_is_status_0_and_the_policy_starts_it_again(engine: Engine, up: Callable[..., None], key: str) -> None:
     up()
     with attached(engine) as terminal:
+        assert "? help  q quit  ctrl-p ctrl-q look away" in terminal.text
         terminal.type(key)
         assert terminal.end() == 0
-        assert terminal.seen.rstrip().endswith(b"\x1b[?1049l")
+        last = terminal.seen.rpartition(b"\x1b[?1049l")[2].decode().strip()
+        assert last.endswith("by its restart policy unless-stopped. To stop it: docker stop conntrack-monitor")
     wait_for(lambda: engine.inspect("{{.RestartCount}} {{.State.Status}}") == "1 running", what="the restart")
 
 
@@ -238,6 +240,7 @@ def test_without_a_policy_q_is_the_end(engine: Engine, up: Callable[..., None]) 
     with attached(engine) as terminal:
         terminal.type("q")
         assert terminal.end() == 0
+        assert terminal.seen.rstrip().endswith(b"\x1b[?1049l")  # nothing is said of a new start
     wait_for(lambda: engine.status() == "exited", what="the end")
     assert engine.inspect("{{.State.ExitCode}} {{.RestartCount}}") == "0 0"
 

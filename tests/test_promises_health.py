@@ -125,10 +125,10 @@ def test_a_growth_of_less_than_a_tenth_is_not_said(fill: list[tuple[float, int]]
         (0, 1000, "0 %, 0 of 1000", "good", "", 0.0),
         (9, 1000, "<1 %, 9 of 1000", "good", "", 0.009),
         (10, 1000, "1 %, 10 of 1000", "good", "", 0.01),
-        (699, 1000, "70 %, 699 of 1000", "good", "", 0.699),
-        (700, 1000, "70 %, 700 of 1000", "warn", MAX, 0.7),
-        (899, 1000, "90 %, 899 of 1000", "warn", MAX, 0.899),
-        (900, 1000, "90 %, 900 of 1000", "bad", MAX, 0.9),
+        (799, 1000, "80 %, 799 of 1000", "good", "", 0.799),
+        (800, 1000, "80 %, 800 of 1000", "warn", MAX, 0.8),
+        (949, 1000, "95 %, 949 of 1000", "warn", MAX, 0.949),
+        (950, 1000, "95 %, 950 of 1000", "bad", MAX, 0.95),
         (994, 1000, "99 %, 994 of 1000", "bad", MAX, 0.994),
         (995, 1000, ">99 %, 995 of 1000", "bad", MAX, 0.995),
         (1000, 1000, "100 %, 1000 of 1000: full, new flows are dropped", "bad", MAX, 1.0),
@@ -158,7 +158,7 @@ def test_the_header_says_what_runs_out_first(count: int, most: int | None, said:
     values = dict.fromkeys(("drop", "insert_failed"), 0)
     status.counted_first = Statistics(90.0, values)
     status.counted.extend([Statistics(90.0, values), Statistics(100.0, {"drop": 1, "insert_failed": 2})])
-    full = count >= 900 and most
+    full = count >= 950 and most
     drops = [("drop +6/min", "bad" if full else "warn"), ("insert_failed +12/min", "warn")]
     assert brief(status, None, 100.0) == said + drops
 
@@ -177,7 +177,7 @@ def test_a_source_that_holds_much_of_a_table_that_is_half_full(number: int, flow
     row = rows["10.0.0.1"]
     assert row.value == f"holds {number / 10:.0f} %, {number} flows"
     assert (row.role, row.share) == ("warn" if hogs else "plain", number / flows)
-    cure = "iptables -I FORWARD -s 10.0.0.1 -m connlimit --connlimit-above 100 -j DROP"
+    cure = "iptables -I PREROUTING -t mangle -s 10.0.0.1 -m connlimit --connlimit-above 100 -j DROP"
     assert row.cure == (cure if hogs else "")
     assert brief(status, shares, 100.0) == ([(f"10.0.0.1 holds {number / 10:.0f} %", "warn")] if hogs else [])
     assert rows["fd00::1"] == HealthRow("fd00::1", "holds <1 %, 1 flows", "plain", 0.001)
@@ -186,11 +186,11 @@ def test_a_source_that_holds_much_of_a_table_that_is_half_full(number: int, flow
 def test_how_much_a_source_may_have_then() -> None:
     status = status_of(9000, 10_000)
     row = rows_of(status, Shares(100, 0, 0, (("fd00::1", 50),)))["fd00::1"]
-    assert row.cure == "ip6tables -I FORWARD -s fd00::1 -m connlimit --connlimit-above 500 -j DROP"
+    assert row.cure == "ip6tables -I PREROUTING -t mangle -s fd00::1 -m connlimit --connlimit-above 500 -j DROP"
 
 
 @pytest.mark.parametrize(
-    ("assured", "count", "warns"), [(900, 700, True), (899, 700, False), (900, 699, False), (1000, 1000, True)]
+    ("assured", "count", "warns"), [(900, 800, True), (899, 800, False), (900, 799, False), (1000, 1000, True)]
 )
 def test_assured_flows_stay(assured: int, count: int, warns: bool) -> None:
     row = rows_of(status_of(count), Shares(1000, assured, 0))["assured"]
@@ -317,10 +317,10 @@ BUCKETS = "sysctl -w net.netfilter.nf_conntrack_buckets={}"
             {"drop": "good", "early_drop": "good", "insert_failed": "good", "chaintoolong": "good"},
             {"drop": ""},
         ),
-        (900, {}, {"early_drop": 1}, {"early_drop": "bad"}, {"early_drop": MAX}),
-        (899, {}, {"early_drop": 1}, {"early_drop": "warn"}, {"early_drop": MAX}),
+        (950, {}, {"early_drop": 1}, {"early_drop": "bad"}, {"early_drop": MAX}),
+        (949, {}, {"early_drop": 1}, {"early_drop": "warn"}, {"early_drop": MAX}),
         (
-            900,
+            950,
             {},
             {"drop": 3, "insert_failed": 2},
             {"drop": "bad", "insert_failed": "warn"},
