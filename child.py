@@ -33,7 +33,48 @@ SOCKET_SIZE = 8 << 20
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h: beyond rmem_max; needs the same right as listening to events
 PIDFD_GETFD = 438  # asm-generic/unistd.h: Linux 5.6; pidfd_getfd(2)
 CONNTRACK_GROUPS = 7  # linux/netfilter/nfnetlink_compat.h: NEW, UPDATE, DESTROY
+NETLINK_NETFILTER = "12"  # linux/netlink.h, as /proc/net/netlink prints it
+TICK = os.sysconf("SC_CLK_TCK")
+DEEPEST = 4  # processes between ours and a command: sudo has one
+
+# A command that writes a list gets on if it wrote something in the last SILENCE seconds, and SLOWEST bytes a second in
+# them: a line of modem has ten times as much. In TOO_LONG seconds 1,000,000 flows come over a line of 3 Mbit/s.
+SILENCE, SLOWEST, TOO_LONG = 30.0, 100, 900.0
+LISTENED = 1.0  # seconds between two looks at a command; in what is more than that nobody listened to it
+
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; the fcntl module has it from Python 3.10 on, but only where built against it
+
+
+class Patience:
+    """Whether a command that writes a list gets on: by the time in which somebody listened to it, and what it wrote.
+
+    A byte now and then is no progress. Time in which we did not listen (a reader of ours that stands still, a stopped
+    process) does not count.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.looked = now
+        self._silent = self._slow = self._all = 0.0  # seconds
+        self._bytes = 0  # in the last ``_slow`` seconds
+
+    def take(self, size: int, now: float) -> None:
+        """So many bytes were there to be read now."""
+        spent = min(now - self.looked, LISTENED)
+        self.looked = now
+        self._silent = 0.0 if size else self._silent + spent
+        self._all += spent
+        self._slow += spent
+        self._bytes += size
+        if self._bytes >= SLOWEST * SILENCE:
+            self._slow, self._bytes = 0.0, 0
+
+    def complaint(self) -> str:
+        """Why nobody should wait any longer; else ""."""
+        if self._silent >= SILENCE:
+            return f"no answer for {SILENCE:.0f} s"
+        if self._slow >= SILENCE:
+            return f"too slow, {self._bytes} bytes in {self._slow:.0f} s"
+        return f"no end after {self._all:.0f} s" if self._all >= TOO_LONG else ""
 
 
 class Child:
@@ -48,7 +89,9 @@ class Child:
         self._shown_as = list(shown_as) or self.argv
         self.gathers_until = 0.0  # until then its output is left to gather
         self.started = time.monotonic()
-        self.heard = self.started
+        self.patience = Patience(self.started)
+        self.drained = self.started  # when nothing was left to be read last
+        self.cpu = 0.0  # seconds of processor time that it and what it waited for have used, once it has ended
         self.splitter = Splitter()
         self.closed = 0.0  # when it closed its output
         self.silenced = False  # ... and did not end, so that it was killed
@@ -100,11 +143,15 @@ class Child:
         try:
             data = os.read(self.out, PIPE_READ_SIZE)
         except BlockingIOError:
+            self.drained = time.monotonic()
+            self.patience.take(0, self.drained)
             return b""
         if data:
-            self.heard = time.monotonic()
+            now = time.monotonic()
+            self.patience.take(len(data), now)
             if len(data) < PIPE_READ_SIZE:
-                self.gathers_until = self.heard + self._gather
+                self.drained = now
+                self.gathers_until = now + self._gather
             return self.splitter.feed(data)
         self._close_out()
         self.leftover = self.splitter.feed(b"")
@@ -146,6 +193,8 @@ class Child:
         """Its exit status once it has ended and all it wrote has been read."""
         if self.out is not None:
             return None
+        if self.process.returncode is None and self._is_over():
+            self.cpu = _cpu_seconds(self.process.pid)  # before it is reaped
         status = self.process.poll()
         if status is None and time.monotonic() - self.closed > CLOSED_PATIENCE:
             self.silenced = True  # it will never say anything again
@@ -157,6 +206,16 @@ class Child:
                 if self.err is None or not self.read_errors():
                     break
         return status
+
+    def worker(self, program: str) -> int | None:
+        """The process that runs ``program`` for it on this machine; None where none does: it may be on another one."""
+        wanted, pids = os.path.basename(program)[:15], [self.process.pid]
+        for _ in range(DEEPEST):
+            for pid in pids:
+                if _text(f"/proc/{pid}/comm").rstrip("\n") == wanted:
+                    return pid
+            pids = [int(word) for pid in pids for word in _text(f"/proc/{pid}/task/{pid}/children").split()]
+        return None
 
     def problem(self, status: int) -> Problem:
         if self.silenced:
@@ -203,6 +262,40 @@ class Child:
     def _is_over(self) -> bool:
         """Has it ended? The answer does not reap it."""
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def queued_events(pid: int) -> int:
+    """What waits for a process in its socket for conntrack's events, in bytes of memory; 0 where that is not known.
+
+    proc(5) shows it to everybody, also where pidfd_getfd is forbidden.
+    """
+    for line in _text(f"/proc/{pid}/net/netlink").splitlines()[1:]:
+        words = line.split()
+        if words[1:3] == [NETLINK_NETFILTER, str(pid)] and int(words[3], 16) & CONNTRACK_GROUPS:
+            return int(words[4])
+    return 0
+
+
+def namespace_of(pid: int) -> int | None:
+    """The number of a process's network namespace; None where that is not known."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return None
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Seconds of a process that has ended, and of those it waited for: utime, stime, cutime, cstime of proc(5)."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    return sum(map(int, fields[11:15])) / TICK
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _process(argv: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from child import STOP_PATIENCE, Child
+from child import LISTENED, STOP_PATIENCE, Child
 from flows import Flow, id_in, key_of
 from intake import NOT_FOUND, NOT_PERMITTED, Problem, not_started
 from parse import (
@@ -28,7 +28,7 @@ from parse import (
     split_lines,
     tail_of,
 )
-from source import LISTING_GATHERS, SILENCE, Command
+from source import LISTING_GATHERS, Command
 from text import clean
 
 # --- options for one flow ---------------------------------------------------------------------------------------------
@@ -367,10 +367,10 @@ class Deletion:
         problem = None
         status = child.ended()
         if status is None:
-            if time.monotonic() - child.heard < SILENCE:
+            if not (why := child.patience.complaint()):
                 return None
             self._unknown += self.phase is Phase.DELETING
-            problem = Problem(f"{child.name()}: no answer for {SILENCE:.0f} s")
+            problem = Problem(f"{child.name()}: {why}")
         self._children.remove(child)
         child.stop()
         if problem:
@@ -460,4 +460,4 @@ def _due(child: Child) -> float:
     now = time.monotonic()
     if child.out is None:
         return now + 0.05  # it closed its output and has not ended yet
-    return child.gathers_until if child.gathers_until > now else child.heard + SILENCE
+    return child.gathers_until if child.gathers_until > now else child.patience.looked + LISTENED

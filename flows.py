@@ -20,11 +20,11 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from itertools import islice
-from typing import NamedTuple
+from itertools import islice, takewhile
+from typing import Any, NamedTuple
 
 import addresses
-from addresses import Ends
+from addresses import Ends, own_addresses_of
 from parse import (
     ADDRESS,
     COUNTERS,
@@ -98,6 +98,8 @@ class Progress(NamedTuple):
     inbound: bool | None = None  # see addresses.inbound; None until the flow has moved something
     exact: bool = False  # its NEW was seen, so ``born`` is its birth; else it is only when the flow was seen first
     listed: bytes | None = None  # the last listing's text, while ``tail`` is an event's and has no counters
+    resting: bool = False  # nothing moved between the two newest listings
+    begun: tuple[float, int, int] | None = None  # since when, and bytes so far: of a first interval that is too short
     ended: float | None = None
     inferred: bool = False  # a listing showed that it is gone; no DESTROY said so
 
@@ -148,7 +150,7 @@ class Flow:
         self.group = group
         self.timeout: int | None = None  # seconds, at the time of ``last_seen``
         self.tail = b""  # the newest line's text behind the original tuple, as parse.tail_of gives it
-        self.born = born
+        self.born = born  # its birth where ``exact``; else it was born then or earlier, see ``birth``
         self.progress = progress
         self.last_seen = last_seen
         self.sampled = born  # when the counters were read last
@@ -253,15 +255,21 @@ class Flow:
         rates = self.progress.rates
         return None if rates is None else rates[0] + rates[1]
 
+    def birth(self) -> float:
+        """When it was born, or, where ``knows_age`` is False, when it was seen first.
+
+        delta-time is in whole seconds: a listing's says when it was born at the latest, and the earliest of all counts.
+        """
+        if not self.progress.exact and (delta := _DELTA.search(self.progress.listed or self.tail)):
+            return min(self.born, self.sampled - int(delta.group(1)))
+        return self.born
+
     def age(self, now: float) -> float:
         """Seconds since its birth, or, where ``knows_age`` is False, at least that many.
 
         A closed flow's age is its duration.
         """
-        end = now if self.ended is None else self.ended
-        if not self.progress.exact and (delta := _DELTA.search(self.progress.listed or self.tail)):
-            return int(delta.group(1)) + max(0.0, end - self.sampled)
-        return max(0.0, end - self.born)
+        return max(0.0, (now if self.ended is None else self.ended) - self.birth())
 
     def knows_age(self) -> bool:
         return self.progress.exact or _DELTA.search(self.progress.listed or self.tail) is not None
@@ -347,6 +355,58 @@ def tape_events(table: FlowTable) -> list[TapeEvent]:
     return [TapeEvent(*event) for event in table.tape]
 
 
+Found = tuple[str, Flow, Parts]  # what a line tells that was not known: "list" or the event, the flow, the line
+
+
+# --- traffic ----------------------------------------------------------------------------------------------------------
+
+FINE = 1024  # parts of a byte: sums of whole numbers come back to 0 exactly
+IN, OUT = 0, 1
+
+
+class Traffic:
+    """Bytes a second in and out of all flows: the sum of the live flows' rates, and what none of these rates tells.
+
+    No rate tells of the first packets of a flow that is too young to have a rate, nor of the last ones before its end.
+    """
+
+    def __init__(self) -> None:
+        self._rates = [0, 0]  # sums of the flows' rates, in 1/FINE bytes a second
+        self._untold = [0, 0]  # bytes since the newest complete listing that no rate tells of
+        self._untold_rates: tuple[float, float] | None = None  # the same in the interval before it, a second
+
+    def change(
+        self, inbound: bool | None, before: tuple[float, float] | None, after: tuple[float, float] | None
+    ) -> None:
+        """The rates of a live flow, original and reply, have changed; None: it has none."""
+        for rates, sign in ((before, -FINE), (after, FINE)):
+            if rates is not None and rates is not IDLE:
+                self._rates[not inbound] += int(rates[0] * sign)
+                self._rates[bool(inbound)] += int(rates[1] * sign)
+
+    def add(self, inbound: bool | None, original: float, reply: float) -> None:
+        """A flow has moved so many bytes, and its rates do not tell of them."""
+        self._untold[not inbound] += round(original)
+        self._untold[bool(inbound)] += round(reply)
+
+    def end_interval(self, seconds: float | None, counted: bool, any_flows: bool) -> None:
+        """A complete listing has ended, ``seconds`` after the one before (None: it is the first).
+
+        ``counted``: it had counters. Without counters nothing is known; without flows nothing moves.
+        """
+        if seconds is not None and seconds > 0 and (counted or any(self._untold)):
+            self._untold_rates = self._untold[0] / seconds, self._untold[1] / seconds
+        elif any_flows and not counted:
+            self._untold_rates = None
+        elif self._untold_rates is not None:
+            self._untold_rates = IDLE
+        self._untold = [0, 0]
+
+    def rate(self, way: int) -> float | None:
+        """Bytes a second, ``way`` IN or OUT; None before the second complete listing, and where nothing is counted."""
+        return None if self._untold_rates is None else self._rates[way] / FINE + self._untold_rates[way]
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 # The kernel's default maximum is 262,144. Four times that bounds the memory for a recording that only opens flows.
@@ -356,6 +416,7 @@ PAST = 10_000
 HISTORY = 60  # seconds of the events sparkline
 TAPE = 20_000  # events kept for a flow's "life so far"
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
+SHORTEST_INTERVAL = 1.0  # seconds: one packet within less makes a first rate that was never there
 FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
 GROUPS = 4096  # kinds and states in good input: 3 families x (10 protocols x 15 states + 246 without)
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
@@ -372,8 +433,9 @@ class FlowTable:
         limit: int = MAX_LIVE,
         past: int = PAST,
         on_inferred: Callable[[Flow], None] | None = None,
+        shortest: float = SHORTEST_INTERVAL,
     ) -> None:
-        """``on_inferred`` is told of a flow that only a listing showed to be gone."""
+        """``on_inferred`` hears of a flow that only a listing showed to be gone; ``shortest``: SHORTEST_INTERVAL."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
@@ -383,19 +445,20 @@ class FlowTable:
         self.generation = 0
         self.listing = False
         self.listings = 0  # complete ones
+        self.unannounced = 0  # flows that began since the listing before the newest, and no event said so
         self.listed_at: float | None = None  # when the newest complete listing ended
         self.counted = False  # the newest complete listing had counters
-        self.rate_in: float | None = None  # bytes a second between the two newest complete listings
-        self.rate_out: float | None = None
+        self.since: float | None = None  # when the first listing began, or the first event came
         self.events = 0  # all that were taken in
         self.overflow = 0  # flows dropped because the table was full
-        self.history: deque[float] = deque([0.0] * HISTORY, maxlen=HISTORY)  # events a second, a value a second
+        self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
         self._on_inferred = on_inferred
         self._began = 0.0  # when the newest listing began
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
-        self._moved = [0, 0]  # bytes in and out since the newest complete listing
-        self._moved_since: float | None = None
+        self._shortest = shortest
+        self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
+        self.traffic = Traffic()
         self._counters_seen = False
         self._ticked: float | None = None
         self._ticked_events = 0
@@ -405,7 +468,8 @@ class FlowTable:
 
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
-        self.own = addresses
+        if addresses != self.own:  # the same ones again would empty what is remembered about each
+            self.own = own_addresses_of(addresses)
 
     # --- rows in ------------------------------------------------------------------------------------------------------
 
@@ -430,6 +494,8 @@ class FlowTable:
         key = key_of(group.prefix, row[ORIGINAL], tail)
         name = EVENTS.get(tag, "update")
         self.events += 1
+        if self.since is None:
+            self.since = now
         flow = self.live.get(key)
         if name == "destroy":
             return self._destroy(flow, key, group, row, now)
@@ -473,7 +539,12 @@ class FlowTable:
         flow.tail = tail
         after = counts_in(tail)
         if before and after:
-            self._move(flow, before, after)
+            moved, rates, spent = self._move(flow, before, after), flow.rates or IDLE, now - flow.sampled
+            # What its rate has told of is not told again: a flow that moves on evenly leaves no bump behind.
+            rest = [max(0.0, number - rate * spent) for number, rate in zip(moved, rates)]
+            self.traffic.add(flow.progress.inbound, *rest)
+        if flow.progress.listed is None and b"delta-time=" in tail:
+            flow.sampled = now  # its delta-time is of now
         self._stamp(flow, group if state else flow.group, timeout, now)
         self._close(flow, now, inferred=False)
         self.tape.append((now, "destroy", flow, flow.state))
@@ -484,6 +555,8 @@ class FlowTable:
         self.generation += 1
         self.listing = True
         self._began = now
+        self._pause = math.inf if self.listed_at is None else now - self.listed_at
+        self.since = now if self.since is None else self.since
         self._gone.clear()
         self._counters_seen = False
 
@@ -512,12 +585,12 @@ class FlowTable:
         self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
         return found
 
-    def listed_all(self, rows: Iterable[Parts], now: float) -> None:
+    def listed_all(self, rows: Iterable[Parts], now: float, news: list[Found] | None = None) -> None:
         """What ``listed`` does, for all lines of a block and three times as fast; the block may hold events, too.
 
         Almost all lines take one of two short ways: the flow was never seen before, or only its timeout is new.
         """
-        live, gone, last_seen = self.live, self._gone, self._seen(now)
+        live, gone, last_seen, shortest = self.live, self._gone, self._seen(now), self._shortest
         group_of, flow_of, counters_seen = self._groups.get, self.live.get, self._counters_seen
         for row in rows:
             _stamp, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
@@ -534,10 +607,12 @@ class FlowTable:
                         flow.tail = tail
                         flow.timeout = int(timeout)
                         counters_seen = counters_seen or counted
+                        if news is not None:
+                            news.append(("list", flow, row))
                         continue
                 elif flow.tail == tail and flow.group is group and key not in gone:
                     rates = flow.progress.rates
-                    if rates is None and counted and flow.progress is FIRST_LISTED:
+                    if rates is None and counted and flow.progress is FIRST_LISTED and now - flow.sampled >= shortest:
                         flow.progress, rates = AT_REST, IDLE
                     if rates is IDLE or (rates is None and not counted):
                         flow.timeout = int(timeout)
@@ -545,10 +620,9 @@ class FlowTable:
                         flow.sampled = now
                         counters_seen = counters_seen or rates is IDLE
                         continue
-            if tag:
-                self.event(row, now)
-            else:
-                self.listed(row, now)
+            found = self.event(row, now) if tag else self.listed(row, now)
+            if news is not None and found is not None:
+                news.append((EVENTS[tag] if tag else "list", found, row))
             group_of = self._groups.get  # new groups may have taken the place of the old ones
         self._counters_seen = self._counters_seen or counters_seen
 
@@ -565,15 +639,14 @@ class FlowTable:
         gone = [flow for flow in self.live.values() if flow.last_seen.generation != self.generation]
         for flow in gone:
             self._close_unseen(flow, now)
+        new = takewhile(lambda flow: flow.born >= self._began, reversed(self.live.values()))
+        self.unannounced = sum(not flow.progress.exact for flow in new) if self.listings else 0
         self.listings += 1
         self.counted = self._counters_seen
-        if self._moved_since is not None and now > self._moved_since and (self.counted or any(self._moved)):
-            spent = now - self._moved_since
-            self.rate_in, self.rate_out = self._moved[0] / spent, self._moved[1] / spent
-        elif not self.counted:
-            self.rate_in = self.rate_out = None
-        self._moved = [0, 0]
-        self._moved_since = self.listed_at = now
+        self.traffic.end_interval(
+            None if self.listed_at is None else now - self.listed_at, self.counted, bool(self.live)
+        )
+        self.listed_at = now
 
     def tick(self, now: float) -> None:
         """The time is ``now``: closed flows leave after ``linger`` seconds, and the history of events moves on."""
@@ -621,7 +694,7 @@ class FlowTable:
     def _close(self, flow: Flow, now: float, inferred: bool) -> None:
         del self.live[flow.key]
         flow.group.number -= 1
-        flow.progress = flow.progress._replace(ended=now, inferred=inferred, rates=None)
+        self._set(flow, ended=now, inferred=inferred, rates=None)
         self._bury(flow)
 
     def _close_unseen(self, flow: Flow, now: float) -> None:
@@ -641,36 +714,70 @@ class FlowTable:
     def _set_idle(self, flow: Flow, now: float, counted: bool) -> None:
         """A listing brought the same text again: nothing moved."""
         if flow.rates is not IDLE and counted:
-            # A flow that has finished sends nothing more: its rate drops at once.
-            rates = IDLE if flow.state in FINISHED else _smoothed(flow.rates, 0.0, 0.0, now - flow.sampled)
-            flow.progress = shared_progress(flow.progress._replace(rates=rates))
+            self._rate(flow, 0, 0, now)
         flow.sampled = now
 
     def _sample(self, flow: Flow, tail: bytes, now: float) -> None:
         """A listing brought other text: new counters, a new rate."""
+        if b"delta-time=" in tail:
+            flow.born = flow.birth()
         after = counts_in(tail)
-        before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
-        rates = flow.rates
+        before = flow.counts()
         if after is not None and before is not None:
-            spent = now - flow.sampled
-            moved = self._move(flow, before, after)
-            if spent > 0:
-                rates = _smoothed(rates, moved[0] / spent, moved[1] / spent, spent)
+            self._rate(flow, *self._move(flow, before, after), now)
+        elif after is not None and flow.exact:
+            self._rate_newborn(flow, *self._move(flow, Counts(0, 0, 0, 0), after), now)
         flow.tail = tail
-        flow.progress = shared_progress(flow.progress._replace(rates=rates, listed=None))
+        if flow.progress.listed is not None:
+            self._set(flow, listed=None)
         flow.sampled = now
 
+    def _rate(self, flow: Flow, original: int, reply: int, now: float) -> None:
+        """So many bytes have moved since the listing before: set the flow's rates."""
+        progress, spent = flow.progress, now - flow.sampled
+        if spent <= 0:
+            self.traffic.add(progress.inbound, original, reply)
+            return
+        moved = original or reply
+        if progress.rates is IDLE and not moved:
+            return
+        if progress.rates is not None:
+            # A flow that has finished sends nothing more. One that rested between three listings has stopped, too:
+            # the curve alone still showed 1/50 after 12 s.
+            stops = flow.state in FINISHED or (progress.resting and spent >= self._shortest)
+            rates = _smoothed(progress.rates, original / spent, reply / spent, spent) if moved or not stops else IDLE
+            self._set(flow, rates=rates, resting=not moved and rates is not IDLE)
+            return
+        begun, before, before_back = progress.begun or (flow.sampled, 0, 0)
+        if now - begun >= self._shortest:
+            spent = now - begun
+            rates = _smoothed(None, (before + original) / spent, (before_back + reply) / spent, spent)
+            self._set(flow, rates=rates, begun=None)
+        else:
+            self.traffic.add(progress.inbound, original, reply)
+            self._set(flow, begun=(begun, before + original, before_back + reply))
+
+    def _rate_newborn(self, flow: Flow, original: int, reply: int, now: float) -> None:
+        """Its first counters. One packet listed 1 ms after its NEW is no 1.4 MB/s: less than a pause is no interval."""
+        spent = now - flow.sampled
+        if spent >= max(self._pause, self._shortest):
+            self._set(flow, rates=_smoothed(None, original / spent, reply / spent, spent))
+        else:
+            self.traffic.add(flow.progress.inbound, original, reply)
+
+    def _set(self, flow: Flow, **changes: Any) -> None:
+        """Change a flow's progress; the sums of all rates go with it."""
+        before = flow.progress
+        after = flow.progress = shared_progress(before._replace(**changes))
+        if after.rates is not before.rates:
+            self.traffic.change(after.inbound, before.rates, after.rates)
+
     def _move(self, flow: Flow, before: Counts, after: Counts) -> tuple[int, int]:
-        """Add what a flow moved to the totals; returns the bytes of both directions."""
-        original = max(0, after.original_bytes - before.original_bytes)  # `conntrack -L -z` resets them
-        reply = max(0, after.reply_bytes - before.reply_bytes)
-        inbound = flow.progress.inbound
-        if inbound is None:
-            inbound = addresses.inbound(flow.ends(), self.own)
-            flow.progress = flow.progress._replace(inbound=inbound)
-        self._moved[0] += original if inbound else reply
-        self._moved[1] += reply if inbound else original
-        return original, reply
+        """The bytes of both directions between two samples; which of them come in is known from the first on."""
+        if flow.progress.inbound is None:
+            self._set(flow, inbound=addresses.inbound(flow.ends(), self.own))
+        # `conntrack -L -z` resets them
+        return max(0, after.original_bytes - before.original_bytes), max(0, after.reply_bytes - before.reply_bytes)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -681,6 +788,18 @@ class FlowTable:
 
     def __len__(self) -> int:
         return len(self.live)
+
+    @property
+    def rate_in(self) -> float | None:
+        """Bytes a second that come in: the live flows' rates, and what came with flows too short to have one.
+
+        None before the second complete listing, and where nothing is counted.
+        """
+        return self.traffic.rate(IN)
+
+    @property
+    def rate_out(self) -> float | None:
+        return self.traffic.rate(OUT)
 
     @property
     def counts(self) -> dict[tuple[str, str], int]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from addresses import Context
-from flows import BYTES, IDLE, Counts, Flow, matched, newest_texts
+from flows import BYTES, IDLE, Flow, matched, newest_texts
 from parse import WITH_PORTS
 from text import service
 
@@ -27,6 +27,7 @@ class GroupRow:
 
     __slots__ = (
         "_most",
+        "counted",
         "flows",
         "fresh",
         "key",
@@ -34,6 +35,7 @@ class GroupRow:
         "others",
         "rate_in",
         "rate_out",
+        "rated",
         "share",
         "size_in",
         "size_out",
@@ -44,8 +46,10 @@ class GroupRow:
         self.key = key
         self.label = ""  # its name: of a country or a network
         self.flows = 0
-        self.fresh = 0  # flows whose birth was seen within NEW_SPAN seconds
+        self.fresh: int | None = 0  # flows whose birth was seen within NEW_SPAN seconds; None: no births are seen
         self.unreplied = 0
+        self.rated = 0  # flows whose rates are known; without one the rates are unknown, not 0
+        self.counted = 0  # flows whose bytes are known
         self.rate_in = 0.0  # bytes a second
         self.rate_out = 0.0
         self.size_in = 0  # bytes
@@ -139,7 +143,9 @@ def group_key(flow: Flow, grouping: Grouping, context: Context) -> str:
 class Grouper:
     """Adds flows up, as many at a time as there is time for."""
 
-    def __init__(self, grouping: Grouping, context: Context) -> None:
+    def __init__(self, grouping: Grouping, context: Context, births: bool = True) -> None:
+        """``births``: the table hears of new flows."""
+        self._births = births
         self.sums: dict[str, GroupRow] = {}
         self.flows = 0
         self._grouping, self._context = grouping, context
@@ -165,29 +171,35 @@ class Grouper:
             others[other] = others.get(other, 0) + 1
             progress = flow.progress
             if progress.exact and flow.born > newborn:
-                row.fresh += 1
+                row.fresh = (row.fresh or 0) + 1
             tail = flow.tail
             if b"[UNREPLIED]" in tail and (b"[USERSPACE]" not in tail or "UNREPLIED" in flow.flags()):
                 row.unreplied += 1
             if there:
-                sent, answered = int(there), int(back)
-            else:
-                counts = flow.counts() or Counts(0, 0, 0, 0)
-                sent, answered = counts.original_bytes, counts.reply_bytes
-            rates = progress.rates
-            if inward:
-                row.size_in += sent
-                row.size_out += answered
-            else:
-                row.size_out += sent
-                row.size_in += answered
-            if rates is not None and rates is not IDLE:
-                row.rate_in += rates[not inward]
-                row.rate_out += rates[inward]
+                self._count(row, inward, int(there), int(back))
+            elif (counts := flow.counts()) is not None:
+                self._count(row, inward, counts.original_bytes, counts.reply_bytes)
+            if (rates := progress.rates) is not None:
+                row.rated += 1
+                if rates is not IDLE:
+                    row.rate_in += rates[not inward]
+                    row.rate_out += rates[inward]
+
+    @staticmethod
+    def _count(row: GroupRow, inward: bool, sent: int, answered: int) -> None:
+        row.counted += 1
+        if inward:
+            row.size_in += sent
+            row.size_out += answered
+        else:
+            row.size_out += sent
+            row.size_in += answered
 
     def _begun(self, key: str, far: str) -> GroupRow:
         """A new row, with a name where its key is only a code."""
         begun = GroupRow(key)
+        if not self._births:
+            begun.fresh = None
         if self._grouping.by in ("country", "network"):
             place = self._context.where(far)
             begun.label = (place.country_name if self._grouping.by == "country" else place.org) or ""
@@ -210,7 +222,11 @@ def shares(sums: Iterable[GroupRow], by: str) -> None:
 
 
 def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
-    """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second."""
+    """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second.
+
+    What is not known has no key: rates before the second listing, bytes without accounting, births without events.
+    Of the others those with the most flows come first, as on the screen.
+    """
     names = {"country": "country_name", "network": "org"}
     item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
@@ -219,14 +235,12 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
     return {
         **item,
         "flows": row.flows,
-        "new_per_second": round(row.fresh / NEW_SPAN, 3),
-        "rate_in": round(row.rate_in, 1),
-        "rate_out": round(row.rate_out, 1),
-        "bytes_in": row.size_in,
-        "bytes_out": row.size_out,
+        **({} if row.fresh is None else {"new_per_second": round(row.fresh / NEW_SPAN, 3)}),
+        **({"rate_in": round(row.rate_in, 1), "rate_out": round(row.rate_out, 1)} if row.rated else {}),
+        **({"bytes_in": row.size_in, "bytes_out": row.size_out} if row.counted else {}),
         "unreplied": row.unreplied,
         "share": round(row.share, 6),
-        grouping.others: sorted(other for other in row.others if other),
+        grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other)),
     }
 
 

@@ -34,7 +34,18 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from flows import Flow, FlowTable, without_userspace
-from intake import ACCOUNTING_CURE, ACCOUNTING_OFF, EVENTS_CURE, MINUTE, Problem, Status, cure_there, since
+from intake import (
+    ACCOUNTING_CURE,
+    ACCOUNTING_OFF,
+    BEHIND,
+    EVENTS_CURE,
+    LATE,
+    MINUTE,
+    Problem,
+    Status,
+    cure_there,
+    since,
+)
 
 STEP = 5000  # flows counted at once: 5 ms
 TOP = 5  # sources that are named
@@ -98,6 +109,8 @@ class Surroundings(NamedTuple):
     geography: Sequence[tuple[str, str]] = ()  # what is wrong with databases and names, and the command that helps
     attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
     databases: Sequence[UsedDatabase] = ()  # those in use
+    records: bool = False  # all that is read is written to a file
+    attached: bool = False  # people look through docker attach: they can look away
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
 
@@ -511,6 +524,7 @@ class About(Enum):
     LISTING = auto()
     EVENTS = auto()
     LOSS = auto()
+    BEHIND = auto()
     LATE_LISTING = auto()
     RECORDING = auto()
     DROPS = auto()
@@ -523,7 +537,9 @@ class About(Enum):
 
 OF_A_TABLE = {About.TABLE, About.MEMORY, About.ACCOUNTING}  # what matters to who reads the table once
 # What a stream says when it happens, and not when it looks at what is wrong.
-SAID_AS_IT_COMES = {About.LISTING, About.EVENTS, About.LOSS, About.RECORDING, About.INPUT, About.SETTINGS}
+SAID_AS_IT_COMES = {
+    *(About.LISTING, About.EVENTS, About.LOSS, About.BEHIND, About.RECORDING, About.INPUT, About.SETTINGS),
+}
 
 
 @dataclass(frozen=True)
@@ -615,6 +631,8 @@ def _losses(
             since = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
             text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
             yield Notice(text, problem.cure, True, about, problem.what)
+    if status.behind >= LATE:
+        yield Notice(f"{status.behind:.0f} s behind: {BEHIND}", bad=True, about=About.BEHIND)
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
         again = status.healed >= status.losses
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")

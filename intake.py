@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from flows import Flow, FlowTable
+from flows import Flow, FlowTable, Found
 from parse import EVENT, EVENTS, STAMP, Parts, split_lines, tail_of
 from text import clean
 
@@ -20,6 +20,7 @@ TRACKING_OFF = "tracking is off: no firewall rule here uses it"
 TRACKING_CURE = "iptables -I INPUT -m conntrack --ctstate NEW"
 ACCOUNTING_OFF = "accounting is off: no bytes, packets or rates"
 ACCOUNTING_CURE = "sysctl -w net.netfilter.nf_conntrack_acct=1"
+BEHIND = "events come faster than they are read"
 SUDO = "sudo, or --via sudo"
 EVENTS_CURE = "sysctl -w net.netfilter.nf_conntrack_events=2"
 MENDS_THE_KERNEL = ("sysctl", "iptables", "ip6tables")  # programs of cures for the machine whose table is read
@@ -184,6 +185,14 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Behind:
+    """How old the events are that are read now: seconds, 0 where all that came has been read."""
+
+    at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Trouble:
     """A child died or could not start; with ``problem`` None it runs again."""
 
@@ -223,13 +232,14 @@ class Ended:
     at: float
 
 
-Item = Block | ListingBegan | ListingEnded | Lost | Trouble | Facts | Statistics | OwnAddresses | Ended
+Item = Block | ListingBegan | ListingEnded | Lost | Behind | Trouble | Facts | Statistics | OwnAddresses | Ended
 
 
 # --- taking it in -----------------------------------------------------------------------------------------------------
 
 # What a line became: the event (or "list"), the flow as it is now, the line, the source's time.
 Report = Callable[[str, Flow, Parts, float], None]
+LATE = 2.0  # seconds: what is older than that is called late
 MINUTE = 60.0  # seconds: what was counted within them counts as now
 FILL_EVERY = 2.0  # seconds between two counts that are kept, so that 60 of them cover a minute in any recording
 WRAP = 2**32  # the counters of `conntrack -S` are unsigned 32-bit numbers of each CPU
@@ -254,6 +264,7 @@ class Status:
     ended: bool = False
     began: bool = False  # something was ever heard from the source
     understood: bool = False  # ... and a line of it was understood
+    behind: float = 0.0  # how old the newest events are that were read, seconds; 0: nothing waits to be read
     listing_since: float | None = None  # when the listing that runs now began
     resyncs: int = 0  # complete listings that recovered what was lost
     healed: int = 0  # losses before the newest complete listing began
@@ -285,6 +296,8 @@ class Status:
         elif isinstance(item, Lost):
             self.losses += 1
             self.last_loss, self.lost_at = item.what, item.at
+        elif isinstance(item, Behind):
+            self.behind = item.seconds
         elif isinstance(item, Trouble):
             if item.problem is None:
                 self.troubles.pop(item.part, None)
@@ -391,10 +404,15 @@ class Intake:
         self.status.take_lines(len(rows), rejects)
         if rows:
             self._last = tail_of(rows[-1])
-        if block.at is not None and self._report is None:
-            self.table.listed_all(rows, block.at)  # the fast way: no line is reported
-        else:
+        if block.at is None or (self._report is not None and (block.events or not self.table.listing)):
             self._apply_each(rows, block.at)
+        elif self._report is None:
+            self.table.listed_all(rows, block.at)
+        else:  # almost all lines of a listing bring nothing to report
+            news: list[Found] = []
+            self.table.listed_all(rows, block.at, news)
+            for name, flow, row in news:
+                self._report(name, flow, row, block.at)
 
     def _apply_each(self, rows: list[Parts], at: float | None) -> None:
         for row in rows:

@@ -17,11 +17,12 @@ from geography import Geography
 from grouping import GroupRow, group_key, group_object
 from health import Census, Notice, Surroundings, notices_of
 from intake import SUCCESS, ListingEnded
-from keys import Do, Request, press
+from keyboard import Pasted
+from keys import Do, Request, paste, press
 from names import Resolver
 from recording import Recorder
 from render import frame
-from run import FRAME, Feed, Options, Signals, give_up
+from run import FRAME, Feed, Options, Signals, give_up, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
@@ -111,6 +112,7 @@ ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
 # on show; between looks at how far it is.
 SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.08, 0.2
+SIFTED = 0.4  # seconds between frames when what a filter wants has arrived
 
 
 class Live:
@@ -136,6 +138,7 @@ class Live:
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
+        self.quits = False  # somebody at the keyboard wants the end
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
@@ -158,6 +161,8 @@ class Live:
                 self.deletion.close()
             self.geography.close()
             self.resolver.close()
+        if self.quits and self.options.starts_again:
+            say(self.options.starts_again)
         return SUCCESS if self.feed.problem is None else give_up(self.feed.problem)
 
     @property
@@ -169,7 +174,7 @@ class Live:
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds(), *self.resolver.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
-        until = min(until, self.resolver.deadline() or until)
+        until = min(until, self.resolver.deadline() or until, self.screen.keys_due or until)
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
@@ -185,7 +190,7 @@ class Live:
         ready = self._wait(keyboard)
         if self._take_signals() or self.screen.hung_up:
             return True
-        if (keyboard in ready or self.screen.more_keys) and self._take_keys():
+        if (keyboard in ready or self.screen.more_keys or self._key_is_due()) and self._take_keys():
             return True
         for item in self.source.poll():
             self.feed.take(item)
@@ -193,7 +198,10 @@ class Live:
                 return True
             if isinstance(item, ListingEnded) and self.table.listings <= 1:
                 self._soon()
+            elif isinstance(item, ListingEnded) and self.view.predicate is not None:
+                self.view.rows.expire()  # counters, and what no event told of, may be what the filter wants
         self.table.tick(self._now())
+        self._sift()
         if self.last_frame:  # the first screen comes first
             self.geography.poll()
             if self.geography.renewed():
@@ -214,6 +222,10 @@ class Live:
             if time.monotonic() >= self.next_frame:
                 self._draw()
         return self.screen.hung_up
+
+    def _key_is_due(self) -> bool:
+        """Has the rest of a sequence been waited for long enough?"""
+        return self.screen.keys_due is not None and time.monotonic() >= self.screen.keys_due
 
     def _now(self) -> float:
         return self.source.clock()
@@ -251,6 +263,8 @@ class Live:
         return Surroundings(
             settings=self.options.settings_problem,
             recording=self.recorder.stopped if self.recorder else "",
+            attached=bool(self.options.heartbeat),
+            records=self.recorder is not None and not self.recorder.stopped,
             geography=self.geography.notices() + self.resolver.notices(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
@@ -289,14 +303,24 @@ class Live:
             if rows.unwanted:
                 self._frame_after(PROGRESS)
             return
+        if not rows.ordered:
+            return
         rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
         if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for
             self._frame_after(QUICK)
         self.ordering = 0.0
 
+    def _sift(self) -> None:
+        """What has arrived and is what the filter wants is on show soon, whatever the order of all rows costs."""
+        self.geography.begin_frame()
+        if self.view.rows.hear(self.table):
+            self._frame_after(SIFTED)
+        self.put_off = self.put_off or self.geography.short
+
     def _take_signals(self) -> bool:
         for number in self.signals.waiting():
             if number in Signals.ENDING:
+                self.quits = number == signal.SIGINT  # Ctrl+C; SIGTERM is docker stop's
                 return True
             if number == signal.SIGTSTP:
                 self.screen.leave()
@@ -310,8 +334,12 @@ class Live:
     def _take_keys(self) -> bool:
         """Press the keys that wait; True when one of them quits."""
         for key in self.screen.read_keys():
+            if isinstance(key, Pasted):
+                paste(self.view, key.text)
+                continue
             request = press(self.view, self.table, key)
             if request.do is Do.QUIT:
+                self.quits = True
                 return True
             self._serve(request)
         self._frame_after(QUICK)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import addresses
 from addresses import Context
-from columns import VIEWS, facts_of, nat_text
+from columns import VIEWS, exact_moment, facts_of, nat_text
 from flows import Flow, FlowTable
-from health import HealthRow, Notice, brief, fill_role, notices_of, panel, percent
+from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
+from intake import LATE
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
 from text import (
@@ -53,16 +54,14 @@ def _notices(scene: Scene) -> list[Notice]:
 
 def _top_line(scene: Scene, width: int) -> Line:
     table, glyphs = scene.table, scene.glyphs
-    stale = bool(scene.status.troubles)
-    state, role = ("live", "good") if scene.live else ("replay", "accent")
-    if scene.status.ended:
-        state, role = "replay ended", "dim"
-    if stale:
-        state, role = "stale", "bad"
+    state, role = _state(scene)
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
+    seconds = 20 if width >= 100 else 8
+    if scene.around.records:
+        left.append((f" {glyphs.dot} rec", "accent"))
     right: Line = [
-        (f"{table.history[-1]:.0f} events/s ", "plain"),
-        (sparkline(list(table.history)[-20:] if width >= 100 else list(table.history)[-8:], glyphs), "accent"),
+        (f"{table.history[-1]:.0f} events/s " if table.history else "- events/s ", "plain"),
+        (sparkline(list(table.history)[-seconds:], glyphs).rjust(seconds), "accent"),
     ]
     if table.rate_in is not None and table.rate_out is not None:
         right += [
@@ -75,6 +74,21 @@ def _top_line(scene: Scene, width: int) -> Line:
     if room >= 8:
         left.append((" " + shorten(clean(scene.source), room, glyphs.cut), "plain"))
     return spread(left, right, width)
+
+
+def _state(scene: Scene) -> tuple[str, str]:
+    """How true the picture is, in a word, and its role. Green is only what is whole and of now."""
+    status, now = scene.status, scene.now
+    if status.troubles:
+        return "stale", "bad"
+    if status.ended:
+        return "replay ended", "dim"
+    if not scene.live:
+        return "replay", "accent"
+    if status.behind >= LATE:
+        return f"{status.behind:.0f} s behind", "warn"
+    hangs = status.listing_since is not None and now - status.listing_since > SLOW
+    return "live", "warn" if hangs or status.healed < status.losses else "good"
 
 
 def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:
@@ -199,9 +213,15 @@ def _state_lines(flow: Flow, record: Record, context: Context) -> list[LabelledL
     left = flow.remaining(context.now)
     if left is not None:
         lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
-    age = span_text(flow.age(context.now))
-    word = "lasted" if flow.ended is not None else "age"
-    lines.append((word, age if flow.knows_age() else f"at least {age}: it is older than this program's start"))
+    age, began = span_text(flow.age(context.now)), exact_moment(flow.birth() + context.epoch)
+    if not flow.knows_age():
+        age = "unknown" if age == "0s" else f"at least {age}"
+        began = f"before {began}, when it was first seen"
+    if flow.ended is None:
+        lines.append(("age", f"{age}, began {began}"))
+    else:
+        lines.append(("lasted", f"{age}, began {began}"))
+        lines.append(("ended", exact_moment(flow.ended + context.epoch)))
     return lines
 
 

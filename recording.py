@@ -159,6 +159,9 @@ class Replay:
     def pace(self, factor: float) -> None:  # noqa: ARG002
         return None
 
+    def unannounced(self, flows: int) -> None:
+        pass  # nobody listens
+
     def poll(self) -> Iterator[Item]:
         self._read()
         while self._waiting and self._waiting[0][0] <= self._due():

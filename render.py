@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from addresses import Place
 from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit
 from flows import Flow, FlowTable, TapeEvent
-from intake import TRACKING_CURE, TRACKING_OFF, Status, cure_there
+from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
-from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row
+from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row, unwatched
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -78,8 +78,12 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact(f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}")
     if view.frozen:
         fact("order held", "warn")
+    elif (old := _rows_age(scene)) > LATE:
+        fact(f"rows {old:.0f} s old", "warn")
     if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
+        if reach := unwatched(view.filter, view.context, scene.table):
+            fact(reach, "warn")
     tabs = _tabs(view)
     used = length(line)
     if not view.covered and used + length(tabs) + 6 <= width:
@@ -88,6 +92,13 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     if used + 2 < width:
         line.append((" " + glyphs.rule * (width - used - 1), "dim"))
     return line
+
+
+def _rows_age(scene: Scene) -> float:
+    """Seconds since the rows on show were taken from the table; 0 where nobody expects them to be of now."""
+    view, made = scene.view, scene.view.rows.made
+    still = not scene.live or scene.status.ended or view.pause is not None or view.covered
+    return 0.0 if still or made is None or view.rows.unwanted else scene.now - made
 
 
 def _counts(view: View) -> list[str]:
@@ -118,6 +129,10 @@ def _footer(scene: Scene, width: int) -> Line:
     items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
+    if scene.around.attached:
+        items.insert(2, ("ctrl-p ctrl-q", "look away"))
+    if view.out_of_sight and not view.covered:
+        items.insert(2, (".", f"to selected row {view.at + 1}"))
     line: Line = []
     for key, brief in items:
         if length(line) + cells(key) + 1 + cells(brief) > width:
@@ -324,7 +339,8 @@ class _RowFacts:
             return EventFacts(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
+        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
+        return facts, "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = facts_of_row(self.view, flow), self.view.baseline
@@ -393,6 +409,8 @@ def empty_reason(
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
+    if reach := unwatched(view.filter, view.context, table):
+        return [(f"nobody can tell: {reach}", "Esc")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if len(table) and view.spec.empty[0]:

@@ -14,17 +14,20 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from addresses import Context
-from columns import VIEW_BY_NAME, VIEWS, FlowFacts, ViewSpec, facts_of
-from filters import Predicate, all_of, compile_filter
-from flows import Flow, FlowTable, TapeEvent, tape_events
+from columns import TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
+from filters import Predicate, all_of, compile_filter, moments
+from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
-from text import UNICODE, Glyphs, Line
+from text import UNICODE, Glyphs, Line, clean
 
 Row = Flow | GroupRow | TapeEvent
 
 # --- prompts and questions --------------------------------------------------------------------------------------------
+
+
+PROMPT_MOST = 500  # characters of a prompt's text
 
 
 class Purpose(Enum):
@@ -65,8 +68,14 @@ class Prompt:
             return True
         else:
             return False
-        self.text, self.cursor = (before + after)[:500], min(len(before), 500)
+        self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
         return True
+
+    def paste(self, text: str) -> None:
+        """Put a text in at the cursor, in one line and without what is not printable."""
+        before, after = self.text[: self.cursor], self.text[self.cursor :]
+        before += " " * text[:1].isspace() + clean(text, PROMPT_MOST)
+        self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
 
     def replace(self, text: str) -> None:
         self.text, self.cursor = text, len(text)
@@ -102,6 +111,7 @@ class Return:
     spec: ViewSpec
     filter: str
     selected: Row | None
+    at_top: bool
 
 
 class Pause:
@@ -154,6 +164,7 @@ class View:
     flow: Flow | None = None  # the flow that was selected last, or that of the event selected last
     at: int = 0  # where the selected row stands among the rows
     top: int = 0  # the first row on screen
+    at_top: bool = True  # nobody has moved away from the top: the window stays there, wherever the selected row goes
     page: int = 10  # rows on screen in the last frame
     message: str = ""
 
@@ -207,7 +218,21 @@ class View:
             self.at = max(0, min(at, len(order) - 1))
             self.selected = order[self.at]
             self.remember()
+            self.at_top = False
             self._keep_in_sight()
+            self.at_top = self.top == 0
+
+    def drop_selection(self) -> None:
+        """No row is selected, and the window is at the top."""
+        self.selected = self.flow = None
+        self.at = self.top = 0
+        self.at_top = True
+
+    @property
+    def out_of_sight(self) -> bool:
+        """Has the selected row left the window? On the map every row is in sight."""
+        is_here = self.top <= self.at < self.top + self.page
+        return self.selected is not None and not is_here and not self.spec.on_map and bool(self.rows.order)
 
     def remember(self) -> None:
         """Which flow is meant, also for the other views."""
@@ -221,8 +246,11 @@ class View:
             if self.selected is not None:
                 self.selected = order[self.at]  # of a group that was counted anew the new row
         except ValueError:
+            lost = self.out_of_sight  # nobody has seen which row took its place
             self.at = min(self.at, max(0, len(order) - 1))
-            if order and self.overlay != "details" and whole:
+            if lost and self.overlay != "details" and whole:
+                self.selected, self.at = None, 0
+            elif order and self.overlay != "details" and whole:
                 self.selected = order[self.at]
                 self.remember()
         self._keep_in_sight()
@@ -237,7 +265,12 @@ class View:
 
 
 def first_row(view: View, page: int) -> int:
-    """The first row on screen: the selected row is in sight, and no line below the last row is wasted."""
+    """The first row on screen: at the top the first; else the selected row is in sight.
+
+    No line below the last row is wasted.
+    """
+    if view.at_top and not view.spec.on_map:
+        return 0
     top = view.top
     if view.selected is not None:
         top = max(min(top, view.at), view.at - page + 1)
@@ -287,12 +320,19 @@ class Frame(NamedTuple):
 # --- putting rows into order ------------------------------------------------------------------------------------------
 
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
+MERGED = (
+    2000  # rows that a filter wants, so few that new ones are put among them every time: 8 ms of the slowest filters
+)
+MERGE_EVERY = 0.25  # seconds from one time to the next
 ROWS_AT_ONCE = 500  # flows between two looks at the clock: 1 ms of the slowest filters
 KEYED = 4000  # ... of the slowest sort keys: 7 ms
 MAPPED = 5000  # remote ends on the map at most, those with the most: 10 ms a frame
 MANY_ROWS = 20_000  # flows whose order takes longer than a frame: a new filter takes the order that is there
 AHEAD = 5000  # flows whose sort keys are made at once while conntrack lists: 4 ms
 KEYED_EARLY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
+
+
+RowsMade = Generator[None, None, list[Any]]
 
 
 def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool] = lambda: False) -> bool:
@@ -309,6 +349,15 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
             if isinstance(row, Flow):
                 view.pause.keep(row, view.context)
     return worked
+
+
+def unwatched(expression: str, context: Context, table: FlowTable) -> str:
+    """Since when the table was watched, where at: in a filter asks for a time before; else ""."""
+    if table.since is None or "at:" not in expression.lower():
+        return ""
+    now, since = context.now + context.epoch, table.since + context.epoch
+    early = any(moment < since for moment in moments(expression, now))
+    return f"watched since {moment_text(since, now, zone=True)} only" if early else ""
 
 
 @dataclass(frozen=True)
@@ -357,6 +406,12 @@ class Rows:
         self._grouped_for: tuple[object, ...] = ()
         self._grouping = False  # the job adds flows up
         self._early: tuple[list[Flow], list[Any]] = [], []  # flows with sort keys made ahead
+        self.made: float | None = None  # when what is on show was taken from the table; None before that
+        self._heard = 0  # events of the table that were sifted
+        self._arrived: list[Any] = []  # flows or events that came since the order was begun, and are wanted
+        self._merged = 0  # so many of them are on show
+        self._merged_at = 0.0
+        self.ordered = False  # the last step has finished an order of all rows
 
     @property
     def working(self) -> bool:
@@ -404,15 +459,19 @@ class Rows:
         """
         if wanted != self._wanted or (wanted.pause is None and not self._began <= now < self._due):
             self._begin(wanted, table, now)
+        merged = not self._new and self._merge(wanted, table, now)
+        self.ordered = False
         if self._job is None:
-            return False, False
+            return merged, merged
         for _ in self._job:
             if enough():
                 if part := self._new and not self._ranking:
                     self._show()
-                return True, part
-        self._job = None
-        self._due = now + REFRESH
+                return True, part or merged
+        self._job, self._new, self.ordered = None, False, True
+        self._due, self.made, self._merged, self._merged_at = now + REFRESH, self._began, 0, -math.inf
+        self._merge(wanted, table, now)
+        self._merged_at = now
         return True, True
 
     def _begin(self, wanted: RowsWanted, table: FlowTable, now: float) -> None:
@@ -423,6 +482,7 @@ class Rows:
         filter_is_new = before is None or before.filter != wanted.filter
         takes = filter_is_new and wanted.same_but(self._ranked_for, "filter") and len(self._ranked) > MANY_ROWS
         self._due, self._began, self._wanted = math.inf, now, wanted
+        self._begin_hearing(table)
         if not keeps_groups:
             self._job = self._make(wanted, table, takes)
 
@@ -442,6 +502,69 @@ class Rows:
             new = list(islice(reversed(table.live.values()), missing))[::-1]
             flows += new
             keys += wanted.spec.column(wanted.sort).keys(new, self._context)
+
+    # --- what arrives meanwhile ---
+
+    def hear(self, table: FlowTable) -> bool:
+        """Sift the events that have come since the last call; True if one of them is what a filter wants.
+
+        The order of 60,000 flows is made anew every 10 s, by when the tape has lost what came between.
+        """
+        number, self._heard = min(table.events - self._heard, len(table.tape)), table.events
+        wanted = self._wanted
+        if number <= 0 or wanted is None or wanted.pause is not None or wanted.spec.grouping is not None:
+            return False
+        predicate, new = wanted.predicate, islice(reversed(table.tape), number)
+        found: list[Any]
+        if wanted.spec.tape:
+            found = [TapeEvent(*event) for event in new if predicate is None or predicate(event[2])]
+        elif predicate is None or len(self._arrived) > MERGED:
+            return False
+        else:
+            found = [flow for flow in dict.fromkeys([event[2] for event in new]) if predicate(flow)]
+        self._arrived += found[::-1]
+        return bool(found) and predicate is not None
+
+    def _begin_hearing(self, table: FlowTable) -> None:
+        self._heard, self._arrived, self._merged = table.events, [], 0
+
+    def _merge(self, wanted: RowsWanted, table: FlowTable, now: float) -> bool:
+        """Put what has arrived on show, if that is due and no great work."""
+        passed, new = now - self._merged_at, self._arrived[self._merged :]
+        if 0 <= passed < (MERGE_EVERY if new else REFRESH) or wanted.pause is not None:
+            return False
+        rows = self._merged_events(wanted, new) if wanted.spec.tape else self._merged_flows(wanted, new, table, now)
+        if rows is None:
+            return False
+        self.order, self.made = rows, now
+        self._merged, self._merged_at = len(self._arrived), now
+        self.fitting = _fitting(wanted, rows)
+        self.total = (
+            max(self.total, self.fitting) if wanted.spec.translated else len(table.tape if wanted.spec.tape else table)
+        )
+        return True
+
+    def _merged_events(self, wanted: RowsWanted, new: list[Any]) -> list[Any] | None:
+        """The events on show and the new ones."""
+        rows = [*reversed(new), *self.order][:TAPE]
+        if wanted.sort == wanted.spec.sort and wanted.falling:
+            return rows
+        return self._sorted(wanted, rows) if len(rows) <= MERGED else None
+
+    def _merged_flows(self, wanted: RowsWanted, new: list[Any], table: FlowTable, now: float) -> list[Any] | None:
+        """The flows on show and the new ones, those that the filter still wants."""
+        predicate = wanted.predicate
+        if predicate is None or wanted.spec.grouping is not None or len(self.order) + len(new) > MERGED:
+            return None
+        rows = [flow for flow in dict.fromkeys([*self.order, *new]) if predicate(flow)]
+        if wanted.spec.translated:
+            rows = [flow for flow in rows if not flow.plain and flow.ends().nat]
+        lingers = math.inf if wanted.spec.translated else table.linger
+        rows = [flow for flow in rows if flow.ended is None or (wanted.closed and now - flow.ended < lingers)]
+        return rows if wanted.frozen else self._sorted(wanted, rows)
+
+    def _sorted(self, wanted: RowsWanted, rows: list[Any]) -> list[Any]:
+        return in_order(rows, wanted.spec.column(wanted.sort).keys(rows, self._context), wanted.falling)
 
     # --- the job ---
 
@@ -516,7 +639,8 @@ class Rows:
         assert wanted.spec.grouping is not None
         grouped_for = wanted.filter, wanted.spec, wanted.pause
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
-            grouper, predicate, self._grouping = Grouper(wanted.spec.grouping, self._context), wanted.predicate, True
+            grouper = Grouper(wanted.spec.grouping, self._context, births=table.events > 0)
+            predicate, self._grouping = wanted.predicate, True
             flows = self._live(wanted, table)
             for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
                 grouper.add(piece if predicate is None else list(filter(predicate, piece)))
@@ -526,11 +650,25 @@ class Rows:
         wanted = self._now_wanted()  # another order may be wanted since
         shares(self.groups, wanted.sort)
         yield
-        self._found = yield from self._ordered(wanted, self.groups)
+        self._found = yield from self._ordered(wanted, (yield from self._by_ties(wanted)))
         if wanted.spec.on_map and not wanted.at_once:
             self._found = [row for row in self._found[:MAPPED] if self._context.coordinates(row.key) is not None]
         self._ranking = False
         self._show()
+
+    def _by_ties(self, wanted: RowsWanted) -> RowsMade:
+        """The groups as those that are equal by the wanted column stand to each other, whichever way that is sorted.
+
+        By rate, then bytes, then flows, then name: one after the other from the last to the first, as a sort keeps
+        the order of what is equal. 200,000 hosts take 0.6 s, in steps of 75 ms at most.
+        """
+        name = wanted.spec.columns[0].keys
+        rows = in_order(self.groups, (yield from self._keys(wanted, self.groups, name)), falling=False)
+        for keys_of in TIES:
+            yield
+            rows = in_order(rows, (yield from self._keys(wanted, rows, keys_of)), falling=True)
+        yield
+        return rows
 
     def _now_wanted(self) -> RowsWanted:
         assert self._wanted is not None
@@ -539,11 +677,17 @@ class Rows:
     def _play_tape(self, wanted: RowsWanted, table: FlowTable) -> Iterator[None]:
         """Events, the newest first."""
         tape = wanted.pause.tape if wanted.pause else tape_events(table)
+        self._begin_hearing(table)
         self.total, predicate = len(tape), wanted.predicate
         found: list[TapeEvent] = []
         for piece in _pieces(tape[::-1], ROWS_AT_ONCE):
             found += [event for event in piece if predicate is None or predicate(event.flow)]
             yield
+        if predicate is not None and not self._new and tape:  # what the tape has lost since it was found
+            there = set(found)
+            found += [event for event in self.order if event.at <= tape[0].at and event not in there][
+                : TAPE - len(found)
+            ]
         self.fitting = len(found)
         keys = wanted.spec.column(wanted.sort).keys(found, self._context)
         self._found = in_order(found, keys, wanted.falling, wanted.limit)
@@ -554,22 +698,33 @@ class Rows:
         """What was found (so far, if the job goes on) is on show."""
         wanted = self._now_wanted()
         self.order = self._found
-        if wanted.spec.translated:  # whether they go on or not
-            self.fitting = len(self._found)
-        elif wanted.spec.rows_are_flows:
-            everything = wanted.predicate is None and wanted.pause is None
-            self.fitting = self.total if everything else sum(1 for flow in self._found if flow.ended is None)
+        if wanted.spec.rows_are_flows:
+            everything = wanted.predicate is None and wanted.pause is None and not wanted.spec.translated
+            self.fitting = self.total if everything else _fitting(wanted, self._found)
 
     def _ordered(self, wanted: RowsWanted, rows: Sequence[Any]) -> Generator[None, None, list[Any]]:
         """The rows in their order. Its last step takes 15 to 50 ms; with pieces sorted before it more."""
-        column = wanted.spec.column(wanted.sort)
-        early, keys = self._early[0], list(self._early[1])
+        early, keys = self._early[0], self._early[1]
         if len(rows) < len(early) or not all(map(is_, early, rows)):
             keys = []  # some of the first are there no longer
-        for piece in _pieces(rows[len(keys) :], max(1, len(rows)) if wanted.at_once else KEYED):
-            keys += column.keys(piece, self._context)
-            yield
+        column = wanted.spec.column(wanted.sort)
+        keys = keys + (yield from self._keys(wanted, rows[len(keys) :], column.keys))
         return in_order(rows, keys, wanted.falling, wanted.limit)
+
+    def _keys(self, wanted: RowsWanted, rows: Sequence[Any], keys_of: Keys[Any]) -> RowsMade:
+        """What they are sorted by, of as many rows at a time as may be."""
+        keys: list[Any] = []
+        for piece in _pieces(rows, max(1, len(rows)) if wanted.at_once else KEYED):
+            keys += keys_of(piece, self._context)
+            yield
+        return keys
+
+
+def _fitting(wanted: RowsWanted, rows: Sequence[Any]) -> int:
+    """Of these rows, those that count: flows that go on; translated ones and events whether they do or not."""
+    if wanted.spec.translated or wanted.spec.tape:
+        return len(rows)
+    return sum(1 for flow in rows if flow.ended is None)
 
 
 def _pieces(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

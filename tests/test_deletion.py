@@ -390,7 +390,7 @@ def test_dccp_on_a_kernel_without_its_tracker(ns: Namespace) -> None:
 
 @needs_kernel
 def test_a_child_that_says_nothing(ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deleting, "SILENCE", 2.0)
+    monkeypatch.setattr("child.SILENCE", 2.0)
     words = failing(ns, Command(ns.prefix, program(tmp_path, "exec sleep 60"))).words()
     assert words.text == "0 of 3 deleted, 1 left as they were, of 2 it is not known"
     assert words.problem is not None

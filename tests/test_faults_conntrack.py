@@ -62,7 +62,7 @@ class Fault:
     program: Sequence[str] = tuple(PROGRAM)
 
 
-SILENT = changed("import health, source; source.SILENCE, health.SLOW = 1.6, 0.5")  # 30 and 5 seconds
+SILENT = changed("import health, child; child.SILENCE, health.SLOW = 1.6, 0.5")  # 30 and 5 seconds
 NO_ANSWER = "listing stopped: conntrack -L -o extended,id: no answer for 2 s"
 NOT_ENDED = " s ago has not ended: the table is older than that"
 

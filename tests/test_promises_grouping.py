@@ -155,7 +155,8 @@ def test_a_host_s_row() -> None:
         **{"host": LAN, "flows": "2", "new": "0.1", "rate": "4.3k/s", "in": "320/s", "out": "4.0k/s", "bytes": "40M"},
         **{"bytes-in": "302k", "bytes-out": "40M", "unreplied": "0%", "share": "#######...  67%", "countries": "US"},
     }
-    assert cells(HOST_COLUMNS, sums[LAN2])["in"] == "0"
+    assert cells(HOST_COLUMNS, sums[LAN2])["in"] == "-"  # none of its flows has a rate yet
+    assert cells(HOST_COLUMNS, summed(NEAR, flow_of(line(LAN2, FAR_DE), (0.0, 0.0)))[LAN2])["in"] == "0"
     assert cells(HOST_COLUMNS, sums[LAN2], **{LAN2: "printer"})["host"] == "printer"
 
 
@@ -389,3 +390,19 @@ def test_new_is_what_belongs_to_something_that_was_not_there_when_it_was_marked(
     assert mark.is_new_key(COUNTRY, "FR")
     assert not mark.is_new_key(COUNTRY, "")
     assert not mark.is_new_key(COUNTRY, "US")
+
+
+def test_what_is_not_known_is_no_zero() -> None:
+    """One listing knows no rates, a flow without accounting no bytes, and a table without events no births."""
+    uncounted = line(LAN, FAR_US).replace("packets=", "packs=")
+    tally = Grouper(NEAR, context(), births=False)
+    tally.add([flow_of(uncounted)])
+    row = tally.sums[LAN]
+    assert [
+        cells(HOST_COLUMNS, row)[key] for key in ("new", "rate", "in", "out", "bytes", "bytes-in", "bytes-out")
+    ] == ["-"] * 7
+    assert group_object(row, NEAR).keys() == {"host", "flows", "unreplied", "share", "countries"}
+    tally.add([flow_of(line(LAN, FAR_US, sent=7), (0.0, 0.0))])
+    item = group_object(tally.sums[LAN], NEAR)
+    assert (item["rate_in"], item["rate_out"], item["bytes_in"]) == (0.0, 0.0, 0)
+    assert "new_per_second" not in item
