@@ -661,7 +661,8 @@ def _fail_without_memory() -> int:
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     limit = None if allowed == resource.RLIM_INFINITY else allowed
-    return _fail(str(out_of_memory(_KEPT[0].table if _KEPT else None, taken, limit)))
+    table, helps = (_KEPT[0].table, _KEPT[0].helps_memory) if _KEPT else (None, "")
+    return _fail(str(out_of_memory(table, taken, limit, helps)))
 
 
 def _fail(message: str) -> int:

@@ -494,8 +494,11 @@ def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, 
 FLOW_SIZE = 400  # bytes that a live flow takes
 
 
-def out_of_memory(table: FlowTable | None, taken: int, limit: int | None) -> Problem:
-    """What took the memory, and what helps. ``taken``: bytes in use at most; ``limit``: of address space, in bytes."""
+def out_of_memory(table: FlowTable | None, taken: int, limit: int | None, helps: str = "") -> Problem:
+    """What took the memory, and what helps. ``taken``: bytes in use at most; ``limit``: of address space, in bytes.
+
+    ``helps``: what makes this way to run need less.
+    """
     allowed = "" if limit is None else f", {limit / 1e6:.0f} MB are allowed (ulimit -v)"
     what = f"out of memory with {taken / 1e6:.0f} MB in use{allowed}"
     more = "more memory" if limit is None else "ulimit -v unlimited"
@@ -504,8 +507,7 @@ def out_of_memory(table: FlowTable | None, taken: int, limit: int | None) -> Pro
     ended = len(table.past)
     what += f": {len(table)} flows (about {len(table) * FLOW_SIZE / 1e6:.0f} MB), {ended} ended ones (--history)"
     what += f", {len(table.tape)} events"
-    fewer = "-p tcp or -4, so that conntrack sends fewer flows"
-    return Problem(what, f"{more}; --history 0" if ended > len(table) else f"{more}; {fewer}")
+    return Problem(what, "; ".join([more, "--history 0"] if ended > len(table) else filter(None, [more, helps])))
 
 
 # --- notices ----------------------------------------------------------------------------------------------------------

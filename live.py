@@ -165,6 +165,10 @@ class Live:
             say(self.options.starts_again)
         return SUCCESS if self.feed.problem is None else give_up(self.feed.problem)
 
+    @property
+    def helps_memory(self) -> str:
+        return self.feed.helps_memory
+
     def _wait(self, keyboard: int | None) -> set[int]:
         """Wait until there is anything to do; the fds that are ready."""
         writing = [self.screen.out_fd] if self.screen.pending else []

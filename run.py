@@ -246,6 +246,12 @@ class Feed:
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
+    @property
+    def helps_memory(self) -> str:
+        """What makes the table smaller, where memory is short."""
+        live = self.source.live
+        return "-p tcp or -4, so that conntrack sends fewer flows" if live else "a shorter recording"
+
     def _beat(self) -> None:
         """Touch the file that says that the loop goes round; one that can't be touched says that it does not."""
         if self._next_beat is not None and time.monotonic() >= self._next_beat:
@@ -424,6 +430,10 @@ class Once:
     def table(self) -> FlowTable:
         return self._table
 
+    @property
+    def helps_memory(self) -> str:
+        return "--limit N"  # most of it is text by the time it is printed
+
     def _read_on(self) -> bool:
         """Take in what is there; True when that is all, or there is a problem."""
         source = self._feed.source
@@ -562,6 +572,10 @@ class Stream:
     @property
     def table(self) -> FlowTable:
         return self._table
+
+    @property
+    def helps_memory(self) -> str:
+        return self._feed.helps_memory
 
     def _take(self, item: Item) -> None:
         self._feed.take(item)

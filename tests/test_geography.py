@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,6 +288,124 @@ def test_details_say_it_of_both_ends(tmp_path: Path, shelf: Path) -> None:
             "AS15169",
         ):
             terminal.wait(words)
+
+
+# --- what is proposed helps -----------------------------------------------------------------------------------------------
+
+
+def proposed(text: str, reason: str) -> str:
+    """The command in the line of a reason, or in the one below."""
+    lines = text.split("\n")
+    at = next(at for at, line in enumerate(lines) if reason in line)
+    return next(line for line in lines[at : at + 2] if "try: " in line).partition("try: ")[2].rstrip()
+
+
+def type_it(command: str, env: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, timeout=60, env={**os.environ, **env}, check=False
+    )
+    assert done.returncode == 0, (command, done.stderr)
+
+
+@pytest.mark.parametrize("switched_off", ["--no-download", "by the environment"])
+def test_after_the_command_that_is_proposed_there_are_databases(
+    tmp_path: Path, server: Server, recording: str, switched_off: str
+) -> None:
+    """It writes where this run looks first, and not into the folder that it would take without --geoip-db."""
+    env = environment(tmp_path, server)
+    (folder := tmp_path / "my own").mkdir()
+    words = ["--replay", recording, "--speed", "0", "--geoip-db", str(folder)]
+    if switched_off == "--no-download":
+        words.append(switched_off)
+    else:
+        env["CONNTRACK_MONITOR_NO_DOWNLOAD"] = "1"
+    with Terminal(*words, size=(240, 40), env=env) as terminal:
+        terminal.wait("! no GeoIP database")
+        type_it(proposed(terminal.text, "! no GeoIP database"), env)
+        terminal.wait("Mountain View")
+        terminal.wait(lambda: "no GeoIP database" not in terminal.text)
+        terminal.type("q")
+        assert terminal.end() == 0
+    assert (folder / "dbip-city-lite.mmdb").exists()
+    assert list((tmp_path / "geo").iterdir()) == []
+    piped = run(tmp_path, *words, "--json", env=env)
+    assert "no GeoIP database" not in piped.stderr
+
+
+def test_an_old_database_is_a_dim_mark_and_a_line_in_health(tmp_path: Path, server: Server, recording: str) -> None:
+    """It is no notice. The command fetches a new one, which answers although the old one stays beside it."""
+    env = environment(tmp_path, server)
+    folder, year = tmp_path / "my own", 366 * 86_400
+    make_mmdb.make(folder, "dbip-city-lite.mmdb", "dbip-asn-lite.mmdb", built=int(time.time()) - year)
+    (folder / "dbip-city-lite.mmdb").rename(folder / "dbip-city-lite-2025.mmdb")
+    (folder / "dbip-asn-lite.mmdb").rename(folder / "dbip-asn-lite-2025.mmdb")
+    month = time.strftime("%Y-%m", time.gmtime(time.time() - year))
+    words = ("--replay", recording, "--speed", "0", "--no-download", "--geoip-db", str(folder))
+    with Terminal(*words, size=(240, 40), env=env) as terminal:
+        terminal.wait("Mountain View")
+        terminal.wait(f"GeoIP of {month}")
+        assert "! " not in terminal.text
+        terminal.type("H")
+        terminal.wait(f"dbip-city-lite-2025.mmdb of {month}, 366 days old: outdated")
+        type_it(proposed(terminal.text, "days old: outdated"), env)
+        terminal.wait("dbip-city-lite.mmdb of ")
+        terminal.wait("dbip-asn-lite.mmdb of ")
+        terminal.wait(lambda: "outdated" not in terminal.text and "GeoIP of" not in terminal.text)
+        terminal.type("q")
+        terminal.type("q")
+        assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("name", ["GeoLite2-City.mmdb", "dbip-city-lite.mmdb"])
+def test_nothing_is_proposed_that_does_not_help(tmp_path: Path, name: str) -> None:
+    """MaxMind's files are not fetched by this program; a file named by --geoip-db comes before all that is."""
+    make_mmdb.make(tmp_path, name, built=make_mmdb.BUILT - 400 * 86_400)
+    (tmp_path / "cache").mkdir()
+    plan = geography.Plan((str(tmp_path / name), str(tmp_path / "cache")), False, "http://127.0.0.1:1", "test", "fetch")
+    geo = geography.Geography(plan)
+    try:
+        geo._geoip.open()
+        (base,) = geo.databases(make_mmdb.BUILT)
+        assert (base.old, base.cure) == (True, "")
+        assert geo.notices() == []
+    finally:
+        geo.close()
+
+
+def test_a_file_that_may_not_be_read_is_the_reason_and_comes_first(shelf: Path) -> None:
+    """Permission denied, then that there is no database; after the command there is one."""
+    if os.geteuid() != 0:
+        assert os.environ.get("CI") != "true"
+        pytest.skip("only root can become another user")
+    nobody = 65_534
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        path = os.path.join(folder, "dbip-city-lite.mmdb")
+        shutil.copy(shelf / "dbip-city-lite.mmdb", path)
+        os.chmod(folder, 0o755)
+        os.chmod(path, 0)
+        os.chown(path, nobody, nobody)
+        geo = geography.Geography(geography.Plan((folder,), False, "http://127.0.0.1:1", "test", "fetch"))
+        os.seteuid(nobody)
+        try:
+            geo._geoip.open()
+            geo._opened = True
+            assert geo.notices() == [
+                (f"{path} skipped: Permission denied", f"chmod a+r {path}"),
+                ("no GeoIP database", "fetch"),
+            ]
+            subprocess.run(geo.notices()[0][1].split(), check=True)
+            geo._geoip.open()
+            assert geo.notices() == []
+        finally:
+            os.seteuid(0)
+            geo.close()
+        os.chown(path, 0, 0)
+        os.chmod(path, 0)
+        os.seteuid(nobody)
+        try:
+            assert geography.denied_cure(path) == f"sudo chmod a+r {path}"
+        finally:
+            os.seteuid(0)
 
 
 # --- the budget -----------------------------------------------------------------------------------------------------------

@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 import health
 import source
 from flows import FlowTable
-from health import Census, HealthRow, Shares, Surroundings, UsedDatabase, brief, full_in, growth, panel
+from health import Census, HealthRow, Shares, Surroundings, UsedDatabase, brief, full_in, growth, notices_of, panel
 from intake import (
     ACCOUNTING_CURE,
     EVENTS_CURE,
     TRACKING_CURE,
     Facts,
+    Item,
     ListingBegan,
     ListingEnded,
     Lost,
     Problem,
     Statistics,
     Status,
+    Trouble,
 )
 from support.kernel import Lab, Namespace, insert_arguments, items_until, kernel_mark, load
 from support.strategies import flow_lines
@@ -474,6 +476,147 @@ def test_rejects_are_counted_and_the_first_is_shown() -> None:
     assert "1 line not understood, the first: hello monitor" in "\n".join(shown(monitor))
     monitor.status.rejects = 5
     assert "5 lines not understood" in "\n".join(shown(monitor))
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+@pytest.mark.parametrize("height", [10, 12, 24, 30])
+def test_a_reason_is_not_cut_for_its_command(width: int, height: int) -> None:
+    """The command may be long, as that of a checkout or a container is; what is wrong is read first."""
+    monitor = Monitor([line(1)])
+    command = (
+        "docker exec conntrack-monitor /opt/conntrack-monitor/conntrack_monitor.py --update-geoip --geoip-db /var/db"
+    )
+    monitor.around = Surroundings(geography=[("/data/City.mmdb skipped: Permission denied", command)])
+    lines = shown(monitor, (width, height))
+    said = " ".join(text.strip() for text in lines[: 6 if height >= 14 else 4])
+    reason = "! /data/City.mmdb skipped: Permission denied"
+    if height >= 12 or width >= 60:
+        assert reason in said
+    else:
+        assert reason[:25] in said
+    assert command in said or "see H" in said
+    if width >= 140 and height >= 12:
+        assert command in said
+
+
+def test_notices_by_weight() -> None:
+    """What runs out, what is lost or late, what is off, the rest."""
+    monitor = Monitor([line(1)])
+    status = monitor.status
+    for item in (
+        counts(1, count=MOST * 99 // 100, events=0, acct=0),
+        Statistics(1, dict.fromkeys(NAMES, 0)),
+        Statistics(61, {**dict.fromkeys(NAMES, 0), "drop": 9, "early_drop": 9, "insert_failed": 5}),
+        Lost(61, "events"),
+        Trouble(61, "listing", Problem("ssh: no", "ssh-add")),
+    ):
+        status.take(item)
+    status.rejects, status.first_reject = 2, "what?"
+    monitor.table.overflow = 3
+    around = Surroundings("settings ignored", "recording stopped", [("no names of hosts", "")])
+    shares = Shares(10, 9, 0, (("10.0.0.1", 6), ("10.0.0.2", 4)))
+    found = [notice.text for notice in notices_of(status, monitor.table, True, 62, around, shares)]
+    assert found[0] == "table 99 % full (259522/262144); 10.0.0.1 holds most: 60 %"
+    weights: tuple[str, ...] = ("table", "3 flows dropped", "listing stopped", "events lost", "recording")
+    weights += ("insert_failed +5", "the kernel sends no events", "accounting", "2 lines", "settings", "no names")
+    assert [text[: len(wanted)] for text, wanted in zip(found, weights, strict=True)] == list(weights)
+    # What the full table drops is said by the table's own notice; with room in it, it is a thing of its own.
+    status.take(counts(62, count=5))
+    found = [notice.text for notice in notices_of(status, monitor.table, True, 62, around)]
+    assert any(text.startswith("early_drop +9/min") for text in found)
+
+
+@pytest.mark.parametrize(
+    ("count", "bad"), [(799, None), (800, False), (949, False), (950, True), (999, True), (1000, True), (1001, True)]
+)
+def test_from_when_on_a_table_is_nearly_full(count: int, bad: bool | None) -> None:
+    status = intake_of(Facts(1, {"count": count, "max": 1000})).status
+    found = notices_of(status, FlowTable(), True, 1)
+    assert [notice.bad for notice in found] == ([] if bad is None else [bad])
+    assert [notice.cure for notice in found] == [f"{health.SYSCTL}max=2000"] * len(found)
+    replayed = notices_of(status, FlowTable(), False, 1)
+    assert [notice.text for notice in replayed] == [notice.text for notice in found]
+    assert {notice.cure for notice in replayed} <= {""}
+
+
+def test_a_table_that_is_full_soon_is_a_notice_before_it_is_nearly_full() -> None:
+    (found,) = notices_of(filling(60, lambda at: 120_000 + 500 * at), FlowTable(), True, 60)
+    assert found.text == "table 57 % full (150000/262144); full in ~4 min"
+    assert found.bad
+
+
+def test_what_makes_a_notice_a_new_one() -> None:
+    """A number that counts on does not bring it back; another reason does, and ten times as many."""
+
+    def keys(status: Status, around: Surroundings = health.NOTHING_AROUND, now: float = 100.0) -> list[object]:
+        return [notice.key for notice in notices_of(status, FlowTable(), True, now, around)]
+
+    def full(count: int) -> Status:
+        return intake_of(Facts(1, {"count": count, "max": 1000})).status
+
+    assert keys(full(800)) == keys(full(949))
+    assert len({*keys(full(800)), *keys(full(950)), *keys(full(1000))}) == 3
+    assert keys(Status(rejects=11, first_reject="x")) == keys(Status(rejects=98, first_reject="x"))
+    assert keys(Status(rejects=11, first_reject="x")) != keys(Status(rejects=110, first_reject="x"))
+    assert keys(Status(listing_since=50)) == keys(Status(listing_since=20))
+    assert keys(Status(troubles={"listing": Problem("a")})) != keys(Status(troubles={"listing": Problem("b")}))
+    lost = Status(losses=1, lost_at=99.0, last_loss="events")
+    assert keys(lost) != keys(Status(losses=2, lost_at=99.0, last_loss="events"))
+    fetching = [Surroundings(geography=[(f"fetching City: {done}% of 62.1 MB", "")]) for done in (10, 11)]
+    assert keys(Status(), fetching[0]) == keys(Status(), fetching[1])
+
+
+def test_what_was_put_aside_is_dim_in_health_and_nowhere_else() -> None:
+    monitor = Monitor([line(1)])
+    monitor.status.facts = {"acct": 0, "events": 0}
+    notices = notices_of(monitor.status, monitor.table, True, 100)
+    monitor.around = Surroundings(aside=frozenset({notices[0].key}))
+    text = "\n".join(shown(monitor))
+    assert "! accounting is off" in text
+    assert "the kernel sends no events" not in text
+    monitor.keys("H")
+    spans = [span for row in monitor.frame(80, 24) for span in row if "the kernel sends no events" in span[0]]
+    assert [role for _, role in spans] == ["dim"]
+
+
+def test_events_that_were_off_are_deaf_until_a_listing_that_began_since() -> None:
+    def said(*items: Item) -> list[str]:
+        return [notice.text for notice in notices_of(intake_of(*items).status, FlowTable(), True, 9)]
+
+    off, on = Facts(1, {"events": 0}), Facts(3, {"events": 1})
+    assert said(off) == ["the kernel sends no events"]
+    assert said(off, on) == [health.AFTER_DEAF]
+    assert said(off, ListingBegan(2), on, ListingEnded(4, True)) == [health.AFTER_DEAF]  # it began before
+    assert said(off, on, ListingBegan(4), ListingEnded(5, False)) == [health.AFTER_DEAF]
+    assert said(off, on, ListingBegan(4), ListingEnded(5, True)) == []
+    assert said(on, ListingBegan(4), off, ListingEnded(5, True), on) == [health.AFTER_DEAF]
+
+
+def test_a_count_that_goes_on_says_of_how_many() -> None:
+    monitor = Monitor([line(1)])
+    for number in range(2, 9):
+        feed(monitor.table, line(number))
+    census = Census()
+    assert census.so_far is None
+    census.step(monitor.table, 5)
+    rows = panel(Status(), monitor.table, census.so_far, 1)
+    assert row(rows, "assured").value.startswith("100 %, 5 of 5 counted: ")
+    assert row(rows, "10.0.0.1").value == "holds 100 %, 5 of 5 counted"
+    assert {found.cure for found in rows if found.label in ("assured", "unreplied", "10.0.0.1")} == {""}
+    census.step(monitor.table, 5)
+    assert row(panel(Status(), monitor.table, census.so_far, 1), "assured").value.startswith("100 %, 8 flows: ")
+    census.begin_anew()
+    assert census.so_far is None
+
+
+def test_a_sample_says_who_holds_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "SAMPLED", 100)
+    table = FlowTable()
+    listing(table, (line(number, src=f"10.0.0.{number % 5 % 2}") for number in range(1000)))
+    found = health.sampled_shares(table)
+    assert found is not None
+    assert found.flows == 100
+    assert health.sampled_shares(FlowTable()) == Shares()
 
 
 def test_the_worst_comes_first_and_the_rest_is_counted() -> None:
