@@ -95,6 +95,7 @@ class Child:
         self.splitter = Splitter()
         self.closed = 0.0  # when it closed its output
         self.silenced = False  # ... and did not end, so that it was killed
+        self.widened = False  # its socket for events has got more room
         self.stderr = b""
         self._quiet_until = 0.0  # till then nobody listens to its stderr
         self.leftover = b""  # what came after the last newline, once it has closed its output
@@ -132,7 +133,9 @@ class Child:
         """
         folder = f"/proc/{self.process.pid}/fd"
         try:
-            return any(_enlarge_buffer_of(self.process.pid, int(fd)) for fd in os.listdir(folder) if int(fd) > 2)
+            open_now = [int(name) for name in os.listdir(folder)]
+            self.widened = any(_enlarge_buffer_of(self.process.pid, fd) for fd in open_now if fd > 2)
+            return self.widened
         except OSError:
             return True
 

@@ -466,13 +466,26 @@ def _plan(ctx: click.Context, options: CommandLine) -> Plan:
 
     base_url = os.environ.get("CONNTRACK_MONITOR_GEOIP_URL") or DEFAULT_URL
     paths = tuple(search_paths(options["geoip_db"], os.environ))
-    words = ["--update-geoip"]
-    if ctx.get_parameter_source("geoip_db") is click.core.ParameterSource.COMMANDLINE:
-        words += [word for path in options["geoip_db"] for word in ("--geoip-db", path)]
-    called = invocation()
-    if _is_sudo() and "CONNTRACK_MONITOR_CALLED" not in os.environ:  # root's cache is not the caller's
+    called, inside = invocation(), "CONNTRACK_MONITOR_CALLED" in os.environ
+    if _is_sudo() and not inside:  # root's cache is not the caller's
         called = f"sudo {called}"
+    words = ["--update-geoip", *_looked_for(ctx, paths, inside)]
     return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{called} {shlex.join(words)}")
+
+
+def _looked_for(ctx: click.Context, paths: Sequence[str], inside: bool) -> list[str]:
+    """The options that make a run look for databases where this one does, in a shell that knows nothing of it.
+
+    The settings file speaks for itself, and so does the environment of a container (``inside``).
+    """
+    typed, in_file = click.core.ParameterSource.COMMANDLINE, click.core.ParameterSource.DEFAULT_MAP
+    words = ["--no-config"] if ctx.obj is None and not inside else []
+    source = ctx.get_parameter_source("geoip_db")
+    named = bool(ctx.params.get("geoip_db")) or bool(os.environ.get("GEOIP_DB_PATHS"))
+    if named and source is not in_file and (source is typed or not inside):
+        # Our own folder, the last one, is always looked at.
+        words += [word for path in paths[:-1] for word in ("--geoip-db", os.path.abspath(path))]
+    return words
 
 
 def _is_sudo() -> bool:

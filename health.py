@@ -61,7 +61,8 @@ FLOWS_FOR_SHARES = 1000  # with fewer flows, shares say nothing
 SAMPLED = 20_000  # flows looked at where nobody can wait for a census: 20 ms, and shares within a percent
 OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
 SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
-LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"
+# Of use where the socket could not be given 16 MiB, and for sockets that are opened afterwards.
+LOSS_CURE = "sysctl -w net.core.rmem_default=8388608, then start this anew"
 CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
 TRACKED = (  # what costs packets first; the meaning in a few words
     ("early_drop", "flows deleted early, for want of room"),
@@ -382,7 +383,7 @@ def _sight_rows(status: Status, table: FlowTable, around: Surroundings, now: flo
             text += f"; the last {_ago(now - status.lost_at)}: {status.last_loss}"
     healed = status.healed >= status.losses
     role = "good" if not status.losses else "plain" if healed else "warn"
-    rows.append(HealthRow("events lost", text, role, cure=LOSS_CURE if status.losses else ""))
+    rows.append(HealthRow("events lost", text, role, cure=LOSS_CURE if status.narrow else ""))
     if table.listed_at is None:
         rows.append(HealthRow("counters", "no whole listing yet"))
     else:
@@ -636,7 +637,7 @@ def _losses(
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
         again = status.healed >= status.losses
         text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
-        yield Notice(text, LOSS_CURE if live else "", not again, About.LOSS, (status.losses, again))
+        yield Notice(text, LOSS_CURE if live and status.narrow else "", not again, About.LOSS, (status.losses, again))
     if around.recording:
         yield Notice(around.recording, bad=True, about=About.RECORDING, state=around.recording)
     if live and status.listing_since is not None and now - status.listing_since > SLOW:

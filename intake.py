@@ -182,6 +182,7 @@ class Lost:
 
     at: float
     what: str
+    narrow: bool = False  # by a socket that could not be given more room
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,7 @@ class Status:
     losses: int = 0
     last_loss: str = ""
     lost_at: float | None = None
+    narrow: bool = False  # a socket that could not be given more room has lost events
     troubles: dict[str, Problem] = field(default_factory=dict)
     facts: dict[str, int] = field(default_factory=dict)
     backwards: int = 0
@@ -295,7 +297,7 @@ class Status:
             self._take_end(item)
         elif isinstance(item, Lost):
             self.losses += 1
-            self.last_loss, self.lost_at = item.what, item.at
+            self.last_loss, self.lost_at, self.narrow = item.what, item.at, item.narrow
         elif isinstance(item, Behind):
             self.behind = item.seconds
         elif isinstance(item, Trouble):

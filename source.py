@@ -524,7 +524,7 @@ class LiveSource:
         self._age.drained(child.drained)
         said = child.read_errors()
         if said and is_loss(said.decode("utf-8", "replace")):
-            yield Lost(now, "events (ENOBUFS)")
+            yield Lost(now, "events (ENOBUFS)", narrow=not child.widened)
             self._resync(now)
         quiet = now - child.started > 1.0 and child.out is not None  # it runs, it just has nothing to say
         if quiet and events.becomes_well():

@@ -366,7 +366,7 @@ def test_who_holds_much_of_a_table_that_fills(count: int, number: int, said: boo
 
 
 def test_losses_and_what_made_them_good() -> None:
-    intake = intake_of(ListingBegan(1), Lost(2, "events (ENOBUFS)"), ListingEnded(3, True))
+    intake = intake_of(ListingBegan(1), Lost(2, "events (ENOBUFS)", narrow=True), ListingEnded(3, True))
     lost = row(panel(intake.status, intake.table, None, 4), "events lost")
     assert lost.value == "once, table read anew 0 times; the last 2 s ago: events (ENOBUFS)"
     assert lost.role == "warn"  # that listing began before

@@ -383,8 +383,8 @@ def test_how_well_we_see() -> None:
     assert rows_of(status, table=table, now=200.0, live=False)["counters"] == HealthRow(
         "counters", "2 min ago, by listing 1", "good"
     )
-    cure = "sysctl -w net.core.rmem_default=8388608"
-    status.losses = 1
+    cure = "sysctl -w net.core.rmem_default=8388608, then start this anew"
+    status.losses, status.narrow = 1, True
     assert rows_of(status)["events lost"] == HealthRow(
         "events lost", "once, table read anew 0 times", "warn", cure=cure
     )
@@ -468,7 +468,7 @@ def test_nothing_wrong_nothing_said() -> None:
     ],
 )
 def test_a_loss_is_said_for_a_minute(lost_at: float | None, healed: int, live: bool, wanted: object) -> None:
-    status = Status(losses=2, last_loss="events", lost_at=lost_at, healed=healed)
+    status = Status(losses=2, last_loss="events", lost_at=lost_at, healed=healed, narrow=True)
     found = [(notice.text, bool(notice.cure), notice.bad) for notice in noticed(status, live=live)]
     assert found == ([wanted] if wanted else [])
 
