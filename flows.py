@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import addresses
 from addresses import Ends
@@ -97,6 +97,8 @@ class Progress(NamedTuple):
     inbound: bool | None = None  # see addresses.inbound; None until the flow has moved something
     exact: bool = False  # its NEW was seen, so ``born`` is its birth; else it is only when the flow was seen first
     listed: bytes | None = None  # the last listing's text, while ``tail`` is an event's and has no counters
+    resting: bool = False  # nothing moved between the two newest listings
+    begun: tuple[float, int, int] | None = None  # since when, and bytes so far: of a first interval that is too short
     ended: float | None = None
     inferred: bool = False  # a listing showed that it is gone; no DESTROY said so
 
@@ -147,7 +149,7 @@ class Flow:
         self.group = group
         self.timeout: int | None = None  # seconds, at the time of ``last_seen``
         self.tail = b""  # the newest line's text behind the original tuple, as parse.tail_of gives it
-        self.born = born
+        self.born = born  # its birth where ``exact``; else it was born then or earlier, see ``birth``
         self.progress = progress
         self.last_seen = last_seen
         self.sampled = born  # when the counters were read last
@@ -247,15 +249,21 @@ class Flow:
         rates = self.progress.rates
         return None if rates is None else rates[0] + rates[1]
 
+    def birth(self) -> float:
+        """When it was born, or, where ``knows_age`` is False, when it was seen first.
+
+        delta-time is in whole seconds: a listing's says when it was born at the latest, and the earliest of all counts.
+        """
+        if not self.progress.exact and (delta := _DELTA.search(self.progress.listed or self.tail)):
+            return min(self.born, self.sampled - int(delta.group(1)))
+        return self.born
+
     def age(self, now: float) -> float:
         """Seconds since its birth, or, where ``knows_age`` is False, at least that many.
 
         A closed flow's age is its duration.
         """
-        end = now if self.ended is None else self.ended
-        if not self.progress.exact and (delta := _DELTA.search(self.progress.listed or self.tail)):
-            return int(delta.group(1)) + max(0.0, end - self.sampled)
-        return max(0.0, end - self.born)
+        return max(0.0, (now if self.ended is None else self.ended) - self.birth())
 
     def knows_age(self) -> bool:
         return self.progress.exact or _DELTA.search(self.progress.listed or self.tail) is not None
@@ -350,6 +358,8 @@ PAST = 10_000
 HISTORY = 60  # seconds of the events sparkline
 TAPE = 20_000  # events kept for a flow's "life so far"
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
+SHORTEST = 1.0  # seconds: one packet within less makes a first rate that was never there
+FINE = 1024  # parts of a byte: sums of whole numbers come back to 0 exactly
 FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
 GROUPS = 4096  # kinds and states in good input: 3 families x (10 protocols x 15 states + 246 without)
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
@@ -366,8 +376,12 @@ class FlowTable:
         limit: int = MAX_LIVE,
         past: int = PAST,
         on_inferred: Callable[[Flow], None] | None = None,
+        shortest: float = SHORTEST,
     ) -> None:
-        """``on_inferred`` is told of a flow that only a listing showed to be gone."""
+        """``on_inferred`` is told of a flow that only a listing showed to be gone.
+
+        ``shortest``: seconds between two listings that a first rate takes.
+        """
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
@@ -379,17 +393,20 @@ class FlowTable:
         self.listings = 0  # complete ones
         self.listed_at: float | None = None  # when the newest complete listing ended
         self.counted = False  # the newest complete listing had counters
-        self.rate_in: float | None = None  # bytes a second between the two newest complete listings
-        self.rate_out: float | None = None
+        self.since: float | None = None  # when the first listing began, or the first event came
+        self.watched_since: float | None = None  # since when every birth is heard of; None: nobody hears of any
         self.events = 0  # all that were taken in
         self.overflow = 0  # flows dropped because the table was full
-        self.history: deque[float] = deque([0.0] * HISTORY, maxlen=HISTORY)  # events a second, a value a second
+        self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
         self._on_inferred = on_inferred
         self._began = 0.0  # when the newest listing began
         self._gone: set[bytes] = set()  # keys whose DESTROY came while a listing ran
-        self._moved = [0, 0]  # bytes in and out since the newest complete listing
-        self._moved_since: float | None = None
+        self._shortest = shortest
+        self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
+        self._row_rates = [0, 0]  # the sums of all live flows' rates, in and out, in 1/FINE bytes a second
+        self._rowless = [0, 0]  # bytes since the newest complete listing that no flow's rate tells of, in and out
+        self._rowless_rates: tuple[float, float] | None = None  # ... a second, between the two newest ones
         self._counters_seen = False
         self._ticked: float | None = None
         self._ticked_events = 0
@@ -400,6 +417,16 @@ class FlowTable:
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
         self.own = addresses
+
+    def watch(self, now: float) -> None:
+        """From now on every birth is heard of."""
+        if self.watched_since is None:
+            self.watched_since = now
+            self.since = now if self.since is None else self.since
+
+    def watch_no_longer(self) -> None:
+        """Nobody listens to events, or the kernel sends none."""
+        self.watched_since = None
 
     # --- rows in ------------------------------------------------------------------------------------------------------
 
@@ -424,6 +451,8 @@ class FlowTable:
         key = key_of(group.prefix, row[ORIGINAL], tail)
         name = EVENTS.get(tag, "update")
         self.events += 1
+        if self.watched_since is None:
+            self.watch(now)
         flow = self.live.get(key)
         if name == "destroy":
             return self._destroy(flow, key, group, row, now)
@@ -467,7 +496,11 @@ class FlowTable:
         flow.tail = tail
         after = counts_in(tail)
         if before and after:
-            self._move(flow, before, after)
+            moved, rates, spent = self._move(flow, before, after), flow.rates or IDLE, now - flow.sampled
+            # What its rate tells of is not told again: a flow that moves on evenly ends without a trace.
+            self._add_rowless(flow, *(max(0.0, number - rate * spent) for number, rate in zip(moved, rates)))
+        if flow.progress.listed is None and b"delta-time=" in tail:
+            flow.sampled = now  # its delta-time is of now
         self._stamp(flow, group if state else flow.group, timeout, now)
         self._close(flow, now, inferred=False)
         self.tape.append((now, "destroy", flow, flow.state))
@@ -478,6 +511,8 @@ class FlowTable:
         self.generation += 1
         self.listing = True
         self._began = now
+        self._pause = math.inf if self.listed_at is None else now - self.listed_at
+        self.since = now if self.since is None else self.since
         self._gone.clear()
         self._counters_seen = False
 
@@ -513,6 +548,7 @@ class FlowTable:
         """
         live, gone, last_seen = self.live, self._gone, self._seen(now)
         group_of, flow_of, counters_seen = self._groups.get, self.live.get, self._counters_seen
+        shortest = self._shortest
         for row in rows:
             _stamp, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
             group = group_of(head + state)
@@ -531,7 +567,7 @@ class FlowTable:
                         continue
                 elif flow.tail == tail and flow.group is group and key not in gone:
                     rates = flow.progress.rates
-                    if rates is None and counted and flow.progress is FIRST_LISTED:
+                    if rates is None and counted and flow.progress is FIRST_LISTED and now - flow.sampled >= shortest:
                         flow.progress, rates = AT_REST, IDLE
                     if rates is IDLE or (rates is None and not counted):
                         flow.timeout = int(timeout)
@@ -561,13 +597,15 @@ class FlowTable:
             self._close_unseen(flow, now)
         self.listings += 1
         self.counted = self._counters_seen
-        if self._moved_since is not None and now > self._moved_since and (self.counted or any(self._moved)):
-            spent = now - self._moved_since
-            self.rate_in, self.rate_out = self._moved[0] / spent, self._moved[1] / spent
-        elif not self.counted:
-            self.rate_in = self.rate_out = None
-        self._moved = [0, 0]
-        self._moved_since = self.listed_at = now
+        if self.listed_at is not None and now > self.listed_at and (self.counted or any(self._rowless)):
+            spent = now - self.listed_at
+            self._rowless_rates = self._rowless[0] / spent, self._rowless[1] / spent
+        elif self.live and not self.counted:
+            self._rowless_rates = None
+        elif self._rowless_rates is not None:
+            self._rowless_rates = IDLE  # nothing is left that could move anything
+        self._rowless = [0, 0]
+        self.listed_at = now
 
     def tick(self, now: float) -> None:
         """The time is ``now``: closed flows leave after ``linger`` seconds, and the history of events moves on."""
@@ -615,7 +653,7 @@ class FlowTable:
     def _close(self, flow: Flow, now: float, inferred: bool) -> None:
         del self.live[flow.key]
         flow.group.number -= 1
-        flow.progress = flow.progress._replace(ended=now, inferred=inferred, rates=None)
+        self._set(flow, ended=now, inferred=inferred, rates=None)
         self._bury(flow)
 
     def _close_unseen(self, flow: Flow, now: float) -> None:
@@ -635,36 +673,79 @@ class FlowTable:
     def _set_idle(self, flow: Flow, now: float, counted: bool) -> None:
         """A listing brought the same text again: nothing moved."""
         if flow.rates is not IDLE and counted:
-            # A flow that has finished sends nothing more: its rate drops at once.
-            rates = IDLE if flow.state in FINISHED else _smoothed(flow.rates, 0.0, 0.0, now - flow.sampled)
-            flow.progress = shared_progress(flow.progress._replace(rates=rates))
+            self._rate(flow, 0, 0, now)
         flow.sampled = now
 
     def _sample(self, flow: Flow, tail: bytes, now: float) -> None:
         """A listing brought other text: new counters, a new rate."""
+        if b"delta-time=" in tail:
+            flow.born = flow.birth()
         after = counts_in(tail)
-        before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
-        rates = flow.rates
+        before = flow.counts()
         if after is not None and before is not None:
-            spent = now - flow.sampled
-            moved = self._move(flow, before, after)
-            if spent > 0:
-                rates = _smoothed(rates, moved[0] / spent, moved[1] / spent, spent)
+            self._rate(flow, *self._move(flow, before, after), now)
+        elif after is not None and flow.exact:
+            self._rate_newborn(flow, *self._move(flow, Counts(0, 0, 0, 0), after), now)
         flow.tail = tail
-        flow.progress = shared_progress(flow.progress._replace(rates=rates, listed=None))
+        if flow.progress.listed is not None:
+            self._set(flow, listed=None)
         flow.sampled = now
 
+    def _rate(self, flow: Flow, original: int, reply: int, now: float) -> None:
+        """So many bytes have moved since the listing before: set the flow's rates."""
+        progress, spent = flow.progress, now - flow.sampled
+        if spent <= 0:
+            self._add_rowless(flow, original, reply)
+            return
+        moved = original or reply
+        if progress.rates is IDLE and not moved:
+            return
+        if progress.rates is not None:
+            # A flow that has finished sends nothing more. One that rested between three listings has stopped, too:
+            # the curve alone still showed 1/50 after 12 s.
+            stops = flow.state in FINISHED or (progress.resting and spent >= self._shortest)
+            rates = _smoothed(progress.rates, original / spent, reply / spent, spent) if moved or not stops else IDLE
+            self._set(flow, rates=rates, resting=not moved and rates is not IDLE)
+            return
+        begun, before, before_back = progress.begun or (flow.sampled, 0, 0)
+        if now - begun >= self._shortest:
+            spent = now - begun
+            rates = _smoothed(None, (before + original) / spent, (before_back + reply) / spent, spent)
+            self._set(flow, rates=rates, begun=None)
+        else:
+            self._add_rowless(flow, original, reply)
+            self._set(flow, begun=(begun, before + original, before_back + reply))
+
+    def _rate_newborn(self, flow: Flow, original: int, reply: int, now: float) -> None:
+        """Its first counters. One packet listed 1 ms after its NEW is no 1.4 MB/s: less than a pause is no interval."""
+        spent = now - flow.sampled
+        if spent >= max(self._pause, self._shortest):
+            self._set(flow, rates=_smoothed(None, original / spent, reply / spent, spent))
+        else:
+            self._add_rowless(flow, original, reply)
+
+    def _set(self, flow: Flow, **changes: Any) -> None:
+        """Change a flow's progress; the sums of all rates go with it."""
+        before = flow.progress
+        after = flow.progress = shared_progress(before._replace(**changes))
+        if after.rates is not before.rates:
+            sums = self._row_rates
+            for rates, sign in ((before.rates, -FINE), (after.rates, FINE)):
+                if rates is not None and rates is not IDLE:
+                    sums[not after.inbound] += int(rates[0] * sign)
+                    sums[bool(after.inbound)] += int(rates[1] * sign)
+
     def _move(self, flow: Flow, before: Counts, after: Counts) -> tuple[int, int]:
-        """Add what a flow moved to the totals; returns the bytes of both directions."""
-        original = max(0, after.original_bytes - before.original_bytes)  # `conntrack -L -z` resets them
-        reply = max(0, after.reply_bytes - before.reply_bytes)
-        inbound = flow.progress.inbound
-        if inbound is None:
-            inbound = addresses.inbound(flow.ends(), self.own)
-            flow.progress = flow.progress._replace(inbound=inbound)
-        self._moved[0] += original if inbound else reply
-        self._moved[1] += reply if inbound else original
-        return original, reply
+        """The bytes of both directions between two samples; which of them come in is known from the first on."""
+        if flow.progress.inbound is None:
+            self._set(flow, inbound=addresses.inbound(flow.ends(), self.own))
+        # `conntrack -L -z` resets them
+        return max(0, after.original_bytes - before.original_bytes), max(0, after.reply_bytes - before.reply_bytes)
+
+    def _add_rowless(self, flow: Flow, original: float, reply: float) -> None:
+        """So much was moved, and the flow's rate does not tell of it."""
+        self._rowless[not flow.progress.inbound] += round(original)
+        self._rowless[bool(flow.progress.inbound)] += round(reply)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -675,6 +756,18 @@ class FlowTable:
 
     def __len__(self) -> int:
         return len(self.live)
+
+    @property
+    def rate_in(self) -> float | None:
+        """Bytes a second that come in: the live flows' rates, and what came with flows too short to have one.
+
+        None before the second complete listing, and where nothing is counted.
+        """
+        return None if self._rowless_rates is None else self._row_rates[0] / FINE + self._rowless_rates[0]
+
+    @property
+    def rate_out(self) -> float | None:
+        return None if self._rowless_rates is None else self._row_rates[1] / FINE + self._rowless_rates[1]
 
     @property
     def counts(self) -> dict[tuple[str, str], int]:

@@ -284,12 +284,15 @@ def test_rates_are_differences_between_listings() -> None:
     assert flow.rate() == 0
 
 
-def test_a_flow_born_under_our_eyes_has_a_rate_at_its_first_listing() -> None:
+def test_a_flow_born_under_our_eyes_has_a_rate_from_its_second_listing_on() -> None:
     feed = Feed()
     flow = feed.event("new", 1)
     feed.now += 4
     feed.listing(1, sent=4000, got=0)
-    assert flow.rate() == 1000
+    assert flow.rate() is None
+    feed.now += 2
+    feed.listing(1, sent=8000, got=0)
+    assert flow.rate() == 2000
 
 
 def test_counters_that_were_reset_are_no_traffic() -> None:

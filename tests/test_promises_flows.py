@@ -380,6 +380,8 @@ def test_header_rates_are_those_of_the_time_between_two_whole_listings() -> None
     told.listing({"sent": 9000})  # no time has passed
     assert told.table.rate_out == 1000.0
     told.listing({"sent": 9000}, after=1.0)
+    assert told.table.rate_out == pytest.approx(told.only().rate(), rel=1e-4)
+    told.listing({"sent": 9000}, after=1.0)
     assert told.table.rate_out == 0.0
 
 
@@ -441,13 +443,152 @@ def test_a_rate_below_a_byte_a_second_is_none() -> None:
     told = Told()
     told.listing({"sent": 0})
     told.listing({"sent": 2}, after=1.0)
-    told.listing({"sent": 2}, after=1.0)
-    told.listing({"sent": 2}, after=1.0)
+    told.listing({"sent": 2}, after=0.9)
+    told.listing({"sent": 2}, after=0.9)
     assert 1.0 < (told.only().rate() or 0.0) < 2.0
-    told.listing({"sent": 2}, after=1.0)
+    told.listing({"sent": 2}, after=0.9)
     assert 0.0 < (told.only().rate() or 0.0) < 1.0
-    told.listing({"sent": 2}, after=1.0)
+    told.listing({"sent": 2}, after=0.9)
     assert told.only().rates == (0.0, 0.0)
+
+
+def test_a_flow_that_rested_between_three_listings_has_stopped() -> None:
+    """The curve alone showed 1/50 of the rate after 12 s, and the header with it."""
+    told = Told()
+    told.listing({"sent": 0})
+    told.listing({"sent": 2_000_000}, after=2.0)
+    told.listing({"sent": 2_000_000}, after=2.0)
+    assert 0.0 < (told.only().rate() or 0.0) < 600_000
+    told.listing({"sent": 2_000_000}, after=2.0)
+    assert told.only().rates == (0.0, 0.0)
+    assert (told.table.rate_in, told.table.rate_out) == (0.0, 0.0)
+    told.listing({"sent": 2_000_000, "state": "TIME_WAIT "}, after=2.0)  # another text tells of no traffic, either
+    assert told.only().rates == (0.0, 0.0)
+
+
+def test_a_flow_that_rests_now_and_then_keeps_its_mean() -> None:
+    told = Told()
+    told.listing({"sent": 0})
+    rates = []
+    for number in range(1, 40):
+        told.listing({"sent": number // 2 * 4000}, after=2.0)
+        rates.append(told.only().rate() or 0.0)
+    assert sum(rates[-10:]) / 10 == pytest.approx(1000.0, rel=0.01)
+
+
+def test_the_first_interval_of_a_newborn_flow_is_no_interval() -> None:
+    """One packet of 1,400 bytes, listed 1 ms after its NEW, showed 1.4 MB/s, and 189 kB/s 6 s later."""
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing()
+    told.now += 2.0
+    told.event("new")
+    told.listing({"sent": 1400}, after=0.001)
+    assert told.only().rate() is None
+    assert told.table.rate_out == pytest.approx(1400 / 2.001)  # it did go out
+    told.listing({"sent": 1400}, after=2.0)
+    assert told.only().rate() == 0.0
+    assert told.table.rate_out == 0.0
+
+
+def test_a_newborn_flow_that_a_listing_missed_has_a_rate_at_its_first() -> None:
+    told = Told()
+    told.listing()
+    told.event("new")
+    told.listing({"sent": 4000}, after=4.0)
+    assert told.only().rate() == 1000.0
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.4, 0.9])
+def test_two_listings_that_are_close_make_no_first_rate(gap: float) -> None:
+    """A loss brings a listing 0.2 s after the one before: a packet of 1,400 bytes was 7 kB/s there."""
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing({"sent": 0})
+    told.listing({"sent": 1400}, after=gap)
+    assert told.only().rate() is None
+    told.listing({"sent": 1400}, after=2.0)
+    assert told.only().rate() == pytest.approx(1400 / (2.0 + gap))
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.2])
+def test_no_movement_in_no_time_is_unknown_not_zero(gap: float) -> None:
+    told = Told()
+    told.listing({"sent": 5})
+    told.listing({"sent": 5}, after=gap)
+    assert told.only().rate() is None
+    told.listing({"sent": 5}, after=1.0)
+    assert told.only().rate() == 0.0
+
+
+def test_listings_that_are_always_close_have_rates_all_the_same() -> None:
+    told = Told()
+    for number in range(20):
+        told.listing({"sent": 200 * number}, after=0.2)
+    assert told.only().rate() == pytest.approx(1000.0)
+
+
+def test_a_flow_that_ends_leaves_the_header_with_its_row_and_no_bump_behind() -> None:
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing({"sent": 0}, {"sent": 0, "port": 2})
+    told.listing({"sent": 2000}, {"sent": 4000, "port": 2}, after=2.0)
+    assert told.table.rate_out == 3000.0
+    told.now += 1.0
+    told.event("destroy", sent=3000, got=0)
+    assert told.table.rate_out == 2000.0
+    told.listing({"sent": 8000, "port": 2}, after=1.0)
+    assert told.table.rate_out == 2000.0
+
+
+def test_what_an_idle_flow_moves_before_it_ends_is_in_the_header() -> None:
+    told = Told(own=frozenset({"10.0.0.1"}))
+    told.listing({"sent": 5, "got": 0}, {"sent": 0, "port": 2})
+    told.listing({"sent": 5, "got": 0}, {"sent": 0, "port": 2}, after=2.0)
+    told.event("destroy", sent=5, got=10_000)
+    told.listing({"sent": 0, "port": 2}, after=2.0)
+    assert (told.table.rate_in, told.table.rate_out) == (5000.0, 0.0)
+    told.listing({"sent": 0, "port": 2}, after=2.0)
+    assert (told.table.rate_in, told.table.rate_out) == (0.0, 0.0)
+
+
+def test_an_empty_table_moves_nothing_and_that_is_known() -> None:
+    told = Told()
+    told.listing({"sent": 0})
+    told.listing({"sent": 2000}, after=2.0)
+    told.event("destroy", sent=2000)
+    told.listing(after=2.0)
+    told.listing(after=2.0)
+    assert (told.table.rate_in, told.table.rate_out) == (0.0, 0.0)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.2, 2.0, 9.5]),
+            st.lists(st.sampled_from([0, 0, 3, 1_000_003]), min_size=3, max_size=3),
+            st.sampled_from(["", "", "destroy", "new", "update"]),
+        ),
+        min_size=2,
+        max_size=8,
+    ),
+    own=st.sampled_from([frozenset({"10.0.0.1"}), frozenset({"192.0.2.1"}), frozenset()]),
+)
+def test_the_header_is_the_sum_of_the_rows(steps: list[tuple[float, list[int], str]], own: frozenset[str]) -> None:
+    """Exactly, whatever came before: once flows only live, the header says what the rows say."""
+    told, sent = Told(own=own), [0, 0, 0]
+    for after, moved, event in [*steps, (2.0, [0, 0, 0], ""), (2.0, [7, 0, 0], "")]:
+        if event:
+            told.event(event, port=1, sent=sent[0] if event == "destroy" else None)
+            sent[0] = 0 if event == "destroy" else sent[0]
+        sent = [before + number for before, number in zip(sent, moved)]
+        told.listing(*({"sent": number, "port": port} for port, number in enumerate(sent, 1)), after=after)
+    rates = [flow.rates or (0.0, 0.0) for flow in told.table.live.values()]
+    inward = [bool(flow.progress.inbound) for flow in told.table.live.values()]
+    table = told.table
+    if all(flow.rates is not None for flow in told.table.live.values()):
+        assert table.rate_in == pytest.approx(sum(r[not i] for r, i in zip(rates, inward)), rel=0.001, abs=0.1)
+        assert table.rate_out == pytest.approx(sum(r[i] for r, i in zip(rates, inward)), rel=0.001, abs=0.1)
+    told.listing(after=2.0)
+    told.listing(after=2.0)
+    assert (told.table.rate_in, told.table.rate_out) == (0.0, 0.0)
 
 
 def test_two_listings_at_one_time_make_no_rate() -> None:
@@ -632,9 +773,9 @@ def test_the_events_sparkline_has_a_value_for_each_second_whatever_the_clock_doe
     for port in range(12):
         told.event("new", port=port)
     told.table.tick(told.now + 0.9)
-    assert list(told.table.history) == [0.0] * 60
+    assert list(told.table.history) == []  # no second was watched yet: that is not a second without events
     told.table.tick(told.now + 4.5)
-    assert list(told.table.history)[-5:] == [0.0, 3.0, 3.0, 3.0, 3.0]
+    assert list(told.table.history) == [3.0, 3.0, 3.0, 3.0]
     told.event("update")
     told.table.tick(told.now + 5.0)
     assert list(told.table.history)[-2:] == [3.0, 1.0]
