@@ -9,17 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import addresses
-from addresses import Context, Place
+from addresses import Context, Ends
 from flows import Flow, TapeEvent
 from grouping import Grouping, group_object
-from parse import Parts, Record, Tuple, kind_of, record, usual
+from parse import ORIGINAL, USUAL_WORDS, Kind, Parts, Record, Tuple, Usual, kind_of, record, usual, usual_text
 from text import printable
 
 JsonObject = dict[str, Any]
@@ -83,19 +84,18 @@ def json_object(record: Record, flow: Flow, context: Context, event: str, time: 
     if record.portid is not None or record.progname is not None:
         user = {"portid": record.portid, "progname": record.progname}
         item["userspace"] = {key: value for key, value in user.items() if value is not None}
-    item.update(derived(flow, context))
+    item.update(derived(flow.ends(), context))
     return item
 
 
-def derived(flow: Flow, context: Context) -> JsonObject:
+def derived(ends: Ends, context: Context) -> JsonObject:
     """What conntrack does not print, but follows from both tuples, this host's addresses and the databases."""
-    e = flow.ends()
     item: JsonObject = {}
-    if e.nat:
-        item["nat"] = e.nat
-    if (way := addresses.direction(e, context.own)) is not None:
+    if ends.nat:
+        item["nat"] = ends.nat
+    if (way := addresses.direction(ends, context.own)) is not None:
         item["direction"] = way
-    address = context.remote_address(flow)
+    address = context.remote_end(ends)
     where = context.where(address)
     known = {key: value for key, value in where._asdict().items() if value is not None}
     item["remote"] = {"ip": address, **known}
@@ -108,65 +108,6 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would mak
 def json_line(item: JsonObject) -> str:
     """ASCII only, so that control characters of a program's name are escaped, C1 ones too."""
     return _encode(item) + "\n"
-
-
-# --- usual lines ------------------------------------------------------------------------------------------------------
-
-
-def json_event(row: Parts, flow: Flow, context: Context, event: str, time: str | None) -> str:
-    """What json_line says of a row, with less CPU: 20,000 events a second share two cores with conntrack."""
-    words = usual(row) if flow.plain else None
-    if words is None:
-        return json_line(json_object(record(row), flow, context, event, time))
-    stamp, _, head, timeout, state, _, src, dst, sport, dport, _, _, _ = row
-    packets, size, unreplied, reply_packets, reply_size, assured, mark, use, ident = words
-    moment = stamp[1:-2].decode() or time
-    source, target = f'"{src.decode()}"', f'"{dst.decode()}"'
-    here, there = int(sport), int(dport)
-    flags = '"UNREPLIED"' if unreplied else ""
-    if assured:
-        flags += ',"ASSURED"' if flags else '"ASSURED"'
-    way = addresses.direction(flow.ends(), context.own) if context.own else None
-    address = context.remote_address(flow)
-    return "".join(
-        (
-            "{" if moment is None else f'{{"time":"{iso_time(moment)}",',
-            f'"event":"{event}",{_kind_json(head, b":" in src)}',
-            f',"state":"{state[:-1].decode()}"' if state else "",
-            f',"timeout":{int(timeout)}' if timeout else "",
-            f',"flags":[{flags}]' if flags else "",
-            f',"original":{{"src":{source},"dst":{target},"sport":{here},"dport":{there}',
-            f"{_counts_text(packets, size)}}}",
-            f',"reply":{{"src":{target},"dst":{source},"sport":{there},"dport":{here}',
-            f"{_counts_text(reply_packets, reply_size)}}}",
-            f',"mark":{int(mark)}' if mark else "",
-            f',"use":{int(use)}' if use else "",
-            f',"id":{int(ident)}' if ident else "",
-            f',"direction":"{way}"' if way else "",
-            f',"remote":{{"ip":"{address}"{_place_json(context.where(address))}}}}}\n',
-        )
-    )
-
-
-@lru_cache(maxsize=1024)
-def _kind_json(head: bytes, is_ipv6: bool) -> str:
-    kind = kind_of(head)
-    family = kind.family or ("ipv6" if is_ipv6 else "ipv4")
-    return _inside({"family": family, "protocol": kind.protocol, "protocol_number": kind.number})
-
-
-def _counts_text(packets: bytes | None, size: bytes | None) -> str:
-    return f',"packets":{int(packets)},"bytes":{int(size)}' if packets and size else ""
-
-
-@lru_cache(maxsize=65_536)
-def _place_json(place: Place) -> str:
-    known = {key: value for key, value in place._asdict().items() if value is not None}
-    return "," + _inside(known) if known else ""
-
-
-def _inside(item: JsonObject) -> str:
-    return _encode(item)[1:-1]
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
@@ -220,6 +161,174 @@ def _csv_cell(item: JsonObject, column: str) -> str:
     return printable(value) if isinstance(value, str) else str(value)
 
 
+# --- usual lines ------------------------------------------------------------------------------------------------------
+
+MAX_ENDS = 65_536  # pairs of addresses whose text is remembered
+MAX_HEADS = 4096  # kinds and states: real input has some dozens
+_WORD_AT = {name: index for index, name in enumerate(USUAL_WORDS)}
+_WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unreplied", "turned", "flag"))
+_REPLY_SRC, _REPLY_ID = _WORD_AT["reply_src"], _WORD_AT["reply_icmp_id"]
+_COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
+_DERIVED = CSV_COLUMNS[CSV_COLUMNS.index("nat") :]
+_IN_REPLY = {
+    "src": "dst",
+    "dst": "src",
+    "sport": "dport",
+    "dport": "sport",
+}  # of a reply that is the original turned round
+
+
+class Template(NamedTuple):
+    """The text of all lines that have the same words, with %b for each word, and what takes these out of the words."""
+
+    text: bytes
+    values: Callable[[Usual], tuple[bytes, ...]]
+
+
+class LineWriter:
+    """Writes flows as JSON lines or as CSV rows.
+
+    Usual lines take a fast way: the digits and addresses of conntrack's text go into a template as they are. What
+    addresses add (NAT, direction, place) is remembered. All other lines take the slow way through ``json_object``.
+    """
+
+    def __init__(self, context: Context, format: str) -> None:
+        """``format``: json or csv."""
+        self._context = context
+        self._json = format == "json"
+        self._own = context.own
+        self._ends: dict[tuple[object, ...], str] = {}
+        self._heads: dict[tuple[object, ...], str] = {}
+        self._templates: dict[tuple[bytes, bytes | None], Template] = {}
+
+    def of_row(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
+        """A line of conntrack as a line of ours. ``flow``: what it is about; ``time``: as in ``json_object``."""
+        words = usual(usual_text(row))
+        if words is None:
+            return self.of_item(json_object(record(row), flow, self._context, event, time))
+        stamp, _, head, timeout, state = row[:ORIGINAL]
+        key = event, head, state, b":" in row[ORIGINAL]
+        before = self._heads.get(key) or self._head(key, kind_of(head), state[:-1].decode() or None)
+        return self._line(words, stamp[1:-2].decode() or time, before, str(int(timeout)) if timeout else "")
+
+    def of_flow(self, flow: Flow, event: str, time: str | None) -> str:
+        """A flow of the table, as it is known now."""
+        words = usual(flow.text) if flow.progress.listed is None else None
+        if words is None:
+            return self.of_item(json_object(flow.record(), flow, self._context, event, time))
+        key = event, flow.kind, flow.state, b":" in flow.key
+        before = self._heads.get(key) or self._head(key, flow.kind, flow.state)
+        return self._line(words, time, before, "" if flow.timeout is None else str(flow.timeout))
+
+    def of_item(self, item: JsonObject) -> str:
+        return json_line(item) if self._json else csv_line(item)
+
+    def _line(self, words: Usual, moment: str | None, head: str, timeout: str) -> str:
+        shape = bytes(map(bool, words)), words[_FLAG_WORD]
+        template = self._templates.get(shape)
+        if template is None:
+            template = self._templates[shape] = _json_template(words) if self._json else _csv_template(words)
+        copied = (template.text % template.values(words)).decode()
+        time = iso_time(moment) if moment else ""
+        if not self._json:
+            return f"{time},{head},{timeout},{copied},{self._after(words)}"
+        time = f'"time":"{time}",' if time else ""
+        if timeout:
+            timeout = f',"timeout":{timeout}'
+        return f"{{{time}{head}{timeout}{copied},{self._after(words)}"
+
+    def _head(self, key: tuple[object, ...], kind: Kind, state: str | None) -> str:
+        """What stands before the timeout. ``key``: event, kind and state, and whether the addresses are of IPv6."""
+        family = kind.family or ("ipv6" if key[-1] else "ipv4")
+        item = {"event": key[0], "family": family, "protocol": kind.protocol, "protocol_number": kind.number}
+        cells = list(map(str, (*item.values(), state or "")))
+        text = _inside({**item, "state": state} if state else item) if self._json else csv_row(cells).rstrip("\n")
+        if len(self._heads) > MAX_HEADS:
+            self._heads.clear()
+        self._heads[key] = text
+        return text
+
+    def _after(self, words: Usual) -> str:
+        """What stands behind the words of the line: NAT, direction, place, and the newline."""
+        if self._context.own is not self._own or len(self._ends) > MAX_ENDS:
+            self._own = self._context.own
+            self._ends.clear()
+        src, dst, sport, dport, _, _, icmp_id = words[:7]
+        key: tuple[object, ...]
+        if words[_REPLY_TURNED]:
+            key = src, dst
+        else:
+            reply_src, reply_dst, reply_sport, reply_dport = words[_REPLY_SRC : _REPLY_SRC + 4]
+            key = (
+                src,
+                dst,
+                reply_src,
+                reply_dst,
+                reply_dport != sport or words[_REPLY_ID] != icmp_id,
+                reply_sport != dport,
+            )
+        known = self._ends.get(key)
+        if known is None:
+            known = self._ends[key] = self._after_of(_ends_of(words))
+        return known
+
+    def _after_of(self, ends: Ends) -> str:
+        item = derived(ends, self._context)
+        return f"{_inside(item)}}}\n" if self._json else csv_row([_csv_cell(item, column) for column in _DERIVED])
+
+
+def _ends_of(words: Usual) -> Ends:
+    """As ``Flow.ends`` gives them."""
+    src, dst, sport, dport, _, _, icmp_id = (word.decode() if word else "" for word in words[:7])
+    there, here, back, to, _, _, reply_id = (
+        word.decode() if word else "" for word in words[_REPLY_SRC : _REPLY_ID + 1]
+    )
+    if words[_REPLY_TURNED]:
+        there, here, back, to = dst, src, dport, sport
+    if icmp_id:
+        return Ends(src, dst, int(icmp_id), None, there, here, None, int(reply_id))
+    return Ends(src, dst, int(sport), int(dport), there, here, int(back), int(to))
+
+
+def _copied_words(words: Usual) -> dict[str, int]:
+    """By the name of the CSV column: the index of the word that is copied there."""
+    places: dict[str, int] = {}
+    for column in _COPIED:
+        side, _, key = column.rpartition(".")
+        name = key if side != "reply" or key.startswith("zone") else f"reply_{key}"
+        if side == "reply" and words[_REPLY_TURNED]:
+            name = _IN_REPLY.get(key, name)
+        at = _WORD_AT.get(name)
+        if at is not None and words[at] is not None:
+            places[column] = at
+    return places
+
+
+def _flags_of(words: Usual) -> list[str]:
+    return [flag.decode() for flag in (words[_WITHOUT_REPLY], words[_FLAG_WORD]) if flag]
+
+
+def _json_template(words: Usual) -> Template:
+    places = _copied_words(words)
+    text = "".join([f',"flags":{_encode(flags)}' for flags in [_flags_of(words)] if flags])
+    for side in ("original", "reply"):
+        keys = [column.partition(".")[2] for column in places if column.startswith(f"{side}.")]
+        members = ",".join(f'"{key}":"%b"' if key in ("src", "dst") else f'"{key}":%b' for key in keys)
+        text += f',"{side}":{{{members}}}'
+    text += "".join(f',"{column}":%b' for column in places if "." not in column)
+    return Template(text.encode(), itemgetter(*places.values()))
+
+
+def _csv_template(words: Usual) -> Template:
+    places = _copied_words(words)
+    cells = [",".join(_flags_of(words)), *("%b" if column in places else "" for column in _COPIED), "", ""]
+    return Template(csv_row(cells).rstrip("\n").encode(), itemgetter(*places.values()))
+
+
+def _inside(item: JsonObject) -> str:
+    return _encode(item)[1:-1]
+
+
 # --- rows of a view ---------------------------------------------------------------------------------------------------
 
 
@@ -233,13 +342,15 @@ def view_texts(
         return
     if format == "csv":
         yield csv_header()
-    line = json_line if format == "json" else csv_line
+    writer = LineWriter(context, format)
     for row in rows:
         if isinstance(row, TapeEvent):
             then = replace(row.flow.record(), state=row.state)
-            yield line(json_object(then, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
+            yield writer.of_item(json_object(then, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
         elif row.ended is None:
-            yield line(json_object(row.record(), row, context, "list", moment))
-        else:
+            yield writer.of_flow(row, "list", moment)
+        elif row.inferred:
             ended = json_object(row.record(), row, context, "destroy", f"{row.ended + context.epoch:.6f}")
-            yield line({**ended, "inferred": True} if row.inferred else ended)
+            yield writer.of_item({**ended, "inferred": True})
+        else:
+            yield writer.of_flow(row, "destroy", f"{row.ended + context.epoch:.6f}")

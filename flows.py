@@ -6,7 +6,8 @@ What holds at all times:
   The same id proves nothing, because the kernel gives it out again at once.
 * A *complete* listing sweeps: a flow is gone if neither the listing nor an event since its beginning named it. With
   nf_conntrack_events=2 nothing else tells of the end of flows that are older than the listener.
-* A line of a listing never revives a flow whose DESTROY came after that listing began.
+* A line of a listing never revives a flow whose DESTROY came after that listing began. Another flow of the same tuple,
+  with another id, is alive.
 * Counters come from listings and DESTROY only, and rates are their differences over time.
 
 The clock is an argument everywhere: seconds of any steady clock.
@@ -187,6 +188,11 @@ class Flow:
     def original(self) -> bytes:
         """The original tuple's text."""
         return self.key.partition(b" ")[2].partition(b"|")[0]
+
+    @property
+    def text(self) -> bytes:
+        """The newest line's text from the original tuple on, as ``parse.usual_text`` gives it."""
+        return self.original + self.tail
 
     @property
     def plain(self) -> bool:
@@ -401,7 +407,7 @@ class FlowTable:
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
         self._on_inferred = on_inferred
         self._began = 0.0  # when the newest listing began
-        self._gone: set[bytes] = set()  # keys whose DESTROY came while a listing ran
+        self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
         self._shortest = shortest
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
         self._row_rates = [0, 0]  # the sums of all live flows' rates, in and out, in 1/FINE bytes a second
@@ -480,9 +486,9 @@ class FlowTable:
     def _destroy(self, flow: Flow | None, key: bytes, group: Group, row: Parts, now: float) -> Flow:
         timeout, state, tail = row[TIMEOUT], row[STATE], tail_of(row)
         if self.listing:
-            self._gone.add(key)
+            self._gone.setdefault(key, []).append(tail)
         if flow is not None and _differ(flow.tail, tail):
-            flow.last_seen = self._seen(now)  # the DESTROY is of its predecessor: this flow lives
+            # The end is of its predecessor, or of its successor. If it lives, the listing that runs names it.
             flow = None
         if flow is None:
             flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now), self._seen(now))
@@ -521,7 +527,7 @@ class FlowTable:
         state, tail = row[STATE], tail_of(row)
         group = self._group(row[HEAD], state)
         key = key_of(group.prefix, row[ORIGINAL], tail)
-        if key in self._gone:
+        if key in self._gone and not all(_differ(ended, tail) for ended in self._gone[key]):
             return None  # the line may be older than the flow's DESTROY
         counted = has_counters(row)
         self._counters_seen = self._counters_seen or counted

@@ -1,9 +1,9 @@
-"""Names of hosts: from /etc/hosts at once, from the name servers of /etc/resolv.conf when they answer.
+"""Host names: from /etc/hosts at once, from the name servers in /etc/resolv.conf when they answer.
 
-It is off until it is switched on: a name server hears every address that is on show, and may pass an address on to its
-owner. Nothing here ever waits. A question is one datagram from a socket of its own; whoever forges answers would have
-to guess its port and its number. The socket is read when the loop's poll says so. getnameinfo(3) knows more sources of
-names (nsswitch.conf), but it waits up to 30 s for a silent name server, in a thread that can't be stopped.
+Names are off by default: a name server sees every address on show, and the owner of an address may see the question.
+Nothing here waits. A question is one datagram from its own socket: a forged answer must guess a port and a number. The
+loop's poll says when a socket can be read. getnameinfo(3) knows more sources of names (nsswitch.conf), but it waits
+up to 30 s for a silent name server, in a thread that can't be stopped.
 """
 
 from __future__ import annotations
@@ -27,24 +27,27 @@ _TYPE_PTR, _CLASS_IN = 12, 1
 _RECURSE = 0x0100
 _IS_ANSWER, _CUT, _STATUS = 0x8000, 0x0200, 0x000F
 _NO_SUCH_NAME = 3
-MOST_RECORDS = 64  # in one answer; the first that is a name ends the search
+MOST_RECORDS = 64  # read in one answer; the first record with a name ends the search
 LONGEST = 253  # characters of a name
 
-# Host names as RFC 1123 has them, and the underscores that are met with.
+# A label of a host name (RFC 1123, section 2.1), or one with underscores, which are in use.
 _DNS_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
 def dns_question(address: str, number: int) -> bytes:
-    """The datagram that asks for an address's name; ``number`` (16 bits) comes back with the answer. ValueError."""
+    """The datagram that asks for an address's name (RFC 1035, section 4). The answer repeats ``number`` (16 bits).
+
+    Raises ValueError where ``address`` is not an address.
+    """
     name = ipaddress.ip_address(address.partition("%")[0]).reverse_pointer
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return struct.pack("!6H", number, _RECURSE, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", _TYPE_PTR, _CLASS_IN)
 
 
 def dns_answer(data: bytes, asked: bytes) -> str | None:
-    """The name that a datagram answers a question with: "" if the address has none, None if the server can't tell.
+    """The name in the datagram that answers ``asked``: "" if the address has none, None if the server can't tell.
 
-    ValueError for what is broken, or answers another question: somebody may be guessing.
+    Raises ValueError for a damaged datagram and for the answer to another question, which may be forged.
     """
     try:
         return _read_answer(data, asked)
@@ -69,7 +72,7 @@ def _read_answer(data: bytes, asked: bytes) -> str | None:
         kind, kind_of_net, _seconds, length = struct.unpack_from("!HHIH", data, at)
         at += 10
         if (kind, kind_of_net) == (_TYPE_PTR, _CLASS_IN) and (name := host_name(_read_name(data, at))):
-            return name  # its owner is not looked at: it may be an alias (RFC 2317)
+            return name  # the record's owner is not compared: it may be an alias (RFC 2317)
         at += length
     return None if flags & _CUT else ""
 
@@ -83,17 +86,17 @@ def _behind_name(data: bytes, at: int) -> int:
 
 
 def _read_name(data: bytes, at: int) -> str:
-    """The name that begins here; a pointer must go back, so that following pointers ends."""
+    """The name at ``at``. A pointer must lead backwards, so that a chain of pointers ends."""
     labels: list[bytes] = []
     first = at
     while length := data[at]:
         if length >= 0xC0:
             to = (length & 0x3F) << 8 | data[at + 1]
             if to >= first:
-                raise ValueError("a name goes round in circles")
+                raise ValueError("a name's pointer leads forwards")
             first = at = to
         elif length > 63 or len(labels) > 127:
-            raise ValueError("a name is none")
+            raise ValueError("a name is too long")
         else:
             labels.append(data[at + 1 : at + 1 + length])
             at += 1 + length
@@ -101,9 +104,9 @@ def _read_name(data: bytes, at: int) -> str:
 
 
 def host_name(text: str) -> str:
-    """``text`` if it is a valid host name, else "": an address's owner can give it any name.
+    """``text`` if it is a valid host name, else "". The owner of an address can give it any name.
 
-    A text that looks like an address is not valid: it would be taken for one.
+    A name that looks like an address is not valid: a reader would take it for one.
 
     >>> host_name("mail.example."), host_name("192.0.2.1"), host_name("a\\x1b[31m.example"), host_name("-x")
     ('mail.example', '', '', '')
@@ -118,16 +121,16 @@ def host_name(text: str) -> str:
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 HOSTS_FILE, RESOLV_FILE = "/etc/hosts", "/etc/resolv.conf"
-LARGEST_FILE = 1 << 20  # of such a file: 30,000 lines
+LARGEST_FILE = 1 << 20  # bytes read of such a file: 30,000 lines
 LOOK_EVERY = 5.0  # seconds between two looks at the files
 MOST_SERVERS = 3  # as in resolv.conf(5)
 MAX_ANSWERS = 10_000  # answers
-NAMED, NAMELESS, UNANSWERED = 3600.0, 600.0, 60.0  # seconds that an answer holds: a name, none, nobody answered
+NAMED, NAMELESS, UNANSWERED = 3600.0, 600.0, 60.0  # seconds an answer is kept: a name, no name, no answer
 MOST_WAITING = 256  # addresses: three tall screens; the oldest are dropped first
 MOST_OPEN = 16  # questions under way
 GAP = 0.05  # seconds between two datagrams: 20 a second
 PATIENCE = 3.0  # seconds for an answer
-TRIES = 2  # datagrams for an address, or one for each server if there are more
+TRIES = 2  # datagrams for an address; one for each server where there are more servers
 UNASKED = frozenset({"", "multicast", "broadcast", "unspecified", "loopback", "reserved"})  # scopes without names
 
 
@@ -136,14 +139,14 @@ class _Question:
     """A question under way."""
 
     address: str
-    tries: int  # datagrams so far, this one too
+    tries: int  # datagrams so far, with this one
     asked: bytes
     socket: socket.socket
     until: float
 
 
 class Resolver:
-    """Names for addresses, and a place in the loop. ``renewed``: are there new ones?"""
+    """Names of addresses. The loop polls it; ``renewed`` tells whether there are new names."""
 
     def __init__(
         self,
@@ -156,14 +159,14 @@ class Resolver:
         self.on = False
         self.servers: list[str] = []
         self._files = {hosts: self._take_hosts, resolv: self._take_servers}
-        self._seen: dict[str, object] = {}  # what a file was when it was read
+        self._seen: dict[str, object] = {}  # a file's time, inode and size when it was read
         self._port = port
         self._clock = clock
         self._hosts: dict[str, str] = {}
         self._targets: list[tuple[int, tuple[object, ...]]] = []  # family and address of each server
         self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()  # name, and when to ask again
         self._waiting: OrderedDict[str, None] = OrderedDict()  # the newest last
-        self._again: deque[tuple[str, int]] = deque()  # those without an answer, with the number of datagrams so far
+        self._again: deque[tuple[str, int]] = deque()  # no answer yet: address, datagrams so far
         self._open: dict[int, _Question] = {}  # by fd
         self._asked: set[str] = set()  # addresses in _again or _open
         self._next = 0.0  # when the next datagram may go
@@ -171,7 +174,7 @@ class Resolver:
         self._silent = ""  # why there was no answer
 
     def switch(self, on: bool) -> str:
-        """On or off; returns what is to be said about it."""
+        """Switch names on or off. Returns the message about it."""
         self.on = on
         self._fresh = True
         if not on:
@@ -181,7 +184,7 @@ class Resolver:
         return f"names of hosts: {', '.join(self.servers)} is asked for every address on show"
 
     def name(self, address: str) -> str | None:
-        """The name known now; an unknown one is asked for. None without a name, and while this is off."""
+        """The name that is known now; an unknown one is asked for. None without a name, and while names are off."""
         if not self.on:
             return None
         if (local := self._hosts.get(address)) is not None:
@@ -197,11 +200,11 @@ class Resolver:
         return name
 
     def notices(self) -> list[tuple[str, str]]:
-        """What is wrong, with the command that helps."""
+        """What is wrong, and the command that helps."""
         return [(f"no names of hosts: {self._silent}", "cat /etc/resolv.conf")] if self.on and self._silent else []
 
     def renewed(self) -> bool:
-        """Are there other names since somebody asked last?"""
+        """Whether names have changed since the last call."""
         fresh, self._fresh = self._fresh, False
         return fresh
 
@@ -211,7 +214,7 @@ class Resolver:
         return list(self._open)
 
     def deadline(self) -> float | None:
-        """When ``poll`` wants to be called, whatever comes; None: never. On the clock's scale (time.monotonic())."""
+        """When ``poll`` must be called, even if no answer comes; None: never. Seconds of time.monotonic()."""
         if not self.on:
             return None
         due = [self._look_due, *(question.until for question in self._open.values())]
@@ -220,7 +223,7 @@ class Resolver:
         return min(due)
 
     def poll(self) -> None:
-        """Do what is due; never waits."""
+        """Do what is due, without waiting."""
         if not self.on:
             return
         now = self._clock()
@@ -241,7 +244,7 @@ class Resolver:
                 self._ask(self._waiting.popitem()[0], 0)
 
     def close(self) -> None:
-        """Ask nobody any more; what is known stays."""
+        """Stop asking. Names that are known stay."""
         for question in self._open.values():
             question.socket.close()
         for store in (self._open, self._asked, self._waiting, self._again):
@@ -256,12 +259,12 @@ class Resolver:
         try:
             asked = dns_question(address, int.from_bytes(os.urandom(2), "big"))
             channel = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        except (OSError, ValueError) as error:  # no more files; what is no address
+        except (OSError, ValueError) as error:  # no file descriptor left; not an address
             self._learn(address, None, UNANSWERED)
             self._silent = clean(str(error))
             return
         try:
-            channel.connect(target)  # only this server's datagrams come in
+            channel.connect(target)  # the kernel then delivers only this server's datagrams
             channel.send(asked)
         except OSError as error:
             channel.close()
@@ -271,15 +274,15 @@ class Resolver:
         self._open[channel.fileno()] = question
 
     def _is_settled(self, question: _Question) -> bool:
-        """Read what has come; is the question settled?"""
-        for _ in range(8):  # forged answers are skipped, but not without end
+        """Read the datagrams that have come; returns whether the question is settled."""
+        for _ in range(8):  # forged answers are skipped, 8 at a time
             try:
                 name = dns_answer(question.socket.recv(4096), question.asked)
             except BlockingIOError:
                 return False
             except ValueError:
                 continue
-            except OSError as error:  # nobody listens there
+            except OSError as error:  # no server listens there
                 self._unanswered(question.address, question.tries, error.strerror or "")
                 return True
             if name is None:
@@ -294,7 +297,7 @@ class Resolver:
         if tries < max(TRIES, len(self._targets)):
             self._again.append((address, tries))
             return
-        if why != "it can't tell":  # else the server works, and only this address is the problem
+        if why != "it can't tell":  # then the server works, and only this address has a problem
             self._silent = f"{', '.join(self.servers)}: {why}"
         self._learn(address, self._known.get(address, (None, 0.0))[0], UNANSWERED)
 
@@ -323,8 +326,8 @@ class Resolver:
                 with open(path, "rb") as file:
                     text = file.read(LARGEST_FILE).decode("ascii", "replace")
                 if len(text) == LARGEST_FILE:
-                    text = text.rpartition("\n")[0]  # a name that was cut would be another name
-            except OSError:  # no file: then nothing is in it
+                    text = text.rpartition("\n")[0]  # a name that is cut is another name
+            except OSError:  # a missing file counts as an empty one
                 if path in self._seen and self._seen[path] is None:
                     continue
                 state = None
@@ -346,12 +349,12 @@ class Resolver:
     def _take_servers(self, lines: list[list[str]]) -> None:
         named = [line[1] for line in lines if line[:1] == ["nameserver"] and len(line) > 1][:MOST_SERVERS]
         targets = {address: target for address in named if (target := self._target(address))}
-        # resolv.conf(5): without any, the one on this machine
+        # resolv.conf(5): without a nameserver line, the server on this machine is asked.
         targets = targets or {"127.0.0.1": (socket.AF_INET, ("127.0.0.1", self._port))}
         self.servers, self._targets = list(targets), list(targets.values())
 
     def _target(self, address: str) -> tuple[int, tuple[object, ...]] | None:
-        """A server's family and address, as sockets want them; "fe80::1%eth0" has its interface in it."""
+        """A server's family and socket address; "fe80::1%eth0" names its interface."""
         try:
             found = socket.getaddrinfo(address, self._port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
         except (OSError, ValueError):

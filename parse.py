@@ -431,44 +431,80 @@ def record(row: Parts) -> Record:
     return _usual(row) or _any(row)
 
 
-_USUAL_BEFORE = re.compile(rb"(?:" + COUNTERS + rb" )?(\[UNREPLIED\] )?")
-_USUAL_AFTER = re.compile(
-    rb"(?: " + COUNTERS + rb")?( \[ASSURED\])?(?: mark=(\d{1,20}))?(?: use=(\d{1,20}))?(?: id=(\d{1,20}))?"
+# A number as the kernel prints it: no leading zero, so that its digits can be copied as they are.
+_NUMBER = rb"(0|[1-9]\d{0,19})"
+_USUAL = re.compile(
+    (
+        rb"src=(A) dst=(A) (?:sport=# dport=#|type=# code=# id=#) (?:zone-orig=# )?(?:packets=# bytes=# )?"
+        rb"(?:\[(UNREPLIED)\] )?(?:(=)|src=(A) dst=(A) (?(3)sport=# dport=#|type=# code=# id=#))"
+        rb"(?: zone-reply=#)?(?: packets=# bytes=#)?(?: \[(ASSURED|OFFLOAD|HW_OFFLOAD)\])?"
+        rb"(?: mark=#)?(?: zone=#)?(?: delta-time=#)?(?: use=#)?(?: id=#)?"
+    )
+    .replace(b"#", _NUMBER)
+    .replace(b"(A)", b"(" + _ADDRESS + b")")
 )
+# The words of a usual line in their order, None for what was not printed. ``turned`` is b"=" where the reply tuple is
+# the original turned round; its own words are then None. ``flag``: ASSURED, OFFLOAD or HW_OFFLOAD.
+USUAL_WORDS = (
+    *("src", "dst", "sport", "dport", "type", "code", "icmp_id", "zone_orig", "packets", "bytes", "unreplied"),
+    *("turned", "reply_src", "reply_dst", "reply_sport", "reply_dport", "reply_type", "reply_code", "reply_icmp_id"),
+    *("zone_reply", "reply_packets", "reply_bytes", "flag", "mark", "zone", "delta_time", "use", "id"),
+)
+Usual = tuple[bytes | None, ...]
 
 
-def usual(row: Parts) -> tuple[bytes | None, ...] | None:
-    """The words of a row without NAT and rare words; None for any other.
+def usual_text(row: Parts) -> bytes:
+    """A row's text from its original tuple on, b"=" standing for a reply that is the original turned round."""
+    return row[ORIGINAL] + row[BEFORE] + row[TURNED] + row[AFTER]
 
-    Packets and bytes there, [UNREPLIED]; packets and bytes back, [ASSURED], mark, use, id; None where not printed.
+
+def usual(text: bytes) -> Usual | None:
+    """The words of a usual line from its original tuple on (``usual_text``), in the order of USUAL_WORDS; else None.
+
+    Usual is what a router sees all day: TCP, UDP and ICMP over IPv4 and IPv6, with and without NAT, counters, mark,
+    zones, age and id. Helpers, labels, GRE and unknown words take the slow way through ``record``.
     """
-    if not row[TURNED]:
-        return None
-    first, second = _USUAL_BEFORE.fullmatch(row[BEFORE]), _USUAL_AFTER.fullmatch(row[AFTER])
-    return None if first is None or second is None else first.groups() + second.groups()
+    found = _USUAL.fullmatch(text)
+    return None if found is None else found.groups()
 
 
 def _usual(row: Parts) -> Record | None:
     """Read a usual row, in a third of the time."""
-    words = usual(row)
+    words = usual(usual_text(row))
     if words is None:
         return None
-    stamp, event, head, timeout, state, _, src, dst, sport, dport, _, _, _ = row
-    packets, size, unreplied, reply_packets, reply_size, assured, mark, use, ident = words
-    here, there, source, target = src.decode(), dst.decode(), int(sport), int(dport)
+    stamp, event, head, timeout, state = row[:ORIGINAL]
+    src, dst, sport, dport, kind, code, icmp_id, zone, packets, size, unreplied, turned, *back = words
+    reply_src, reply_dst, reply_sport, reply_dport, reply_kind, reply_code, reply_id, reply_zone, *rest = back
+    if turned:
+        reply_src, reply_dst, reply_sport, reply_dport = dst, src, dport, sport
+    reply_packets, reply_size, flag, mark, flow_zone, delta, use, ident = rest
     return Record(
         kind_of(head),
-        Tuple(here, there, source, target, packets=_optional(packets), bytes=_optional(size)),
-        Tuple(there, here, target, source, packets=_optional(reply_packets), bytes=_optional(reply_size)),
+        _side(src, dst, sport, dport, kind, code, icmp_id, zone, packets, size),
+        _side(
+            *(reply_src, reply_dst, reply_sport, reply_dport, reply_kind, reply_code, reply_id, reply_zone),
+            *(reply_packets, reply_size),
+        ),
         stamp[1:-2].decode() or None,
         EVENTS.get(event),
         _optional(timeout),
         state[:-1].decode() or None,
-        ["UNREPLIED"] * bool(unreplied) + ["ASSURED"] * bool(assured),
+        [word.decode() for word in (unreplied, flag) if word],
         mark=_optional(mark),
+        zone=_optional(flow_zone),
+        delta_time=_optional(delta),
         use=_optional(use),
         id=_optional(ident),
     )
+
+
+def _side(src: bytes | None, dst: bytes | None, *numbers: bytes | None) -> Tuple:
+    """One direction: addresses; ports, type, code, id, zone and counters as far as they were printed."""
+    assert src is not None
+    assert dst is not None
+    sport, dport, kind, code, icmp_id, zone, packets, size = map(_optional, numbers)
+    return Tuple(src.decode(), dst.decode(), sport, dport, kind, code, icmp_id, zone=zone, packets=packets, bytes=size)
 
 
 def _optional(digits: bytes | None) -> int | None:

@@ -37,7 +37,7 @@ from intake import (
     Status,
     Trouble,
 )
-from parse import Parts, record
+from parse import STAMP, Parts
 from recording import Recorder
 from source import Source
 from vocabulary import ViewName
@@ -446,7 +446,7 @@ class Stream:
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._wanted = options.wanted(self._context)
-        self._line = export.json_line if options.format == "json" else export.csv_line
+        self._writer = export.LineWriter(self._context, options.format)
         self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
@@ -515,21 +515,17 @@ class Stream:
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
         self._context.advance(now, self._table.own)
         if self._wanted is None or self._wanted(flow):
-            self._out.append(self._line_of(row, flow, event, self._feed.recorded_time()))
+            time = None if row[STAMP] else self._feed.recorded_time()
+            self._out.append(self._writer.of_row(row, flow, event, time))
             if len(self._out) >= 500:
                 self._flush()
-
-    def _line_of(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
-        if self._options.format == "json":
-            return export.json_event(row, flow, self._context, event, time)
-        return self._line(export.json_object(record(row), flow, self._context, event, time))
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
         self._context.advance(flow.ended or self._context.now, self._table.own)
         if self._wanted is None or self._wanted(flow):
             item = export.json_object(flow.record(), flow, self._context, "destroy", self._feed.recorded_time())
-            self._out.append(self._line({**item, "inferred": True}))
+            self._out.append(self._writer.of_item({**item, "inferred": True}))
 
     def _flush(self) -> None:
         out, self._out = self._out, []

@@ -1,6 +1,6 @@
-"""A map of the world in braille dots, with spots on it: equirectangular, as large as the window lets it be.
+"""A map of the world in braille dots with spots on it, equirectangular, as large as the window allows.
 
-Land is dim and spots are glyphs of their own, since colour alone would be lost with NO_COLOR and in a copied text.
+Land is dim, and each weight of spot has its own glyph: colour alone is lost with NO_COLOR and in copied text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from text import Line, cells, clean, shorten
 
 
 class Spot(NamedTuple):
-    """A place: degrees north and east, and how much of whatever is counted is there. (A tuple: thousands a frame.)"""
+    """A place in degrees north and east, and its weight: flows, or bytes a second.
+
+    A tuple is cheaper to make than a dataclass, and a frame makes thousands.
+    """
 
     latitude: float
     longitude: float
@@ -27,18 +30,19 @@ class Spot(NamedTuple):
     label: str = ""
 
 
-# Glyph, its stand-in in ASCII, role. More weight, more ink. From half and from a tenth of the heaviest cell, as traffic
-# is uneven: with equal steps all but the first few would be light.
+# Glyph, its replacement in ASCII, role. A heavier cell has a larger glyph. The steps are half and a tenth of the
+# heaviest cell: traffic is so uneven that with equal steps nearly all cells would be light.
 HEAVY, MIDDLE, LIGHT = ("●", "@", "warn"), ("◉", "O", "good"), ("•", "o", "accent")
 HEAVY_SHARE, MIDDLE_SHARE = 0.5, 0.1
 CHOSEN = ("◆", "X", "selected")
 
-# Columns for each row. A dot is square, so at 5.1 shapes are true at the equator. At 4 they are at 38 degrees north and
-# the map fills 80x20; beyond 5.6 the north would look squashed.
+# Columns for each row. Dots are square, so at 5.1 shapes are true at the equator, and at 4 they are true at 38 degrees
+# north. 4 lets the map fill 80x20. Beyond 5.6 the north looks squashed.
 NARROWEST, WIDEST = 4.0, 5.6
 
-# A dot is land if so much of it is: a bit less than half, as coasts are ragged. One with no land beside it needs less,
-# else Hawaii and the Azores would be gone at 80x20; with still less, specks fill the Pacific at 40x10.
+# The share of a dot that must be land for the dot to be drawn. COAST is below half, as coasts are ragged. A dot with
+# no land beside it needs only ISLAND: with more, Hawaii and the Azores are missing at 80x20; with less, specks fill the
+# Pacific at 40x10.
 COAST, ISLAND = 0.45, 0.05
 
 _NORTH, _HIGH = land.NORTH, land.NORTH - land.SOUTH
@@ -47,9 +51,9 @@ _NORTH, _HIGH = land.NORTH, land.NORTH - land.SOUTH
 def world(spots: Sequence[Spot], width: int, height: int, ascii_only: bool) -> list[Line]:
     """The map in the middle of the window: exactly ``height`` lines of at most ``width`` cells.
 
-    Weights in one cell add up; a weight that is no finite number above 0 counts as 0, and the spot is still shown.
-    Spots without a place on Earth are left out; those south of the map (Antarctica) are on its last row. The first
-    selected one has its label beside it, cut if need be.
+    Weights in one cell add up. A weight that is not a finite number above 0 counts as 0, and its spot is still shown.
+    Spots without a place on Earth are left out. Spots south of the map (Antarctica) are on its last row. The first
+    selected spot has its label beside it, cut where it does not fit.
     """
     if width <= 0 or height <= 0:
         return [[] for _ in range(height)]
@@ -58,14 +62,14 @@ def world(spots: Sequence[Spot], width: int, height: int, ascii_only: bool) -> l
     weights: dict[tuple[int, int], float] = {}
     chosen: tuple[int, int] | None = None
     label = ""
-    for latitude, longitude, weight, selected, text in spots:  # thousands: names are read once, as unpacking does
+    for latitude, longitude, weight, selected, text in spots:  # thousands: unpacking is faster than five attributes
         at = cell_of(latitude, longitude, columns, rows)
         if at is None:
             continue
         weights[at] = weights.get(at, 0.0) + (weight if 0 < weight < inf else 0.0)
         if selected and chosen is None:
             chosen, label = at, clean(text)
-    top = max(weights.values(), default=0.0) or 1.0  # nothing weighs anything: all are light
+    top = max(weights.values(), default=0.0) or 1.0  # where every weight is 0, all spots are light
     pieces: list[list[_Piece]] = [[] for _ in range(rows)]
     if chosen is not None:
         pieces[chosen[0]].append(_chosen(left + chosen[1], label, width, ascii_only))
@@ -80,17 +84,17 @@ def world(spots: Sequence[Spot], width: int, height: int, ascii_only: bool) -> l
 
 
 def size(width: int, height: int) -> tuple[int, int]:
-    """Columns and rows of the map in a window of at least one cell: all of one side, as much of the other as fits."""
+    """Columns and rows of the map in a window of at least one cell; it fills the window's width or its height."""
     columns = min(width, int(height * WIDEST))
     return columns, max(1, min(height, int(columns / NARROWEST)))
 
 
 def cell_of(latitude: float, longitude: float, columns: int, rows: int) -> tuple[int, int] | None:
-    """Row and column of a place on a map of so many columns and rows; None if it is no place on Earth."""
+    """Row and column of a place on a map of that many columns and rows; None if the place is not on Earth."""
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
-        return None  # NaN, too
+        return None  # so is NaN
     row, column = int((_NORTH - latitude) / _HIGH * rows), int((longitude + 180) / 360 * columns)
-    # No min() and max(): 5,000 spots are 10,000 calls.
+    # min() and max() would be 10,000 calls for 5,000 spots.
     return (0 if row < 0 else row if row < rows else rows - 1), (column if column < columns else columns - 1)
 
 
@@ -100,7 +104,7 @@ _Piece = tuple[int, int, str, str]  # first cell, number of cells, text, role
 
 
 def _chosen(at: int, label: str, width: int, ascii_only: bool) -> _Piece:
-    """The selected spot with its label: to the right, to the left where it fits there only, else where more room is."""
+    """The selected spot with its label: on the right, or on the left where only there is room, or more of it."""
     mark, role = CHOSEN[ascii_only], CHOSEN[2]
     after, before = max(0, width - at - 2), max(0, at - 1)
     rightward = cells(label) <= after or (cells(label) > before and after >= before)
@@ -114,7 +118,7 @@ def _chosen(at: int, label: str, width: int, ascii_only: bool) -> _Piece:
 
 
 def _line(text: str, pieces: Sequence[_Piece]) -> Line:
-    """Land with the pieces laid over it. A label, which is more than one cell, covers the spots that are below it."""
+    """Land with the pieces over it. A label takes more than one cell and hides the spots under it."""
     covered = next(((start, start + used) for start, used, _, _ in pieces if used > 1), (0, 0))
     line: Line = []
     done = 0
@@ -134,16 +138,16 @@ def _line(text: str, pieces: Sequence[_Piece]) -> Line:
 
 @lru_cache(maxsize=8)
 def shore(columns: int, rows: int, ascii_only: bool) -> tuple[str, ...]:
-    """The land alone: ``rows`` texts of ``columns`` characters. Kept, as a frame is drawn each second."""
+    """The land alone: ``rows`` texts of ``columns`` characters. It is cached, because a frame is drawn each second."""
     dots = _dots(columns * 2, rows * 4)
     lines = []
     for y in range(0, rows * 4, 4):
         halves = [half for line in dots[y : y + 4] for half in (line[::2], line[1::2])]
-        # Braille's bits: the left column of three dots, the right one, then the fourth row.
+        # The order of Braille's bits: three dots of the left column, three of the right one, then the fourth row.
         bits = [
             a | b << 3 | c << 1 | d << 4 | e << 2 | f << 5 | g << 6 | h << 7 for a, b, c, d, e, f, g, h in zip(*halves)
         ]
-        if ascii_only:  # with less than 3 of a cell's 8 dots all coasts would be thick
+        if ascii_only:  # 3 of a cell's 8 dots: with fewer, all coasts are thick
             lines.append("".join("." if cell.bit_count() >= 3 else " " for cell in bits))
         else:
             lines.append("".join(chr(0x2800 + cell) if cell else " " for cell in bits))
@@ -156,7 +160,7 @@ def _dots(across: int, down: int) -> list[list[bool]]:
     edges = _edges(across, land.COLUMNS)
     shares: list[list[float]] = []
     for top, bottom in _edges(down, land.ROWS):
-        # Rows are added up as numbers, all columns at once; a byte holds that, as no dot is more than 71 rows high.
+        # Adding rows as whole numbers adds all columns at once. A byte holds a sum: no dot is more than 71 rows high.
         counts = sum(world[top:bottom]).to_bytes(land.COLUMNS, "big")
         before = [0, *accumulate(counts)]
         high = bottom - top
@@ -181,7 +185,7 @@ def _edges(parts: int, total: int) -> list[tuple[int, int]]:
 
 @lru_cache(maxsize=1)
 def _world() -> list[int]:
-    """land.py's rows from the north, each a number with a byte a cell, the highest at 180 W: 1 is land."""
+    """land.py's rows from north to south: a number each, one byte a cell (1: land), the highest byte at 180 W."""
     plain = zlib.decompress(base64.b85decode(land.PACKED))
     wide = land.COLUMNS // 8
     rows: list[int] = []

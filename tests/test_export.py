@@ -147,7 +147,12 @@ def test_csv_cells_carry_no_control_characters(name: str) -> None:
 def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[str], time: str | None) -> None:
     table = FlowTable(own=own)
     context = Context(Lookups(where), now=9.0, own=own)
+    as_json, as_csv = export.LineWriter(context, "json"), export.LineWriter(context, "csv")  # each remembers
     for row in split_lines(block)[0]:
         flow = table.event(row, 1.0)
         item = export.json_object(record(row), flow, context, "update", time)
-        assert export.json_event(row, flow, context, "update", time) == export.json_line(item)
+        assert as_json.of_row(row, flow, "update", time) == export.json_line(item)
+        assert as_csv.of_row(row, flow, "update", time) == export.csv_line(item)
+        item = export.json_object(flow.record(), flow, context, "list", time)
+        assert as_json.of_flow(flow, "list", time) == export.json_line(item)
+        assert as_csv.of_flow(flow, "list", time) == export.csv_line(item)

@@ -71,7 +71,7 @@ GRE_JSON = (
 def test_a_line_of_json(line: str, event: str, time: str | None, text: str) -> None:
     row, flow = told(line)
     assert export.json_line(export.json_object(record(row), flow, CONTEXT, event, time)) == text
-    assert export.json_event(row, flow, CONTEXT, event, time) == text
+    assert export.LineWriter(CONTEXT, "json").of_row(row, flow, event, time) == text
 
 
 @given(found=records(), time=st.sampled_from([None, "1795386413.786793"]), own=st.booleans())
@@ -80,7 +80,12 @@ def test_the_quick_way_tells_an_event_as_the_other_does(found: Record, time: str
     where = {"10.0.0.1": NOWHERE, "192.0.2.255": Place("DE", "Germany", None, 64_496, "Ä \x1b"), "::": Place(city="X")}
     context = Context(Lookups(lambda address: where.get(address, NOWHERE)), own=frozenset({"10.0.0.1"} if own else ()))
     item = export.json_object(record(row), flow, context, "update", time)
-    assert export.json_event(row, flow, context, "update", time) == export.json_line(item)
+    assert export.LineWriter(context, "json").of_row(row, flow, "update", time) == export.json_line(item)
+    assert export.LineWriter(context, "csv").of_row(row, flow, "update", time) == export.csv_line(item)
+    if flow.ended is None and found.event is None:  # as the table tells it
+        item = export.json_object(flow.record(), flow, context, "list", time)
+        assert export.LineWriter(context, "json").of_flow(flow, "list", time) == export.json_line(item)
+        assert export.LineWriter(context, "csv").of_flow(flow, "list", time) == export.csv_line(item)
     assert json.loads(export.json_line(item)) == item
 
 

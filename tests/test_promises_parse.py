@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import parse
 from parse import (
+    USUAL_WORDS,
     Kind,
     Record,
     Splitter,
@@ -21,6 +22,7 @@ from parse import (
     split_lines,
     tail_of,
     usual,
+    usual_text,
     with_reply,
 )
 
@@ -172,18 +174,34 @@ def test_a_row_s_parts_are_the_line_s(found: Record) -> None:
 @given(records(rare=False))
 def test_the_quick_way_reads_usual_lines_and_only_those(found: Record) -> None:
     (row,), _ = split_lines(printed(found).encode() + b"\n")
-    words = usual(row)
-    is_usual = is_turned(tail_of(row)) and found.original.zone is None and found.reply.zone is None
-    is_usual = is_usual and not {"OFFLOAD", "HW_OFFLOAD"} & set(found.flags)
+    words = usual(usual_text(row))
+    plain = [found.original.sport, found.original.type, found.reply.sport, found.reply.type]
+    is_usual = plain.count(None) == 2 and (plain[0] is None) == (plain[2] is None)
     assert (words is not None) == is_usual
     if words is not None:
-        told = [None if word is None else word.decode().strip() for word in words]
-        wanted = (
-            *(found.original.packets, found.original.bytes, "[UNREPLIED]" if "UNREPLIED" in found.flags else None),
-            *(found.reply.packets, found.reply.bytes, "[ASSURED]" if "ASSURED" in found.flags else None),
-            *(found.mark, found.use, found.id),
-        )
-        assert told == [None if word is None else str(word) for word in wanted]
+        named = dict(zip(USUAL_WORDS, [None if word is None else word.decode() for word in words], strict=True))
+        if named.pop("turned"):
+            named |= {f"reply_{name}": named[other] for name, other in TURNED}
+        assert named == dict(zip(named, map(as_text, words_of(found)), strict=True))
+
+
+TURNED = (("src", "dst"), ("dst", "src"), ("sport", "dport"), ("dport", "sport"))
+
+
+def words_of(found: Record) -> list[object]:
+    """The record's values in the order of USUAL_WORDS, without "turned"."""
+    there, back = ([getattr(side, name) for name in SIDE] for side in (found.original, found.reply))
+    unreplied = "UNREPLIED" if "UNREPLIED" in found.flags else None
+    flag = next((flag for flag in found.flags if flag != "UNREPLIED"), None)
+    more = [flag, found.mark, found.zone, found.delta_time, found.use, found.id]
+    return [*there, unreplied, *back, *more]
+
+
+SIDE = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "zone", "packets", "bytes")
+
+
+def as_text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 # --- words of others --------------------------------------------------------------------------------------------------
