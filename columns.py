@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import addresses
 from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
+from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
 from text import DAY, bar, clean, endpoint, service, size_text, span_text, text_table
 from vocabulary import ViewName
@@ -333,8 +333,12 @@ def protocol_text(flow: Flow) -> str:
 
 
 def rate_text(flow: Flow) -> str:
-    rate = flow.rate()
-    return size_text(rate) + "/s" if rate and rate >= 0.5 else ("-" if rate is None else "0")
+    return _rate_words(flow.rate())
+
+
+def _rate_words(rate: float | None) -> str:
+    """Bytes a second; "-" is unknown."""
+    return "-" if rate is None else f"{size_text(rate)}/s" if rate >= 0.5 else "0"
 
 
 def age_text(s: FlowFacts) -> str:
@@ -416,8 +420,17 @@ def _bar(s: GroupFacts) -> str:
     return "".join(bar(s.row.share, SHARE_CELLS, s.full, s.empty)) + f" {s.row.share:4.0%}"
 
 
-def _group_rate(number: float) -> str:
-    return size_text(number) + "/s" if number >= 0.5 else "0"
+def _sum_rate(row: GroupRow, rate: float) -> str:
+    return _rate_words(row.sure_rate(rate))
+
+
+def _births(s: GroupFacts) -> str:
+    births = s.row.births()
+    return "-" if births is None else f"{births:.1f}"
+
+
+def _unknown_last(value: float | None) -> float:
+    return -1.0 if value is None else value
 
 
 def _some(s: GroupFacts) -> str:
@@ -450,30 +463,48 @@ _FLOWS = GroupColumn(
 )
 _NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
-    lambda s: f"{s.row.fresh / NEW_SPAN:.1f}",
-    _by(lambda s: s.fresh),
+    _births,
+    _by(lambda s: _unknown_last(s.births())),
     right=True,
     descending=True,
 )
 _IN_COLUMN, _OUT = (
     GroupColumn(*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("in", "IN", lambda s: _group_rate(s.row.rate_in), lambda s: s.rate_in),
-        ("out", "OUT", lambda s: _group_rate(s.row.rate_out), lambda s: s.rate_out),
+        ("in", "IN", lambda s: _sum_rate(s.row, s.row.rate_in), lambda s: _unknown_last(s.sure_rate(s.rate_in))),
+        ("out", "OUT", lambda s: _sum_rate(s.row, s.row.rate_out), lambda s: _unknown_last(s.sure_rate(s.rate_out))),
     )
 )
 _RATE = GroupColumn(
-    "rate", "RATE", 6, 6, 30, lambda s: _group_rate(s.row.rate), _by(lambda s: s.rate), right=True, descending=True
+    *("rate", "RATE", 6, 6, 30),
+    lambda s: _sum_rate(s.row, s.row.rate),
+    _by(lambda s: _unknown_last(s.sure_rate(s.rate))),
+    right=True,
+    descending=True,
 )
 _BYTES_IN, _BYTES_OUT = (
     GroupColumn(*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("bytes-in", "BYT-IN", lambda s: size_text(s.row.size_in), lambda s: s.size_in),
-        ("bytes-out", "BYTOUT", lambda s: size_text(s.row.size_out), lambda s: s.size_out),
+        (
+            "bytes-in",
+            "BYT-IN",
+            lambda s: size_text(s.row.sure_size(s.row.size_in)),
+            lambda s: _unknown_last(s.sure_size(s.size_in)),
+        ),
+        (
+            "bytes-out",
+            "BYTOUT",
+            lambda s: size_text(s.row.sure_size(s.row.size_out)),
+            lambda s: _unknown_last(s.sure_size(s.size_out)),
+        ),
     )
 )
 _BYTES = GroupColumn(
-    "bytes", "BYTES", 5, 5, 35, lambda s: size_text(s.row.size), _by(lambda s: s.size), right=True, descending=True
+    *("bytes", "BYTES", 5, 5, 35),
+    lambda s: size_text(s.row.sure_size(s.row.size)),
+    _by(lambda s: _unknown_last(s.sure_size(s.size))),
+    right=True,
+    descending=True,
 )
 _UNREPLIED = GroupColumn(
     *("unreplied", "UNREPL", 6, 6, 60),
@@ -629,7 +660,7 @@ EVENT_COLUMNS = (
     EventColumn(
         *("bytes", "BYTES", 5, 5, 45),
         _total,
-        _of(lambda h: h.flow.total() or 0 if h.event == "destroy" else -1),
+        _of(lambda h: -1 if h.event != "destroy" or (total := h.flow.total()) is None else total),
         right=True,
         descending=True,
     ),

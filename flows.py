@@ -430,6 +430,10 @@ class FlowTable:
             self.watched_since = now
             self.since = now if self.since is None else self.since
 
+    def watched(self, now: float) -> float | None:
+        """For how many seconds births have been heard of; None: nobody hears of any."""
+        return None if self.watched_since is None else max(0.0, now - self.watched_since)
+
     def watch_no_longer(self) -> None:
         """Nobody listens to events, or the kernel sends none."""
         self.watched_since = None

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from addresses import Context
-from flows import BYTES, IDLE, Counts, Flow, matched, newest_texts
+from flows import BYTES, IDLE, Flow, matched, newest_texts
 from parse import WITH_PORTS
 from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
+LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
+GROUP_LABELS = {"country": "country_name", "network": "org"}  # what JSON calls the name of such a row
 FEW = 3  # hosts of a service, countries of a host, that are named
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 GroupObject = dict[str, object]
@@ -27,6 +29,7 @@ class GroupRow:
 
     __slots__ = (
         "_most",
+        "counted",
         "flows",
         "fresh",
         "key",
@@ -34,20 +37,26 @@ class GroupRow:
         "others",
         "rate_in",
         "rate_out",
+        "rated",
         "share",
         "size_in",
         "size_out",
+        "span",
         "unreplied",
     )
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, span: float | None = NEW_SPAN) -> None:
+        """``span``: seconds over which new flows are counted; None where nobody hears of births."""
         self.key = key
+        self.span = span
         self.label = ""  # its name: of a country or a network
         self.flows = 0
-        self.fresh = 0  # flows whose birth was seen within NEW_SPAN seconds
+        self.fresh = 0  # flows whose birth was seen within ``span`` seconds
         self.unreplied = 0
+        self.rated = 0  # flows whose rate is known; the sums below are of these
         self.rate_in = 0.0  # bytes a second
         self.rate_out = 0.0
+        self.counted = 0  # flows whose bytes are known; the sums below are of these
         self.size_in = 0  # bytes
         self.size_out = 0
         self.share = 0.0  # of all flows, bytes or rates, by what is sorted
@@ -75,6 +84,18 @@ class GroupRow:
     @property
     def size(self) -> int:
         return self.size_in + self.size_out
+
+    def sure_rate(self, rate: float) -> float | None:
+        """A sum of rates of this row; None where it is 0 only because rates are not known."""
+        return rate if rate or self.rated == self.flows else None
+
+    def sure_size(self, size: int) -> int | None:
+        """The same for a sum of bytes."""
+        return size if size or self.counted == self.flows else None
+
+    def births(self) -> float | None:
+        """New flows a second; None where nobody has heard of births for long enough."""
+        return None if self.span is None else self.fresh / self.span
 
 
 @dataclass(frozen=True)
@@ -139,15 +160,17 @@ def group_key(flow: Flow, grouping: Grouping, context: Context) -> str:
 class Grouper:
     """Adds flows up, as many at a time as there is time for."""
 
-    def __init__(self, grouping: Grouping, context: Context) -> None:
+    def __init__(self, grouping: Grouping, context: Context, watched: float | None = NEW_SPAN) -> None:
+        """``watched``: for how many seconds births have been heard of; None: nobody hears of any."""
         self.sums: dict[str, GroupRow] = {}
         self.flows = 0
+        self._span = None if watched is None or watched < LEAST_SPAN else min(watched, NEW_SPAN)
         self._grouping, self._context = grouping, context
         self._key_of, self._other_of = part_of(grouping.by, context), part_of(grouping.other, context)
 
     def add(self, flows: Sequence[Flow]) -> None:
         """Add live flows: 4 us each."""
-        context, newborn = self._context, self._context.now - NEW_SPAN
+        context, newborn = self._context, self._context.now - (self._span or 0.0)
         sums, key_of, other_of = self.sums, self._key_of, self._other_of
         services = self._grouping is SERVICE
         texts = newest_texts(flows)
@@ -171,9 +194,12 @@ class Grouper:
                 row.unreplied += 1
             if there:
                 sent, answered = int(there), int(back)
-            else:
-                counts = flow.counts() or Counts(0, 0, 0, 0)
+                row.counted += 1
+            elif (counts := flow.counts()) is not None:
                 sent, answered = counts.original_bytes, counts.reply_bytes
+                row.counted += 1
+            else:
+                sent = answered = 0
             rates = progress.rates
             if inward:
                 row.size_in += sent
@@ -181,13 +207,15 @@ class Grouper:
             else:
                 row.size_out += sent
                 row.size_in += answered
-            if rates is not None and rates is not IDLE:
-                row.rate_in += rates[not inward]
-                row.rate_out += rates[inward]
+            if rates is not None:
+                row.rated += 1
+                if rates is not IDLE:
+                    row.rate_in += rates[not inward]
+                    row.rate_out += rates[inward]
 
     def _begun(self, key: str, far: str) -> GroupRow:
         """A new row, with a name where its key is only a code."""
-        begun = GroupRow(key)
+        begun = GroupRow(key, self._span)
         if self._grouping.by in ("country", "network"):
             place = self._context.where(far)
             begun.label = (place.country_name if self._grouping.by == "country" else place.org) or ""
@@ -210,24 +238,31 @@ def shares(sums: Iterable[GroupRow], by: str) -> None:
 
 
 def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
-    """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second."""
-    names = {"country": "country_name", "network": "org"}
+    """The JSON object of a row: ``unreplied`` is a number of flows, rates are bytes a second, unknown: no key."""
     item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
-        item[names.get(grouping.by, "name")] = label
-    return {
-        **item,
+        item[GROUP_LABELS.get(grouping.by, "name")] = label
+    births, rates = row.births(), [row.sure_rate(rate) for rate in (row.rate_in, row.rate_out)]
+    numbers = {
         "flows": row.flows,
-        "new_per_second": round(row.fresh / NEW_SPAN, 3),
-        "rate_in": round(row.rate_in, 1),
-        "rate_out": round(row.rate_out, 1),
-        "bytes_in": row.size_in,
-        "bytes_out": row.size_out,
+        "new_per_second": None if births is None else round(births, 3),
+        "rate_in": None if rates[0] is None else round(rates[0], 1),
+        "rate_out": None if rates[1] is None else round(rates[1], 1),
+        "bytes_in": row.sure_size(row.size_in),
+        "bytes_out": row.sure_size(row.size_out),
         "unreplied": row.unreplied,
         "share": round(row.share, 6),
-        grouping.others: sorted(other for other in row.others if other),
     }
+    item |= {key: value for key, value in numbers.items() if value is not None}
+    return {**item, grouping.others: sorted(other for other in row.others if other)}
+
+
+def group_columns(grouping: Grouping) -> list[str]:
+    """All keys that objects of this grouping may have, in their order: the columns of CSV."""
+    name = GROUP_LABELS.get(grouping.by, "name")
+    numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
+    return [grouping.name, *([name] if grouping not in (NEAR, FAR) else []), *numbers, grouping.others]
 
 
 # --- what is new ------------------------------------------------------------------------------------------------------

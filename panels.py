@@ -53,9 +53,10 @@ def _top_line(scene: Scene, width: int) -> Line:
     if stale:
         state, role = "stale", "bad"
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
+    spark, known = 20 if width >= 100 else 8, table.watched_since is not None and bool(table.history)
     right: Line = [
-        (f"{table.history[-1]:.0f} events/s ", "plain"),
-        (sparkline(list(table.history)[-20:] if width >= 100 else list(table.history)[-8:], glyphs), "accent"),
+        (f"{table.history[-1]:.0f} events/s " if known else "- events/s ", "plain"),
+        (sparkline(list(table.history)[-spark:] if known else [], glyphs).rjust(spark), "accent"),
     ]
     if table.rate_in is not None and table.rate_out is not None:
         right += [

@@ -516,7 +516,9 @@ class Rows:
         assert wanted.spec.grouping is not None
         grouped_for = wanted.filter, wanted.spec, wanted.pause
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
-            grouper, predicate, self._grouping = Grouper(wanted.spec.grouping, self._context), wanted.predicate, True
+            watched = table.watched(self._context.now)
+            grouper = Grouper(wanted.spec.grouping, self._context, watched)
+            predicate, self._grouping = wanted.predicate, True
             flows = self._live(wanted, table)
             for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
                 grouper.add(piece if predicate is None else list(filter(predicate, piece)))
