@@ -54,7 +54,7 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 	.venv/bin/python scripts/mutants.py $(ARGS)
 
 # What installs: a Docker engine, a debootstrap, sshd, every Python here. Mostly waiting, so it runs beside the others.
-INSTALL := $(addprefix tests/,test_docker.py test_setup.py test_pyz.py test_ssh.py)
+INSTALL := $(addprefix tests/,test_docker.py test_guide.py test_setup.py test_pyz.py test_ssh.py)
 
 .PHONY: test-plain test-install
 test-plain: ## pytest without what installs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
@@ -141,6 +142,42 @@ def within(networks: Iterable[Network]) -> Callable[[str], bool]:
     return inside
 
 
+class OwnNetworks(frozenset[str]):
+    """This host's own addresses where some are whole networks, as "198.51.100.0/24" (`ip route add local`).
+
+    >>> "198.51.100.7" in OwnNetworks({"10.0.0.1", "198.51.100.0/24"})
+    True
+    """
+
+    def __init__(self, _addresses: Iterable[str]) -> None:
+        from ipaddress import ip_network
+
+        self._inside = within([ip_network(text) for text in self if "/" in text])
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, address: object) -> bool:
+        if frozenset.__contains__(self, address):
+            return True
+        if (known := self._known.get(str(address))) is None:
+            if len(self._known) > MAX_REMEMBERED:
+                self._known.clear()
+            known = self._known[str(address)] = self._inside(str(address))
+        return known
+
+
+def own_addresses_of(texts: Set[str]) -> Set[str]:
+    """What this host takes in: addresses, and networks as "198.51.100.0/24"; what is neither is left out."""
+    if not any("/" in text for text in texts):
+        return texts
+    from ipaddress import ip_network
+
+    whole = set()
+    for text in texts:
+        with suppress(ValueError):
+            whole.add(str(ip_network(text)) if "/" in text else text)
+    return OwnNetworks(whole)
+
+
 def direction(ends: Ends, own: Set[str]) -> str | None:
     """Which of the kernel's chains INPUT, OUTPUT, FORWARD it takes: "in", "out", "fwd"; "local" within this host.
 
@@ -276,16 +313,16 @@ class Context:
         *,
         now: float = 0.0,
         own: Set[str] = frozenset(),
-        epoch: float = 0.0,
+        epoch: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """``epoch``: what to add to ``now`` for seconds since 1970."""
+        """``epoch``: tells what to add to ``now`` for seconds since 1970. It is asked each time: clocks are stepped."""
         # Bound once: these are asked for each of 200,000 flows.
         self.where, self.detail = lookups.where, lookups.detail
         self.coordinates, self.name = lookups.coordinates, lookups.name
         self.marks, self.zones, self.networks = site.marks, site.zones, site.networks
         self.now = now
         self.own = own
-        self.epoch = epoch
+        self._epoch = epoch
         # By address: the same address as str, whether it is far (public and not local), whether it is this host's.
         self._known: dict[bytes, tuple[str, bool, bool]] = {}
         self._local: dict[str, bool] = {}
@@ -296,6 +333,11 @@ class Context:
         self.now = now
         if own is not self.own:
             self.own, self._known, self._local = own, {}, {}
+
+    @property
+    def epoch(self) -> float:
+        """What to add to a time of the source for seconds since 1970, by the clock as it is set now."""
+        return self._epoch()
 
     def remote(self, flow: HasTuples) -> Place:
         return self.where(self.remote_address(flow))

@@ -7,15 +7,16 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
 from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, service_name
+from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
-from text import DAY, bar, clean, endpoint, service, size_text, span_text, text_table
+from text import ASCII, DAY, clean, endpoint, fine_bar, service, size_text, span_text, text_table
 from vocabulary import ViewName
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ class FlowFacts:
     now: float
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
-    masked: bool = False  # SNAT has put an address of this host in the source's place
+    epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
 
     @property
     def live(self) -> bool:
@@ -213,8 +214,7 @@ FlowColumn = Column[FlowFacts, Flow]
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     remote = context.remote_end(e)
-    masked = e.snat and e.reply_dst in context.own
-    return FlowFacts(flow, e, context.where(remote), remote, context.now, names, context.name, masked)
+    return FlowFacts(flow, e, context.where(remote), remote, context.now, names, context.name, context.epoch)
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -259,13 +259,17 @@ def country_text(s: FlowFacts) -> str:
     return "--" if scope == "public" else scope
 
 
-_BRIEF_SCOPES = {"link-local": "link", "multicast": "mcst", "loopback": "loop", "documentation": "docu"}
+# Words of at most four letters, each of which says what it is; small ones, which can't be taken for a country's code.
+BRIEF_SCOPES = {
+    **{"private": "lan", "cgnat": "cgn", "link-local": "link", "loopback": "loop", "multicast": "mcst"},
+    **{"broadcast": "all", "documentation": "doc", "benchmark": "test", "unspecified": "any", "reserved": "resv"},
+}
 
 
 def _country_brief(s: FlowFacts) -> str:
-    """A scope in two to four small letters, which can't be taken for a country's code."""
+    """A scope in three or four small letters."""
     text = country_text(s)
-    return _BRIEF_SCOPES.get(text, text[:4])
+    return BRIEF_SCOPES.get(text, text)
 
 
 FLOW_COLUMNS: tuple[FlowColumn, ...] = (
@@ -333,21 +337,22 @@ def protocol_text(flow: Flow) -> str:
 
 
 def rate_text(flow: Flow) -> str:
-    return _rate_words(flow.rate())
+    rate = flow.rate()
+    return size_text(rate) + "/s" if rate and rate >= 0.5 else ("-" if rate is None else "0")
 
 
-def _rate_words(rate: float | None) -> str:
-    """Bytes a second; "-" is unknown."""
-    return "-" if rate is None else f"{size_text(rate)}/s" if rate >= 0.5 else "0"
+OLDER = "old"  # older than our first sight of it, which was a moment ago
 
 
 def age_text(s: FlowFacts) -> str:
-    """The age; with ">" where the flow is older than we know."""
+    """The age; with ">" where the flow is older than we know, and "old" where that is all we know."""
     seconds = s.flow.age(s.now)
     if seconds >= 1000 * DAY:  # a clock was set; years fit into the five cells, and no number is cut
         return f"{min(seconds / DAY / 365.25, 9999):.0f}y"
     if s.flow.knows_age():
         return span_text(seconds)
+    if seconds < 10:
+        return OLDER
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # in steps of 10 s: it is a lower bound
 
 
@@ -397,7 +402,7 @@ class GroupFacts:
     row: GroupRow
     where: Callable[[str], Place]
     name: Callable[[str], str | None]
-    full: str  # the characters of a bar
+    parts: str  # of a bar's character, the whole last
     empty: str
 
 
@@ -417,20 +422,18 @@ def _by(value: Callable[[GroupRow], Any]) -> Keys[GroupRow]:
 
 
 def _bar(s: GroupFacts) -> str:
-    return "".join(bar(s.row.share, SHARE_CELLS, s.full, s.empty)) + f" {s.row.share:4.0%}"
+    filled = fine_bar(s.row.share, SHARE_CELLS, s.parts)
+    return filled + s.empty * (SHARE_CELLS - len(filled)) + f" {s.row.share:4.0%}"
 
 
-def _sum_rate(row: GroupRow, rate: float) -> str:
-    return _rate_words(row.sure_rate(rate))
+def _group_rate(row: GroupRow, number: float) -> str:
+    if not row.rated:
+        return "-"
+    return size_text(number) + "/s" if number >= 0.5 else "0"
 
 
-def _births(s: GroupFacts) -> str:
-    births = s.row.births()
-    return "-" if births is None else f"{births:.1f}"
-
-
-def _unknown_last(value: float | None) -> float:
-    return -1.0 if value is None else value
+def _group_size(row: GroupRow, number: int) -> str:
+    return size_text(number) if row.counted else "-"
 
 
 def _some(s: GroupFacts) -> str:
@@ -463,46 +466,44 @@ _FLOWS = GroupColumn(
 )
 _NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
-    _births,
-    _by(lambda s: _unknown_last(s.births())),
+    lambda s: "-" if s.row.fresh is None else f"{s.row.fresh / NEW_SPAN:.1f}",
+    _by(lambda s: s.fresh or 0),
     right=True,
     descending=True,
 )
 _IN_COLUMN, _OUT = (
     GroupColumn(*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("in", "IN", lambda s: _sum_rate(s.row, s.row.rate_in), lambda s: _unknown_last(s.sure_rate(s.rate_in))),
-        ("out", "OUT", lambda s: _sum_rate(s.row, s.row.rate_out), lambda s: _unknown_last(s.sure_rate(s.rate_out))),
+        ("in", "IN", lambda s: _group_rate(s.row, s.row.rate_in), lambda s: s.rate_in),
+        ("out", "OUT", lambda s: _group_rate(s.row, s.row.rate_out), lambda s: s.rate_out),
     )
 )
 _RATE = GroupColumn(
-    *("rate", "RATE", 6, 6, 30),
-    lambda s: _sum_rate(s.row, s.row.rate),
-    _by(lambda s: _unknown_last(s.sure_rate(s.rate))),
+    "rate",
+    "RATE",
+    6,
+    6,
+    30,
+    lambda s: _group_rate(s.row, s.row.rate),
+    _by(lambda s: s.rate),
     right=True,
     descending=True,
 )
 _BYTES_IN, _BYTES_OUT = (
     GroupColumn(*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        (
-            "bytes-in",
-            "BYT-IN",
-            lambda s: size_text(s.row.sure_size(s.row.size_in)),
-            lambda s: _unknown_last(s.sure_size(s.size_in)),
-        ),
-        (
-            "bytes-out",
-            "BYTOUT",
-            lambda s: size_text(s.row.sure_size(s.row.size_out)),
-            lambda s: _unknown_last(s.sure_size(s.size_out)),
-        ),
+        ("bytes-in", "BYT-IN", lambda s: _group_size(s.row, s.row.size_in), lambda s: s.size_in),
+        ("bytes-out", "BYTOUT", lambda s: _group_size(s.row, s.row.size_out), lambda s: s.size_out),
     )
 )
 _BYTES = GroupColumn(
-    *("bytes", "BYTES", 5, 5, 35),
-    lambda s: size_text(s.row.sure_size(s.row.size)),
-    _by(lambda s: _unknown_last(s.sure_size(s.size))),
+    "bytes",
+    "BYTES",
+    5,
+    5,
+    35,
+    lambda s: _group_size(s.row, s.row.size),
+    _by(lambda s: s.size),
     right=True,
     descending=True,
 )
@@ -518,6 +519,9 @@ _HOSTS_COUNT = GroupColumn(
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
 _USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
+
+# What puts groups into order that are equal by the column that is sorted, the last first; the largest is the first row.
+TIES = _FLOWS.keys, _BYTES.keys, _RATE.keys
 
 
 def _name_column(key: str, title: str, least: int, most: int, cell: Callable[[GroupFacts], str]) -> GroupColumn:
@@ -609,6 +613,22 @@ SERVICE_COLUMNS = (
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
+def moment_text(moment: float, now: float, zone: bool) -> str:
+    """A local time, both in seconds since 1970: of today without the date, of other days with it and without seconds.
+
+    Where there is no clock (a recording without stamps) it is the seconds since the start.
+    """
+    if moment < 1e6:
+        return f"{moment:.3f}"
+    at, today = time.localtime(moment), time.localtime(now)
+    return time.strftime(("%H:%M:%S" if at[:3] == today[:3] else "%m-%d %H:%M") + " %Z" * zone, at)
+
+
+def exact_moment(moment: float) -> str:
+    """A local time with its date and its zone; without a clock the seconds since the start."""
+    return f"{moment:.3f}" if moment < 1e6 else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+
+
 def clock_text(s: EventFacts) -> str:
     """The time of day, local; without one (a recording that has no stamps) seconds since its start."""
     seconds = s.event.at + s.context.epoch
@@ -630,7 +650,8 @@ def _lasted(s: EventFacts) -> str:
     flow = s.event.flow
     if s.event.event != "destroy":
         return ""
-    return ("" if flow.knows_age() else ">") + span_text(flow.age(s.context.now))
+    age = flow.age(s.context.now)
+    return span_text(age) if flow.knows_age() else OLDER if age < 1 else ">" + span_text(age)
 
 
 def _of(value: Callable[[TapeEvent], Any]) -> Keys[TapeEvent]:
@@ -660,7 +681,7 @@ EVENT_COLUMNS = (
     EventColumn(
         *("bytes", "BYTES", 5, 5, 45),
         _total,
-        _of(lambda h: -1 if h.event != "destroy" or (total := h.flow.total()) is None else total),
+        _of(lambda h: h.flow.total() or 0 if h.event == "destroy" else -1),
         right=True,
         descending=True,
     ),
@@ -723,16 +744,28 @@ def _outside_text(s: FlowFacts) -> str:
     return s.endpoint(s.ends.dst, s.ends.dport) if s.ends.dnat else ""
 
 
+def _start_text(s: FlowFacts, zone: bool = True) -> str:
+    """When the flow began; with "<" where it is older than its first sight, and nobody knows by how much."""
+    return ("" if s.flow.knows_age() else "<") + moment_text(s.flow.birth() + s.epoch, s.now + s.epoch, zone)
+
+
+def _ended_text(s: FlowFacts, zone: bool = True) -> str:
+    """When it ended; "-" while it lives."""
+    return "-" if s.flow.ended is None else moment_text(s.flow.ended + s.epoch, s.now + s.epoch, zone)
+
+
+def _order_by_start(flows: Sequence[Flow], _context: Context) -> SortKeys:
+    return [flow.birth() for flow in flows]
+
+
+def _order_by_end(flows: Sequence[Flow], _context: Context) -> SortKeys:
+    return [math.inf if flow.ended is None else flow.ended for flow in flows]
+
+
 def _remote_text(s: FlowFacts) -> str:
     if s.ends.snat:
         return s.endpoint(s.ends.reply_src, s.ends.reply_sport)
     return s.endpoint(s.ends.src, s.ends.sport)
-
-
-def _nat_kind_text(s: FlowFacts) -> str:
-    """Masquerading is SNAT to an address of this host."""
-    kind = nat_kind(s)
-    return "masq" if kind == "snat" and s.masked else kind
 
 
 _NAT_COLUMNS = (
@@ -740,7 +773,14 @@ _NAT_COLUMNS = (
     FlowColumn("inside", "INSIDE", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
     FlowColumn("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
-    FlowColumn("kind", "KIND", 5, 5, 35, _nat_kind_text, FLOW_COLUMN["nat"].keys),
+    FlowColumn("kind", "KIND", 5, 5, 35, nat_kind, FLOW_COLUMN["nat"].keys),
+    *(
+        FlowColumn(key, key.upper(), 12, 17, rank, cell, order, descending=True, brief=partial(cell, zone=False))
+        for key, rank, cell, order in (
+            ("start", 61, _start_text, _order_by_start),
+            ("end", 62, _ended_text, _order_by_end),
+        )
+    ),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
     # On a narrow screen without colours only this cell says which flows have ended.
     replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
@@ -830,6 +870,6 @@ def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent], cont
         elif isinstance(row, TapeEvent):
             cells = EventFacts(row, context, names=False)
         else:
-            cells = GroupFacts(row, context.where, context.name, "#", "")
+            cells = GroupFacts(row, context.where, context.name, ASCII.eighths, "")
         lines.append([column.cell(cells) for column in columns])
     return text_table([column.title for column in columns], lines, lambda i: columns[i].right)

@@ -28,11 +28,16 @@ TABLES = ("marks", "zones", "local-networks")
 
 # These hold for one run. --allow-delete must be given each time, so that nobody deletes by accident.
 ONLY_ON_THE_COMMAND_LINE = {
-    *("once", "json", "csv", "limit", "replay", "record", "update-geoip", "allow-delete", "no-config", "help"),
-    *("version", "print-man", "print-completion"),
+    *("once", "json", "csv", "limit", "sample", "replay", "record", "update-geoip", "allow-delete", "no-config"),
+    *("help", "version", "print-man", "print-completion"),
 }
 INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true
-PROGRAMS = {"via", "conntrack"}  # options that name programs to run
+# Options that name programs to run, or places to write to: root takes neither from a user's file.
+FROM_ONES_OWN_FILE = {
+    "via": "a program, and root runs nothing",
+    "conntrack": "a program, and root runs nothing",
+    "geoip-db": "folders to write databases to, and root writes nowhere",
+}
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name
 
 
@@ -104,7 +109,7 @@ def _read(path: str, caller: int | None) -> tuple[bytes, bool] | None:
 
 
 def _foreign(state: os.stat_result, uid: int, caller: int | None) -> bool:
-    """False for a file of ours or root's; True for one of the user who called sudo: it must not name programs.
+    """False for a file of ours or root's; True for one of the user who called sudo: it must name no program or place.
 
     (Rules in sudoers can allow this program and nothing else.) Raises WrongSetting where another user wrote
     it or could have, by the rule that ssh has for its own file.
@@ -190,8 +195,8 @@ def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: b
         if key not in options:
             allowed = sorted(options.keys() - ONLY_ON_THE_COMMAND_LINE - INSTEAD.keys()) + list(TABLES)
             raise WrongSetting(f"unknown word '{key}'; there are: {' '.join(allowed)}", key)
-        if foreign and key in PROGRAMS:
-            raise WrongSetting(f"'{key}' names a program, and root runs nothing that another user's file names", key)
+        if foreign and key in FROM_ONES_OWN_FILE:
+            raise WrongSetting(f"'{key}' names {FROM_ONES_OWN_FILE[key]} that another user's file names", key)
         try:
             checked[options[key].name or ""] = _value(ctx, options[key], key, value, context)
         except click.BadParameter as error:

@@ -224,6 +224,23 @@ class Harmless(click.Command):
         with _harmless():
             return super().invoke(ctx)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _refuse_twice(self.make_parser(ctx).parse_args(list(args))[2], ctx)
+        return super().parse_args(ctx, args)
+
+
+def _refuse_twice(given: Sequence[click.Parameter], ctx: click.Context) -> None:
+    """An option of one value that is given twice: click takes the last one, and nobody hears of the first.
+
+    ``given``: the parameters in the order of the words that they came with.
+    """
+    for parameter in dict.fromkeys(given):
+        takes_one = isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag)
+        if takes_one and given.count(parameter) > 1:
+            more = " For several conditions: one filter, in quotes." if parameter.name == "expression" else ""
+            raise click.UsageError(f"{parameter.get_error_hint(ctx)} is given twice; it takes one value.{more}", ctx)
+
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     """Also names the publishers of the databases in use, as their licences ask."""
@@ -327,7 +344,7 @@ NOTES = {
     "--sort",
     type=SortColumn(),
     shell_complete=_completes("sort"),
-    help="Sort by this column [rate; with --once: bytes].",
+    help="Sort by this column [rate; with --once, but for --sample: bytes].",
 )
 @click.option("--reverse", is_flag=True, help="Sort the other way round.")
 @click.option("--view", type=click.Choice(VIEW_NAMES), default="connections", show_default=True, help="What to show.")
@@ -348,6 +365,12 @@ NOTES = {
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
 @click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="With --once: at most N rows.")
+@click.option(
+    "--sample",
+    type=Finite(0.2, 3600),
+    metavar="SECONDS",
+    help="With --once: list twice, so many seconds apart, so that there are rates.",
+)
 @click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
 @click.option(
     "--conntrack",
@@ -467,6 +490,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         once=options["once"],
         format="json" if options["as_json"] else "csv" if options["as_csv"] else "text",
         limit=options["limit"],
+        sample=options["sample"],
         record=options["record"],
         plan=_plan(options),
         view=options["view"],
@@ -474,7 +498,24 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         allow_delete=options["allow_delete"],
         heartbeat=options["heartbeat"],
         settings_problem=settings.problem,
+        starts_again=_starts_again() if options["heartbeat"] else "",
     )
+
+
+RESTARTING = ("always", "unless-stopped")  # the policies that start a container again that ended with status 0
+
+
+def _starts_again() -> str:
+    """What to tell who quits in a container that is started again: nothing inside shows it, the compose file says it.
+
+    Only of the container's own program, which has a heartbeat: `docker exec` starts others, and these do end.
+    """
+    from text import clean
+
+    policy = os.environ.get("CONNTRACK_MONITOR_RESTART", "")
+    stop = clean(os.environ.get("CONNTRACK_MONITOR_STOP") or "docker stop, and its name")
+    again = f"The container starts again, by its restart policy {policy}. To stop it: {stop}"
+    return again if policy in RESTARTING else ""
 
 
 def _check_filters(options: CommandLine, families: Sequence[str], expression: str, site: Site) -> None:
@@ -507,6 +548,8 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
     if options["limit"] is not None and not options["once"]:
         raise click.UsageError("--limit goes with --once.")
+    if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
+        raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
         raise click.UsageError("--replay reads a file and runs nothing: --via and --conntrack have no meaning with it.")
@@ -557,7 +600,8 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     via = programs(options["via"], options["conntrack"])
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
-    return lambda: LiveSource(run, options["interval"], events=not options["once"], statistics=screen)
+    interval = options["sample"] or options["interval"]
+    return lambda: LiveSource(run, interval, events=not options["once"], statistics=screen)
 
 
 def _guarded(run: Callable[[], int]) -> int:

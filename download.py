@@ -9,11 +9,14 @@ restart loop bother the publisher. The databases are under CC BY 4.0; the line t
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import json
 import os
 import re
 import socket
+import stat
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +29,7 @@ from text import DAY, clean
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
-    from urllib.request import OpenerDirector  # 30 ms
+    from urllib.request import BaseHandler, OpenerDirector  # 30 ms
 
 # --- what was tried when ----------------------------------------------------------------------------------------------
 
@@ -98,27 +101,54 @@ class FetchState:
         return self.get(kind, "month") if fetched else installed.month
 
 
-def open_state(folder: str) -> int:
-    """Open (and make) the file of a folder; OSError where that is not allowed."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.open(os.path.join(folder, FILE), flags, 0o644)
+def open_state(folder: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
+    """Open (and make) the file of a folder; OSError where that is not allowed, or something else is in its place."""
+    path = os.path.join(folder, FILE)
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)  # a pipe would wait for ever
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, f"{FILE} is no file", path)
+    return fd
 
 
 @contextmanager
 def locked(folder: str) -> Iterator[FetchState]:
-    """Hold the lock; BlockingIOError if another process has it."""
-    fd = open_state(folder)
+    """Hold the lock; BlockingIOError if another process has it.
+
+    A file that has other names is not ours to write: it gives way to a new one, so that a hard link in its place
+    costs nobody what it links to.
+    """
+    while True:
+        fd = open_state(folder)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_only_name(fd, folder):
+                continue
+            yield FetchState(fd)
+            return
+        finally:
+            os.close(fd)
+
+
+def _is_only_name(fd: int, folder: str) -> bool:
+    """Is the open file what is in its place, and has it no other name? A link that is in its place is taken away."""
+    path = os.path.join(folder, FILE)
+    state = os.fstat(fd)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield FetchState(fd)
-    finally:
-        os.close(fd)
+        there = os.lstat(path)
+    except FileNotFoundError:  # somebody else has just taken it away
+        return False
+    if (there.st_dev, there.st_ino) != (state.st_dev, state.st_ino):
+        return False
+    if state.st_nlink > 1:
+        os.unlink(path)
+    return state.st_nlink == 1
 
 
 def read_state(folder: str) -> FetchState:
     """What is remembered, for looking only."""
     try:
-        fd = os.open(os.path.join(folder, FILE), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_state(folder, os.O_RDONLY)
     except OSError:
         return FetchState(None)
     try:
@@ -133,6 +163,9 @@ DEFAULT_URL = "https://download.db-ip.com/free"
 MAX_PACKED = 256 << 20  # bytes; City has about 62 MB
 MAX_UNPACKED = 512 << 20  # bytes; City has about 125 MB
 DOWNLOAD_CHUNK = 256 << 10
+# Silence alone is no bound: a byte each 29 s would hold the lock for years. City's 62 MB in an hour are 17 kB a second.
+LONGEST_TRANSFER = 3_600.0  # seconds for one file
+PACE_SPAN, PACE_BYTES = 60.0, 64 << 10  # in each span of so many seconds so many bytes have to come
 MONTHS_BACK = 3
 OLDEST_BUILD = 1_388_534_400  # 2014, the year of the format's version 2
 
@@ -177,6 +210,59 @@ class _Missing(Exception):
     """The server has no file of this month (404)."""
 
 
+class _Pace:
+    """The bounds of one transfer: in silence, in progress, in total time; asked before each read and told after it."""
+
+    def __init__(self, timeout: float) -> None:
+        self.silence = timeout
+        self._began = self._span = time.monotonic()
+        self._bytes = 0
+
+    def left(self) -> float:
+        """Seconds that the next read may take; _Failure where there are none."""
+        now = time.monotonic()
+        if now >= self._span + PACE_SPAN:
+            if self._bytes < PACE_BYTES:
+                raise _Failure(f"too slow: {self._bytes} bytes came in {PACE_SPAN:g} s", contact=True)
+            self._span, self._bytes = now, 0
+        left = self._began + LONGEST_TRANSFER - now
+        if left <= 0:
+            raise self.too_long()
+        return min(self.silence, left)
+
+    def too_long(self) -> _Failure:
+        return _Failure(f"not done after {LONGEST_TRANSFER / 60:g} minutes", contact=True)
+
+    def took(self, count: int) -> None:
+        self._bytes += count
+
+
+class _Paced(io.RawIOBase):
+    """What a socket brings, within the bounds of a pace."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, pace: _Pace) -> None:
+        self._raw, self._sock, self._pace = raw, sock, pace
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._pace.left()
+        self._sock.settimeout(left)
+        try:
+            count = self._raw.readinto(buffer)
+        except TimeoutError:
+            if left < self._pace.silence:
+                raise self._pace.too_long() from None
+            raise
+        self._pace.took(count or 0)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 class _Job(NamedTuple):
     """What all steps of one update need."""
 
@@ -185,7 +271,7 @@ class _Job(NamedTuple):
     now: float
     progress: Callable[[FetchProgress], None]
     timeout: float
-    opener: OpenerDirector
+    opener: Callable[[_Pace], OpenerDirector]
     agent: str
     command: str
 
@@ -208,7 +294,8 @@ def update(
     After a failure the next try waits 1 h, 6 h, then 24 h, across restarts. With ``start`` (the
     program has just begun) only a try less than a minute ago that failed or was broken off makes
     it wait; with ``force`` (somebody asked) nothing does. ``now`` in seconds since 1970. A transfer
-    ends after ``timeout`` seconds without a byte. ``agent`` is the User-Agent header,
+    ends after ``timeout`` seconds without a byte, at :data:`PACE_BYTES` in :data:`PACE_SPAN`, and after
+    :data:`LONGEST_TRANSFER`. ``agent`` is the User-Agent header,
     ``command`` what fetches at once, for messages.
 
     Raises nothing of its own. What ``progress`` raises (it is called every 256 KiB) passes through
@@ -222,7 +309,7 @@ def update(
     if folder is None:
         why = "; ".join(passed) or "no folder was named"
         return [_failed(kind, f"no folder to write to ({why})", None, None, command) for kind in kinds]
-    job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener(), agent, command)
+    job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener, agent, command)
     note = f"; not in {', '.join(passed)}" if passed else ""
     outcomes = _update_locked(job, kinds, force, start)
     return [replace(outcome, message=outcome.message + note) for outcome in outcomes]
@@ -405,8 +492,8 @@ def _check_url(url: str, before: str = "") -> None:
         raise _Failure(f"{what} {shown}; only https is used (http on this host)", contact=True)
 
 
-def _opener() -> OpenerDirector:
-    """Build an opener for http and https only, with the proxies of the environment."""
+def _opener(pace: _Pace) -> OpenerDirector:
+    """Build an opener for http and https only, with the proxies of the environment; what it reads keeps the pace."""
     from urllib import request
 
     class Redirects(request.HTTPRedirectHandler):
@@ -425,8 +512,7 @@ def _opener() -> OpenerDirector:
     opener = request.OpenerDirector()
     for handler in (
         request.ProxyHandler(proxies),
-        request.HTTPHandler(),
-        request.HTTPSHandler(),
+        *_paced_handlers(pace),
         request.HTTPDefaultErrorHandler(),
         request.HTTPErrorProcessor(),
         request.UnknownHandler(),
@@ -434,6 +520,36 @@ def _opener() -> OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
+
+
+def _paced_handlers(pace: _Pace) -> list[BaseHandler]:
+    """http and https, bounded from the first byte on: a proxy's answer, the headers, the body.
+
+    (A TLS handshake has one timeout for all of it.)
+    """
+    from http import client
+    from urllib import request
+
+    class Response(client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+            super().__init__(sock, *args, **more)
+            self.fp = io.BufferedReader(_Paced(self.fp.detach(), sock, pace))
+
+    class Plain(client.HTTPConnection):
+        response_class = Response
+
+    class Encrypted(client.HTTPSConnection):
+        response_class = Response
+
+    class PlainHandler(request.HTTPHandler):
+        def http_open(self, req: request.Request) -> client.HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class EncryptedHandler(request.HTTPSHandler):
+        def https_open(self, req: request.Request) -> client.HTTPResponse:
+            return self.do_open(Encrypted, req)
+
+    return [PlainHandler(), EncryptedHandler()]
 
 
 @contextmanager
@@ -445,7 +561,7 @@ def _request(job: _Job, url: str) -> Iterator[HTTPResponse]:
 
     try:
         request = Request(url, headers={"User-Agent": job.agent, "Accept": "application/gzip, */*"})
-        with job.opener.open(request, timeout=job.timeout) as response:
+        with job.opener(_Pace(job.timeout)).open(request, timeout=job.timeout) as response:
             if response.status != 200:
                 raise _Failure(f"the server answered {response.status}", contact=True)
             yield response

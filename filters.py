@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
 import addresses
@@ -473,31 +475,73 @@ def _wan(value: str, _context: Context) -> Predicate:
 _CLOCK = re.compile(r"(?:(\d{4}-\d\d-\d\d)[T_])?(\d{1,2}):(\d\d)(?::(\d\d))?")
 
 
-def _at(value: str, context: Context) -> Predicate:
-    """Flows that were there at a date and time, or at the most recent time of day like this; local time."""
-    from datetime import datetime, timedelta
+class Moment(NamedTuple):
+    """A local time that somebody typed: a second or a whole minute, of a day or of the last day that had it."""
+
+    day: str | None  # 2026-11-24
+    hour: int
+    minute: int
+    second: int
+    length: int  # seconds
+
+    def begins(self, now: float) -> float | None:
+        """Its beginning, in seconds since 1970 as ``now`` is; None where the calendar has no such time (year 10000)."""
+        from datetime import datetime, timedelta
+
+        try:
+            day = datetime.fromisoformat(self.day) if self.day else datetime.fromtimestamp(now)
+            moment = day.replace(hour=self.hour, minute=self.minute, second=self.second, microsecond=0)
+            if self.day is None and moment.timestamp() > now:
+                moment -= timedelta(days=1)
+            return moment.timestamp()
+        except (ValueError, OverflowError, OSError):
+            return None
+
+
+def moment_of(value: str) -> Moment:
+    """Raises ValueError."""
+    from datetime import datetime
 
     match = _CLOCK.fullmatch(value)
     try:
         if match is None:
             raise ValueError
         hour, minute, second = int(match.group(2)), int(match.group(3)), int(match.group(4) or 0)
-        day = datetime.fromisoformat(match.group(1)) if match.group(1) else None
-        datetime(2000, 1, 1, hour, minute, second)
+        datetime.fromisoformat(match.group(1) or "2000-01-01").replace(hour=hour, minute=minute, second=second)
     except ValueError:
         raise ValueError(f"'{value}' is no time: 14:02, 14:02:30 or 2026-11-24T14:02") from None
-    whole_minute = 0 if match.group(4) else 60
+    return Moment(match.group(1), hour, minute, second, 1 if match.group(4) else 60)
+
+
+def _at(value: str, context: Context) -> Predicate:
+    """Flows that were there at a date and time, or at the most recent time of day like this; local time."""
+    moment = moment_of(value)
+
+    @lru_cache(maxsize=1)  # 200,000 flows are asked in one second
+    def start_of(now: int, epoch: int) -> float | None:
+        begins = moment.begins(now + epoch)
+        return None if begins is None else begins - epoch
 
     def fits(flow: Flow) -> bool:
-        now = context.now + context.epoch
-        moment = (day or datetime.fromtimestamp(now)).replace(hour=hour, minute=minute, second=second, microsecond=0)
-        if day is None and moment.timestamp() > now:
-            moment -= timedelta(days=1)
-        start = moment.timestamp() - context.epoch
+        epoch = context.epoch
+        start = start_of(math.floor(context.now), math.floor(epoch))
+        if start is None:
+            return False
+        start -= epoch % 1
         ended = flow.ended
-        return flow.born < start + max(whole_minute, 1) and (ended is None or ended >= start)
+        return flow.birth() < start + moment.length and (ended is None or ended >= start)
 
     return fits
+
+
+def moments(text: str, now: float) -> list[float]:
+    """When the times begin that an expression asks for with at:, in seconds since 1970, as ``now`` is."""
+    found = []
+    for word in re.findall(r"(?i)(?<![a-z])at:([\d:T_,-]+)", text):
+        for value in word.split(","):
+            with suppress(ValueError):
+                found.append(moment_of(value).begins(now))
+    return [begins for begins in found if begins is not None]
 
 
 Maker = Callable[[str, Context], Predicate]

@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import addresses
-from addresses import Ends
+from addresses import Ends, own_addresses_of
 from parse import (
     ADDRESS,
     COUNTERS,
@@ -355,6 +355,55 @@ def tape_events(table: FlowTable) -> list[TapeEvent]:
     return [TapeEvent(*event) for event in table.tape]
 
 
+# --- traffic ----------------------------------------------------------------------------------------------------------
+
+FINE = 1024  # parts of a byte: sums of whole numbers come back to 0 exactly
+IN, OUT = 0, 1
+
+
+class Traffic:
+    """Bytes a second in and out of all flows: the sum of the live flows' rates, and what none of these rates tells.
+
+    No rate tells of the first packets of a flow that is too young to have a rate, nor of the last ones before its end.
+    """
+
+    def __init__(self) -> None:
+        self._rates = [0, 0]  # sums of the flows' rates, in 1/FINE bytes a second
+        self._untold = [0, 0]  # bytes since the newest complete listing that no rate tells of
+        self._untold_rates: tuple[float, float] | None = None  # the same in the interval before it, a second
+
+    def change(
+        self, inbound: bool | None, before: tuple[float, float] | None, after: tuple[float, float] | None
+    ) -> None:
+        """The rates of a live flow, original and reply, have changed; None: it has none."""
+        for rates, sign in ((before, -FINE), (after, FINE)):
+            if rates is not None and rates is not IDLE:
+                self._rates[not inbound] += int(rates[0] * sign)
+                self._rates[bool(inbound)] += int(rates[1] * sign)
+
+    def add(self, inbound: bool | None, original: float, reply: float) -> None:
+        """A flow has moved so many bytes, and its rates do not tell of them."""
+        self._untold[not inbound] += round(original)
+        self._untold[bool(inbound)] += round(reply)
+
+    def end_interval(self, seconds: float | None, counted: bool, any_flows: bool) -> None:
+        """A complete listing has ended, ``seconds`` after the one before (None: it is the first).
+
+        ``counted``: it had counters. Without counters nothing is known; without flows nothing moves.
+        """
+        if seconds is not None and seconds > 0 and (counted or any(self._untold)):
+            self._untold_rates = self._untold[0] / seconds, self._untold[1] / seconds
+        elif any_flows and not counted:
+            self._untold_rates = None
+        elif self._untold_rates is not None:
+            self._untold_rates = IDLE
+        self._untold = [0, 0]
+
+    def rate(self, way: int) -> float | None:
+        """Bytes a second, ``way`` IN or OUT; None before the second complete listing, and where nothing is counted."""
+        return None if self._untold_rates is None else self._rates[way] / FINE + self._untold_rates[way]
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 # The kernel's default maximum is 262,144. Four times that bounds the memory for a recording that only opens flows.
@@ -364,8 +413,7 @@ PAST = 10_000
 HISTORY = 60  # seconds of the events sparkline
 TAPE = 20_000  # events kept for a flow's "life so far"
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
-SHORTEST = 1.0  # seconds: one packet within less makes a first rate that was never there
-FINE = 1024  # parts of a byte: sums of whole numbers come back to 0 exactly
+SHORTEST_INTERVAL = 1.0  # seconds: one packet within less makes a first rate that was never there
 FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
 GROUPS = 4096  # kinds and states in good input: 3 families x (10 protocols x 15 states + 246 without)
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
@@ -382,12 +430,9 @@ class FlowTable:
         limit: int = MAX_LIVE,
         past: int = PAST,
         on_inferred: Callable[[Flow], None] | None = None,
-        shortest: float = SHORTEST,
+        shortest: float = SHORTEST_INTERVAL,
     ) -> None:
-        """``on_inferred`` is told of a flow that only a listing showed to be gone.
-
-        ``shortest``: seconds between two listings that a first rate takes.
-        """
+        """``on_inferred`` hears of a flow that only a listing showed to be gone; ``shortest``: SHORTEST_INTERVAL."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
@@ -400,7 +445,6 @@ class FlowTable:
         self.listed_at: float | None = None  # when the newest complete listing ended
         self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
-        self.watched_since: float | None = None  # since when every birth is heard of; None: nobody hears of any
         self.events = 0  # all that were taken in
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
@@ -410,9 +454,7 @@ class FlowTable:
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
         self._shortest = shortest
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
-        self._row_rates = [0, 0]  # the sums of all live flows' rates, in and out, in 1/FINE bytes a second
-        self._rowless = [0, 0]  # bytes since the newest complete listing that no flow's rate tells of, in and out
-        self._rowless_rates: tuple[float, float] | None = None  # ... a second, between the two newest ones
+        self.traffic = Traffic()
         self._counters_seen = False
         self._ticked: float | None = None
         self._ticked_events = 0
@@ -422,21 +464,8 @@ class FlowTable:
 
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
-        self.own = addresses
-
-    def watch(self, now: float) -> None:
-        """From now on every birth is heard of."""
-        if self.watched_since is None:
-            self.watched_since = now
-            self.since = now if self.since is None else self.since
-
-    def watched(self, now: float) -> float | None:
-        """For how many seconds births have been heard of; None: nobody hears of any."""
-        return None if self.watched_since is None else max(0.0, now - self.watched_since)
-
-    def watch_no_longer(self) -> None:
-        """Nobody listens to events, or the kernel sends none."""
-        self.watched_since = None
+        if addresses != self.own:  # the same ones again would empty what is remembered about each
+            self.own = own_addresses_of(addresses)
 
     # --- rows in ------------------------------------------------------------------------------------------------------
 
@@ -461,8 +490,8 @@ class FlowTable:
         key = key_of(group.prefix, row[ORIGINAL], tail)
         name = EVENTS.get(tag, "update")
         self.events += 1
-        if self.watched_since is None:
-            self.watch(now)
+        if self.since is None:
+            self.since = now
         flow = self.live.get(key)
         if name == "destroy":
             return self._destroy(flow, key, group, row, now)
@@ -507,8 +536,9 @@ class FlowTable:
         after = counts_in(tail)
         if before and after:
             moved, rates, spent = self._move(flow, before, after), flow.rates or IDLE, now - flow.sampled
-            # What its rate tells of is not told again: a flow that moves on evenly ends without a trace.
-            self._add_rowless(flow, *(max(0.0, number - rate * spent) for number, rate in zip(moved, rates)))
+            # What its rate has told of is not told again: a flow that moves on evenly leaves no bump behind.
+            rest = [max(0.0, number - rate * spent) for number, rate in zip(moved, rates)]
+            self.traffic.add(flow.progress.inbound, *rest)
         if flow.progress.listed is None and b"delta-time=" in tail:
             flow.sampled = now  # its delta-time is of now
         self._stamp(flow, group if state else flow.group, timeout, now)
@@ -607,14 +637,9 @@ class FlowTable:
             self._close_unseen(flow, now)
         self.listings += 1
         self.counted = self._counters_seen
-        if self.listed_at is not None and now > self.listed_at and (self.counted or any(self._rowless)):
-            spent = now - self.listed_at
-            self._rowless_rates = self._rowless[0] / spent, self._rowless[1] / spent
-        elif self.live and not self.counted:
-            self._rowless_rates = None
-        elif self._rowless_rates is not None:
-            self._rowless_rates = IDLE  # nothing is left that could move anything
-        self._rowless = [0, 0]
+        self.traffic.end_interval(
+            None if self.listed_at is None else now - self.listed_at, self.counted, bool(self.live)
+        )
         self.listed_at = now
 
     def tick(self, now: float) -> None:
@@ -705,7 +730,7 @@ class FlowTable:
         """So many bytes have moved since the listing before: set the flow's rates."""
         progress, spent = flow.progress, now - flow.sampled
         if spent <= 0:
-            self._add_rowless(flow, original, reply)
+            self.traffic.add(progress.inbound, original, reply)
             return
         moved = original or reply
         if progress.rates is IDLE and not moved:
@@ -723,7 +748,7 @@ class FlowTable:
             rates = _smoothed(None, (before + original) / spent, (before_back + reply) / spent, spent)
             self._set(flow, rates=rates, begun=None)
         else:
-            self._add_rowless(flow, original, reply)
+            self.traffic.add(progress.inbound, original, reply)
             self._set(flow, begun=(begun, before + original, before_back + reply))
 
     def _rate_newborn(self, flow: Flow, original: int, reply: int, now: float) -> None:
@@ -732,18 +757,14 @@ class FlowTable:
         if spent >= max(self._pause, self._shortest):
             self._set(flow, rates=_smoothed(None, original / spent, reply / spent, spent))
         else:
-            self._add_rowless(flow, original, reply)
+            self.traffic.add(flow.progress.inbound, original, reply)
 
     def _set(self, flow: Flow, **changes: Any) -> None:
         """Change a flow's progress; the sums of all rates go with it."""
         before = flow.progress
         after = flow.progress = shared_progress(before._replace(**changes))
         if after.rates is not before.rates:
-            sums = self._row_rates
-            for rates, sign in ((before.rates, -FINE), (after.rates, FINE)):
-                if rates is not None and rates is not IDLE:
-                    sums[not after.inbound] += int(rates[0] * sign)
-                    sums[bool(after.inbound)] += int(rates[1] * sign)
+            self.traffic.change(after.inbound, before.rates, after.rates)
 
     def _move(self, flow: Flow, before: Counts, after: Counts) -> tuple[int, int]:
         """The bytes of both directions between two samples; which of them come in is known from the first on."""
@@ -751,11 +772,6 @@ class FlowTable:
             self._set(flow, inbound=addresses.inbound(flow.ends(), self.own))
         # `conntrack -L -z` resets them
         return max(0, after.original_bytes - before.original_bytes), max(0, after.reply_bytes - before.reply_bytes)
-
-    def _add_rowless(self, flow: Flow, original: float, reply: float) -> None:
-        """So much was moved, and the flow's rate does not tell of it."""
-        self._rowless[not flow.progress.inbound] += round(original)
-        self._rowless[bool(flow.progress.inbound)] += round(reply)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -773,11 +789,11 @@ class FlowTable:
 
         None before the second complete listing, and where nothing is counted.
         """
-        return None if self._rowless_rates is None else self._row_rates[0] / FINE + self._rowless_rates[0]
+        return self.traffic.rate(IN)
 
     @property
     def rate_out(self) -> float | None:
-        return None if self._rowless_rates is None else self._row_rates[1] / FINE + self._rowless_rates[1]
+        return self.traffic.rate(OUT)
 
     @property
     def counts(self) -> dict[tuple[str, str], int]:

@@ -17,8 +17,6 @@ from parse import WITH_PORTS
 from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
-LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
-GROUP_LABELS = {"country": "country_name", "network": "org"}  # what JSON calls the name of such a row
 FEW = 3  # hosts of a service, countries of a host, that are named
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 GroupObject = dict[str, object]
@@ -41,22 +39,19 @@ class GroupRow:
         "share",
         "size_in",
         "size_out",
-        "span",
         "unreplied",
     )
 
-    def __init__(self, key: str, span: float | None = NEW_SPAN) -> None:
-        """``span``: seconds over which new flows are counted; None where nobody hears of births."""
+    def __init__(self, key: str) -> None:
         self.key = key
-        self.span = span
         self.label = ""  # its name: of a country or a network
         self.flows = 0
-        self.fresh = 0  # flows whose birth was seen within ``span`` seconds
+        self.fresh: int | None = 0  # flows whose birth was seen within NEW_SPAN seconds; None: no births are seen
         self.unreplied = 0
-        self.rated = 0  # flows whose rate is known; the sums below are of these
+        self.rated = 0  # flows whose rates are known; without one the rates are unknown, not 0
+        self.counted = 0  # flows whose bytes are known
         self.rate_in = 0.0  # bytes a second
         self.rate_out = 0.0
-        self.counted = 0  # flows whose bytes are known; the sums below are of these
         self.size_in = 0  # bytes
         self.size_out = 0
         self.share = 0.0  # of all flows, bytes or rates, by what is sorted
@@ -84,18 +79,6 @@ class GroupRow:
     @property
     def size(self) -> int:
         return self.size_in + self.size_out
-
-    def sure_rate(self, rate: float) -> float | None:
-        """A sum of rates of this row; None where it is 0 only because rates are not known."""
-        return rate if rate or self.rated == self.flows else None
-
-    def sure_size(self, size: int) -> int | None:
-        """The same for a sum of bytes."""
-        return size if size or self.counted == self.flows else None
-
-    def births(self) -> float | None:
-        """New flows a second; None where nobody has heard of births for long enough."""
-        return None if self.span is None else self.fresh / self.span
 
 
 @dataclass(frozen=True)
@@ -160,17 +143,17 @@ def group_key(flow: Flow, grouping: Grouping, context: Context) -> str:
 class Grouper:
     """Adds flows up, as many at a time as there is time for."""
 
-    def __init__(self, grouping: Grouping, context: Context, watched: float | None = NEW_SPAN) -> None:
-        """``watched``: for how many seconds births have been heard of; None: nobody hears of any."""
+    def __init__(self, grouping: Grouping, context: Context, births: bool = True) -> None:
+        """``births``: the table hears of new flows."""
+        self._births = births
         self.sums: dict[str, GroupRow] = {}
         self.flows = 0
-        self._span = None if watched is None or watched < LEAST_SPAN else min(watched, NEW_SPAN)
         self._grouping, self._context = grouping, context
         self._key_of, self._other_of = part_of(grouping.by, context), part_of(grouping.other, context)
 
     def add(self, flows: Sequence[Flow]) -> None:
         """Add live flows: 4 us each."""
-        context, newborn = self._context, self._context.now - (self._span or 0.0)
+        context, newborn = self._context, self._context.now - NEW_SPAN
         sums, key_of, other_of = self.sums, self._key_of, self._other_of
         services = self._grouping is SERVICE
         texts = newest_texts(flows)
@@ -188,34 +171,35 @@ class Grouper:
             others[other] = others.get(other, 0) + 1
             progress = flow.progress
             if progress.exact and flow.born > newborn:
-                row.fresh += 1
+                row.fresh = (row.fresh or 0) + 1
             tail = flow.tail
             if b"[UNREPLIED]" in tail and (b"[USERSPACE]" not in tail or "UNREPLIED" in flow.flags()):
                 row.unreplied += 1
             if there:
-                sent, answered = int(there), int(back)
-                row.counted += 1
+                self._count(row, inward, int(there), int(back))
             elif (counts := flow.counts()) is not None:
-                sent, answered = counts.original_bytes, counts.reply_bytes
-                row.counted += 1
-            else:
-                sent = answered = 0
-            rates = progress.rates
-            if inward:
-                row.size_in += sent
-                row.size_out += answered
-            else:
-                row.size_out += sent
-                row.size_in += answered
-            if rates is not None:
+                self._count(row, inward, counts.original_bytes, counts.reply_bytes)
+            if (rates := progress.rates) is not None:
                 row.rated += 1
                 if rates is not IDLE:
                     row.rate_in += rates[not inward]
                     row.rate_out += rates[inward]
 
+    @staticmethod
+    def _count(row: GroupRow, inward: bool, sent: int, answered: int) -> None:
+        row.counted += 1
+        if inward:
+            row.size_in += sent
+            row.size_out += answered
+        else:
+            row.size_out += sent
+            row.size_in += answered
+
     def _begun(self, key: str, far: str) -> GroupRow:
         """A new row, with a name where its key is only a code."""
-        begun = GroupRow(key, self._span)
+        begun = GroupRow(key)
+        if not self._births:
+            begun.fresh = None
         if self._grouping.by in ("country", "network"):
             place = self._context.where(far)
             begun.label = (place.country_name if self._grouping.by == "country" else place.org) or ""
@@ -238,31 +222,26 @@ def shares(sums: Iterable[GroupRow], by: str) -> None:
 
 
 def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
-    """The JSON object of a row: ``unreplied`` is a number of flows, rates are bytes a second, unknown: no key."""
+    """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second.
+
+    What is not known has no key: rates before the second listing, bytes without accounting, births without events.
+    Of the others those with the most flows come first, as on the screen.
+    """
+    names = {"country": "country_name", "network": "org"}
     item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
-        item[GROUP_LABELS.get(grouping.by, "name")] = label
-    births, rates = row.births(), [row.sure_rate(rate) for rate in (row.rate_in, row.rate_out)]
-    numbers = {
+        item[names.get(grouping.by, "name")] = label
+    return {
+        **item,
         "flows": row.flows,
-        "new_per_second": None if births is None else round(births, 3),
-        "rate_in": None if rates[0] is None else round(rates[0], 1),
-        "rate_out": None if rates[1] is None else round(rates[1], 1),
-        "bytes_in": row.sure_size(row.size_in),
-        "bytes_out": row.sure_size(row.size_out),
+        **({} if row.fresh is None else {"new_per_second": round(row.fresh / NEW_SPAN, 3)}),
+        **({"rate_in": round(row.rate_in, 1), "rate_out": round(row.rate_out, 1)} if row.rated else {}),
+        **({"bytes_in": row.size_in, "bytes_out": row.size_out} if row.counted else {}),
         "unreplied": row.unreplied,
         "share": round(row.share, 6),
+        grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other)),
     }
-    item |= {key: value for key, value in numbers.items() if value is not None}
-    return {**item, grouping.others: sorted(other for other in row.others if other)}
-
-
-def group_columns(grouping: Grouping) -> list[str]:
-    """All keys that objects of this grouping may have, in their order: the columns of CSV."""
-    name = GROUP_LABELS.get(grouping.by, "name")
-    numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
-    return [grouping.name, *([name] if grouping not in (NEAR, FAR) else []), *numbers, grouping.others]
 
 
 # --- what is new ------------------------------------------------------------------------------------------------------

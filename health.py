@@ -89,6 +89,8 @@ class Surroundings(NamedTuple):
     geography: Sequence[tuple[str, str]] = ()  # what is wrong with databases and names, and the command that helps
     attributions: Sequence[str] = ()  # the lines that the databases' licences ask for
     databases: Sequence[UsedDatabase] = ()  # those in use
+    records: bool = False  # all that is read is written to a file
+    attached: bool = False  # people look through docker attach: they can look away
 
 
 NOTHING_AROUND = Surroundings()

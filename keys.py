@@ -48,6 +48,19 @@ NOTHING = Request(Do.NOTHING)
 # --- the prompt -------------------------------------------------------------------------------------------------------
 
 
+def paste(view: View, text: str) -> None:
+    """A pasted text goes into the prompt that is open; where none is, nothing is done: its letters are no keys."""
+    view.message = ""
+    asked = view.dialog.prompt if view.dialog is not None else None
+    prompt = view.prompt or asked
+    if prompt is None:
+        view.message = "A paste goes into a prompt: / opens that of the filter"
+        return
+    prompt.paste(text)
+    if prompt.purpose is Purpose.FILTER:
+        _try_filter(view, prompt)
+
+
 def _press_in_prompt(view: View, prompt: Prompt, key: str) -> Request:
     """Do what a key means in the prompt for a filter or a file."""
     is_filter = prompt.purpose is Purpose.FILTER
@@ -145,22 +158,34 @@ def _back(view: View, _table: FlowTable) -> Request:
         came = view.trail.pop()
         view.show(came.spec.name)
         view.set_filter(came.filter)
-        view.selected = came.selected
+        view.selected, view.at_top = came.selected, came.at_top
     elif view.filter:
         view.set_filter("")
     else:
-        view.selected = view.flow = None
-        view.at = view.top = 0
+        view.drop_selection()
     return NOTHING
+
+
+def _is_chosen(view: View, again: str) -> bool:
+    """Does whoever presses a key know which row it means? Where none is selected, the first one is from now on.
+
+    Rows move: without a second press another row would be meant than the one that was seen. ``again``: what that does.
+    """
+    if view.selected is None:
+        view.select(view.top)
+        if len(view.rows.order) > 1:
+            view.message = f"The first row is selected; press again to {again}"
+            return False
+    return True
 
 
 def _details(view: View, _table: FlowTable) -> Request:
     """Everything about a flow; of a sum the flows that it is made of."""
-    if view.selected is None:
-        view.select(view.top)
     spec = view.spec
+    if not _is_chosen(view, "list its flows" if spec.enters else "see all about it"):
+        return NOTHING
     if isinstance(view.selected, GroupRow) and spec.grouping is not None and spec.enters:
-        came = Return(spec, view.filter, view.selected)
+        came = Return(spec, view.filter, view.selected, view.at_top)
         term = spec.grouping.term(view.selected.key)
         view.flow = None
         view.show(spec.enters)
@@ -228,12 +253,10 @@ def _export(view: View, _table: FlowTable) -> Request:
 
 
 def _copy_row(do: Do) -> Action:
-    """Of the selected row; where none is selected, of the first one on screen, as Enter does."""
+    """Of the selected row."""
 
     def action(view: View, _table: FlowTable) -> Request:
-        if view.selected is None:
-            view.select(view.top)
-        return Request(do)
+        return Request(do) if _is_chosen(view, "copy it") else NOTHING
 
     return action
 
@@ -246,13 +269,22 @@ def _move(step: Callable[[View], int]) -> Action:
     def action(view: View, _table: FlowTable) -> Request:
         if view.overlay:
             view.scroll = max(0, view.scroll + step(view))
-        elif view.selected is None and step(view) > 0:
-            view.select(view.top + (step(view) if step(view) > 1 else 0))
+        elif view.selected is None or view.out_of_sight:  # keys move from what is seen
+            view.select(view.top + (step(view) if abs(step(view)) > 1 else 0))
         else:
             view.select(view.at + step(view))
         return NOTHING
 
     return action
+
+
+def _go_to_selected(view: View, _table: FlowTable) -> Request:
+    """Bring the selected row back into sight, and stay with it."""
+    if view.selected is None:
+        view.message = "No row is selected"
+    else:
+        view.select(view.at)
+    return NOTHING
 
 
 def _sort_by(step: int) -> Action:
@@ -355,6 +387,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),
     Binding(("x", "f9", "delete"), _asks_for(Do.DELETE), "delete (--allow-delete)"),
     Binding(("X",), _asks_for(Do.DELETE_ALL), "delete all that fit"),
+    Binding((".",), _go_to_selected, "go to the selected row"),
     Binding(("o",), _freeze, "hold the order of the rows"),
     Binding(("+",), _asks_for(Do.LIST_MORE_OFTEN), "list more often"),
     Binding(("-",), _asks_for(Do.LIST_LESS_OFTEN), "list less often"),

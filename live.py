@@ -17,11 +17,12 @@ from geography import Geography
 from grouping import GroupRow, group_key, group_object
 from health import Census, Surroundings
 from intake import SUCCESS, ListingEnded
-from keys import Do, Request, press
+from keyboard import Pasted
+from keys import Do, Request, paste, press
 from names import Resolver
 from recording import Recorder
 from render import frame
-from run import FRAME, Feed, Options, Signals, give_up
+from run import FRAME, Feed, Options, Signals, give_up, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
@@ -133,6 +134,7 @@ class Live:
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
+        self.quits = False  # somebody at the keyboard wants the end
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
@@ -155,6 +157,8 @@ class Live:
                 self.deletion.close()
             self.geography.close()
             self.resolver.close()
+        if self.quits and self.options.starts_again:
+            say(self.options.starts_again)
         return SUCCESS if self.feed.problem is None else give_up(self.feed.problem)
 
     def _wait(self, keyboard: int | None) -> set[int]:
@@ -162,7 +166,7 @@ class Live:
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds(), *self.resolver.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
-        until = min(until, self.resolver.deadline() or until)
+        until = min(until, self.resolver.deadline() or until, self.screen.keys_due or until)
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
@@ -178,7 +182,7 @@ class Live:
         ready = self._wait(keyboard)
         if self._take_signals() or self.screen.hung_up:
             return True
-        if (keyboard in ready or self.screen.more_keys) and self._take_keys():
+        if (keyboard in ready or self.screen.more_keys or self._key_is_due()) and self._take_keys():
             return True
         for item in self.source.poll():
             self.feed.take(item)
@@ -207,6 +211,10 @@ class Live:
             if time.monotonic() >= self.next_frame:
                 self._draw()
         return self.screen.hung_up
+
+    def _key_is_due(self) -> bool:
+        """Has the rest of a sequence been waited for long enough?"""
+        return self.screen.keys_due is not None and time.monotonic() >= self.screen.keys_due
 
     def _now(self) -> float:
         return self.source.clock()
@@ -242,6 +250,8 @@ class Live:
         return Surroundings(
             settings=self.options.settings_problem,
             recording=self.recorder.stopped if self.recorder else "",
+            attached=bool(self.options.heartbeat),
+            records=self.recorder is not None and not self.recorder.stopped,
             geography=self.geography.notices(now) + self.resolver.notices(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
@@ -273,6 +283,7 @@ class Live:
     def _take_signals(self) -> bool:
         for number in self.signals.waiting():
             if number in Signals.ENDING:
+                self.quits = number == signal.SIGINT  # Ctrl+C; SIGTERM is docker stop's
                 return True
             if number == signal.SIGTSTP:
                 self.screen.leave()
@@ -286,8 +297,12 @@ class Live:
     def _take_keys(self) -> bool:
         """Press the keys that wait; True when one of them quits."""
         for key in self.screen.read_keys():
+            if isinstance(key, Pasted):
+                paste(self.view, key.text)
+                continue
             request = press(self.view, self.table, key)
             if request.do is Do.QUIT:
+                self.quits = True
                 return True
             self._serve(request)
         self._frame_after(QUICK)

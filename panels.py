@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import addresses
 from addresses import Context
-from columns import VIEWS, facts_of, nat_text
+from columns import VIEWS, exact_moment, facts_of, nat_text
 from flows import Flow, FlowTable
 from health import HealthRow, Notice, brief, fill_role, notices_of, panel, percent
 from keys import BINDINGS, Binding
@@ -53,10 +53,12 @@ def _top_line(scene: Scene, width: int) -> Line:
     if stale:
         state, role = "stale", "bad"
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
-    spark, known = 20 if width >= 100 else 8, table.watched_since is not None and bool(table.history)
+    seconds = 20 if width >= 100 else 8
+    if scene.around.records:
+        left.append((f" {glyphs.dot} rec", "accent"))
     right: Line = [
-        (f"{table.history[-1]:.0f} events/s " if known else "- events/s ", "plain"),
-        (sparkline(list(table.history)[-spark:] if known else [], glyphs).rjust(spark), "accent"),
+        (f"{table.history[-1]:.0f} events/s " if table.history else "- events/s ", "plain"),
+        (sparkline(list(table.history)[-seconds:], glyphs).rjust(seconds), "accent"),
     ]
     if table.rate_in is not None and table.rate_out is not None:
         right += [
@@ -168,9 +170,15 @@ def _state_lines(flow: Flow, record: Record, context: Context) -> list[LabelledL
     left = flow.remaining(context.now)
     if left is not None:
         lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
-    age = span_text(flow.age(context.now))
-    word = "lasted" if flow.ended is not None else "age"
-    lines.append((word, age if flow.knows_age() else f"at least {age}: it is older than this program's start"))
+    age, began = span_text(flow.age(context.now)), exact_moment(flow.birth() + context.epoch)
+    if not flow.knows_age():
+        age = "unknown" if age == "0s" else f"at least {age}"
+        began = f"before {began}, when it was first seen"
+    if flow.ended is None:
+        lines.append(("age", f"{age}, began {began}"))
+    else:
+        lines.append(("lasted", f"{age}, began {began}"))
+        lines.append(("ended", exact_moment(flow.ended + context.epoch)))
     return lines
 
 

@@ -17,7 +17,7 @@ from intake import TRACKING_CURE, TRACKING_OFF, Status
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
-from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row
+from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row, unwatched
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -79,6 +79,8 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact("order held", "warn")
     if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
+        if reach := unwatched(view.filter, view.context, scene.table):
+            fact(reach, "warn")
     tabs = _tabs(view)
     used = length(line)
     if not view.covered and used + length(tabs) + 6 <= width:
@@ -117,6 +119,10 @@ def _footer(scene: Scene, width: int) -> Line:
     items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
+    if scene.around.attached:
+        items.insert(2, ("ctrl-p ctrl-q", "look away"))
+    if view.out_of_sight and not view.covered:
+        items.insert(2, (".", f"to selected row {view.at + 1}"))
     line: Line = []
     for key, brief in items:
         if length(line) + cells(key) + 1 + cells(brief) > width:
@@ -323,7 +329,8 @@ class _RowFacts:
             return EventFacts(row, self._context, self.view.names), role
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        return GroupFacts(row, self._context.where, self._context.name, glyphs.full, " "), "plain" if known else "new"
+        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
+        return facts, "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = facts_of_row(self.view, flow), self.view.baseline
@@ -390,6 +397,8 @@ def empty_reason(view: View, status: Status, table: FlowTable, live: bool) -> li
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
+    if reach := unwatched(view.filter, view.context, table):
+        return [(f"nobody can tell: {reach}", "Esc")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]
     if len(table) and view.spec.empty[0]:

@@ -16,7 +16,7 @@ import click
 import export
 from addresses import Context, Lookups, Site
 from filters import Predicate, all_of, compile_filter, from_flags
-from flows import PAST, Flow, FlowTable
+from flows import PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
     ACCOUNTING_CURE,
     ACCOUNTING_OFF,
@@ -43,6 +43,7 @@ from source import Source
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
+    from columns import ViewSpec
     from geography import Plan
     from geoip import GeoIP
     from view import Rows, RowsWanted
@@ -137,6 +138,7 @@ class CommandLine(TypedDict):
     as_json: bool
     as_csv: bool
     limit: int | None
+    sample: float | None
     via: str
     conntrack: str
     replay: str | None
@@ -174,6 +176,8 @@ class Options:
     allow_delete: bool = False
     heartbeat: str = ""  # a file that is touched while the loop goes round
     settings_problem: str = ""  # why the settings file is not used
+    sample: float | None = None  # with once: seconds between two listings
+    starts_again: str = ""  # what to say when somebody quits and something starts the program again
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -214,7 +218,8 @@ class Feed:
         on_inferred: Callable[[Flow], None] | None = None,
     ) -> None:
         self.source = source
-        self.table = FlowTable(linger=options.linger, past=options.past, on_inferred=on_inferred)
+        shortest = min(SHORTEST_INTERVAL, options.sample or SHORTEST_INTERVAL)
+        self.table = FlowTable(options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest)
         self.intake = Intake(self.table, report)
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
@@ -259,7 +264,11 @@ class Feed:
 
     def context(self, lookups: Lookups, site: Site) -> Context:
         """What predicates are to know, on this source's clock; it is not told the time yet."""
-        return Context(lookups, site, epoch=time.time() - self.source.clock() if self.source.live else 0.0)
+        return Context(lookups, site, epoch=self._epoch)
+
+    def _epoch(self) -> float:
+        """What to add to the source's clock for seconds since 1970. A recording's clock says these already."""
+        return time.time() - self.source.clock() if self.source.live else 0.0
 
     def recorded_time(self) -> str | None:
         """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
@@ -344,6 +353,8 @@ class Once:
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._problem: Problem | None = None  # why there is nothing to print
+        self._listings_left = 2 if options.sample else 1
+        self._why_empty = ""  # ... though there are flows
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
@@ -356,7 +367,7 @@ class Once:
             complete = self._read_on()
             if job is None:  # conntrack has been started: now there is time for what takes 20 ms to import
                 job = self._job()
-            elif self._feed.source.live and not complete:
+            elif self._feed.source.live and not complete and not self._options.sample:
                 job[0].look_ahead(job[1], self._table)
         if self._problem is not None:
             return give_up(self._problem)
@@ -373,7 +384,8 @@ class Once:
         for item in source.poll():
             self._feed.take(item)
             if source.live:  # as soon as the table is whole
-                complete = isinstance(item, ListingEnded) and item.complete
+                self._listings_left -= isinstance(item, ListingEnded) and item.complete
+                complete = self._listings_left == 0
             else:  # a recording: as it stands at its end
                 complete = isinstance(item, Ended)
             self._problem = self._feed.problem
@@ -392,7 +404,7 @@ class Once:
 
         options, context = self._options, self._context
         spec = VIEW_BY_NAME[options.view]
-        sort = options.sort or spec.once or spec.sort
+        sort = options.sort or (spec.once if not options.sample else "") or spec.sort
         wanted = RowsWanted(
             *(spec, options.expression, sort, options.reverse),
             closed=spec.translated,  # who it was is mostly asked of what is gone
@@ -407,9 +419,23 @@ class Once:
 
         spec, context, format = wanted.spec, self._context, self._options.format
         found = rows.all(wanted, self._table)
+        if not found:
+            self._why_empty = self._reason(spec)
         if format == "text":
             return [table_text(spec, found, context)]
         return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time())
+
+    def _reason(self, spec: ViewSpec) -> str:
+        """Why a view that is not of all flows has no row; "" where the table says it itself."""
+        if spec.tape and self._feed.source.live:
+            return (
+                "no events: --once lists the table and does not wait for any; "
+                "try: --json for a stream of them, or --view events without --once"
+            )
+        if spec.tape:
+            return "no events: the recording has none, only listings"
+        words, cure = spec.empty
+        return f"{words}; try: {cure}" if words and self._table.live and not self._options.expression else ""
 
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
@@ -417,7 +443,13 @@ class Once:
         return self._feed.source.live and not self._status.understood and self._status.rejects > most
 
     def _say_state(self) -> None:
+        from view import unwatched
+
         self._pipe.say_unread(self._status)
+        if reach := unwatched(self._options.expression, self._context, self._table):
+            say(f"{reach}: nobody can tell what was there before")
+        if self._why_empty:
+            say(self._why_empty)
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):

@@ -8,10 +8,9 @@ unwritten no new one is made: a viewer that stalls costs frames, never events.
 from __future__ import annotations
 
 import base64
-import codecs
 import contextlib
+import locale
 import os
-import re
 import select
 import sys
 import termios
@@ -22,6 +21,7 @@ from typing import IO
 import blessed
 from blessed._capabilities import TermcapResponse
 
+from keyboard import Key, Keyboard
 from text import ASCII, Glyphs, Line, cells
 
 # blessed 1.52 asks the terminal about itself and waits up to 10 s for the answer of one that has none (a detached
@@ -29,12 +29,11 @@ from text import ASCII, Glyphs, Line, cells
 os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
 
 
-ENTER = "\x1b[?1049h\x1b[?25l\x1b[0m\x1b[2J"
-LEAVE = "\x1b[0m\x1b[?25h\x1b[?1049l"
+# Bracketed paste (2004): what is pasted would else be keys, and delete, export or quit.
+ENTER = "\x1b[?1049h\x1b[?2004h\x1b[?25l\x1b[0m\x1b[2J"
+LEAVE = "\x1b[0m\x1b[?2004l\x1b[?25h\x1b[?1049l"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal shows all of a frame or none of it
-ESC_DELAY = 0.05  # seconds a lone Esc waits for the rest of an arrow key; ssh sends a key's bytes in one packet
-KEYS_TIME = 0.02  # seconds of keys in one turn of the loop
-KEYS_MOST = 200  # ... and so many: to press one in a long filter takes 0.1 ms
+KEYS_MOST = 200  # keys in one turn of the loop: to press one in a long filter takes 0.1 ms
 RESTORE_PATIENCE = 1.0
 
 # Mid tones: at least 3:1 against black and against white.
@@ -48,30 +47,7 @@ _RGB = {
     "closed": (115, 115, 115),
 }
 _NAMED = {"accent": "cyan", "good": "green", "warn": "yellow", "bad": "red", "nat": "magenta"}
-_PLAIN = re.compile(r"[!-~]*")
 Cell = tuple[str, str]  # what stands in one cell of the terminal, and its role
-_KEY_NAMES = {
-    "KEY_UP": "up",
-    "KEY_DOWN": "down",
-    "KEY_LEFT": "left",
-    "KEY_RIGHT": "right",
-    "KEY_PGUP": "pgup",
-    "KEY_PGDOWN": "pgdn",
-    "KEY_HOME": "home",
-    "KEY_END": "end",
-    "KEY_ENTER": "enter",
-    "KEY_ESCAPE": "esc",
-    "KEY_BACKSPACE": "backspace",
-    "KEY_DELETE": "delete",
-    "KEY_F1": "f1",
-    "KEY_TAB": "tab",
-    "KEY_BTAB": "shift-tab",
-    "KEY_F4": "f4",
-    "KEY_F5": "f5",
-    "KEY_F6": "f6",
-    "KEY_F9": "f9",
-    "KEY_F10": "f10",
-}
 
 
 def glyphs_for(environ: Mapping[str, str]) -> Glyphs:
@@ -113,33 +89,7 @@ class Silent(blessed.Terminal):
     """
 
     def __init__(self, stream: IO[str] | None) -> None:
-        self._waits = ""
         super().__init__(stream=stream, _xtgettcap_data=TermcapResponse(supported=False))
-        # A key of a Latin-1 terminal is no reason to end: blessed's own decoder raises.
-        self._keyboard_decoder = codecs.getincrementaldecoder(self._encoding)("replace")
-
-    # blessed reads the keyboard byte by byte and moves all that waits for every key of it: 6 s for 10,000 pasted keys.
-
-    def flushinp(self, timeout: float = 0) -> str:  # noqa: ARG002
-        """What waits, and what can be read now in one piece."""
-        text, self._waits = self._waits, ""
-        if self.kbhit(timeout=0):
-            assert self._keyboard_fd is not None
-            data = os.read(self._keyboard_fd, 4096)
-            self._keyboard_eof = not data
-            text += self._keyboard_decoder.decode(data)
-        return text
-
-    def ungetch(self, text: str) -> None:
-        self._waits = text + self._waits
-
-    def plain_keys(self, most: int) -> str:
-        """The letters, digits and signs, at most so many, before the first key that takes more than a look."""
-        text = self.flushinp()
-        match = _PLAIN.match(text, 0, most)
-        assert match  # it may be empty
-        self.ungetch(text[match.end() :])
-        return match.group()
 
     def detect_term_program(self, timeout: float = 0.0, force: bool = False) -> bool | str:  # noqa: ARG002
         return True
@@ -155,7 +105,10 @@ class Screen:
         self.glyphs = glyphs_for(environ)
         self.palette = {} if self.dumb else palette_for(self.term, colour and not environ.get("NO_COLOR"))
         self.hung_up = False
-        self.more_keys = False  # some wait that read_keys has not given yet
+        self.more_keys = False  # some wait that read_keys has not given yet, and no poll knows of
+        self.keys_due: float | None = None  # when a sequence is waited for no longer (monotonic)
+        self._keyboard = Keyboard(locale.getpreferredencoding(False))
+        self._waiting: list[Key] = []
         self._out = _own_description()
         self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
         self._lines: list[Line] = []
@@ -213,25 +166,33 @@ class Screen:
     def key_fd(self) -> int | None:
         return 0 if self._keys and not self.hung_up else None
 
-    def read_keys(self) -> list[str]:
-        """The keys that wait, by name; a paste's in several turns, so that events and signals have theirs."""
-        names: list[str] = []
+    def read_keys(self) -> list[Key]:
+        """The keys and pastes that wait; of many some in each turn, so that events and signals have theirs."""
         if self.key_fd() is None:
-            return names
-        self.more_keys = False
-        until = time.monotonic() + KEYS_TIME
+            return []
+        if not self._waiting:
+            self._waiting = self._read()
+        keys, self._waiting = self._waiting[:KEYS_MOST], self._waiting[KEYS_MOST:]
+        self.more_keys = bool(self._waiting)
+        return keys
+
+    def _read(self) -> list[Key]:
+        """The keys that end with what can be read now, or with nothing more having come in time."""
+        keyboard, now = self._keyboard, time.monotonic()
         try:
-            while True:
-                names += self.term.plain_keys(KEYS_MOST - len(names))
-                if time.monotonic() > until or len(names) >= KEYS_MOST:
-                    self.more_keys = True  # in the terminal's own buffer, of which no poll knows
-                    break
-                if not (key := self.term.inkey(timeout=0, esc_delay=ESC_DELAY)):
-                    break
-                names.append(_key_name(key))
-        except (EOFError, OSError, termios.error):
+            if select.select([0], [], [], 0)[0]:
+                data = os.read(0, 4096)
+                self.hung_up = not data
+                keys = keyboard.feed(data)
+                self.keys_due = None if keyboard.patience is None else now + keyboard.patience
+                return keys
+        except (OSError, ValueError):
             self.hung_up = True
-        return [name for name in names if name]
+            return []
+        if self.keys_due is None or now < self.keys_due:
+            return []
+        self.keys_due = None
+        return keyboard.give_up()
 
     # --- frames ---
 
@@ -373,21 +334,3 @@ def take_keyboard() -> None:
         os.close(fd)
         if sys.__stdin__ is None:
             sys.__stdin__ = os.fdopen(0, closefd=False)  # type: ignore[misc]  # blessed looks for its number there
-
-
-def _key_name(key: blessed.keyboard.Keystroke) -> str:
-    """The name that keys.BINDINGS uses; "" for what has none."""
-    if key.is_sequence:
-        return _KEY_NAMES.get(key.name or "", "")
-    text = str(key)
-    if text == " ":
-        return "space"
-    if text in ("\r", "\n"):
-        return "enter"
-    if text == "\t":
-        return "tab"
-    if text in ("\x7f", "\x08"):
-        return "backspace"
-    if len(text) == 1 and ord(text) < 32:
-        return "ctrl-" + chr(ord(text) + 96) if ord(text) < 27 else ("esc" if ord(text) == 27 else "")
-    return text if len(text) == 1 and text.isprintable() and text != "\ufffd" else ""

@@ -4,7 +4,10 @@
 set -euo pipefail
 umask 022
 
-readonly NAME=conntrack-monitor VOLUME=geoip-data
+readonly NAME=conntrack-monitor
+readonly VOLUME=conntrack-monitor_geoip-data # the name that compose gives it where a file says geoip-data only
+readonly VOLUME_BEFORE=geoip-data            # the name in an earlier version: its files are copied over
+readonly BEFORE=$NAME-before                 # a container that is not compose's, while its successor is tried
 readonly IMAGE_DEFAULT=ghcr.io/0xf00f00/conntrack-monitor:latest
 readonly EX_USAGE=2 EX_ROOT=3 EX_DOCKER=4 EX_DAEMON=5 EX_FILES=6 EX_IMAGE=7 EX_START=8 EX_REFUSED=9
 
@@ -12,30 +15,49 @@ usage() {
     cat <<'END'
 Usage: ./setup-conntrack-monitor.sh [options] [SUDO_PASSWORD]
 
-Installs Conntrack Monitor in ~/conntrack-monitor and starts it; again, to renew it. The databases in the volume
-geoip-data stay. SUDO_PASSWORD is only used where docker needs root and sudo a password; "-" reads it from standard
-input, without it you are asked. As an argument it ends up in your shell's history.
+Installs Conntrack Monitor in ~/conntrack-monitor and starts it; again, to renew it. What runs already is only replaced
+by what has started; if anything fails, it is as before. The databases in the volume conntrack-monitor_geoip-data stay.
+SUDO_PASSWORD is only used where docker needs root and sudo a password; "-" reads it from standard input, without it you
+are asked. As an argument it ends up in your shell's history; one that begins with - goes after --.
 
   --build              build the image from the checkout that this script is in
   --image REF          this image [ghcr.io/0xf00f00/conntrack-monitor:latest]
   --enable-accounting  let the kernel count bytes and packets of each flow, now and at boot
   --uninstall          remove container, image and folder, and the settings of --enable-accounting
-  --purge              with --uninstall: the volume with the databases, too (asks first)
+  --purge              with --uninstall: the volume with the databases, too, and geoip-data of an earlier version (asks first)
   --dry-run            print what would be done, and do nothing
   --yes                ask nothing
   -h, --help           this text
 
-Exit status: 0 well, 2 wrong usage, 3 no root (wrong password), 4 docker or compose is not installed, 5 docker does not
-answer, 6 a file can't be written, 7 no image, 8 it does not start, 9 you said no.
+Exit status: 0 success, 2 wrong usage, 3 no root (wrong password), 4 docker or compose is not installed, 5 docker does not
+answer, 6 a file or the volume can't be written, 7 no image, 8 it does not start, 9 you said no.
 END
 }
 
 # --- what the installed files say -----------------------------------------------------------------
 
-compose_file() { # IMAGE; as docker-compose.yml of the checkout, without build
-    cat <<END
+compose_file() { # IMAGE
+    local text
+    text=$(compose_lines "$1")
+    cat <<'END'
 # Conntrack Monitor over this machine's own connection table. Written by setup-conntrack-monitor.sh.
-#   docker-compose up -d; docker attach conntrack-monitor     (detach: Ctrl+P Ctrl+Q)
+#   ~/conntrack-monitor/conntrack-monitor attach    look at it; Ctrl+P Ctrl+Q looks away, and your terminal is as before
+#   docker attach conntrack-monitor                 the same, but after Ctrl+P Ctrl+Q type: reset
+END
+    printf '# Checksum %s: with another text below, this file is kept as docker-compose.yml.old when setup runs again.\n%s\n' \
+        "$(checksum <<<"$text")" "$text"
+}
+
+checksum() { cksum | tr ' ' '-'; } # of standard input
+
+as_written() { # FILE: is the compose file as one of our versions wrote it?
+    local noted
+    noted=$(sed -n 's/^# Checksum \([0-9-]*\): .*/\1/p' "$1" 2>/dev/null)
+    [ -n "$noted" ] && [ "$noted" = "$(sed '1,/^# Checksum /d' "$1" | checksum)" ]
+}
+
+compose_lines() { # IMAGE; as docker-compose.yml of the checkout, without build
+    cat <<END
 services:
   conntrack-monitor:
     image: \${CONNTRACK_MONITOR_IMAGE:-$1}
@@ -46,13 +68,17 @@ END
     tty: true
     stdin_open: true
     cap_drop: [ALL]
-    cap_add: [NET_ADMIN] # what reading the table takes; no privileged
+    # NET_ADMIN: what reading the table takes. DAC_OVERRIDE: reading a database that docker cp brought with its owner and mode
+    # (0600 under umask 077); all that it opens beside the image are the volume and /run. No privileged.
+    cap_add: [NET_ADMIN, DAC_OVERRIDE]
     security_opt: ["no-new-privileges:true"]
     read_only: true
     tmpfs: ["/run:size=1m,mode=0755"]
     environment:
       GEOIP_DB_PATHS: /usr/share/GeoIP
       CONNTRACK_MONITOR_CALLED: docker exec conntrack-monitor conntrack-monitor # for its hints, as you would type it
+      CONNTRACK_MONITOR_RESTART: "${CONNTRACK_MONITOR_RESTART:-unless-stopped}" # q says so where it is not the end
+      CONNTRACK_MONITOR_STOP: docker stop conntrack-monitor # ... and what is
       CONNTRACK_MONITOR_GEOIP_URL: # a value from here or .env goes in; none does where there is none
       CONNTRACK_MONITOR_NO_DOWNLOAD:
     volumes: ["geoip-data:/usr/share/GeoIP"]
@@ -65,15 +91,18 @@ END
 
 volumes:
   geoip-data:
-    name: geoip-data
+    name: conntrack-monitor_geoip-data # as compose names it by itself in a folder conntrack-monitor
 END
 }
 
 wrapper_file() {
-    cat <<'WRAPPER'
+    cat <<'HEAD'
 #!/usr/bin/env bash
 # Looks at, starts, stops and renews the installed Conntrack Monitor. Written by setup-conntrack-monitor.sh.
 set -uo pipefail
+HEAD
+    declare -f compose docker_state docker_is_silent cure_of_silence kept_for_root stays_up image_of
+    cat <<'WRAPPER'
 readonly NAME=conntrack-monitor
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" || exit 1
 here=$PWD
@@ -93,13 +122,7 @@ Usage: conntrack-monitor COMMAND
 TEXT
 }
 
-compose() {
-    if docker compose version >/dev/null 2>&1; then
-        docker compose -p "$NAME" -f "$here/docker-compose.yml" "$@"
-    else
-        docker-compose -p "$NAME" -f "$here/docker-compose.yml" "$@"
-    fi
-}
+composed() { compose -p "$NAME" -f "$here/docker-compose.yml" "$@"; }
 
 # Tells one run from the next; ends with "true" while it runs.
 run_of() { fact '{{.State.StartedAt}} {{.State.FinishedAt}} {{.RestartCount}} {{.State.Running}}'; }
@@ -153,6 +176,54 @@ status() {
     case $state in running*) ;; *) return 1 ;; esac
 }
 
+# The new image first; where it does not run, the one before it does again.
+update() {
+    local reference before now
+    reference=$(fact '{{.Config.Image}}')
+    before=$(fact '{{.Image}}')
+    composed pull || return
+    if composed up -d --no-build && stays_up "$NAME"; then
+        now=$(fact '{{.Image}}')
+        [ "$now" = "$before" ] || [ "$(docker image inspect -f '{{len .RepoTags}}' "$before" 2>/dev/null)" != 0 ] ||
+            docker rmi "$before" >/dev/null 2>&1 || true
+        return 0
+    fi
+    docker logs --tail 3 "$NAME" >&2
+    if [ -z "$before" ] || [ "$before" = "$(image_of "$reference")" ]; then
+        echo "it does not stay up" >&2
+        return 1
+    fi
+    echo "the new image does not stay up; going back to the one before" >&2
+    docker tag "$before" "$reference" && composed up -d --no-build
+    return 1
+}
+
+# sudo only where Docker would answer root; else what is wrong, and what helps.
+with_docker() {
+    local -a root
+    case $(docker_state) in
+    '') return ;;
+    absent)
+        echo "error: Docker is not installed: there is no command docker" >&2
+        exit 4
+        ;;
+    silent)
+        echo "error: $(docker_is_silent)" >&2
+        echo "  try: $(cure_of_silence)" >&2
+        exit 5
+        ;;
+    forbidden)
+        if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then
+            mapfile -t root < <(kept_for_root)
+            exec sudo env ${root[@]+"${root[@]}"} "$here/conntrack-monitor" "$@"
+        fi
+        echo "error: Docker does not let you: it answers root and the group docker" >&2
+        exit 3
+        ;;
+    *) ;; # docker says it itself
+    esac
+}
+
 main() {
     local command=${1:-}
     case $command in
@@ -160,17 +231,15 @@ main() {
     -h | --help | help) usage; return 0 ;;
     *) usage >&2; return 2 ;;
     esac
-    if [ "$(id -u)" != 0 ] && ! docker info >/dev/null 2>&1 && command -v sudo >/dev/null; then
-        exec sudo "$here/conntrack-monitor" "$command" "$@"
-    fi
+    with_docker "$command" "$@"
     case $command in
     attach) attach ;;
-    start) compose up -d --no-build </dev/null ;;
+    start) composed up -d --no-build ;;
     stop) docker stop "$NAME" ;;
     restart) docker restart "$NAME" ;;
     status) status ;;
     logs) docker logs "$@" "$NAME" ;;
-    update) compose pull </dev/null && compose up -d --no-build </dev/null ;;
+    update) update ;;
     uninstall) exec "$here/setup-conntrack-monitor.sh" --folder "$here" --uninstall "$@" ;;
     esac
 }
@@ -256,7 +325,13 @@ parse() {
             shift
             continue
             ;;
-        -*) usage_error "there is no option $1" ;;
+        --)
+            shift
+            [ $# -le 1 ] || usage_error "one password is enough"
+            [ $# = 0 ] || take_argument "$@"
+            break
+            ;;
+        -*) no_option "$1" ;;
         *) take_argument "$@" ;;
         esac
         handed+=("$1")
@@ -281,6 +356,12 @@ usage_error() {
     exit $EX_USAGE
 }
 
+no_option() { # WORD, which may be a password: then it is not repeated
+    local named=that
+    if [[ $1 =~ ^--[a-z-]+$ ]]; then named=$1; fi
+    usage_error "$named is no option; a password that begins with - goes after --"
+}
+
 # The password is an argument: start again with it in a pipe, so that ps shows it no longer than that takes. sudo is
 # not asked with it in any argument, and it never stands in the environment.
 take_argument() {
@@ -295,15 +376,29 @@ take_argument() {
 
 # --- root -----------------------------------------------------------------------------------------
 
-docker_answers() { docker info >/dev/null 2>&1 </dev/null; }
+# What root is to know of our environment, which sudo keeps from it: NAME=VALUE lines.
+kept_for_root() {
+    local name
+    for name in DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CONNTRACK_MONITOR_{IMAGE,RESTART,GEOIP_URL,NO_DOWNLOAD} SETUP_ROOT; do
+        [ -z "${!name:-}" ] || printf '%s=%s\n' "$name" "${!name}"
+    done
+}
+
+# What a login that began before one was put into the group docker does not know.
+in_group_since() {
+    [[ " $(id -nG "$(id -un)" 2>/dev/null) " == *" docker "* ]] && [[ " $(id -nG) " != *" docker "* ]]
+}
 
 # One escalation for all: the whole script again, as root, its standard input closed to whatever sudo left there.
 escalate() {
-    local why=$1 said
-    local -a again=("$BASH" "$script" --folder "$folder" ${handed[@]+"${handed[@]}"})
+    local why=$1 said help="start this script as root"
+    local -a environment again
+    mapfile -t environment < <(kept_for_root)
+    again=(env ${environment[@]+"${environment[@]}"} "$BASH" "$script" --folder "$folder" ${handed[@]+"${handed[@]}"})
     [ "$yes" = 1 ] || again+=(--yes) # what there was to ask has been asked
+    ! in_group_since || help="log out and in again: you are in the group docker, but not since this login began"
     [ -f "$script" ] || die $EX_ROOT "$why" "save the script to a file, and start that as root"
-    command -v sudo >/dev/null || die $EX_ROOT "$why, and there is no sudo" "start this script as root"
+    command -v sudo >/dev/null || die $EX_ROOT "$why, and there is no sudo" "$help"
     if sudo -n true </dev/null 2>/dev/null; then
         note "$why: going on with sudo"
         exec sudo -n -- "${again[@]}" </dev/null
@@ -315,15 +410,16 @@ escalate() {
         read -rsp "Password for sudo: " password
         echo
     fi
+    set +o pipefail # where no password is wanted after all, nobody reads it
     # -k: never the ticket of an earlier sudo, with which the password would not be read and go to the command.
     said=$(printf '%s\n' "$password" | LC_ALL=C sudo -k -S -p '' -- true 2>&1) || {
+        ! in_group_since || printf '%s\n' "$why; without sudo: $help" >&2
         case $said in
         *"incorrect password"* | *"try again"* | *"no password was provided"*) die $EX_ROOT "the password is wrong" ;;
         *) die $EX_ROOT "sudo does not let you: ${said##*$'\n'}" ;;
         esac
     }
     note "$why: going on with sudo"
-    set +o pipefail # where no password is wanted after all, nobody reads it
     # shellcheck disable=SC2016  # that shell's own $@
     printf '%s\n' "$password" | sudo -k -S -p '' -- sh -c 'exec "$@" </dev/null' sh "${again[@]}"
     exit
@@ -339,9 +435,42 @@ compose() {
     fi
 }
 
-need_docker() {
-    command -v docker >/dev/null ||
-        die $EX_DOCKER "Docker is not installed" "apt install docker.io docker-compose (Debian, Ubuntu), then again"
+# What stands between us and Docker, in the order in which it has to be mended: absent (no command docker), silent
+# (nobody answers), forbidden (not to us); "" if nothing does, docker's own words for anything else.
+docker_state() {
+    local said status=0
+    local -a patience=()
+    command -v docker >/dev/null || { echo absent && return; }
+    ! command -v timeout >/dev/null || patience=(timeout 20)
+    # not docker info: that ends with "errors pretty printing info" whatever is wrong
+    said=$(${patience[@]+"${patience[@]}"} docker version --format '{{.Server.Version}}' 2>&1 >/dev/null </dev/null) || status=$?
+    case $status,${said,,} in
+    0,*) ;;
+    *"permission denied"*) echo forbidden ;;
+    124,* | *"cannot connect to the docker daemon"* | *"failed to connect to the docker api"*) echo silent ;;
+    *) echo "${said##*$'\n'}" ;;
+    esac
+}
+
+docker_is_silent() {
+    echo "Docker is installed, but its daemon does not answer at ${DOCKER_HOST:-/var/run/docker.sock}: is it running?"
+}
+
+cure_of_silence() {
+    if [ "$(id -u)" = 0 ]; then echo "systemctl start docker"; else echo "sudo systemctl start docker"; fi
+}
+
+need_docker() { # STATE
+    case $1 in
+    '') ;;
+    absent)
+        die $EX_DOCKER "Docker is not installed: there is no command docker" \
+            "apt install docker.io docker-compose (Debian, Ubuntu), then again"
+        ;;
+    silent) die $EX_DAEMON "$(docker_is_silent)" "$(cure_of_silence)" ;;
+    forbidden) die $EX_DAEMON "Docker does not let root: $(docker version 2>&1 >/dev/null </dev/null | tail -n 1)" ;;
+    *) die $EX_DAEMON "Docker does not answer: $1" "docker version" ;;
+    esac
 }
 
 need_compose() {
@@ -351,10 +480,24 @@ need_compose() {
 
 exists() { docker "$1" inspect "$2" >/dev/null 2>&1 </dev/null; } # container, image or volume
 
-remove_container() {
-    exists container "$NAME" || return 0
-    act docker stop -t 5 "$NAME" || true
-    act docker rm -f "$NAME"
+# Does a container that was just started stay as it is? One that can't read the table has ended by then, more than once.
+stays_up() { # NAME
+    local first
+    first=$(docker inspect -f '{{.State.Running}} {{.RestartCount}} {{.State.StartedAt}}' "$1" 2>/dev/null)
+    for _ in 1 2 3 4 5 6 7 8; do
+        case $first in true*) ;; *) return 1 ;; esac
+        sleep 0.25
+        [ "$(docker inspect -f '{{.State.Running}} {{.RestartCount}} {{.State.StartedAt}}' "$1" 2>/dev/null)" = "$first" ] ||
+            return 1
+    done
+}
+
+image_of() { docker image inspect -f '{{.Id}}' "$1" 2>/dev/null </dev/null || true; } # REFERENCE
+
+remove_container() { # NAME
+    exists container "$1" || return 0
+    act docker stop -t 5 "$1" || true
+    act docker rm -f "$1"
 }
 
 in_checkout() { [ -n "$checkout" ] && [ -f "$checkout/Dockerfile" ]; }
@@ -372,7 +515,7 @@ get_image() {
         ok "$image"
     elif in_checkout; then
         note "not to be had: ${said##*$'\n'}"
-        step 4 "building it from this checkout"
+        step 2 "building it from this checkout"
         build_image
     elif exists image "$image"; then
         ok "not to be had now, the one that is here stays: ${said##*$'\n'}"
@@ -394,16 +537,58 @@ build_image() {
 start_container() {
     local said
     if [ "$dry" = 1 ]; then would docker compose -p "$NAME" -f "$folder/docker-compose.yml" up -d --no-build; return; fi
+    replacing=1
+    if [ -n "$before_id" ] && [ "$before_project" != "$NAME" ]; then # else compose replaces it itself
+        docker stop -t 5 "$before_id" >/dev/null </dev/null || true
+        docker rename "$before_id" "$BEFORE" </dev/null || die $EX_START "the container $NAME can't be put aside"
+    fi
     said=$(cd "$folder" && compose -p "$NAME" -f docker-compose.yml up -d --no-build 2>&1) ||
         die $EX_START "docker does not start it: ${said##*$'\n'}"
-    for _ in 1 2 3 4 5 6 7 8; do # one that can't read the table has ended by then, more than once
-        sleep 0.25
-        [ "$(docker inspect -f '{{.State.Running}} {{.RestartCount}}' "$NAME" 2>/dev/null)" = "true 0" ] || {
-            said=$(docker logs --tail 3 "$NAME" 2>&1 </dev/null | tr -d '\r')
-            die $EX_START "it starts and ends again: ${said:-it says nothing}" "docker logs $NAME"
-        }
-    done
+    stays_up "$NAME" || {
+        said=$(docker logs --tail 3 "$NAME" 2>&1 </dev/null | tr -d '\r')
+        die $EX_START "it starts and ends again: ${said:-it says nothing}"
+    }
     ok "$NAME"
+}
+
+# --- the volume -----------------------------------------------------------------------------------
+
+# With compose's own labels, so that compose takes it for its own.
+make_volume() {
+    local said project=com.docker.compose.project=$NAME volume=com.docker.compose.volume=geoip-data
+    if ! exists volume "$VOLUME"; then
+        volume_made=1
+        if [ "$dry" = 1 ]; then
+            would docker volume create --label "$project" --label "$volume" "$VOLUME"
+        else
+            said=$(docker volume create --label "$project" --label "$volume" "$VOLUME" 2>&1 </dev/null) ||
+                die $EX_FILES "the volume $VOLUME can't be made: ${said##*$'\n'}"
+        fi
+    fi
+    if ! exists volume "$VOLUME_BEFORE"; then
+        ok "$VOLUME"
+    elif [ "$dry" = 1 ]; then
+        note "  would copy: the files of the volume $VOLUME_BEFORE of an earlier version"
+    else
+        adopt_volume
+    fi
+}
+
+# Once: what is removed from the new volume later does not come back. Of two files of one name the later one stays.
+adopt_volume() {
+    local said
+    # shellcheck disable=SC2016  # that shell's own
+    said=$(docker run --rm --network none --cap-drop ALL --cap-add DAC_OVERRIDE --cap-add CHOWN --cap-add FOWNER \
+        -v "$VOLUME_BEFORE:/before:ro" -v "$VOLUME:/now" --entrypoint sh "$image" -c '
+            [ -e /now/.copied-from-geoip-data ] && exit
+            cp -au --remove-destination /before/. /now/ && : >/now/.copied-from-geoip-data && echo copied' 2>&1 </dev/null) ||
+        die $EX_FILES "the databases in the volume $VOLUME_BEFORE of an earlier version can't be copied: ${said##*$'\n'}"
+    if [ "$said" = copied ]; then
+        ok "$VOLUME, with the files of $VOLUME_BEFORE of an earlier version"
+        old_volume=1
+    else
+        ok "$VOLUME"
+    fi
 }
 
 # --- files ----------------------------------------------------------------------------------------
@@ -415,8 +600,18 @@ put() { # FILE MODE, text from standard input; never half a file
     cat >"$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1"
 }
 
+ours=(docker-compose.yml "$NAME" setup-conntrack-monitor.sh) # the files in the folder
+
 write_files() {
+    local name
+    [ -d "$folder" ] || folder_made=1
     act mkdir -p "$folder" || return
+    keep_edited || return
+    for name in "${ours[@]}"; do
+        [ "$dry" = 1 ] || ! [ -f "$folder/$name" ] || ln -f "$folder/$name" "$folder/$name.before" 2>/dev/null ||
+            cp -p "$folder/$name" "$folder/$name.before" || return
+    done
+    writing=1
     compose_file "$image" | put "$folder/docker-compose.yml" 0644 || return
     wrapper_file | put "$folder/$NAME" 0755 || return
     if [ -f "$script" ] && ! [ "$script" -ef "$folder/setup-conntrack-monitor.sh" ]; then
@@ -424,6 +619,34 @@ write_files() {
     fi
     # The run as root works for whom the folder above belongs to.
     [ "$dry" = 1 ] || [ "$(id -u)" != 0 ] || chown -R --reference="$(dirname "$folder")" "$folder"
+}
+
+# A compose file that is not as we wrote it is kept under a name that nothing has yet.
+keep_edited() {
+    local file=$folder/docker-compose.yml number=2
+    [ -f "$file" ] && ! as_written "$file" || return 0
+    kept=$file.old
+    while [ -e "$kept" ]; do
+        if cmp -s "$file" "$kept"; then kept='' && return; fi
+        kept=$file.old.$number
+        number=$((number + 1))
+    done
+    if [ "$dry" = 1 ]; then note "  would keep: $kept"; else cp -p "$file" "$kept"; fi
+}
+
+restore_files() {
+    local name
+    for name in "${ours[@]}"; do
+        if [ -f "$folder/$name.before" ]; then
+            rm -f -- "$folder/$name" # two names of one file can't be moved onto each other
+            mv -f "$folder/$name.before" "$folder/$name"
+        elif [ "$writing" = 1 ]; then
+            rm -f -- "$folder/$name"
+        fi
+        rm -f -- "$folder/$name.new" 2>/dev/null || true
+    done
+    [ -z "$kept" ] || rm -f -- "$kept"
+    [ "$folder_made" = 0 ] || rmdir -- "$folder" 2>/dev/null || true
 }
 
 enable_accounting() {
@@ -440,27 +663,89 @@ accounting_files() { [ -e "$etc/sysctl.d/90-$NAME.conf" ] || [ -e "$etc/modprobe
 
 # --- what is done ---------------------------------------------------------------------------------
 
+# What there was, and how far we are: what going back needs.
+before_id='' before_image='' before_running='' before_project='' before_place='' before_files='' tagged=''
+writing=0 folder_made=0 kept='' volume_made=0 old_volume=0 replacing=0
+
+look_back() {
+    local facts
+    tagged=$(image_of "$image")
+    exists container "$NAME" || return 0
+    facts=$(docker inspect -f '{{.Id}}|{{.Image}}|{{.State.Running}}|{{with .Config.Labels}}{{index . "com.docker.compose.project"}}|{{index . "com.docker.compose.project.working_dir"}}|{{index . "com.docker.compose.project.config_files"}}{{end}}' \
+        "$NAME" 2>/dev/null </dev/null) || true
+    IFS='|' read -r before_id before_image before_running before_project before_place before_files <<<"$facts"
+}
+
+# A failure, or Ctrl+C: files, image, volume and container are as they were.
+go_back() {
+    local status=$?
+    trap - EXIT
+    [ "$dry" = 0 ] || exit "$status"
+    trap '' INT TERM
+    set +e
+    if [ "$writing$folder_made" != 00 ]; then restore_files; fi
+    if [ -n "$tagged" ] && [ "$tagged" != "$(image_of "$image")" ]; then docker tag "$tagged" "$image" </dev/null; fi
+    if [ "$replacing" = 1 ]; then
+        if bring_back >/dev/null 2>&1 </dev/null; then
+            if [ -n "$before_id" ]; then echo "What was there before is there again." >&2; fi
+        else
+            warn "the container that was there before could not be started again; try: $folder/$NAME start"
+        fi
+    elif [ -n "$before_id" ]; then
+        echo "What was there before is untouched." >&2
+    fi
+    if [ "$volume_made" = 1 ]; then docker volume rm "$VOLUME" >/dev/null 2>&1 </dev/null; fi
+    exit "$status"
+}
+
+bring_back() {
+    local now file
+    local -a files=()
+    now=$(docker inspect -f '{{.Id}}' "$NAME" 2>/dev/null)
+    [ -z "$now" ] || [ "$now" = "$before_id" ] || docker rm -f "$NAME"
+    [ -n "$before_id" ] || return 0
+    if exists container "$before_id"; then # put aside, by us or by compose
+        [ "$now" = "$before_id" ] || docker rename "$before_id" "$NAME"
+    else
+        while IFS= read -r -d , file; do files+=(-f "$file"); done <<<"$before_files,"
+        (cd "$before_place" && compose -p "$before_project" "${files[@]}" up --no-start --no-build)
+    fi
+    # No plain return anywhere here: in a trap its status is that of what came before the trap.
+    if [ "$before_running" = true ]; then docker start "$NAME"; else exists container "$NAME"; fi
+}
+
+# Only now, as its successor runs.
+remove_before() {
+    local id name
+    for name in "${ours[@]}"; do act rm -f -- "$folder/$name.before"; done
+    if exists container "$BEFORE"; then
+        act docker rm -f "$BEFORE" || warn "the container $BEFORE is left; try: docker rm -f $BEFORE"
+    fi
+    for id in $before_image $tagged; do # of the release before: nothing names it any more
+        [ "$(docker image inspect -f '{{len .RepoTags}}' "$id" 2>/dev/null </dev/null)" != 0 ] ||
+            act docker rmi "$id" 2>/dev/null || true
+    done
+    if [ -n "$before_id" ]; then ok; else ok "there is nothing"; fi
+}
+
 install() {
     step 1 "Docker"
     need_compose
     ok "$(docker version --format '{{.Server.Version}}' </dev/null), compose $(compose version --short)"
-    step 2 "writing $folder"
-    write_files || die $EX_FILES "$folder can't be written"
-    ok
-    step 3 "removing an existing installation"
-    if exists container "$NAME"; then
-        remove_container || die $EX_DAEMON "the container $NAME can't be removed" "docker rm -f $NAME"
-        ok
-    else
-        ok "there is none"
-    fi
-    step 4 "the image"
+    look_back
+    trap go_back EXIT
+    step 2 "the image"
     get_image
+    step 3 "the volume for the databases"
+    make_volume
+    step 4 "writing $folder"
+    write_files || die $EX_FILES "$folder can't be written"
+    ok "${kept:+the docker-compose.yml that was there is kept as ${kept##*/}}"
     step 5 "starting it"
     start_container
-    step 6 "the volume for the databases"
-    [ "$dry" = 1 ] || exists volume "$VOLUME" || die $EX_START "there is no volume $VOLUME"
-    ok "$VOLUME"
+    trap - EXIT
+    step 6 "removing what it replaces"
+    remove_before
     if [ "$accounting" = 1 ]; then
         step 7 "accounting, now and at boot"
         enable_accounting
@@ -469,16 +754,21 @@ install() {
     [ "$dry" = 0 ] || return 0
     cat <<END
 
-Look at it:  "$folder/$NAME" attach     (look away: Ctrl+P Ctrl+Q)
+Look at it:  "$folder/$NAME" attach     (look away: Ctrl+P Ctrl+Q; your terminal is as before)
+Or:          docker attach $NAME      (after Ctrl+P Ctrl+Q it leaves your terminal in disorder; type: reset)
 Stop it:     "$folder/$NAME" stop
 END
+    [ "$old_volume" = 0 ] || echo "The volume $VOLUME_BEFORE is used no more; once all is well: docker volume rm $VOLUME_BEFORE"
 }
 
 remove() {
     step 1 "the container"
-    local installed
+    local installed name
+    local -a left=()
     installed=$(docker inspect -f '{{.Config.Image}}' "$NAME" 2>/dev/null </dev/null) || installed=$image
-    remove_container || die $EX_DAEMON "the container $NAME can't be removed" "docker rm -f $NAME"
+    for name in "$NAME" "$BEFORE"; do
+        remove_container "$name" || die $EX_DAEMON "the container $name can't be removed" "docker rm -f $name"
+    done
     ok
     step 2 "the image"
     if ! exists image "$installed"; then
@@ -490,21 +780,25 @@ remove() {
     fi
     step 3 "$folder"
     remove_files
+    for name in "$VOLUME" "$VOLUME_BEFORE"; do
+        if exists volume "$name"; then left+=("$name"); fi
+    done
     if [ "$purge" = 1 ]; then
         step 4 "the volume with the databases"
-        if ! exists volume "$VOLUME"; then
-            ok "there is none"
-        else
-            act docker volume rm "$VOLUME" || die $EX_DAEMON "the volume $VOLUME is in use"
-            ok "$VOLUME"
-        fi
+        for name in ${left[@]+"${left[@]}"}; do
+            act docker volume rm "$name" || die $EX_DAEMON "the volume $name is in use"
+        done
+        ok "${left[*]:-there is none}"
+    elif [ ${#left[@]} -gt 0 ]; then
+        note "The databases stay in the volume ${left[*]}; --uninstall --purge takes them, too."
     fi
-    [ "$purge" = 1 ] || ! exists volume "$VOLUME" || note "The databases stay in the volume $VOLUME; --uninstall --purge takes them, too."
 }
 
 remove_files() {
-    local -a ours=("$folder/docker-compose.yml" "$folder/$NAME" "$folder/setup-conntrack-monitor.sh" "$folder/.viewers")
-    act rm -f -- "${ours[@]}" || die $EX_FILES "$folder can't be emptied"
+    local name
+    local -a files=("$folder/.viewers" "$folder"/docker-compose.yml.old*)
+    for name in "${ours[@]}"; do files+=("$folder/$name" "$folder/$name".{before,new}); done
+    act rm -f -- "${files[@]}" || die $EX_FILES "$folder can't be emptied"
     if accounting_files; then
         act rm -f -- "$etc/sysctl.d/90-$NAME.conf" "$etc/modprobe.d/$NAME.conf" || die $EX_FILES "$etc can't be written"
     fi
@@ -519,21 +813,23 @@ remove_files() {
 }
 
 main() {
+    local state
     parse "$@"
-    need_docker
-    [ "$purge" = 0 ] || [ "$dry" = 1 ] || ask "Remove the volume $VOLUME with all databases in it, your own ones too?"
+    command -v docker >/dev/null || need_docker absent
+    [ "$purge" = 0 ] || [ "$dry" = 1 ] ||
+        ask "Remove the volume $VOLUME, and $VOLUME_BEFORE of an earlier version, with all databases in them, your own ones too?"
+    state=$(docker_state)
     if [ "$(id -u)" != 0 ]; then
-        if ! docker_answers; then
-            escalate "Docker answers root only"
-        elif [ "$accounting" = 1 ] || { [ "$uninstall" = 1 ] && accounting_files; }; then
+        if [ "$state" = forbidden ]; then
+            escalate "Docker answers root and the group docker only"
+        elif [ -z "$state" ] && { [ "$accounting" = 1 ] || { [ "$uninstall" = 1 ] && accounting_files; }; }; then
             escalate "the kernel's settings want root"
         fi
     fi
     password=''
+    need_docker "$state"
     [ "$has_password" = 0 ] || [ "$(id -u)" = 0 ] || note "No password was needed."
     image=${image:-${CONNTRACK_MONITOR_IMAGE:-$IMAGE_DEFAULT}}
-    docker_answers ||
-        die $EX_DAEMON "Docker does not answer: $(docker info 2>&1 >/dev/null </dev/null | tail -n 1)" "systemctl start docker"
     if [ "$uninstall" = 1 ]; then remove; else install; fi
 }
 

@@ -7,6 +7,7 @@ facts about the host. Nothing here understands a line of conntrack; nothing here
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -90,32 +91,45 @@ def parse_statistics(text: str) -> dict[str, int]:
 
 
 def parse_addresses(text: str) -> frozenset[str]:
-    """What OWN_COMMAND printed.
+    """What OWN_COMMAND printed: this host's addresses, and the broadcast addresses of its networks.
 
     >>> sorted(parse_addresses("2: eth0    inet 192.0.2.1/24 brd 192.0.2.255 scope global eth0\\n"))
-    ['192.0.2.1']
+    ['192.0.2.1', '192.0.2.255']
     """
-    return frozenset(re.findall(rf"\binet6? ({ADDRESS})", text))
+    return frozenset(re.findall(rf"\b(?:inet6?|brd) ({ADDRESS})", text))
 
 
-_RTM_GETADDR, _RTM_NEWADDR, _NLMSG_ERROR, _NLMSG_DONE = 22, 20, 2, 3
+_RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_ERROR, _NLMSG_DONE = 20, 22, 24, 26, 2, 3
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _RTA_DST = 1, 2, 4, 1
+_TABLE_LOCAL, _DELIVERED = 255, {2, 3, 4}  # linux/rtnetlink.h: RT_TABLE_LOCAL; RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST
+_SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK
 
 
 def own_addresses() -> frozenset[str]:
-    """All addresses of this network namespace, from rtnetlink(7): a container has no `ip` command. Empty if refused."""
+    """All that this network namespace takes in for itself: addresses, and networks as "198.51.100.0/24".
+
+    From rtnetlink(7), as a container has no `ip` command. The addresses come first; the routes of the table `local` say
+    which others are delivered here (broadcast, anycast, `ip route add local`). Empty where the kernel refuses both.
+    """
     found: set[str] = set()
-    try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
-            link.settimeout(1.0)
-            # struct nlmsghdr (length, type, flags, sequence, port), struct ifaddrmsg (family 0: all)
-            link.send(struct.pack("=IHHII", 24, _RTM_GETADDR, _REQUEST_DUMP, 1, 0) + bytes(8))
-            while _read_addresses(link.recv(1 << 16), found):
-                pass
-    except OSError:
-        pass
+    # struct ifaddrmsg (family 0: all); struct rtmsg (family, and the table as its fifth byte)
+    _dump(_RTM_GETADDR, bytes(8), found)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        _dump(_RTM_GETROUTE, struct.pack("=8BI", family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0), found)
     return frozenset(found)
+
+
+def _dump(kind: int, asked: bytes, found: set[str]) -> None:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
+        link.settimeout(1.0)
+        if kind == _RTM_GETROUTE:
+            # Only then (Linux 4.20) does the kernel look at the table asked for. A router may have 1,000,000 routes.
+            link.setsockopt(_SOL_NETLINK, _STRICT, 1)
+        # struct nlmsghdr: length, type, flags, sequence, port
+        link.send(struct.pack("=IHHII", 16 + len(asked), kind, _REQUEST_DUMP, 1, 0) + asked)
+        while _read_addresses(link.recv(1 << 16), found):
+            pass
 
 
 def _read_addresses(data: bytes, found: set[str]) -> bool:
@@ -125,15 +139,25 @@ def _read_addresses(data: bytes, found: set[str]) -> bool:
         if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < 16:
             return False
         if kind == _RTM_NEWADDR:
-            family = data[16]
             attributes = _attributes(data[24:length])
-            raw = attributes.get(_IFA_LOCAL) or attributes.get(
-                _IFA_ADDRESS
-            )  # on point-to-point links ADDRESS is the peer
-            if raw and len(raw) == (4 if family == socket.AF_INET else 16):
-                found.add(socket.inet_ntop(family, raw))
+            # On point-to-point links ADDRESS is the peer.
+            for raw in (attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS), attributes.get(_IFA_BROADCAST)):
+                _add_address(data[16], raw, None, found)
+        elif kind == _RTM_NEWROUTE and length >= 28 and data[20] == _TABLE_LOCAL and data[23] in _DELIVERED:
+            _add_address(data[16], _attributes(data[28:length]).get(_RTA_DST), data[17], found)
         data = data[(length + 3) & ~3 :]
     return True
+
+
+def _add_address(family: int, raw: bytes | None, length: int | None, found: set[str]) -> None:
+    """``length``: of a network's prefix. 127.0.0.0/8 is not added: its addresses are known as loopback."""
+    size = 4 if family == socket.AF_INET else 16
+    if raw and len(raw) == size:
+        text = socket.inet_ntop(family, raw)
+        if length in (None, 8 * size):
+            found.add(text)
+        elif not text.startswith("127."):
+            found.add(f"{text}/{length}")
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
@@ -485,7 +509,10 @@ class LiveSource:
 
     def _listing_done(self, now: float, spent: float) -> Iterator[Item]:
         self._listing = None
-        self._listing_due = now + _listing_pause(self.interval, spent)
+        if self._events:
+            self._listing_due = now + _listing_pause(self.interval, spent)
+        else:  # --sample: the second listing begins that long after the first
+            self._listing_due = now + max(0.0, self.interval - spent)
         # While losses go on, listings take a third of the time at most.
         self._listing_due = min(self._listing_due, max(self._again_at, now + max(0.2, 2 * spent)))
         self._again_at = math.inf

@@ -208,6 +208,16 @@ def bar(share: float, size: int, full: str, empty: str) -> tuple[str, str]:
     return full * filled, empty * (size - filled)
 
 
+def fine_bar(share: float, size: int, parts: str) -> str:
+    """A bar of at most ``size`` characters in steps of a part of one. ``parts``: those of a character, the whole last.
+
+    >>> fine_bar(0.3, 4, "▏▎▍▌▋▊▉█"), fine_bar(0.3, 4, "#"), fine_bar(1.0, 4, "▏▎▍▌▋▊▉█")
+    ('█▎', '#', '████')
+    """
+    whole, rest = divmod(round(max(0.0, min(share, 1.0)) * size * len(parts)), len(parts))
+    return parts[-1] * whole + (parts[rest - 1] if rest else "")
+
+
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Callable[[int], bool]) -> str:
     """Aligned columns, two blanks apart, nothing cut."""
     lines = [list(header), *(list(row) for row in rows)]
@@ -367,8 +377,9 @@ class Glyphs:
     middle: str = "·"
     bar: str = "▏"
     spark: str = "▁▂▃▄▅▆▇█"
+    eighths: str = "▏▎▍▌▋▊▉█"  # of a cell, from the left
     ascii: bool = False
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "_.-=+*%#", ascii=True)
+ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "_.-=+*%#", "#", ascii=True)

@@ -14,17 +14,20 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from addresses import Context
-from columns import VIEW_BY_NAME, VIEWS, FlowFacts, ViewSpec, facts_of
-from filters import Predicate, all_of, compile_filter
+from columns import TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
+from filters import Predicate, all_of, compile_filter, moments
 from flows import Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
-from text import UNICODE, Glyphs, Line
+from text import UNICODE, Glyphs, Line, clean
 
 Row = Flow | GroupRow | TapeEvent
 
 # --- prompts and questions --------------------------------------------------------------------------------------------
+
+
+PROMPT_MOST = 500  # characters of a prompt's text
 
 
 class Purpose(Enum):
@@ -65,8 +68,14 @@ class Prompt:
             return True
         else:
             return False
-        self.text, self.cursor = (before + after)[:500], min(len(before), 500)
+        self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
         return True
+
+    def paste(self, text: str) -> None:
+        """Put a text in at the cursor, in one line and without what is not printable."""
+        before, after = self.text[: self.cursor], self.text[self.cursor :]
+        before += " " * text[:1].isspace() + clean(text, PROMPT_MOST)
+        self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
 
     def replace(self, text: str) -> None:
         self.text, self.cursor = text, len(text)
@@ -102,6 +111,7 @@ class Return:
     spec: ViewSpec
     filter: str
     selected: Row | None
+    at_top: bool
 
 
 class Pause:
@@ -154,6 +164,7 @@ class View:
     flow: Flow | None = None  # the flow that was selected last, or that of the event selected last
     at: int = 0  # where the selected row stands among the rows
     top: int = 0  # the first row on screen
+    at_top: bool = True  # nobody has moved away from the top: the window stays there, wherever the selected row goes
     page: int = 10  # rows on screen in the last frame
     message: str = ""
 
@@ -207,7 +218,21 @@ class View:
             self.at = max(0, min(at, len(order) - 1))
             self.selected = order[self.at]
             self.remember()
+            self.at_top = False
             self._keep_in_sight()
+            self.at_top = self.top == 0
+
+    def drop_selection(self) -> None:
+        """No row is selected, and the window is at the top."""
+        self.selected = self.flow = None
+        self.at = self.top = 0
+        self.at_top = True
+
+    @property
+    def out_of_sight(self) -> bool:
+        """Has the selected row left the window? On the map every row is in sight."""
+        is_here = self.top <= self.at < self.top + self.page
+        return self.selected is not None and not is_here and not self.spec.on_map and bool(self.rows.order)
 
     def remember(self) -> None:
         """Which flow is meant, also for the other views."""
@@ -221,8 +246,11 @@ class View:
             if self.selected is not None:
                 self.selected = order[self.at]  # of a group that was counted anew the new row
         except ValueError:
+            lost = self.out_of_sight  # nobody has seen which row took its place
             self.at = min(self.at, max(0, len(order) - 1))
-            if order and self.overlay != "details" and whole:
+            if lost and self.overlay != "details" and whole:
+                self.selected, self.at = None, 0
+            elif order and self.overlay != "details" and whole:
                 self.selected = order[self.at]
                 self.remember()
         self._keep_in_sight()
@@ -237,7 +265,12 @@ class View:
 
 
 def first_row(view: View, page: int) -> int:
-    """The first row on screen: the selected row is in sight, and no line below the last row is wasted."""
+    """The first row on screen: at the top the first; else the selected row is in sight.
+
+    No line below the last row is wasted.
+    """
+    if view.at_top and not view.spec.on_map:
+        return 0
     top = view.top
     if view.selected is not None:
         top = max(min(top, view.at), view.at - page + 1)
@@ -295,6 +328,9 @@ AHEAD = 5000  # flows whose sort keys are made at once while conntrack lists: 4 
 KEYED_EARLY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
 
 
+RowsMade = Generator[None, None, list[Any]]
+
+
 def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool] = lambda: False) -> bool:
     """Put the rows into order if that is due, or go on with it until it is done or ``enough``.
 
@@ -309,6 +345,15 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
             if isinstance(row, Flow):
                 view.pause.keep(row, view.context)
     return worked
+
+
+def unwatched(expression: str, context: Context, table: FlowTable) -> str:
+    """Since when the table was watched, where at: in a filter asks for a time before; else ""."""
+    if table.since is None or "at:" not in expression.lower():
+        return ""
+    now, since = context.now + context.epoch, table.since + context.epoch
+    early = any(moment < since for moment in moments(expression, now))
+    return f"watched since {moment_text(since, now, zone=True)} only" if early else ""
 
 
 @dataclass(frozen=True)
@@ -516,8 +561,7 @@ class Rows:
         assert wanted.spec.grouping is not None
         grouped_for = wanted.filter, wanted.spec, wanted.pause
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
-            watched = table.watched(self._context.now)
-            grouper = Grouper(wanted.spec.grouping, self._context, watched)
+            grouper = Grouper(wanted.spec.grouping, self._context, births=table.events > 0)
             predicate, self._grouping = wanted.predicate, True
             flows = self._live(wanted, table)
             for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
@@ -528,11 +572,25 @@ class Rows:
         wanted = self._now_wanted()  # another order may be wanted since
         shares(self.groups, wanted.sort)
         yield
-        self._found = yield from self._ordered(wanted, self.groups)
+        self._found = yield from self._ordered(wanted, (yield from self._by_ties(wanted)))
         if wanted.spec.on_map and not wanted.at_once:
             self._found = [row for row in self._found[:MAPPED] if self._context.coordinates(row.key) is not None]
         self._ranking = False
         self._show()
+
+    def _by_ties(self, wanted: RowsWanted) -> RowsMade:
+        """The groups as those that are equal by the wanted column stand to each other, whichever way that is sorted.
+
+        By rate, then bytes, then flows, then name: one after the other from the last to the first, as a sort keeps
+        the order of what is equal. 200,000 hosts take 0.6 s, in steps of 75 ms at most.
+        """
+        name = wanted.spec.columns[0].keys
+        rows = in_order(self.groups, (yield from self._keys(wanted, self.groups, name)), falling=False)
+        for keys_of in TIES:
+            yield
+            rows = in_order(rows, (yield from self._keys(wanted, rows, keys_of)), falling=True)
+        yield
+        return rows
 
     def _now_wanted(self) -> RowsWanted:
         assert self._wanted is not None
@@ -564,14 +622,20 @@ class Rows:
 
     def _ordered(self, wanted: RowsWanted, rows: Sequence[Any]) -> Generator[None, None, list[Any]]:
         """The rows in their order. Its last step takes 15 to 50 ms; with pieces sorted before it more."""
-        column = wanted.spec.column(wanted.sort)
-        early, keys = self._early[0], list(self._early[1])
+        early, keys = self._early[0], self._early[1]
         if len(rows) < len(early) or not all(map(is_, early, rows)):
             keys = []  # some of the first are there no longer
-        for piece in _pieces(rows[len(keys) :], max(1, len(rows)) if wanted.at_once else KEYED):
-            keys += column.keys(piece, self._context)
-            yield
+        column = wanted.spec.column(wanted.sort)
+        keys = keys + (yield from self._keys(wanted, rows[len(keys) :], column.keys))
         return in_order(rows, keys, wanted.falling, wanted.limit)
+
+    def _keys(self, wanted: RowsWanted, rows: Sequence[Any], keys_of: Keys[Any]) -> RowsMade:
+        """What they are sorted by, of as many rows at a time as may be."""
+        keys: list[Any] = []
+        for piece in _pieces(rows, max(1, len(rows)) if wanted.at_once else KEYED):
+            keys += keys_of(piece, self._context)
+            yield
+        return keys
 
 
 def _pieces(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

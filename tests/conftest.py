@@ -6,11 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from support.docker import Engine
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,6 +63,20 @@ def minbase(debian: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def engine(debian: Path) -> Iterator[Engine]:
+    """A Docker engine of the tests' own, with the image built from what is here. In CI it must be possible."""
+    from support import docker as makes
+
+    if reason := makes.missing_engine():
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with makes.Engine(debian) as made:
+        made.docker("build", "-t", makes.IMAGE, "-t", makes.KEPT, str(ROOT))
+        yield made
+
+
+@pytest.fixture(scope="session")
 def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The one-file program as ``make pyz`` builds it, from what is here."""
     target = tmp_path_factory.mktemp("pyz") / "conntrack-monitor.pyz"
@@ -67,3 +86,12 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"the packages for the one file can't be fetched: {built.stderr[-200:]}")
     assert built.returncode == 0, built.stderr
     return target
+
+
+@pytest.fixture
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

@@ -72,7 +72,7 @@ in_terminal() { # INPUT COMMAND...
 @test "installs: every step with its result, then how to look" {
     run "$SCRIPT"
     [ "$status" = 0 ]
-    [[ $output == *"[1] Docker ... ok: 20.10.24, compose 1.29.2"*"[2] writing $FOLDER ... ok"*"[3] "*"there is none"*"[4] "*"ok: ghcr.io/0xf00f00/conntrack-monitor:latest"*"[5] "*"ok"*"[6] "*"ok: geoip-data"*"\"$FOLDER/conntrack-monitor\" attach"* ]]
+    [[ $output == *"[1] Docker ... ok: 20.10.24, compose 1.29.2"*"[2] "*"ok: ghcr.io/0xf00f00/conntrack-monitor:latest"*"[3] "*"ok: conntrack-monitor_geoip-data"*"[4] writing $FOLDER ... ok"*"[5] "*"ok"*"[6] "*"ok: there is nothing"*"\"$FOLDER/conntrack-monitor\" attach"*"docker attach"*"reset"* ]]
     called "docker pull ghcr.io/0xf00f00/conntrack-monitor:latest"
     called "docker-compose -p conntrack-monitor -f docker-compose.yml up -d --no-build"
     [ -x "$FOLDER/conntrack-monitor" ]
@@ -87,13 +87,194 @@ in_terminal() { # INPUT COMMAND...
     called "docker compose -p conntrack-monitor -f docker-compose.yml up -d --no-build"
 }
 
-@test "again: the old container goes, the volume stays" {
+@test "again: compose replaces its own container, the volume stays" {
+    echo container >>"$STUB/there"
+    STUB_BEFORE="old|sha256:old|true|conntrack-monitor|$FOLDER|docker-compose.yml" run "$SCRIPT"
+    [ "$status" = 0 ]
+    called "docker-compose -p conntrack-monitor -f docker-compose.yml up -d --no-build"
+    not grep -qE "docker (stop|rm|rename)|volume rm" "$STUB/calls"
+}
+
+@test "a container that is not compose's is put aside, and removed when its successor runs" {
     echo container >>"$STUB/there"
     run "$SCRIPT"
     [ "$status" = 0 ]
-    called "docker stop -t 5 conntrack-monitor"
-    called "docker rm -f conntrack-monitor"
+    called "docker stop -t 5 old"
+    called "docker rename old conntrack-monitor-before"
+    [[ "$(grep -nE "rename|up -d|docker rm|pull" "$STUB/calls" | tr -d "\n")" == *"docker pull"*"rename"*"up -d"*"docker rm -f conntrack-monitor-before"* ]]
+}
+
+@test "the image of the release before goes, when nothing names it any more" {
+    printf '%s\n' container image >>"$STUB/there"
+    echo sha256:old >"$STUB/image"
+    STUB_PULLED=sha256:new STUB_TAGS=0 run "$SCRIPT"
+    [ "$status" = 0 ]
+    called "docker rmi sha256:old"
+    : >"$STUB/calls"
+    STUB_PULLED=sha256:newer STUB_TAGS=1 run "$SCRIPT"
+    [ "$status" = 0 ]
+    not called "docker rmi"
+}
+
+# --- the volume ---
+
+@test "the volume has compose's name and labels" {
+    : >"$STUB/there"
+    run "$SCRIPT"
+    [ "$status" = 0 ]
+    called "docker volume create --label com.docker.compose.project=conntrack-monitor --label com.docker.compose.volume=geoip-data conntrack-monitor_geoip-data"
+    not called "docker run"
+}
+
+@test "the volume of an earlier version: its files are copied before anything else changes, and it stays" {
+    echo old-volume >>"$STUB/there"
+    run "$SCRIPT"
+    [ "$status" = 0 ]
+    [[ $output == *"[3] "*"with the files of geoip-data of an earlier version"*"docker volume rm geoip-data"* ]]
+    called "-v geoip-data:/before:ro -v conntrack-monitor_geoip-data:/now --entrypoint sh ghcr.io/0xf00f00/conntrack-monitor:latest"
+    [[ "$(grep -nE "docker run|up -d" "$STUB/calls" | tr -d "\n")" == *"docker run"*"up -d"* ]]
     not called "volume rm"
+}
+
+# --- nothing is removed before its successor is there ---
+
+# An installation of its own, which runs; then what fails, by the numbers of the steps.
+existing() {
+    "$SCRIPT" >/dev/null
+    printf '%s\n' container image >>"$STUB/there"
+    echo sha256:old >"$STUB/image"
+    export STUB_BEFORE="old|sha256:old|true|conntrack-monitor|$FOLDER|docker-compose.yml"
+    sed -i "s/tty: true/tty: false/" "$FOLDER/docker-compose.yml" # by hand
+    before=$(contents)
+    : >"$STUB/calls"
+}
+
+contents() { (cd "$FOLDER" && find . -type f | sort | xargs cksum && find . | sort); }
+
+untouched() {
+    [ "$(contents)" = "$before" ]
+    not grep -qE "docker (stop|rm|rename|rmi)|volume rm" "$STUB/calls"
+}
+
+@test "step 1 fails: what runs is untouched" {
+    existing
+    STUB_V1=none run "$SCRIPT"
+    [ "$status" = 4 ]
+    untouched
+}
+
+@test "step 2 fails: what runs is untouched" {
+    existing
+    sed -i /^image/d "$STUB/there"
+    STUB_PULL="no such host" run "$ALONE"
+    [ "$status" = 7 ]
+    [[ $output == *"What was there before is untouched."* ]]
+    untouched
+    existing
+    STUB_BUILD="boom" run "$SCRIPT" --build
+    [ "$status" = 7 ]
+    untouched
+}
+
+@test "step 3 fails: what runs is untouched, and the image has its name again" {
+    existing
+    sed -i /volume/d "$STUB/there"
+    STUB_PULLED=sha256:new STUB_VOLUME="no space left" run "$SCRIPT"
+    [ "$status" = 6 ]
+    [[ $output == *"the volume conntrack-monitor_geoip-data can't be made: no space left"*"untouched"* ]]
+    called "docker tag sha256:old ghcr.io/0xf00f00/conntrack-monitor:latest"
+    [ "$(contents)" = "$before" ]
+    not grep -qE "docker (stop|rename)|docker rm " "$STUB/calls"
+    echo old-volume >>"$STUB/there"
+    STUB_COPY="cp: read error" run "$SCRIPT"
+    [ "$status" = 6 ]
+    [[ $output == *"geoip-data of an earlier version can't be copied: cp: read error"* ]]
+    called "docker volume rm conntrack-monitor_geoip-data" # as it was made by this run
+    not called "docker volume rm geoip-data"
+    [ "$(contents)" = "$before" ]
+}
+
+@test "step 4 fails: the files are as before" {
+    existing
+    for name in docker-compose.yml conntrack-monitor setup-conntrack-monitor.sh; do
+        mkdir "$FOLDER/$name.new" # what it would write first
+        touch "$FOLDER/$name.new/x"
+        before=$(contents)
+        STUB_PULLED=sha256:new run "$SCRIPT"
+        [ "$status" = 6 ]
+        [[ $output == *"can't be written"*"untouched"* ]]
+        untouched
+        rm -r "$FOLDER/$name.new"
+    done
+}
+
+@test "step 5 fails: files, image and container are as before" {
+    existing
+    STUB_PULLED=sha256:new STUB_UP="no such device" run "$SCRIPT"
+    [ "$status" = 8 ]
+    [[ $output == *"no such device"*"What was there before is there again."* ]]
+    [ "$(contents)" = "$before" ]
+    called "docker tag sha256:old ghcr.io/0xf00f00/conntrack-monitor:latest"
+    called "docker start conntrack-monitor"
+    not grep -qE "docker rm |volume rm" "$STUB/calls"
+}
+
+@test "step 5 fails: a container that was put aside is there again, and does not run if it did not" {
+    existing
+    for ran in true false; do
+        : >"$STUB/calls"
+        STUB_BEFORE="old|sha256:old|$ran|||" STUB_ID=new STUB_RUNNING="false 2" run "$SCRIPT"
+        [ "$status" = 8 ]
+        [[ "$(tr "\n" " " <"$STUB/calls")" == *"docker rename old conntrack-monitor-before"*"docker rm -f conntrack-monitor"*"docker rename old conntrack-monitor"* ]]
+        if [ $ran = true ]; then called "docker start conntrack-monitor"; else not called "docker start"; fi
+        [ "$(contents)" = "$before" ]
+    done
+}
+
+@test "step 5 fails the first time: nothing is left" {
+    : >"$STUB/there"
+    STUB_UP="no such device" run "$SCRIPT"
+    [ "$status" = 8 ]
+    [ ! -e "$FOLDER" ]
+    called "docker volume rm conntrack-monitor_geoip-data"
+    [[ $output != *"before"* ]]
+}
+
+@test "step 6 fails: it runs, and what is left is named" {
+    existing
+    STUB_BEFORE="old|sha256:old|true|||" STUB_RM="device busy" run "$SCRIPT"
+    [ "$status" = 0 ]
+    [[ $output == *"conntrack-monitor-before is left; try: docker rm -f conntrack-monitor-before"* ]]
+}
+
+@test "ended while it starts: as before" {
+    existing
+    STUB_UP_ENDS=1 run bash -c 'echo $$ >"$STUB/pid" && exec "$0"' "$SCRIPT"
+    [ "$status" = 143 ]
+    [[ $output == *"What was there before is there again."* ]]
+    [ "$(contents)" = "$before" ]
+}
+
+@test "an edited compose file is kept as .old, once; ours is not" {
+    "$SCRIPT"
+    [ ! -e "$FOLDER/docker-compose.yml.old" ]
+    "$SCRIPT" --image my/image:2 # ours, though another
+    [ ! -e "$FOLDER/docker-compose.yml.old" ]
+    "$SCRIPT"
+    for text in mine yours; do
+        for turn in 1 2; do
+            echo "# $text" >>"$FOLDER/docker-compose.yml"
+            run "$SCRIPT"
+            [[ $output == *"[4] "*"is kept as docker-compose.yml.old"* ]] || [ "$text$turn" != mine1 ]
+            not grep -q "$text" "$FOLDER/docker-compose.yml"
+        done
+    done
+    [ "$(tail -qn 1 "$FOLDER"/docker-compose.yml.old* | tr "\n" " ")" = "# mine # yours " ]
+    printf '%s\n' "version: '3.8'" services: >"$FOLDER/docker-compose.yml" # somebody else's altogether
+    run "$SCRIPT"
+    [ "$(head -n 1 "$FOLDER/docker-compose.yml.old.3")" = "version: '3.8'" ]
+    STUB_UID=0 "$SCRIPT" --uninstall
+    [ ! -e "$FOLDER" ]
 }
 
 @test "the file it writes is the checkout's, without build" {
@@ -160,10 +341,30 @@ in_terminal() { # INPUT COMMAND...
     [[ $output == *"no compose"*"apt install docker-compose"* ]]
 }
 
-@test "a daemon that does not answer is 5, in Docker's words" {
-    STUB_INFO=fail STUB_UID=0 run "$SCRIPT"
+@test "a daemon that does not run is 5, whoever asks, with whatever password; nobody is asked for one" {
+    STUB_DOCKER=stopped STUB_UID=0 run "$SCRIPT"
     [ "$status" = 5 ]
-    [[ $output == *"Cannot connect to the Docker daemon"*"systemctl start docker"* ]]
+    [[ $output == *"daemon does not answer at /var/run/docker.sock: is it running?"*"try: systemctl start docker" ]]
+    STUB_DOCKER=stopped STUB_GROUPS=docker run "$SCRIPT" "$SECRET" # in the group docker, without sudo
+    [ "$status" = 5 ]
+    [[ $output == *"daemon does not answer"*"try: sudo systemctl start docker" ]]
+    STUB_DOCKER=stopped run in_terminal "" "$SCRIPT"
+    [ "$status" = 5 ]
+    [[ $output != *"assword"* ]]
+    STUB_DOCKER=stopped DOCKER_HOST=unix:///run/x.sock run "$SCRIPT" --uninstall
+    [ "$status" = 5 ]
+    [[ $output == *"at unix:///run/x.sock"* ]]
+    not called sudo
+    [ ! -e "$FOLDER" ]
+}
+
+@test "what else is wrong with Docker is 5, in its words" {
+    STUB_DOCKER=$'more\nerror during connect: TLS' STUB_UID=0 run "$SCRIPT"
+    [ "$status" = 5 ]
+    [[ $output == *"Docker does not answer: error during connect: TLS"* ]]
+    STUB_DOCKER=nobody STUB_UID=0 run "$SCRIPT"
+    [ "$status" = 5 ]
+    [[ $output == *"Docker does not let root: Got permission denied"* ]]
 }
 
 @test "a folder that can't be written is 6" {
@@ -180,18 +381,18 @@ in_terminal() { # INPUT COMMAND...
 }
 
 @test "it starts and ends: 8, with what it said" {
-    STUB_RUNNING="true 2" run "$SCRIPT"
+    STUB_RUNNING="false 2" run "$SCRIPT"
     [ "$status" = 8 ]
     [[ $output == *"conntrack-monitor: not permitted"* ]]
 }
 
 @test "dry run changes nothing and says all" {
-    echo container >>"$STUB/there"
+    printf '%s\n' container old-volume >>"$STUB/there"
     run "$SCRIPT" --dry-run --enable-accounting --uninstall
     [ "$status" = 2 ]
     STUB_UID=0 run "$SCRIPT" --dry-run --enable-accounting
     [ "$status" = 0 ]
-    [[ $output == *"would write: $FOLDER/docker-compose.yml"*"'docker' 'rm'"*"'docker' 'pull'"*"'up' '-d'"*"'sysctl'"* ]]
+    [[ $output == *"'docker' 'pull'"*"would copy: the files of the volume geoip-data"*"would write: $FOLDER/docker-compose.yml"*"'up' '-d'"*"'sysctl'"* ]]
     [ ! -e "$FOLDER" ]
     [ -z "$(ls -A "$SETUP_ROOT/etc")" ]
     not grep -qE 'docker (stop|rm|pull|build)|up -d|sysctl' "$STUB/calls"
@@ -209,27 +410,27 @@ in_terminal() { # INPUT COMMAND...
 # --- root ---
 
 @test "as root nobody is asked" {
-    STUB_INFO=root STUB_UID=0 run "$SCRIPT"
+    STUB_DOCKER=root STUB_UID=0 run "$SCRIPT"
     [ "$status" = 0 ]
     not called sudo
 }
 
 @test "sudo without a password" {
-    STUB_INFO=root STUB_SUDO=free run "$SCRIPT"
+    STUB_DOCKER=root STUB_SUDO=free run "$SCRIPT"
     [ "$status" = 0 ]
-    [[ $output == *"Docker answers root only: going on with sudo"* ]]
+    [[ $output == *"Docker answers root and the group docker only: going on with sudo"* ]]
     [ -x "$FOLDER/conntrack-monitor" ]
 }
 
 @test "the password from standard input" {
-    STUB_INFO=root run bash -c 'printf "%s\nmore\n" "$1" | "$0" -' "$SCRIPT" "$SECRET"
+    STUB_DOCKER=root run bash -c 'printf "%s\nmore\n" "$1" | "$0" -' "$SCRIPT" "$SECRET"
     [ "$status" = 0 ]
     [ -x "$FOLDER/conntrack-monitor" ]
     no_leak
 }
 
 @test "the password as an argument: a warning, and it works" {
-    STUB_INFO=root run "$SCRIPT" "$SECRET"
+    STUB_DOCKER=root run "$SCRIPT" "$SECRET"
     [ "$status" = 0 ]
     [[ $output == *"warning: the password is now in your shell's history"* ]]
     [ -x "$FOLDER/conntrack-monitor" ]
@@ -237,14 +438,14 @@ in_terminal() { # INPUT COMMAND...
 }
 
 @test "options on both sides of the password" {
-    STUB_INFO=root run "$SCRIPT" --image my/image:2 "$SECRET" --build
+    STUB_DOCKER=root run "$SCRIPT" --image my/image:2 "$SECRET" --build
     [ "$status" = 0 ]
     called "docker build -t my/image:2"
     no_leak
 }
 
 @test "the password at a prompt, unseen" {
-    STUB_INFO=root run in_terminal "$SECRET" "$SCRIPT"
+    STUB_DOCKER=root run in_terminal "$SECRET" "$SCRIPT"
     [ "$status" = 0 ]
     [[ $output == *"Password for sudo:"* ]]
     [ -x "$FOLDER/conntrack-monitor" ]
@@ -255,9 +456,9 @@ in_terminal() { # INPUT COMMAND...
     for way in argument input; do
         : >"$STUB/calls"
         if [ $way = argument ]; then
-            STUB_INFO=root run "$SCRIPT" wrong
+            STUB_DOCKER=root run "$SCRIPT" wrong
         else
-            STUB_INFO=root run bash -c 'echo wrong | "$0" -' "$SCRIPT"
+            STUB_DOCKER=root run bash -c 'echo wrong | "$0" -' "$SCRIPT"
             [ "$output" = "error: the password is wrong" ]
         fi
         [ "$status" = 3 ]
@@ -267,33 +468,68 @@ in_terminal() { # INPUT COMMAND...
 }
 
 @test "an empty password is a wrong one" {
-    STUB_INFO=root run bash -c '"$0" - </dev/null' "$SCRIPT"
+    STUB_DOCKER=root run bash -c '"$0" - </dev/null' "$SCRIPT"
     [ "$status" = 3 ]
     [ "$output" = "error: the password is wrong" ]
 }
 
 @test "sudo that lets nobody is 3, in its words" {
-    STUB_INFO=root STUB_SUDO=denied run "$SCRIPT" "$SECRET"
+    STUB_DOCKER=root STUB_SUDO=denied run "$SCRIPT" "$SECRET"
     [ "$status" = 3 ]
     [[ $output == *"you is not in the sudoers file."* ]]
 }
 
 @test "a password that sudo does not read goes to nobody" {
-    STUB_INFO=root STUB_SUDO=late run "$SCRIPT" "$SECRET"
+    STUB_DOCKER=root STUB_SUDO=late run "$SCRIPT" "$SECRET"
     [ "$status" = 0 ]
     no_leak
 }
 
 @test "no password and no terminal is 3, and what to do" {
-    STUB_INFO=root run bash -c '"$0" </dev/null' "$SCRIPT"
+    STUB_DOCKER=root run bash -c '"$0" </dev/null' "$SCRIPT"
     [ "$status" = 3 ]
     [[ $output == *"there is no terminal to ask"* ]]
+}
+
+@test "a password that begins with - works after --, and every message about options says so" {
+    for SECRET in -secret --secret -x --uninstall -h - --; do
+        echo "$SECRET" >"$STUB/password"
+        : >"$STUB/calls"
+        STUB_DOCKER=root run "$SCRIPT" --yes -- "$SECRET"
+        [ "$status" = 0 ]
+        called "sudo -k -S"
+        rm -r "$FOLDER"
+    done
+    for words in -Pa55 --Pa55word --frob; do
+        run "$SCRIPT" "$words"
+        [ "$status" = 2 ]
+        [[ $output == *"a password that begins with - goes after --"* ]]
+        [[ $output != *Pa55* ]]
+    done
+    run "$SCRIPT" -- one two
+    [ "$status" = 2 ]
+    run "$SCRIPT" --help
+    [[ $output == *"begins with - goes after --"* ]]
+}
+
+@test "who is in the group docker, but not since this login, is told so" {
+    STUB_DOCKER=root STUB_GROUPS_NOW=docker run "$SCRIPT" wrong
+    [ "$status" = 3 ]
+    [[ $output == *"log out and in again: you are in the group docker"*"the password is wrong" ]]
+}
+
+@test "root is told what sudo keeps from it" {
+    STUB_DOCKER=root STUB_SUDO=free CONNTRACK_MONITOR_IMAGE=my/image:3 DOCKER_HOST=unix:///run/x.sock run "$SCRIPT"
+    [ "$status" = 0 ]
+    called "CONNTRACK_MONITOR_IMAGE=my/image:3"
+    called "DOCKER_HOST=unix:///run/x.sock"
+    called "docker pull my/image:3"
 }
 
 @test "no sudo is 3" {
     mkdir "$BATS_TEST_TMPDIR/bare"
     for program in bash cat dirname env grep id docker; do ln -s "$(type -P $program)" "$BATS_TEST_TMPDIR/bare/$program"; done
-    STUB_INFO=root PATH=$BATS_TEST_TMPDIR/bare run "$SCRIPT"
+    STUB_DOCKER=root PATH=$BATS_TEST_TMPDIR/bare run "$SCRIPT"
     [ "$status" = 3 ]
     [[ $output == *"there is no sudo"* ]]
 }
@@ -322,17 +558,17 @@ in_terminal() { # INPUT COMMAND...
 }
 
 @test "no trace shows the password" {
-    STUB_INFO=root run bash -xv "$SCRIPT" "$SECRET"
+    STUB_DOCKER=root run bash -xv "$SCRIPT" "$SECRET"
     [ "$status" = 0 ]
     [[ $output != *"$SECRET"* ]]
-    STUB_INFO=root run env SHELLOPTS=xtrace bash -a "$SCRIPT" "$SECRET"
+    STUB_DOCKER=root run env SHELLOPTS=xtrace bash -a "$SCRIPT" "$SECRET"
     [ "$status" = 0 ]
     [[ $output != *"$SECRET"* ]]
     no_leak
 }
 
 @test "what root writes is the user's" {
-    STUB_INFO=root STUB_SUDO=free run "$SCRIPT"
+    STUB_DOCKER=root STUB_SUDO=free run "$SCRIPT"
     [ "$(stat -c %u:%g "$FOLDER" "$FOLDER/conntrack-monitor" | sort -u)" = "$(stat -c %u:%g "$HOME")" ]
 }
 
@@ -376,7 +612,7 @@ installed() {
     not called "volume rm"
     [ ! -e "$FOLDER" ]
     [ -z "$(find "$SETUP_ROOT" -type f)" ]
-    [[ $output == *"The databases stay in the volume geoip-data"* ]]
+    [[ $output == *"The databases stay in the volume conntrack-monitor_geoip-data"* ]]
 }
 
 @test "uninstall takes no file of the user's" {
@@ -412,21 +648,23 @@ installed() {
     [ ! -s "$STUB/calls" ]
     STUB_UID=0 run in_terminal y "$SCRIPT" --uninstall --purge
     [ "$status" = 0 ]
-    called "docker volume rm geoip-data"
+    called "docker volume rm conntrack-monitor_geoip-data"
 }
 
-@test "purge with --yes asks nobody" {
+@test "purge with --yes asks nobody, and takes the volume of an earlier version, too" {
     installed
+    echo old-volume >>"$STUB/there"
     STUB_UID=0 run bash -c '"$0" --uninstall --purge --yes </dev/null' "$SCRIPT"
     [ "$status" = 0 ]
+    called "docker volume rm conntrack-monitor_geoip-data"
     called "docker volume rm geoip-data"
 }
 
 @test "uninstall with sudo: asked once, as the user" {
     installed
-    STUB_INFO=root STUB_SUDO=free run in_terminal y "$SCRIPT" --uninstall --purge
+    STUB_DOCKER=root STUB_SUDO=free run in_terminal y "$SCRIPT" --uninstall --purge
     [ "$status" = 0 ]
-    called "docker volume rm geoip-data"
+    called "docker volume rm conntrack-monitor_geoip-data"
     [ ! -e "$FOLDER" ]
 }
 
@@ -529,14 +767,47 @@ wrapper() {
 @test "wrapper: through a link, and with sudo where docker wants it" {
     wrapper
     ln -s "$WRAPPER" "$HOME/cm"
-    STUB_INFO=root STUB_SUDO=free run "$HOME/cm" stop
+    STUB_DOCKER=root STUB_SUDO=free run "$HOME/cm" stop
     [ "$status" = 0 ]
-    called "sudo $FOLDER/conntrack-monitor stop"
+    called "sudo env "
+    called "$FOLDER/conntrack-monitor stop"
     called "docker stop conntrack-monitor"
+}
+
+@test "wrapper: where Docker does not run, nobody is asked for a password" {
+    wrapper
+    STUB_DOCKER=stopped STUB_SUDO=free run "$WRAPPER" stop
+    [ "$status" = 5 ]
+    [[ $output == *"daemon does not answer"*"try: sudo systemctl start docker" ]]
+    not called sudo
+    STUB_DOCKER=nobody STUB_UID=0 run "$WRAPPER" stop
+    [ "$status" = 3 ]
+}
+
+@test "wrapper: update goes back to the image before, if the new one does not stay up" {
+    wrapper
+    echo container >>"$STUB/there"
+    echo image >>"$STUB/there"
+    echo sha256:old >"$STUB/image"
+    STUB_RUNNING="false 3" run "$WRAPPER" update
+    [ "$status" = 1 ]
+    [[ $output == *"it does not stay up"* ]] # as the image is the same
+    : >"$STUB/calls"
+    STUB_PULL="no such host" run "$WRAPPER" update
+    [ "$status" = 1 ]
+    not called "up -d"
+    STUB_PULLED=sha256:new STUB_RUNNING="false 3" run "$WRAPPER" update
+    [ "$status" = 1 ]
+    [[ $output == *"going back to the one before"* ]]
+    [[ "$(tr "\n" " " <"$STUB/calls")" == *"up -d"*"docker tag sha256:old an/image:1"*"up -d"* ]]
+    echo sha256:old >"$STUB/image"
+    STUB_PULLED=sha256:new STUB_TAGS=0 run "$WRAPPER" update
+    [ "$status" = 0 ]
+    called "docker rmi sha256:old"
 }
 
 @test "shellcheck finds nothing" {
     command -v shellcheck || skip "shellcheck is not installed"
-    sed -n "/<<'WRAPPER'/,/^WRAPPER/p" "$SCRIPT" | sed '1d;$d' >"$BATS_TEST_TMPDIR/wrapper"
+    sed -n "/<<'WRAPPER'/,/^WRAPPER/p" "$SCRIPT" | sed '1s/.*/#!\/bin\/bash/;$d' >"$BATS_TEST_TMPDIR/wrapper"
     shellcheck "$ROOT"/*.sh "$ROOT"/scripts/*.sh "$ROOT/.ci/run" "$BATS_TEST_TMPDIR/wrapper" "$BATS_TEST_DIRNAME"/stubs/*
 }

@@ -312,6 +312,4 @@ def _set_by(method: ast.FunctionDef) -> set[str]:
 
 def test_objects_have_all_their_attributes_from_the_start() -> None:
     classes = [node for tree in MODULES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    assert {made.name: late for made in classes if (late := born_late(made))} == {
-        "Silent": {"_keyboard_eof"}
-    }  # blessed's
+    assert {made.name: late for made in classes if (late := born_late(made))} == {}

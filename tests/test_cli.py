@@ -615,3 +615,66 @@ def test_a_view_goes_with_once_or_the_screen() -> None:
     result = subprocess.run(args, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "a view goes with --once or on the screen" in result.stderr
+
+
+# --- why there is no row, and what is given twice ---------------------------------------------------------------------
+
+
+def test_once_says_why_there_are_no_events(fake: Callable[[str], str]) -> None:
+    conntrack = fake(f"cat {MIXED}")
+    for words in ((), ("--json",), ("--csv",)):
+        result = run("--no-config", "--once", "--view", "events", "--conntrack", conntrack, *words)
+        assert result.returncode == 0
+        assert b"does not wait for any" in result.stderr
+    result = run("--no-config", "--once", "--view", "events", "--replay", str(MIXED))
+    assert (result.returncode, b"only listings" in result.stderr) == (0, True)
+    result = run("--no-config", "--once", "--view", "events", "--replay", str(EVENTS))
+    assert b"no event" not in result.stderr
+
+
+def test_once_says_why_nothing_is_translated(fake: Callable[[str], str]) -> None:
+    plain = "ipv4 2 udp 17 29 src=10.0.0.1 dst=10.9.0.1 sport=9 dport=9 src=10.9.0.1 dst=10.0.0.1 sport=9 dport=9 use=1 id=1"
+    result = run("--no-config", "--once", "--view", "nat", "--conntrack", fake(f"echo '{plain}'"))
+    assert b"no flow here is translated" in result.stderr
+    assert b"nft list ruleset" in result.stderr
+
+
+ONE_VALUE = {
+    "--via": ("sudo -n", "env"),
+    "--filter": ("port:443", "port:80"),
+    "-f": ("port:443", "port:80"),
+    "--view": ("nat", "hosts"),
+    "--sort": ("bytes", "rate"),
+    "--replay": (str(MIXED), str(EVENTS)),
+    "--record": ("/tmp/one", "/tmp/two"),
+    "--conntrack": ("/bin/false", "/bin/true"),
+    "--interval": ("1", "2"),
+    "--linger": ("1", "2"),
+    "--limit": ("1", "2"),
+    "--history": ("1", "2"),
+    "--speed": ("1", "2"),
+}
+
+
+@pytest.mark.parametrize("option", ONE_VALUE)
+def test_an_option_of_one_value_can_t_be_given_twice(option: str) -> None:
+    """The first one would be left out, and nobody told: `--via A --via B` watched B alone."""
+    first, second = ONE_VALUE[option]
+    replay = () if option in ("--via", "--conntrack", "--replay") else ("--replay", str(MIXED))
+    result = run("--no-config", "--once", *replay, option, first, option, second)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"given twice" in result.stderr
+    assert b"'-f' / '--filter'" in result.stderr if option in ("-f", "--filter") else option.encode() in result.stderr
+
+
+def test_two_names_of_one_option_are_that_option_twice() -> None:
+    result = run("--no-config", "--once", "--replay", str(MIXED), "-f", "proto:tcp", "--filter=proto:udp")
+    assert (result.returncode, b"given twice" in result.stderr) == (2, True)
+
+
+def test_what_may_be_repeated_may_be(tmp_path: Path) -> None:
+    words = ["-p", "tcp", "-p", "udp", "-s", "ASSURED", "-s", "UNREPLIED", "--geoip-db", str(tmp_path)]
+    result = run("--no-config", "--once", "--once", "--replay", str(MIXED), *words, "--geoip-db", str(tmp_path))
+    assert result.returncode == 0
+    result = run("--once", "--replay", str(MIXED), "-f", "proto:tcp", env={"CONNTRACK_MONITOR_FILTER": "proto:udp"})
+    assert result.returncode == 0  # the command line comes before the environment

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import addresses
-from addresses import Context
-from columns import FLOW_COLUMN, FLOW_COLUMNS, VIEWS, fit
+from addresses import Context, Lookups, Place
+from columns import BRIEF_SCOPES, FLOW_COLUMN, FLOW_COLUMNS, HOST_COLUMNS, SHARE_CELLS, VIEWS, GroupFacts, fit
 from flows import Flow
+from grouping import NEAR, GroupRow, group_object
 from support.strategies import any_blocks
-from support.tables import Monitor, address_order, flows_of, line, listing, where
+from support.tables import Monitor, address_order, flows_of, line, listing, shown, where
+from text import ASCII, UNICODE
 from view import in_order
 from vocabulary import VIEW_NAMES
 
@@ -148,3 +150,80 @@ def test_wider_never_shows_fewer_columns() -> None:
 
 def test_the_views_are_those_of_the_vocabulary() -> None:
     assert tuple(kind.name for kind in VIEWS) == VIEW_NAMES
+
+
+# --- bars, words, ties ------------------------------------------------------------------------------------------------
+
+
+def test_a_share_is_drawn_in_eighths_of_a_cell() -> None:
+    row, bars = GroupRow("x"), []
+    for share in (0.0, 0.01, 0.02, 0.04, 0.05, 0.5, 0.99, 1.0):
+        row.share = share
+        bars.append(_bar_of(row, UNICODE.eighths)[:SHARE_CELLS])
+    assert bars == [
+        *("          ", "▏         ", "▎         ", "▍         ", "▌         ", "█████     "),
+        "█████████▉",
+        "█" * 10,
+    ]
+    row.share = 0.04
+    assert _bar_of(row, ASCII.eighths) == "             4%"
+    row.share = 0.27
+    assert _bar_of(row, ASCII.eighths) == "###         27%"
+
+
+def _bar_of(row: GroupRow, parts: str) -> str:
+    cell = next(column.cell for column in HOST_COLUMNS if column.key == "share")
+    return cell(GroupFacts(row, Context().where, str, parts, " "))
+
+
+def test_every_scope_has_a_short_word_of_its_own() -> None:
+    scopes = {name for _, name in addresses._SPECIAL} | {"private", "reserved"}
+    assert scopes == BRIEF_SCOPES.keys()
+    words = list(BRIEF_SCOPES.values())
+    assert len(set(words)) == len(words)
+    assert all(3 <= len(word) <= 4 and word.islower() for word in words)
+    assert (BRIEF_SCOPES["private"], BRIEF_SCOPES["documentation"], BRIEF_SCOPES["benchmark"]) == ("lan", "doc", "test")
+
+
+@pytest.mark.parametrize("view", ["hosts", "countries", "services", "networks", "remotes"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_equal_has_one_order_whatever_the_table_s(view: str, reverse: bool) -> None:
+    """By rate, bytes, flows, name: rows that nothing moves stand still."""
+    sized = {1: 5, 2: 9, 3: 5, 4: 5, 5: 9}
+    lines = [
+        line(n, src=f"10.0.0.{n}", dst=f"8.8.{n}.8", dport=1000 + n, size=sized[n] * 1000, more="use=1 ")
+        for n in range(1, 6)
+    ]
+    lines.append(line(9, src="10.0.0.3", dst="8.8.3.8", dport=1003, size=0))
+    places = {f"8.8.{n}.8": Place("ABCDE"[n - 1] + "X", asn=n) for n in range(1, 6)}
+    orders = []
+    for shuffled in (lines, lines[::-1], lines[3:] + lines[:3]):
+        monitor = Monitor(shuffled, lookups=Lookups(lambda address: places.get(address, Place())), reverse=reverse)
+        monitor.view.show(view)
+        monitor.view.reverse = reverse
+        monitor.refresh(1)
+        assert monitor.view.sort == "rate"
+        orders.append([row.key for row in monitor.view.rows.order])
+    names = {
+        "hosts": [f"10.0.0.{n}" for n in (2, 5, 3, 1, 4)],
+        "remotes": [f"8.8.{n}.8" for n in (2, 5, 3, 1, 4)],
+        "countries": ["BX", "EX", "CX", "AX", "DX"],
+        "networks": list("25314"),
+        "services": [f"tcp/{1000 + n}" for n in (2, 5, 3, 1, 4)],
+    }
+    assert orders == [names[view]] * 3
+
+
+def test_others_are_in_the_screen_s_order_in_json_and_csv() -> None:
+    monitor = Monitor(
+        [line(n, src="10.0.0.1", dst=f"8.8.{n % 3}.8") for n in range(1, 9)],
+        lookups=Lookups(
+            lambda address: {"8.8.0.8": Place("AA"), "8.8.1.8": Place("ZZ"), "8.8.2.8": Place("MM")}.get(
+                address, Place()
+            )
+        ),
+    )
+    monitor.keys("2")
+    (row,) = monitor.view.rows.order
+    assert group_object(row, NEAR)["countries"] == ["MM", "ZZ", "AA"]  # 3, 3 and 2 flows
+    assert "MM ZZ AA" in "\n".join(shown(monitor, (150, 16)))

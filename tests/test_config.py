@@ -319,6 +319,22 @@ def test_what_others_may_write_is_not_read(mode: int, env: dict[str, str], write
     assert '"tcp"' in done.stdout
 
 
+def test_every_setting_that_names_a_place_or_a_program_is_refused_to_a_caller_of_sudo() -> None:
+    """Whoever adds an option that takes a path, a command or an address has to think of root."""
+    harmless = {"protocol", "state", "filter", "sort", "reverse", "view", "history", "interval", "linger", "no-color"}
+    harmless |= {"speed", "no-download"}
+    options = {
+        name[2:]
+        for option in conntrack_monitor.command.params
+        if isinstance(option, click.Option) and not option.hidden
+        for name in option.opts
+        if name.startswith("--")
+    }
+    allowed = options - config.ONLY_ON_THE_COMMAND_LINE - config.INSTEAD.keys()
+    assert allowed - config.FROM_ONES_OWN_FILE.keys() == harmless
+    assert config.FROM_ONES_OWN_FILE.keys() <= allowed
+
+
 @needs_toml
 @needs_root
 def test_root_reads_the_callers_file_but_runs_nothing_it_names(env: dict[str, str], write: Write) -> None:
@@ -333,6 +349,8 @@ def test_root_reads_the_callers_file_but_runs_nothing_it_names(env: dict[str, st
         path.write_text(line)
         done = run(sudo, "--replay", MIXED, "--once")
         assert "line 1: 'conntrack' names a program" in done.stderr.replace("'via'", "'conntrack'")
+    path.write_text('geoip-db = ["/tmp/x"]')
+    assert "line 1: 'geoip-db' names folders to write databases to" in run(sudo, "--replay", MIXED, "--once").stderr
     os.chown(path, 0, -1)
     path.write_text('conntrack = "/nonexistent/conntrack"')
     assert run(sudo, "--once").returncode == 4

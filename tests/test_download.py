@@ -608,6 +608,38 @@ def test_a_link_is_not_written_through(server: Server, tmp_path: Path, city: byt
     assert victim.read_bytes() == b"precious"
 
 
+def test_a_hard_link_in_the_lock_s_place_is_not_overwritten(server: Server, tmp_path: Path, city: bytes) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "geo"
+    folder.mkdir()
+    (folder / download.FILE).hardlink_to(victim)
+    server.serve("city", "2026-11", city)
+    assert [o.status for o in fetch(server, folder)] == ["installed"]
+    assert victim.read_bytes() == b"precious"
+    assert victim.stat().st_nlink == 1
+    assert [o.status for o in fetch(server, folder)] == ["current"]  # remembered, in a file of its own
+
+
+def test_a_pipe_in_the_lock_s_place_is_not_waited_for(server: Server, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / download.FILE)
+    assert not download.read_state(str(tmp_path)).number("city", "tried")
+    assert f"{download.FILE} is no file" in fetch(server, tmp_path)[0].message
+
+
+def test_who_takes_the_lock_away_meanwhile_leaves_one_of_us(tmp_path: Path) -> None:
+    """The file that we hold is no longer what is in its place: another process has replaced a link there."""
+    before = download.open_state(str(tmp_path))
+    (tmp_path / download.FILE).unlink()
+    try:
+        assert not download._is_only_name(before, str(tmp_path))
+        with download.locked(str(tmp_path)), pytest.raises(BlockingIOError), download.locked(str(tmp_path)):
+            pass
+        assert not download._is_only_name(before, str(tmp_path))
+    finally:
+        os.close(before)
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
@@ -645,6 +677,65 @@ def test_a_disk_that_fills_up_meanwhile(server: Server, small: Path, shelf: Path
     assert f"{small}: No space left on device" in outcome.message
     assert left(small) == {"padding", "dbip-city-lite.mmdb"}
     assert (small / "dbip-city-lite.mmdb").read_bytes() == old
+
+
+# Neither silent nor done
+
+
+def dribbling(head: bytes, data: bytes) -> Answer:
+    """Send the data byte by byte, and then zeros for as long as anybody takes them."""
+
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(head)
+        number = 0
+        while not handler.server.go_on.wait(0.005):
+            handler.wfile.write(data[number : number + 1] or b"0")
+            handler.wfile.flush()
+            number += 1
+
+    return answer
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", HEAD + b"X: ", HEAD + b"\r\n", HEAD + b"Content-Length: 100000\r\n\r\n"],
+    ids=["status", "headers", "body", "body of a length"],
+)
+@pytest.mark.parametrize("bound", ["progress", "total"])
+def test_a_transfer_has_bounds_and_then_lets_go(
+    server: Server, tmp_path: Path, city: bytes, monkeypatch: pytest.MonkeyPatch, head: bytes, bound: str
+) -> None:
+    if bound == "progress":
+        monkeypatch.setattr(download, "PACE_SPAN", 0.2)
+        words = "bytes came in 0.2 s"
+    else:
+        monkeypatch.setattr(download, "LONGEST_TRANSFER", 0.3)
+        words = "not done after 0.005 minutes"
+    server.serve("city", "2026-11", dribbling(head, city))
+    [outcome] = fetch(server, tmp_path)
+    assert (outcome.status, words in outcome.message) == ("failed", True), outcome.message
+    assert left(tmp_path) == set()
+    monkeypatch.undo()
+    server.serve("city", "2026-11", city)
+    assert [o.status for o in fetch(server, tmp_path, force=True)] == ["installed"]
+
+
+def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("download.time.monotonic", lambda: now)
+    pace = download._Pace(30)
+    for second in range(0, 3600, 20):  # as slow as it may be
+        now = 1000.0 + second
+        assert pace.left() == min(30, 3600 - second)
+        pace.took(download.PACE_BYTES // 3 + 1)
+    now = 4599.5
+    assert pace.left() == 0.5
+    now = 4600.0
+    with pytest.raises(download._Failure, match="not done after 60 minutes"):
+        pace.left()
 
 
 # Processes and signals

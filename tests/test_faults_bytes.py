@@ -206,7 +206,10 @@ def test_no_byte_from_outside_steers_the_terminal(
     view = View(context)
     sheet = Sheet(ascii_only, dumb)
     first, last = [(char, (100, 30)) for char in ("", "/", *typed, "esc")], [("?", (90, 200)), ("x", (90, 200))]
-    last += [("esc", (90, 200))] * 3 + [("enter", (90, 200))]  # out of all that is open; then details, whole
+    last += [("esc", (90, 200))] * 3 + [
+        ("j", (90, 200)),
+        ("enter", (90, 200)),
+    ]  # out of all that is open; then details, whole
     for key, size in first + steps + last:
         press(view, table, key)
         view.rows.expire()

@@ -340,3 +340,27 @@ def test_sums_of_a_live_table_are_those_of_its_flows(lab: Lab) -> None:
         assert told == sums(flows, key), name
     assert {row["host"] for row in views["hosts"]} >= {Lab.CLIENT}
     assert sum(row["share"] for row in views["hosts"]) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_broadcasts_and_local_routes_come_in(ns: Namespace) -> None:
+    """They were "fwd": only the addresses of the interfaces counted as this host's."""
+    ns.ip(
+        *("link add name lan0 type veth peer name lan1", "link set lan0 up", "link set lan1 up"),
+        *("addr add 10.9.0.1/24 brd + dev lan0", "route add local 198.51.100.0/24 dev lo"),
+        *("route add local 192.0.2.77 dev lo", "route add local 2001:db8:7::/64 dev lo"),
+    )
+    ends = ("10.9.0.255", "198.51.100.9", "192.0.2.77", "198.51.101.9", "2001:db8:7::9")
+    for number, to in enumerate(ends):
+        near = "2001:db8::5" if ":" in to else "10.9.0.5"
+        insert(ns, protocol="udp", src=near, dst=to, sport=1000 + number, dport=9)
+    found = {item["original"]["dst"]: item["direction"] for item in once(ns)}
+    assert found == dict(zip(ends, ("in", "in", "in", "fwd", "in"), strict=True))
+
+
+def test_two_listings_have_rates_and_one_has_none(ns: Namespace) -> None:
+    ns.sysctl("net.netfilter.nf_conntrack_acct", 1)
+    insert(ns, protocol="udp", src="10.9.0.5", dst="192.0.2.7", sport=1000, dport=9)
+    rows = [once(ns, "--view", "hosts", *more) for more in ((), ("--sample", "0.3"))]
+    assert [("rate_in" in row, "new_per_second" in row) for (row,) in rows] == [(False, False), (True, False)]
+    text = ns.run([*PROGRAM, "--once", "--view", "hosts"]).stdout.splitlines()
+    assert text[1].split()[2:6] == ["-"] * 4

@@ -70,9 +70,21 @@ def test_details_are_of_the_selected_flow_and_enter_closes_them(monitor: Monitor
     assert monitor.view.overlay == ""
 
 
-def test_details_without_a_selection_are_of_the_first_row(monitor: Monitor) -> None:
-    monitor.keys("enter")
-    assert (monitor.view.overlay, monitor.selected()) == ("details", 20)
+@pytest.mark.parametrize(("key", "does"), [("enter", Do.NOTHING), ("y", Do.COPY_ROW), ("Y", Do.COPY_COMMAND)])
+def test_without_a_selection_a_key_selects_the_first_row_first(monitor: Monitor, key: str, does: Do) -> None:
+    """Rows move: what was on top when the key was pressed is another flow than the one that was seen there."""
+    assert monitor.keys(key) == NOTHING
+    assert (monitor.view.overlay, monitor.selected()) == ("", 20)
+    assert "press again" in monitor.view.message
+    listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 21)], 100.5)
+    monitor.refresh(2)
+    assert monitor.keys(key) == Request(does)
+    assert (monitor.view.overlay, monitor.selected()) == ("details" if key == "enter" else "", 20)
+
+
+def test_without_a_selection_the_only_row_is_meant(monitor: Monitor) -> None:
+    monitor.keys("/", *"sport:10003", "enter", "enter")
+    assert (monitor.view.overlay, monitor.selected()) == ("details", 3)
 
 
 def test_there_are_no_details_where_there_is_no_row(monitor: Monitor) -> None:

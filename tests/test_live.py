@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -294,7 +295,7 @@ def test_every_view_on_the_screen_over_live_traffic(lab: Lab, tmp_path: Path) ->
             screen.type("5")
             screen.wait(lambda: "udp/5300" in screen.text and "tcp/5001" in screen.text)
             screen.type("6")
-            screen.wait(lambda: f"{Lab.CLIENT}:{connection.port}" in screen.text and "masq" in screen.text)
+            screen.wait(lambda: f"{Lab.CLIENT}:{connection.port}" in screen.text and "snat" in screen.text)
             screen.type("7")
             screen.wait(lambda: "NEW" in screen.text and "ESTABLISHED" in screen.text)
             screen.type("3")
@@ -346,3 +347,86 @@ def test_a_file_that_can_not_be_written_stops_nothing() -> None:
         terminal.wait("quit")
         terminal.type("q")
         assert terminal.end() == 0
+
+
+def test_a_mark_in_the_header_says_that_all_is_recorded(tmp_path: Path) -> None:
+    words = ("--no-config", "--no-download", "--replay", str(DEMO), "--speed", "0", "--record")
+    with Terminal(*words, str(tmp_path / "new.rec"), size=(100, 20)) as terminal:
+        terminal.wait("● rec demo.rec")
+        terminal.type("q")
+        assert terminal.end() == 0
+    with Terminal(*words[:-1], size=(100, 20)) as terminal:
+        terminal.wait("replay ended demo.rec")
+        assert "rec demo" not in terminal.text.replace("ended demo.rec", "")
+    with Terminal(*words, "/dev/full", size=(100, 20)) as terminal:
+        terminal.wait("recording stopped")
+        assert "● rec" not in terminal.text
+
+
+# --- in a container ---------------------------------------------------------------------------------------------------
+
+CONTAINER = {"CONNTRACK_MONITOR_RESTART": "unless-stopped", "CONNTRACK_MONITOR_STOP": "docker stop conntrack-monitor"}
+AGAIN = "The container starts again, by its restart policy unless-stopped. To stop it: docker stop conntrack-monitor"
+
+
+@pytest.mark.parametrize(
+    ("how", "beats", "policy", "said"),
+    [
+        *(("q", True, "unless-stopped", True), ("\x03", True, "unless-stopped", True), ("q", True, "always", True)),
+        *(("q", True, "no", False), ("q", True, "on-failure", False), ("q", True, "", False)),
+        ("q", False, "unless-stopped", False),  # docker exec starts another one, which does end
+        (signal.SIGTERM, True, "unless-stopped", False),  # docker stop
+    ],
+)
+def test_who_quits_hears_that_the_container_starts_again(
+    tmp_path: Path, how: str | int, beats: bool, policy: str, said: bool
+) -> None:
+    words = ["--no-config", "--replay", str(DEMO), "--speed", "0"] + ["--heartbeat", str(tmp_path / "beat")] * beats
+    env = {**CONTAINER, "CONNTRACK_MONITOR_RESTART": policy}
+    with OnScreen(tmp_path, *words, size=(80, 24), env=env) as screen:
+        screen.wait("q quit")
+        assert ("? help  q quit  ctrl-p ctrl-q look away" in screen.text) == beats
+        screen.type("?")
+        screen.wait("esc close")
+        assert ("ctrl-p ctrl-q look away" in screen.text.rsplit("\n", 1)[-1]) == beats
+        if isinstance(how, str):
+            screen.type(how)
+        else:
+            os.kill(screen.pid, how)
+        assert screen.end() == 0
+        assert (AGAIN.replace("unless-stopped", policy) in screen.words()) == said
+        assert ("starts again" in screen.words()) == said
+
+
+# --- the top of the list ----------------------------------------------------------------------------------------------
+
+TALKERS = """#!/bin/sh
+# Sixty flows; the last one is the largest, or, once there is a file, the first one.
+case "$*" in *-E*) exec sleep 999 ;; *-L*) ;; *) exit 1 ;; esac
+for n in $(seq 1 60); do
+    size=$((n * 1000)); [ -e "$TURNED" ] && size=$((99000 - n * 1000))
+    echo "ipv4 2 tcp 6 431 ESTABLISHED src=10.0.0.$n dst=203.0.113.$n sport=4000 dport=443 packets=5 bytes=$size" \\
+        "src=203.0.113.$n dst=10.0.0.$n sport=443 dport=4000 packets=4 bytes=100 [ASSURED] mark=0 use=1 id=$n"
+done
+"""
+
+
+def test_the_top_stays_in_sight_when_the_selected_flow_falls(tmp_path: Path) -> None:
+    """A press of the arrow took the window along with its flow: the busiest were out of sight 8 s later."""
+    program, turned = tmp_path / "conntrack", tmp_path / "turned"
+    program.write_text(TALKERS)
+    program.chmod(0o755)
+    words = ["--no-config", "--interval", "0.2", "--sort", "bytes", "--conntrack", str(program)]
+    with OnScreen(tmp_path, *words, size=(80, 14), env={"TURNED": str(turned)}) as screen:
+        screen.wait("10.0.0.60:4000")
+        screen.type("j")
+        turned.touch()
+        screen.wait(". to selected row 60")
+        assert "10.0.0.1:4000" in screen.text
+        screen.type(".")
+        screen.wait("10.0.0.60:4000")
+        assert "to selected row" not in screen.text
+        assert "10.0.0.1:4000" not in screen.text
+        screen.type("g")
+        screen.wait("10.0.0.1:4000")
+        screen.leave()

@@ -142,7 +142,7 @@ def test_ages() -> None:
     found = flow_of(TCP.format("9 CLOSE ", "", "mark=0"), now=50.0)
     assert (found.age(57.5), found.knows_age()) == (7.5, False)
     told = flow_of(TCP.format("9 CLOSE ", "", "mark=0 delta-time=100"), now=50.0)
-    assert (told.age(57.5), told.knows_age(), told.age(40.0)) == (107.5, True, 100.0)
+    assert (told.age(57.5), told.knows_age(), told.birth()) == (107.5, True, -50.0)
     both = flow_of("    [NEW] " + TCP.format("9 CLOSE ", "", "delta-time=100"), now=50.0)
     assert (both.age(57.5), both.knows_age()) == (7.5, True)  # its birth was seen
     set_back = flow_of(TCP.format("9 CLOSE ", "", f"mark=0 delta-time={2**64 - 5}"), now=50.0)

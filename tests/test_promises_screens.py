@@ -133,7 +133,7 @@ def network(**view: Any) -> Monitor:
         Site(marks={(17, 0xFF): "guests"}, zones={3: "office"}),
         now=100.0,
         own=frozenset({ROUTER, WAN}),
-        epoch=1_795_386_000.0,
+        epoch=lambda: 1_795_386_000.0,
     )
     monitor.view = View(context, **view)
     monitor.table.know_own(context.own)

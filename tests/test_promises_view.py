@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,20 @@ from grouping import GroupRow
 from keys import BINDINGS, NOTHING, Do, Request
 from parse import split_lines
 from support.tables import Monitor, event, feed, line, listing
-from view import Dialog, Prompt, Purpose, Rows, RowsWanted, View, facts_of_row, first_row, flow_of, in_order, refresh
+from view import (
+    Dialog,
+    Prompt,
+    Purpose,
+    Rows,
+    RowsWanted,
+    View,
+    facts_of_row,
+    first_row,
+    flow_of,
+    in_order,
+    refresh,
+    unwatched,
+)
 
 
 def world_of(count: int = 20, **view: Any) -> Monitor:
@@ -65,9 +79,10 @@ def test_half_of_a_page_of_one_is_one() -> None:
 def test_the_selected_row_is_in_sight_and_no_line_is_wasted(
     top: int, at: int, page: int, rows: int, selected: bool, seen: int
 ) -> None:
-    view = View(Context(), top=top, at=at, selected=GroupRow("x") if selected else None)
+    view = View(Context(), top=top, at=at, at_top=False, selected=GroupRow("x") if selected else None)
     view.rows.order = [None] * rows
     assert first_row(view, page) == seen
+    assert first_row(replace(view, at_top=True), page) == 0
 
 
 def test_overlays_scroll_and_lists_do_not_meanwhile() -> None:
@@ -137,7 +152,9 @@ def test_switches() -> None:
     ],
 )
 def test_what_is_to_be_done_outside(key: str, asked: Do) -> None:
-    assert world_of(3).keys(key) == Request(asked)
+    monitor = world_of(3)
+    monitor.keys("j")
+    assert monitor.keys(key) == Request(asked)
 
 
 @pytest.mark.parametrize("key", ["y", "Y"])
@@ -242,9 +259,9 @@ def test_enter_leads_to_the_flows_of_a_row_and_esc_back() -> None:
     monitor = world_of(6)
     monitor.keys("/", *"port:443", "enter", "2", "j", "enter")
     view = monitor.view
-    host = "10.0.0.2"
+    host = "10.0.0.1"
     assert (view.spec.name, view.filter) == ("connections", f"port:443 near:{host}")
-    assert sorted(monitor.ids()) == [1, 4]
+    assert sorted(monitor.ids()) == [3, 6]
     monitor.keys("esc")
     assert (view.spec.name, view.filter) == ("hosts", "port:443")
     assert view.selected == GroupRow(host)
@@ -255,11 +272,13 @@ def test_enter_leads_to_the_flows_of_a_row_and_esc_back() -> None:
     assert view.flow is None
     assert (view.at, view.top) == (0, 0)
     monitor.keys("/", *"port:443", "space", *"or", "space", *"port:80", "enter", "enter")
+    assert view.filter == "port:443 or port:80"  # the first one is selected first
+    monitor.keys("enter")
     assert view.filter == f"(port:443 or port:80) near:{host}"
     monitor.keys("2", "esc")
     assert view.spec.name == "hosts"  # a key of a view forgets where Enter has led away from
     monitor.view.set_filter("")
-    monitor.keys("enter", "tab", "esc")
+    monitor.keys("j", "enter", "tab", "esc")
     assert view.spec.name == "hosts"
 
 
@@ -278,7 +297,7 @@ def test_esc_closes_one_thing_at_a_time_and_cancels_a_question() -> None:
 def test_details_toggle_and_what_they_are_of() -> None:
     monitor = world_of()
     monitor.view.top = 2
-    monitor.keys("enter")
+    monitor.keys("enter", "enter")
     assert (monitor.view.overlay, monitor.view.scroll, monitor.selected()) == ("details", 0, 18)
     monitor.keys("j", "enter")
     assert monitor.view.overlay == ""
@@ -567,7 +586,7 @@ def wanted_of(context: Context, view: str = "connections", expression: str = "",
 
 def once(table: FlowTable, format: str = "text", **asked: Any) -> str:
     own, epoch = frozenset({"10.0.0.1"}), 1_795_386_000.0
-    context = Context(Lookups(lambda _address: Place("DE")), now=110.0, own=own, epoch=epoch)
+    context = Context(Lookups(lambda _address: Place("DE")), now=110.0, own=own, epoch=lambda: epoch)
     wanted = wanted_of(context, **asked)
     found = Rows(context).all(wanted, table)
     if format == "text":
@@ -609,9 +628,9 @@ def test_once_in_other_views() -> None:
     assert [(item["host"], item.get("bytes_in")) for item in hosts] == [
         ("10.0.0.1", 3000),
         ("10.0.0.3", 2000),
-        ("10.0.0.9", None),  # a NEW has no counters
+        ("10.0.0.9", None),  # its NEW has no counters
     ]
-    assert once(monitor.table, format="csv", view="countries").splitlines()[0].startswith("country,country_name,flows,")
+    assert once(monitor.table, format="csv", view="countries").splitlines()[0].startswith("country,flows,")
     nat = [json.loads(text) for text in once(monitor.table, format="json", view="nat").splitlines()]
     assert [item["id"] for item in nat] == [5]
     feed(monitor.table, event("DESTROY", 5, src="10.0.0.9", reply_dst="203.0.113.1"), 107.0)
@@ -633,3 +652,39 @@ def test_keys_made_ahead_are_those_of_the_first_flows(monkeypatch: pytest.Monkey
     text = table_text(wanted.spec, found, context)
     assert [row.split()[2] for row in text.splitlines()[1:]] == [f"10.0.0.{n}:1000{n}" for n in range(1, 6)]
     assert VIEW_BY_NAME["connections"].sort == "rate"
+
+
+def test_a_clock_that_is_stepped_moves_all_that_is_told_of_the_clock() -> None:
+    """A router without a clock battery was wrong by the step ever after."""
+    clock = [0.0]  # of a router that has just been switched on
+    context = Context(now=110.0, epoch=lambda: clock[0])
+    monitor = world_of(1)
+    feed(monitor.table, event("DESTROY", 1, src="10.0.0.2", state="CLOSE"), 105.0)
+    for clock[0], told in ((1_000_000_000.0, "2001-09-09T01:48:25"), (1_795_386_000.0, "2026-11-22T22:21:45")):
+        for name in ("nat", "events"):
+            wanted = wanted_of(context, name)
+            if name == "nat":
+                rows = [flow for flow in monitor.table.closed if flow.ended]
+            else:
+                rows = Rows(context).all(wanted, monitor.table)[:1]
+            (line,) = view_texts(None, rows, "json", context, None)
+            assert json.loads(line)["time"].startswith(told)
+        there = compile_filter(f"at:{told[:16]}", context)
+        assert there is not None
+        assert there(monitor.table.closed[0])
+
+
+@pytest.mark.usefixtures("_utc")
+def test_a_time_before_the_watch_began_is_not_answered() -> None:
+    context = Context(now=110.0, epoch=lambda: 1_795_386_000.0)  # 22:21:50
+    table = world_of(1).table
+    assert table.since == 100.0  # 22:21:40
+    for expression, early in (
+        ("at:22:20", True),
+        ("at:22:21:39", True),
+        ("at:22:21:40", False),
+        ("at:22:21:50", False),
+    ):
+        assert bool(unwatched(f"wan:192.0.2.1 {expression}", context, table)) == early, expression
+    assert unwatched("at:22:20,22:21:45", context, table) == "watched since 22:21:40 UTC only"
+    assert unwatched("at:never", context, table) == unwatched("proto:tcp", context, table) == ""

@@ -272,6 +272,37 @@ def test_of_each_python_only_the_newest_is_kept(pyz: Path, env: dict[str, str], 
     assert sorted(kept.parent.iterdir()) == sorted([kept, foreign])
 
 
+def test_only_what_has_our_names_form_is_removed(pyz: Path, env: dict[str, str], kept: Path) -> None:
+    tag = kept.name.partition(".")[2]
+    ours = [kept.with_name(f"0123456789abcdef.{tag}"), kept.with_name(f"fedcba9876543210.{tag}.4711")]
+    others = [
+        kept.with_name(name)
+        for name in (f"typing.{tag}.pyc", f"x0123456789abcdef.{tag}", f"0123.{tag}", f"notes.{tag}")
+    ]
+    for path in (*ours, *others):
+        path.write_bytes(b"")
+    kept.unlink()
+    run(sys.executable, pyz, "--version", env=env)
+    assert sorted(kept.parent.iterdir()) == sorted([kept, *others])
+
+
+@pytest.mark.parametrize("link", ["conntrack-monitor", "conntrack-monitor/code"])
+def test_a_link_on_the_way_is_not_followed(link: str, pyz: Path, env: dict[str, str], tmp_path: Path) -> None:
+    """sudo that keeps HOME: a user's link leads to a folder of root's, where names may even have the form of ours."""
+    tag = f"{sys.implementation.cache_tag}"
+    elsewhere = tmp_path / "elsewhere"
+    theirs = [elsewhere / "code" / name for name in (f"typing.{tag}.pyc", f"0123456789abcdef.{tag}")]
+    theirs += [elsewhere / path.name for path in theirs]
+    (elsewhere / "code").mkdir(parents=True)
+    for path in theirs:
+        path.write_bytes(b"")
+    place = tmp_path / "cache" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere)
+    assert "commit" in run(sys.executable, pyz, "--version", env=env)
+    assert sorted(path for path in elsewhere.rglob("*") if path.is_file()) == sorted(theirs)
+
+
 # --- a bare Debian without network ------------------------------------------------------------------------------------
 
 needs_kernel = kernel_mark()

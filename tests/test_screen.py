@@ -11,6 +11,7 @@ import select
 import struct
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import screen as module
+from keyboard import Key
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
 from support.strategies import monitors
 from support.tables import Monitor, line
@@ -346,6 +348,17 @@ def test_the_shells_own_description_stays_blocking(tty: Pty, make: MakeScreen) -
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
+def keys_until(screen: Screen, number: int) -> list[Key]:
+    """Read on, as the loop does, until there are so many keys."""
+    got: list[Key] = []
+    while len(got) < number:
+        due = screen.keys_due
+        wait = 10.0 if due is None else max(0.0, due - time.monotonic())
+        assert screen.more_keys or select.select([0], [], [], wait)[0] or due is not None
+        got += screen.read_keys()
+    return got
+
+
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
@@ -365,15 +378,11 @@ def test_the_shells_own_description_stays_blocking(tty: Pty, make: MakeScreen) -
 def test_keys_have_the_names_that_the_view_knows(tty: Pty, make: MakeScreen, typed: str, names: list[str]) -> None:
     screen = make()
     tty.press(typed)
-    got: list[str] = []
-    while len(got) < len(names):
-        assert screen.more_keys or select.select([0], [], [], 10)[0]
-        got += screen.read_keys()
-    assert got == names
+    assert keys_until(screen, len(names)) == names
 
 
 def test_no_key_of_a_paste_is_lost_and_none_waits_for_another(tty: Pty, make: MakeScreen) -> None:
-    """What blessed has read from the terminal no poll tells of any more: ``more_keys`` does."""
+    """What has been read from the terminal no poll tells of any more: ``more_keys`` does."""
     screen = make()
     tty.press("j" * 3000)
     got = screen.read_keys()
@@ -388,10 +397,7 @@ def test_no_key_of_a_paste_is_lost_and_none_waits_for_another(tty: Pty, make: Ma
 def test_junk_from_the_keyboard_does_no_harm(tty: Pty, make: MakeScreen, junk: bytes) -> None:
     screen = make()
     tty.press(junk + b"\x1b[B")
-    got: list[str] = []
-    while "down" not in got:
-        assert screen.more_keys or select.select([0], [], [], 10)[0]
-        got += screen.read_keys()
+    assert keys_until(screen, 1) == ["down"]
     assert not screen.hung_up
 
 

