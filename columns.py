@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import addresses
 from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
+from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
 from text import ASCII, DAY, clean, endpoint, fine_bar, service, size_text, span_text, text_table
 from vocabulary import ViewName
@@ -337,8 +337,12 @@ def protocol_text(flow: Flow) -> str:
 
 
 def rate_text(flow: Flow) -> str:
-    rate = flow.rate()
-    return size_text(rate) + "/s" if rate and rate >= 0.5 else ("-" if rate is None else "0")
+    return _rate_words(flow.rate())
+
+
+def _rate_words(rate: float | None) -> str:
+    """Bytes a second; "-" is unknown."""
+    return "-" if rate is None else f"{size_text(rate)}/s" if rate >= 0.5 else "0"
 
 
 OLDER = "old"  # older than our first sight of it, which was a moment ago
@@ -427,13 +431,20 @@ def _bar(s: GroupFacts) -> str:
 
 
 def _group_rate(row: GroupRow, number: float) -> str:
-    if not row.rated:
-        return "-"
-    return size_text(number) + "/s" if number >= 0.5 else "0"
+    return _rate_words(row.sure_rate(number))
 
 
 def _group_size(row: GroupRow, number: int) -> str:
-    return size_text(number) if row.counted else "-"
+    return size_text(row.sure_size(number))
+
+
+def _births(s: GroupFacts) -> str:
+    births = s.row.births()
+    return "-" if births is None else f"{births:.1f}"
+
+
+def _unknown_last(value: float | None) -> float:
+    return -1.0 if value is None else value
 
 
 def _some(s: GroupFacts) -> str:
@@ -466,16 +477,16 @@ _FLOWS = GroupColumn(
 )
 _NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
-    lambda s: "-" if s.row.fresh is None else f"{s.row.fresh / NEW_SPAN:.1f}",
-    _by(lambda s: s.fresh or 0),
+    _births,
+    _by(lambda s: _unknown_last(s.births())),
     right=True,
     descending=True,
 )
 _IN_COLUMN, _OUT = (
     GroupColumn(*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("in", "IN", lambda s: _group_rate(s.row, s.row.rate_in), lambda s: s.rate_in),
-        ("out", "OUT", lambda s: _group_rate(s.row, s.row.rate_out), lambda s: s.rate_out),
+        ("in", "IN", lambda s: _group_rate(s.row, s.row.rate_in), lambda s: _unknown_last(s.sure_rate(s.rate_in))),
+        ("out", "OUT", lambda s: _group_rate(s.row, s.row.rate_out), lambda s: _unknown_last(s.sure_rate(s.rate_out))),
     )
 )
 _RATE = GroupColumn(
@@ -485,15 +496,25 @@ _RATE = GroupColumn(
     6,
     30,
     lambda s: _group_rate(s.row, s.row.rate),
-    _by(lambda s: s.rate),
+    _by(lambda s: _unknown_last(s.sure_rate(s.rate))),
     right=True,
     descending=True,
 )
 _BYTES_IN, _BYTES_OUT = (
     GroupColumn(*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("bytes-in", "BYT-IN", lambda s: _group_size(s.row, s.row.size_in), lambda s: s.size_in),
-        ("bytes-out", "BYTOUT", lambda s: _group_size(s.row, s.row.size_out), lambda s: s.size_out),
+        (
+            "bytes-in",
+            "BYT-IN",
+            lambda s: _group_size(s.row, s.row.size_in),
+            lambda s: _unknown_last(s.sure_size(s.size_in)),
+        ),
+        (
+            "bytes-out",
+            "BYTOUT",
+            lambda s: _group_size(s.row, s.row.size_out),
+            lambda s: _unknown_last(s.sure_size(s.size_out)),
+        ),
     )
 )
 _BYTES = GroupColumn(
@@ -503,7 +524,7 @@ _BYTES = GroupColumn(
     5,
     35,
     lambda s: _group_size(s.row, s.row.size),
-    _by(lambda s: s.size),
+    _by(lambda s: _unknown_last(s.sure_size(s.size))),
     right=True,
     descending=True,
 )
@@ -681,7 +702,7 @@ EVENT_COLUMNS = (
     EventColumn(
         *("bytes", "BYTES", 5, 5, 45),
         _total,
-        _of(lambda h: h.flow.total() or 0 if h.event == "destroy" else -1),
+        _of(lambda h: -1 if h.event != "destroy" or (total := h.flow.total()) is None else total),
         right=True,
         descending=True,
     ),

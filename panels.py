@@ -53,12 +53,12 @@ def _top_line(scene: Scene, width: int) -> Line:
     if stale:
         state, role = "stale", "bad"
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
-    seconds = 20 if width >= 100 else 8
+    seconds, hears = 20 if width >= 100 else 8, table.watched_since is not None
     if scene.around.records:
         left.append((f" {glyphs.dot} rec", "accent"))
     right: Line = [
-        (f"{table.history[-1]:.0f} events/s " if table.history else "- events/s ", "plain"),
-        (sparkline(list(table.history)[-seconds:], glyphs).rjust(seconds), "accent"),
+        (f"{table.history[-1]:.0f} events/s " if hears and table.history else "- events/s ", "plain"),
+        (sparkline(list(table.history)[-seconds:] if hears else [], glyphs).rjust(seconds), "accent"),
     ]
     if table.rate_in is not None and table.rate_out is not None:
         right += [
