@@ -202,6 +202,7 @@ class Column(Generic[FactsT, RowT]):
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
+    zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roomy", self.roomy or self.least)
@@ -634,15 +635,25 @@ SERVICE_COLUMNS = (
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-def moment_text(moment: float, now: float, zone: bool) -> str:
+def moment_text(moment: float, now: float, brief: bool = False) -> str:
     """A local time, both in seconds since 1970: of today without the date, of other days with it and without seconds.
 
-    Where there is no clock (a recording without stamps) it is the seconds since the start.
+    ``brief``: without its zone, of other days the date only, of other years month and year. Where there is no clock
+    (a recording without stamps) it is the seconds since the start.
     """
     if moment < 1e6:
         return f"{moment:.3f}"
     at, today = time.localtime(moment), time.localtime(now)
-    return time.strftime(("%H:%M:%S" if at[:3] == today[:3] else "%m-%d %H:%M") + " %Z" * zone, at)
+    if at[:3] == today[:3]:
+        return time.strftime("%H:%M:%S" if brief else "%H:%M:%S %Z", at)
+    if at[0] != today[0]:
+        return time.strftime("%Y-%m" if brief else "%Y-%m-%d %Z", at)
+    return time.strftime("%m-%d" if brief else "%m-%d %H:%M %Z", at)
+
+
+def zone_text(moment: float) -> str:
+    """The name of the local zone at that time; "" without a clock."""
+    return "" if moment < 1e6 else time.strftime("%Z", time.localtime(moment))
 
 
 def exact_moment(moment: float) -> str:
@@ -765,14 +776,14 @@ def _outside_text(s: FlowFacts) -> str:
     return s.endpoint(s.ends.dst, s.ends.dport) if s.ends.dnat else ""
 
 
-def _start_text(s: FlowFacts, zone: bool = True) -> str:
+def _start_text(s: FlowFacts, brief: bool = False) -> str:
     """When the flow began; with "<" where it is older than its first sight, and nobody knows by how much."""
-    return ("" if s.flow.knows_age() else "<") + moment_text(s.flow.birth() + s.epoch, s.now + s.epoch, zone)
+    return ("" if s.flow.knows_age() else "<") + moment_text(s.flow.birth() + s.epoch, s.now + s.epoch, brief)
 
 
-def _ended_text(s: FlowFacts, zone: bool = True) -> str:
+def _ended_text(s: FlowFacts, brief: bool = False) -> str:
     """When it ended; "-" while it lives."""
-    return "-" if s.flow.ended is None else moment_text(s.flow.ended + s.epoch, s.now + s.epoch, zone)
+    return "-" if s.flow.ended is None else moment_text(s.flow.ended + s.epoch, s.now + s.epoch, brief)
 
 
 def _order_by_start(flows: Sequence[Flow], _context: Context) -> SortKeys:
@@ -796,15 +807,14 @@ _NAT_COLUMNS = (
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
     FlowColumn("kind", "KIND", 5, 5, 35, nat_kind, FLOW_COLUMN["nat"].keys),
     *(
-        FlowColumn(key, key.upper(), 12, 17, rank, cell, order, descending=True, brief=partial(cell, zone=False))
-        for key, rank, cell, order in (
-            ("start", 61, _start_text, _order_by_start),
-            ("end", 62, _ended_text, _order_by_end),
+        FlowColumn(key, key.upper(), width, 17, 33, cell, order, descending=True, brief=brief, roomy=13, zoned=True)
+        for key, width, cell, brief, order in (  # 80 cells have both: who it was is asked of a time
+            ("start", 9, _start_text, partial(_start_text, brief=True), _order_by_start),
+            ("end", 8, _ended_text, partial(_ended_text, brief=True), _order_by_end),
         )
     ),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
-    # On a narrow screen without colours only this cell says which flows have ended.
-    replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
+    replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
 _FLOWS_OF = "connections"  # the view that shows the flows of a row

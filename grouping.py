@@ -187,7 +187,7 @@ class Grouper:
             others, other = row.others, other_of(near, far, what)
             others[other] = others.get(other, 0) + 1
             progress = flow.progress
-            if progress.exact and flow.born > newborn:
+            if progress.exact and flow.born >= newborn:
                 row.fresh += 1
             tail = flow.tail
             if b"[UNREPLIED]" in tail and (b"[USERSPACE]" not in tail or "UNREPLIED" in flow.flags()):

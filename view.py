@@ -353,7 +353,7 @@ def unwatched(expression: str, context: Context, table: FlowTable) -> str:
         return ""
     now, since = context.now + context.epoch, table.since + context.epoch
     early = any(moment < since for moment in moments(expression, now))
-    return f"watched since {moment_text(since, now, zone=True)} only" if early else ""
+    return f"watched since {moment_text(since, now)} only" if early else ""
 
 
 @dataclass(frozen=True)

@@ -302,7 +302,7 @@ def test_who_else_is_told_apart() -> None:
     assert cells(SERVICE_COLUMNS, GroupRow("tcp/22"))["unreplied"] == "-"
 
 
-@pytest.mark.parametrize(("born", "fresh"), [(None, 0), (89.9, 0), (90.0, 0), (90.1, 1), (100.0, 1)])
+@pytest.mark.parametrize(("born", "fresh"), [(None, 0), (89.9, 0), (90.0, 1), (90.1, 1), (100.0, 1)])
 def test_new_flows_are_those_whose_birth_was_seen_in_the_last_ten_seconds(born: float | None, fresh: int) -> None:
     (row,) = summed(NEAR, flow_of(line(LAN, FAR_US), born=born)).values()
     assert row.fresh == fresh
