@@ -439,6 +439,7 @@ class FlowTable:
         self.linger = linger
         self.limit = limit
         self.own: Set[str] = own
+        self._own_told = own
         self.generation = 0
         self.listing = False
         self.listings = 0  # complete ones
@@ -465,8 +466,8 @@ class FlowTable:
 
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
-        if addresses != self.own:  # the same ones again would empty what is remembered about each
-            self.own = own_addresses_of(addresses)
+        if addresses != self._own_told:  # the same ones again would empty what is remembered about each
+            self._own_told, self.own = addresses, own_addresses_of(addresses)
 
     def watch(self, now: float) -> None:
         """From now on births are heard of."""

@@ -225,6 +225,7 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
     known = context.detail(address)
     place = known.place
     own = ", this host" if address in context.own else ""
+    own = ", broadcast" if addresses.hears_broadcast(address, context.own) else own
     lines: list[LabelledLine] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own})")]
     parts = [place.country_name or place.country, known.subdivision, place.city]
     where = ", ".join(clean(part) for part in parts if part)
