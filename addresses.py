@@ -142,40 +142,63 @@ def within(networks: Iterable[Network]) -> Callable[[str], bool]:
     return inside
 
 
+BROADCAST = "broadcast="  # before an address that this host hears, and many others do
+
+
 class OwnNetworks(frozenset[str]):
-    """This host's own addresses where some are whole networks, as "198.51.100.0/24" (`ip route add local`).
+    """This host's own addresses where some are whole networks (`ip route add local`), or broadcast addresses.
 
     >>> "198.51.100.7" in OwnNetworks({"10.0.0.1", "198.51.100.0/24"})
     True
     """
 
-    def __init__(self, _addresses: Iterable[str]) -> None:
-        from ipaddress import ip_network
+    broadcasts: Set[str]
 
-        self._inside = within([ip_network(text) for text in self if "/" in text])
-        self._known: dict[str, bool] = {}
+    def __init__(self, addresses: Iterable[str], broadcasts: Iterable[str] = ()) -> None:
+        self.broadcasts = frozenset(broadcasts)
+        self._known = dict.fromkeys((*addresses, *self.broadcasts), True)
+        self._inside: Callable[[str], bool] | None = None
+        if networks := [text for text in self if "/" in text]:
+            from ipaddress import ip_network  # 4 ms that a host with broadcast addresses only need not wait for
+
+            self._inside = within(map(ip_network, networks))
+
+    def __new__(cls, addresses: Iterable[str], broadcasts: Iterable[str] = ()) -> OwnNetworks:  # noqa: ARG004
+        return super().__new__(cls, addresses)
 
     def __contains__(self, address: object) -> bool:
-        if frozenset.__contains__(self, address):
-            return True
-        if (known := self._known.get(str(address))) is None:
+        known = self._known.get(address)  # type: ignore[call-overload]
+        if known is None:
+            if self._inside is None:
+                return False
             if len(self._known) > MAX_REMEMBERED:
-                self._known.clear()
+                self._known = dict.fromkeys((*self, *self.broadcasts), True)
             known = self._known[str(address)] = self._inside(str(address))
-        return known
+        return bool(known)
 
 
 def own_addresses_of(texts: Set[str]) -> Set[str]:
-    """What this host takes in: addresses, and networks as "198.51.100.0/24"; what is neither is left out."""
-    if not any("/" in text for text in texts):
-        return texts
-    from ipaddress import ip_network
+    """What this host takes in: addresses, networks as "198.51.100.0/24", and "broadcast=192.0.2.255".
 
-    whole = set()
-    for text in texts:
-        with suppress(ValueError):
-            whole.add(str(ip_network(text)) if "/" in text else text)
-    return OwnNetworks(whole)
+    What is none of these is left out.
+    """
+    broadcasts = {text.removeprefix(BROADCAST) for text in texts if text.startswith(BROADCAST)}
+    plain = {text for text in texts if not text.startswith(BROADCAST)}
+    if any("/" in text for text in plain):
+        from ipaddress import ip_network
+
+        for text in [text for text in plain if "/" in text]:
+            plain.discard(text)
+            with suppress(ValueError):
+                plain.add(str(ip_network(text)))
+    elif not broadcasts:
+        return texts
+    return OwnNetworks(plain, broadcasts)
+
+
+def hears_broadcast(address: str, own: Set[str]) -> bool:
+    """Is it a broadcast address of a network that this host is in?"""
+    return isinstance(own, OwnNetworks) and address in own.broadcasts
 
 
 def direction(ends: Ends, own: Set[str]) -> str | None:
@@ -191,6 +214,8 @@ def direction(ends: Ends, own: Set[str]) -> str | None:
     from_here = ends.src in own or scope(ends.src) == "loopback"
     to_here = ends.reply_src in own or scope(ends.reply_src) in ("loopback", "multicast", "broadcast")
     if from_here:
+        if hears_broadcast(ends.reply_src, own):
+            return "out"
         return "local" if ends.reply_src in own or scope(ends.reply_src) == "loopback" else "out"
     return "in" if to_here else "fwd"
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import addresses
 from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, NEW_SPAN, SERVICE, Grouping, GroupRow, service_name
+from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, service_name
 from parse import WITH_PORTS
 from text import ASCII, DAY, clean, endpoint, fine_bar, service, size_text, span_text, text_table
 from vocabulary import ViewName
@@ -202,6 +202,7 @@ class Column(Generic[FactsT, RowT]):
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
+    zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roomy", self.roomy or self.least)
@@ -337,8 +338,12 @@ def protocol_text(flow: Flow) -> str:
 
 
 def rate_text(flow: Flow) -> str:
-    rate = flow.rate()
-    return size_text(rate) + "/s" if rate and rate >= 0.5 else ("-" if rate is None else "0")
+    return _rate_words(flow.rate())
+
+
+def _rate_words(rate: float | None) -> str:
+    """Bytes a second; "-" is unknown."""
+    return "-" if rate is None else f"{size_text(rate)}/s" if rate >= 0.5 else "0"
 
 
 OLDER = "old"  # older than our first sight of it, which was a moment ago
@@ -427,13 +432,20 @@ def _bar(s: GroupFacts) -> str:
 
 
 def _group_rate(row: GroupRow, number: float) -> str:
-    if not row.rated:
-        return "-"
-    return size_text(number) + "/s" if number >= 0.5 else "0"
+    return _rate_words(row.sure_rate(number))
 
 
 def _group_size(row: GroupRow, number: int) -> str:
-    return size_text(number) if row.counted else "-"
+    return size_text(row.sure_size(number))
+
+
+def _births(s: GroupFacts) -> str:
+    births = s.row.births()
+    return "-" if births is None else f"{births:.1f}"
+
+
+def _unknown_last(value: float | None) -> float:
+    return -1.0 if value is None else value
 
 
 def _some(s: GroupFacts) -> str:
@@ -466,16 +478,16 @@ _FLOWS = GroupColumn(
 )
 _NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
-    lambda s: "-" if s.row.fresh is None else f"{s.row.fresh / NEW_SPAN:.1f}",
-    _by(lambda s: s.fresh or 0),
+    _births,
+    _by(lambda s: _unknown_last(s.births())),
     right=True,
     descending=True,
 )
 _IN_COLUMN, _OUT = (
     GroupColumn(*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("in", "IN", lambda s: _group_rate(s.row, s.row.rate_in), lambda s: s.rate_in),
-        ("out", "OUT", lambda s: _group_rate(s.row, s.row.rate_out), lambda s: s.rate_out),
+        ("in", "IN", lambda s: _group_rate(s.row, s.row.rate_in), lambda s: _unknown_last(s.sure_rate(s.rate_in))),
+        ("out", "OUT", lambda s: _group_rate(s.row, s.row.rate_out), lambda s: _unknown_last(s.sure_rate(s.rate_out))),
     )
 )
 _RATE = GroupColumn(
@@ -485,15 +497,25 @@ _RATE = GroupColumn(
     6,
     30,
     lambda s: _group_rate(s.row, s.row.rate),
-    _by(lambda s: s.rate),
+    _by(lambda s: _unknown_last(s.sure_rate(s.rate))),
     right=True,
     descending=True,
 )
 _BYTES_IN, _BYTES_OUT = (
     GroupColumn(*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
     for key, title, cell, value in (
-        ("bytes-in", "BYT-IN", lambda s: _group_size(s.row, s.row.size_in), lambda s: s.size_in),
-        ("bytes-out", "BYTOUT", lambda s: _group_size(s.row, s.row.size_out), lambda s: s.size_out),
+        (
+            "bytes-in",
+            "BYT-IN",
+            lambda s: _group_size(s.row, s.row.size_in),
+            lambda s: _unknown_last(s.sure_size(s.size_in)),
+        ),
+        (
+            "bytes-out",
+            "BYTOUT",
+            lambda s: _group_size(s.row, s.row.size_out),
+            lambda s: _unknown_last(s.sure_size(s.size_out)),
+        ),
     )
 )
 _BYTES = GroupColumn(
@@ -503,7 +525,7 @@ _BYTES = GroupColumn(
     5,
     35,
     lambda s: _group_size(s.row, s.row.size),
-    _by(lambda s: s.size),
+    _by(lambda s: _unknown_last(s.sure_size(s.size))),
     right=True,
     descending=True,
 )
@@ -613,15 +635,25 @@ SERVICE_COLUMNS = (
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-def moment_text(moment: float, now: float, zone: bool) -> str:
+def moment_text(moment: float, now: float, brief: bool = False) -> str:
     """A local time, both in seconds since 1970: of today without the date, of other days with it and without seconds.
 
-    Where there is no clock (a recording without stamps) it is the seconds since the start.
+    ``brief``: without its zone, of other days the date only, of other years month and year. Where there is no clock
+    (a recording without stamps) it is the seconds since the start.
     """
     if moment < 1e6:
         return f"{moment:.3f}"
     at, today = time.localtime(moment), time.localtime(now)
-    return time.strftime(("%H:%M:%S" if at[:3] == today[:3] else "%m-%d %H:%M") + " %Z" * zone, at)
+    if at[:3] == today[:3]:
+        return time.strftime("%H:%M:%S" if brief else "%H:%M:%S %Z", at)
+    if at[0] != today[0]:
+        return time.strftime("%Y-%m" if brief else "%Y-%m-%d %Z", at)
+    return time.strftime("%m-%d" if brief else "%m-%d %H:%M %Z", at)
+
+
+def zone_text(moment: float) -> str:
+    """The name of the local zone at that time; "" without a clock."""
+    return "" if moment < 1e6 else time.strftime("%Z", time.localtime(moment))
 
 
 def exact_moment(moment: float) -> str:
@@ -681,7 +713,7 @@ EVENT_COLUMNS = (
     EventColumn(
         *("bytes", "BYTES", 5, 5, 45),
         _total,
-        _of(lambda h: h.flow.total() or 0 if h.event == "destroy" else -1),
+        _of(lambda h: -1 if h.event != "destroy" or (total := h.flow.total()) is None else total),
         right=True,
         descending=True,
     ),
@@ -744,14 +776,14 @@ def _outside_text(s: FlowFacts) -> str:
     return s.endpoint(s.ends.dst, s.ends.dport) if s.ends.dnat else ""
 
 
-def _start_text(s: FlowFacts, zone: bool = True) -> str:
+def _start_text(s: FlowFacts, brief: bool = False) -> str:
     """When the flow began; with "<" where it is older than its first sight, and nobody knows by how much."""
-    return ("" if s.flow.knows_age() else "<") + moment_text(s.flow.birth() + s.epoch, s.now + s.epoch, zone)
+    return ("" if s.flow.knows_age() else "<") + moment_text(s.flow.birth() + s.epoch, s.now + s.epoch, brief)
 
 
-def _ended_text(s: FlowFacts, zone: bool = True) -> str:
+def _ended_text(s: FlowFacts, brief: bool = False) -> str:
     """When it ended; "-" while it lives."""
-    return "-" if s.flow.ended is None else moment_text(s.flow.ended + s.epoch, s.now + s.epoch, zone)
+    return "-" if s.flow.ended is None else moment_text(s.flow.ended + s.epoch, s.now + s.epoch, brief)
 
 
 def _order_by_start(flows: Sequence[Flow], _context: Context) -> SortKeys:
@@ -775,15 +807,14 @@ _NAT_COLUMNS = (
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
     FlowColumn("kind", "KIND", 5, 5, 35, nat_kind, FLOW_COLUMN["nat"].keys),
     *(
-        FlowColumn(key, key.upper(), 12, 17, rank, cell, order, descending=True, brief=partial(cell, zone=False))
-        for key, rank, cell, order in (
-            ("start", 61, _start_text, _order_by_start),
-            ("end", 62, _ended_text, _order_by_end),
+        FlowColumn(key, key.upper(), width, 17, 33, cell, order, descending=True, brief=brief, roomy=13, zoned=True)
+        for key, width, cell, brief, order in (  # 80 cells have both: who it was is asked of a time
+            ("start", 9, _start_text, partial(_start_text, brief=True), _order_by_start),
+            ("end", 8, _ended_text, partial(_ended_text, brief=True), _order_by_end),
         )
     ),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
-    # On a narrow screen without colours only this cell says which flows have ended.
-    replace(FLOW_COLUMN["rate"], cell=lambda s: rate_text(s.flow) if s.live else "closed"),
+    replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
 _FLOWS_OF = "connections"  # the view that shows the flows of a row

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import addresses
 from addresses import Context, Ends
 from flows import Flow, TapeEvent
-from grouping import Grouping, group_object
+from grouping import Grouping, group_columns, group_object
 from parse import ORIGINAL, USUAL_WORDS, Kind, Parts, Record, Tuple, Usual, kind_of, record, usual, usual_text
 from text import printable
 
@@ -132,11 +132,9 @@ def csv_line(item: JsonObject) -> str:
     return csv_row([_csv_cell(item, column) for column in CSV_COLUMNS])
 
 
-def csv_of(items: Sequence[JsonObject]) -> Iterator[str]:
-    """CSV of objects without fixed columns: the keys of the first object, then those that later ones add."""
-    columns = list(dict.fromkeys(key for item in items for key in item))
-    if columns:
-        yield csv_row(columns)
+def csv_of(items: Sequence[JsonObject], columns: Sequence[str]) -> Iterator[str]:
+    """CSV of objects with these columns, whether any has them or not: what is unknown is an empty cell."""
+    yield csv_row(columns)
     for item in items:
         yield csv_row([_csv_cell(item, column) for column in columns])
 
@@ -338,7 +336,7 @@ def view_texts(
     """Rows of a view as JSON lines or CSV. Flows and events are lines as in a stream, ended flows are `destroy`."""
     if grouping is not None:
         items = [group_object(row, grouping) for row in rows]
-        yield from map(json_line, items) if format == "json" else csv_of(items)
+        yield from map(json_line, items) if format == "json" else csv_of(items, group_columns(grouping))
         return
     if format == "csv":
         yield csv_header()

@@ -442,6 +442,7 @@ class FlowTable:
         self.linger = linger
         self.limit = limit
         self.own: Set[str] = own
+        self._own_told = own
         self.generation = 0
         self.listing = False
         self.listings = 0  # complete ones
@@ -449,6 +450,7 @@ class FlowTable:
         self.listed_at: float | None = None  # when the newest complete listing ended
         self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
+        self.watched_since: float | None = None  # since when births are heard of; None: nobody hears of any
         self.events = 0  # all that were taken in
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
@@ -468,8 +470,22 @@ class FlowTable:
 
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
-        if addresses != self.own:  # the same ones again would empty what is remembered about each
-            self.own = own_addresses_of(addresses)
+        if addresses != self._own_told:  # the same ones again would empty what is remembered about each
+            self._own_told, self.own = addresses, own_addresses_of(addresses)
+
+    def watch(self, now: float) -> None:
+        """From now on births are heard of."""
+        if self.watched_since is None:
+            self.watched_since = now
+            self.since = now if self.since is None else self.since
+
+    def watch_no_longer(self) -> None:
+        """Nobody listens to events, or the kernel sends none."""
+        self.watched_since = None
+
+    def watched(self, now: float) -> float | None:
+        """For how many seconds births have been heard of; None: nobody hears of any."""
+        return None if self.watched_since is None else max(0.0, now - self.watched_since)
 
     # --- rows in ------------------------------------------------------------------------------------------------------
 
@@ -494,8 +510,8 @@ class FlowTable:
         key = key_of(group.prefix, row[ORIGINAL], tail)
         name = EVENTS.get(tag, "update")
         self.events += 1
-        if self.since is None:
-            self.since = now
+        if self.watched_since is None:
+            self.watch(now)
         flow = self.live.get(key)
         if name == "destroy":
             return self._destroy(flow, key, group, row, now)

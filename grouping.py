@@ -17,6 +17,8 @@ from parse import WITH_PORTS
 from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
+LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
+GROUP_LABELS = {"country": "country_name", "network": "org"}  # what JSON calls the name of such a row
 FEW = 3  # hosts of a service, countries of a host, that are named
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 GroupObject = dict[str, object]
@@ -39,14 +41,17 @@ class GroupRow:
         "share",
         "size_in",
         "size_out",
+        "span",
         "unreplied",
     )
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, span: float | None = NEW_SPAN) -> None:
+        """``span``: seconds over which new flows are counted; None where nobody hears of births."""
         self.key = key
+        self.span = span
         self.label = ""  # its name: of a country or a network
         self.flows = 0
-        self.fresh: int | None = 0  # flows whose birth was seen within NEW_SPAN seconds; None: no births are seen
+        self.fresh = 0  # flows whose birth was seen within ``span`` seconds
         self.unreplied = 0
         self.rated = 0  # flows whose rates are known; without one the rates are unknown, not 0
         self.counted = 0  # flows whose bytes are known
@@ -79,6 +84,18 @@ class GroupRow:
     @property
     def size(self) -> int:
         return self.size_in + self.size_out
+
+    def sure_rate(self, rate: float) -> float | None:
+        """A sum of rates of this row; None where it is 0 and not all of its flows' rates are known."""
+        return rate if rate or self.rated == self.flows else None
+
+    def sure_size(self, size: int) -> int | None:
+        """The same for a sum of bytes."""
+        return size if size or self.counted == self.flows else None
+
+    def births(self) -> float | None:
+        """New flows a second; None where nobody has heard of births for long enough."""
+        return None if self.span is None else self.fresh / self.span
 
 
 @dataclass(frozen=True)
@@ -143,9 +160,9 @@ def group_key(flow: Flow, grouping: Grouping, context: Context) -> str:
 class Grouper:
     """Adds flows up, as many at a time as there is time for."""
 
-    def __init__(self, grouping: Grouping, context: Context, births: bool = True) -> None:
-        """``births``: the table hears of new flows."""
-        self._births = births
+    def __init__(self, grouping: Grouping, context: Context, watched: float | None = NEW_SPAN) -> None:
+        """``watched``: for how many seconds births have been heard of; None: nobody hears of any."""
+        self._span = None if watched is None or watched < LEAST_SPAN else min(watched, NEW_SPAN)
         self.sums: dict[str, GroupRow] = {}
         self.flows = 0
         self._grouping, self._context = grouping, context
@@ -153,7 +170,7 @@ class Grouper:
 
     def add(self, flows: Sequence[Flow]) -> None:
         """Add live flows: 4 us each."""
-        context, newborn = self._context, self._context.now - NEW_SPAN
+        context, newborn = self._context, self._context.now - (self._span or 0.0)
         sums, key_of, other_of = self.sums, self._key_of, self._other_of
         services = self._grouping is SERVICE
         texts = newest_texts(flows)
@@ -170,8 +187,8 @@ class Grouper:
             others, other = row.others, other_of(near, far, what)
             others[other] = others.get(other, 0) + 1
             progress = flow.progress
-            if progress.exact and flow.born > newborn:
-                row.fresh = (row.fresh or 0) + 1
+            if progress.exact and flow.born >= newborn:
+                row.fresh += 1
             tail = flow.tail
             if b"[UNREPLIED]" in tail and (b"[USERSPACE]" not in tail or "UNREPLIED" in flow.flags()):
                 row.unreplied += 1
@@ -197,9 +214,7 @@ class Grouper:
 
     def _begun(self, key: str, far: str) -> GroupRow:
         """A new row, with a name where its key is only a code."""
-        begun = GroupRow(key)
-        if not self._births:
-            begun.fresh = None
+        begun = GroupRow(key, self._span)
         if self._grouping.by in ("country", "network"):
             place = self._context.where(far)
             begun.label = (place.country_name if self._grouping.by == "country" else place.org) or ""
@@ -227,21 +242,30 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
     What is not known has no key: rates before the second listing, bytes without accounting, births without events.
     Of the others those with the most flows come first, as on the screen.
     """
-    names = {"country": "country_name", "network": "org"}
     item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
-        item[names.get(grouping.by, "name")] = label
-    return {
-        **item,
+        item[GROUP_LABELS.get(grouping.by, "name")] = label
+    births, rates = row.births(), [row.sure_rate(rate) for rate in (row.rate_in, row.rate_out)]
+    numbers = {
         "flows": row.flows,
-        **({} if row.fresh is None else {"new_per_second": round(row.fresh / NEW_SPAN, 3)}),
-        **({"rate_in": round(row.rate_in, 1), "rate_out": round(row.rate_out, 1)} if row.rated else {}),
-        **({"bytes_in": row.size_in, "bytes_out": row.size_out} if row.counted else {}),
+        "new_per_second": None if births is None else round(births, 3),
+        "rate_in": None if rates[0] is None else round(rates[0], 1),
+        "rate_out": None if rates[1] is None else round(rates[1], 1),
+        "bytes_in": row.sure_size(row.size_in),
+        "bytes_out": row.sure_size(row.size_out),
         "unreplied": row.unreplied,
         "share": round(row.share, 6),
-        grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other)),
     }
+    item |= {key: value for key, value in numbers.items() if value is not None}
+    return {**item, grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other))}
+
+
+def group_columns(grouping: Grouping) -> list[str]:
+    """All keys that objects of this grouping may have, in their order: the columns of CSV."""
+    label = [] if grouping in (NEAR, FAR) else [GROUP_LABELS.get(grouping.by, "name")]
+    numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
+    return [grouping.name, *label, *numbers, grouping.others]
 
 
 # --- what is new ------------------------------------------------------------------------------------------------------

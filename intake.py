@@ -380,6 +380,7 @@ class Intake:
         self.status = Status()
         self._report = report
         self._last = b""  # the newest line's text behind its original tuple
+        self._listens = False  # somebody listens to events
         self._rows = self._junk = 0  # lines of the newest listing: understood, not understood
         self.newest: float | None = None  # the newest stamp of a recording
 
@@ -397,6 +398,20 @@ class Intake:
             self.table.end_listing(item.complete and (self._rows > 0 or self._junk == 0), item.at)
         elif isinstance(item, OwnAddresses):
             self.table.know_own(item.addresses)
+        elif isinstance(item, (Trouble, Facts)):
+            self._hear(item)
+
+    def _hear(self, item: Trouble | Facts) -> None:
+        """Are births heard of? Only while somebody listens and the kernel sends events."""
+        if isinstance(item, Trouble):
+            if item.part != "events":
+                return
+            self._listens = item.problem is None
+        sends = self.status.facts.get("events") != 0
+        if self._listens and sends:
+            self.table.watch(item.at)
+        elif isinstance(item, Trouble) or not sends:
+            self.table.watch_no_longer()
 
     def _take_block(self, block: Block) -> None:
         rows, rejects = split_lines(block.data, self._last)

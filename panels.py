@@ -56,12 +56,12 @@ def _top_line(scene: Scene, width: int) -> Line:
     table, glyphs = scene.table, scene.glyphs
     state, role = _state(scene)
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
-    seconds = 20 if width >= 100 else 8
+    seconds, hears = 20 if width >= 100 else 8, table.watched_since is not None
     if scene.around.records:
         left.append((f" {glyphs.dot} rec", "accent"))
     right: Line = [
-        (f"{table.history[-1]:.0f} events/s " if table.history else "- events/s ", "plain"),
-        (sparkline(list(table.history)[-seconds:], glyphs).rjust(seconds), "accent"),
+        (f"{table.history[-1]:.0f} events/s " if hears and table.history else "- events/s ", "plain"),
+        (sparkline(list(table.history)[-seconds:] if hears else [], glyphs).rjust(seconds), "accent"),
     ]
     if table.rate_in is not None and table.rate_out is not None:
         right += [
@@ -268,6 +268,7 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
     known = context.detail(address)
     place = known.place
     own = ", this host" if address in context.own else ""
+    own = ", broadcast" if addresses.hears_broadcast(address, context.own) else own
     lines: list[LabelledLine] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own})")]
     parts = [place.country_name or place.country, known.subdivision, place.city]
     where = ", ".join(clean(part) for part in parts if part)

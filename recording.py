@@ -8,7 +8,7 @@ A recording holds conntrack's own lines as they came, and between them directive
     # 1795386414.100000 lost events (ENOBUFS)   something was lost
     # 1795386414.200000 facts count=12 max=262144 acct=1
     # 1795386414.200000 statistics insert=12259 insert_failed=0
-    # 1795386414.200000 own 192.0.2.1 2001:db8::1
+    # 1795386414.200000 own 192.0.2.1 2001:db8::1 198.51.100.0/24 broadcast=192.0.2.255
 
 So what `conntrack -E` or `-L` printed, saved by hand, is a recording too.
 """
@@ -35,6 +35,7 @@ _DIRECTIVE = re.compile(
     rb"^# (?:(\d{1,12}\.\d{1,6}) (list|end|lost|facts|statistics|own)\b *([^\n]*)|conntrack-monitor recording \d+)\n?",
     re.M,
 )
+_OWN = re.compile(rf"(?:broadcast=)?{ADDRESS}(?:/\d{{1,3}})?")
 _STAMP = re.compile(rb"\[(\d{1,12}\.\d{1,6})\]\t")
 
 # Seconds. A longer pause in a recording is not one of the traffic: the recorder stood still (a suspended laptop).
@@ -238,7 +239,7 @@ class Replay:
             values = {name: int(value) for name, value in found}
             self._push(Facts(at, values) if word == b"facts" else Statistics(at, values), at)
         elif word == b"own":
-            self._push(OwnAddresses(at, frozenset(re.findall(ADDRESS, words))), at)
+            self._push(OwnAddresses(at, frozenset(_OWN.findall(words))), at)
 
     def _push(self, item: Item, at: float | None) -> None:
         """Queue an item for its time. A time that goes back is taken as the newest so far."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from addresses import Place
-from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit
+from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit, zone_text
 from flows import Flow, FlowTable, TapeEvent
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
@@ -312,11 +312,14 @@ def _scrolled_away(view: View, columns: list[AnyColumn], width: int) -> tuple[li
 def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs) -> Span:
     """The titles; the arrow of the sorted one may stand in the blank beside its column."""
     arrow = glyphs.falling if view.falling else glyphs.rising
+    zone = zone_text(view.context.now + view.context.epoch)
     text, end = "", 0
     for column, width in columns:
         start = end + bool(end)
         end = start + width
         title = column.title
+        if column.zoned and width < column.roomy and len(zoned := f"{title} {zone}") <= width:
+            title = zoned
         if view.sort in (column.key, column.narrow_form_of):
             title = arrow + title if column.right else title + arrow
         at = end - len(title) if column.right else start

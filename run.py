@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -222,7 +223,8 @@ class Feed:
         on_inferred: Callable[[Flow], None] | None = None,
     ) -> None:
         self.source = source
-        shortest = min(SHORTEST_INTERVAL, options.sample or SHORTEST_INTERVAL)
+        # Two samples of a flow may be a little closer than the listings that they come from.
+        shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest)
         self.intake = Intake(self.table, report)
         self.problem: Problem | None = None  # why nothing could ever be read

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from addresses import BROADCAST
 from child import LISTENED, SILENCE, STOP_PATIENCE, Child, namespace_of, queued_events
 from intake import (
     Behind,
@@ -46,6 +47,10 @@ FACTS = ("count", "max", "buckets", "acct", "events", "timestamp")
 # grep prints "path:value" and goes on where a file is missing; busybox has the same flags.
 FACTS_COMMAND = ["grep", "-Hs", ".", *(_DIRECTORY + name for name in FACTS)]
 OWN_COMMAND = ["ip", "-o", "addr", "show"]
+ROUTES_COMMANDS = {
+    "routes": ["ip", "route", "show", "table", "local"],
+    "routes6": ["ip", "-6", "route", "show", "table", "local"],
+}
 
 
 def read_facts() -> dict[str, int]:
@@ -96,15 +101,29 @@ def parse_addresses(text: str) -> frozenset[str]:
     """What OWN_COMMAND printed: this host's addresses, and the broadcast addresses of its networks.
 
     >>> sorted(parse_addresses("2: eth0    inet 192.0.2.1/24 brd 192.0.2.255 scope global eth0\\n"))
-    ['192.0.2.1', '192.0.2.255']
+    ['192.0.2.1', 'broadcast=192.0.2.255']
     """
-    return frozenset(re.findall(rf"\b(?:inet6?|brd) ({ADDRESS})", text))
+    own = {BROADCAST * (kind == "brd") + address for kind, address in re.findall(rf"\b(inet6?|brd) ({ADDRESS})", text)}
+    return frozenset(own)
+
+
+def parse_routes(text: str) -> frozenset[str]:
+    """What ROUTES_COMMANDS printed: what else is delivered to this host.
+
+    >>> sorted(parse_routes("local 198.51.100.0/24 dev lo\\nbroadcast 192.0.2.255 dev eth0\\nmulticast ff00::/8\\n"))
+    ['198.51.100.0/24', 'broadcast=192.0.2.255']
+    """
+    found = re.findall(rf"^(local|broadcast|anycast) ({ADDRESS}(?:/\d{{1,3}})?)(?= |$)", text, re.MULTILINE)
+    return frozenset(
+        BROADCAST * (kind == "broadcast") + address for kind, address in found if not address.startswith("127.")
+    )
 
 
 _RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_ERROR, _NLMSG_DONE = 20, 22, 24, 26, 2, 3
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _RTA_DST = 1, 2, 4, 1
-_TABLE_LOCAL, _DELIVERED = 255, {2, 3, 4}  # linux/rtnetlink.h: RT_TABLE_LOCAL; RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST
+_TABLE_LOCAL, _RTN_BROADCAST = 255, 3  # linux/rtnetlink.h: RT_TABLE_LOCAL
+_DELIVERED = {2, _RTN_BROADCAST, 4}  # RTN_LOCAL, RTN_ANYCAST
 _SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK
 
 
@@ -143,21 +162,22 @@ def _read_addresses(data: bytes, found: set[str]) -> bool:
         if kind == _RTM_NEWADDR:
             attributes = _attributes(data[24:length])
             # On point-to-point links ADDRESS is the peer.
-            for raw in (attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS), attributes.get(_IFA_BROADCAST)):
-                _add_address(data[16], raw, None, found)
+            _add_address(data[16], attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS), None, found)
+            _add_address(data[16], attributes.get(_IFA_BROADCAST), None, found, BROADCAST)
         elif kind == _RTM_NEWROUTE and length >= 28 and data[20] == _TABLE_LOCAL and data[23] in _DELIVERED:
-            _add_address(data[16], _attributes(data[28:length]).get(_RTA_DST), data[17], found)
+            mark = BROADCAST if data[23] == _RTN_BROADCAST else ""
+            _add_address(data[16], _attributes(data[28:length]).get(_RTA_DST), data[17], found, mark)
         data = data[(length + 3) & ~3 :]
     return True
 
 
-def _add_address(family: int, raw: bytes | None, length: int | None, found: set[str]) -> None:
+def _add_address(family: int, raw: bytes | None, length: int | None, found: set[str], mark: str = "") -> None:
     """``length``: of a network's prefix. 127.0.0.0/8 is not added: its addresses are known as loopback."""
     size = 4 if family == socket.AF_INET else 16
     if raw and len(raw) == size:
         text = socket.inet_ntop(family, raw)
         if length in (None, 8 * size):
-            found.add(text)
+            found.add(mark + text)
         elif not text.startswith("127."):
             found.add(f"{text}/{length}")
 
@@ -222,6 +242,7 @@ OPENING = 1.0  # seconds in which conntrack opens its socket
 LOOK = 0.02  # seconds between looks for that socket
 LONGEST_ANSWER = 1 << 20  # characters of a short command's answer; 1,000 addresses are 100 KiB
 ASKED_EVERY = 1.0  # seconds between listings while the key that asks for them is held down
+ROUTES_EVERY = 600.0  # seconds: few people ever add one, and each question is a login where --via is ssh
 OWN_PATIENCE = 3.0  # seconds: an ssh login takes one, and a host without the ip command answers at once
 
 
@@ -425,7 +446,8 @@ class LiveSource:
         self._remade_due = 0.0
         self._asked: dict[str, Child] = {}
         self._facts_due = 0.0
-        self._own_due = 0.0
+        self._own_due = self._routes_due = 0.0
+        self._own: dict[str, frozenset[str]] = {}  # what each command said of this host's addresses
         self._statistics_due = self.clock() + STATISTICS_FIRST if statistics else math.inf
 
     def clock(self) -> float:
@@ -438,6 +460,7 @@ class LiveSource:
     def deadline(self) -> float | None:
         now = self.clock()
         due = [self._facts_due, self._own_due, self._statistics_due]
+        due += [self._routes_due] if self.command.via else []
         if self._events and self._events.child is None:
             due.append(self._events.due)
         if self._events and self._events.opening:
@@ -698,8 +721,8 @@ class LiveSource:
 
     def _awaits_own(self, now: float) -> bool:
         """The first listing waits for this host's addresses, or its flows would have no direction."""
-        asked = self._asked.get("own")
-        return self._listing_due == 0.0 and asked is not None and now - asked.started < OWN_PATIENCE
+        asked = [child for what, child in self._asked.items() if what in ("own", *ROUTES_COMMANDS)]
+        return self._listing_due == 0.0 and any(now - child.started < OWN_PATIENCE for child in asked)
 
     def _lists_ipv4_only(self, child: Child) -> bool:
         """Before 1.4.7 conntrack lists IPv4 only, unless asked for IPv6; half a table must not sweep the other half."""
@@ -800,6 +823,10 @@ class LiveSource:
                 yield OwnAddresses(now, own_addresses())
             else:
                 self._ask("own", [*self.command.via, *OWN_COMMAND])
+        if self.command.via and now >= self._routes_due:
+            self._routes_due = now + ROUTES_EVERY
+            for what, words in ROUTES_COMMANDS.items():
+                self._ask(what, [*self.command.via, *words])
         if now >= self._statistics_due:
             self._statistics_due = now + STATISTICS_EVERY
             self._ask("statistics", self.command.statistics())
@@ -829,8 +856,10 @@ class LiveSource:
         # Without the right to use netlink the numbers are true, too, and the exit status is 1.
         if what == "statistics" and (values := parse_statistics(text)):
             yield Statistics(now, values)
-        if what == "own" and (addresses := parse_addresses(text)):
-            yield OwnAddresses(now, addresses)
+        own = parse_addresses(text) if what == "own" else parse_routes(text) if what in ROUTES_COMMANDS else None
+        if own and own != self._own.get(what):
+            self._own[what] = own
+            yield OwnAddresses(now, frozenset[str]().union(*self._own.values()))
 
 
 class _Restarted:

@@ -357,7 +357,7 @@ def unwatched(expression: str, context: Context, table: FlowTable) -> str:
         return ""
     now, since = context.now + context.epoch, table.since + context.epoch
     early = any(moment < since for moment in moments(expression, now))
-    return f"watched since {moment_text(since, now, zone=True)} only" if early else ""
+    return f"watched since {moment_text(since, now)} only" if early else ""
 
 
 @dataclass(frozen=True)
@@ -639,7 +639,7 @@ class Rows:
         assert wanted.spec.grouping is not None
         grouped_for = wanted.filter, wanted.spec, wanted.pause
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
-            grouper = Grouper(wanted.spec.grouping, self._context, births=table.events > 0)
+            grouper = Grouper(wanted.spec.grouping, self._context, table.watched(self._context.now))
             predicate, self._grouping = wanted.predicate, True
             flows = self._live(wanted, table)
             for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):

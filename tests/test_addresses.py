@@ -8,7 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from addresses import Context, Ends, Network, Site, _scope, direction, inbound, remote, scope, within
+from addresses import (
+    Context,
+    Ends,
+    Network,
+    Site,
+    _scope,
+    direction,
+    hears_broadcast,
+    inbound,
+    own_addresses_of,
+    remote,
+    scope,
+    within,
+)
 from flows import FlowTable
 from support.program import CAPTURES
 from support.strategies import any_blocks
@@ -214,3 +227,25 @@ def test_what_was_found_out_about_addresses_ends_with_the_addresses_of_the_host(
     context.advance(5.0, frozenset({"10.0.0.1"}))
     assert (context.now, context.own) == (5.0, {"10.0.0.1"})
     assert (context.remote_of(*ends), context.sides_of(*ends)) == ("8.8.8.8", ("10.0.0.1", "8.8.8.8", True))
+
+
+def test_a_broadcast_comes_in_and_is_not_this_host() -> None:
+    own = own_addresses_of(frozenset({"192.0.2.1", "broadcast=192.0.2.255", "198.51.100.0/24", "300.1.2.3/24"}))
+    assert ("192.0.2.255" in own, "198.51.100.77" in own, "198.51.101.1" in own) == (True, True, False)
+    for src, dst, way in (
+        ("192.0.2.7", "192.0.2.255", "in"),
+        ("192.0.2.1", "192.0.2.255", "out"),
+        ("192.0.2.7", "198.51.100.9", "in"),
+        ("198.51.100.9", "192.0.2.7", "out"),
+        ("192.0.2.1", "198.51.100.9", "local"),
+        ("192.0.2.7", "192.0.2.8", "fwd"),
+    ):
+        assert direction(Ends(src, dst, 1, 2, dst, src, 2, 1), own) == way, (src, dst)
+    assert hears_broadcast("192.0.2.255", own)
+    assert not hears_broadcast("192.0.2.1", own)
+    assert not hears_broadcast("192.0.2.255", frozenset({"192.0.2.255"}))
+
+
+def test_plain_addresses_stay_what_they_are() -> None:
+    plain = frozenset({"192.0.2.1", "2001:db8::1"})
+    assert own_addresses_of(plain) is plain

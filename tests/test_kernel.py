@@ -342,7 +342,8 @@ def test_sums_of_a_live_table_are_those_of_its_flows(lab: Lab) -> None:
     assert sum(row["share"] for row in views["hosts"]) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_broadcasts_and_local_routes_come_in(ns: Namespace) -> None:
+@pytest.mark.parametrize("through", ["inside", "via"])
+def test_broadcasts_and_local_routes_come_in(ns: Namespace, through: str) -> None:
     """They were "fwd": only the addresses of the interfaces counted as this host's."""
     ns.ip(
         *("link add name lan0 type veth peer name lan1", "link set lan0 up", "link set lan1 up"),
@@ -353,8 +354,19 @@ def test_broadcasts_and_local_routes_come_in(ns: Namespace) -> None:
     for number, to in enumerate(ends):
         near = "2001:db8::5" if ":" in to else "10.9.0.5"
         insert(ns, protocol="udp", src=near, dst=to, sport=1000 + number, dport=9)
-    found = {item["original"]["dst"]: item["direction"] for item in once(ns)}
-    assert found == dict(zip(ends, ("in", "in", "in", "fwd", "in"), strict=True))
+    insert(ns, protocol="udp", src="10.9.0.1", dst="10.9.0.255", sport=2000, dport=9)
+    if through == "inside":
+        found = once(ns)
+    else:
+        done = subprocess.run(
+            [*PROGRAM, "--once", "--json", "--via", ns.via], capture_output=True, text=True, check=True, timeout=60
+        )
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+    ways = {(item["original"]["src"] == "10.9.0.1", item["original"]["dst"]): item["direction"] for item in found}
+    assert ways == {
+        **{(False, to): way for to, way in zip(ends, ("in", "in", "in", "fwd", "in"), strict=True)},
+        (True, "10.9.0.255"): "out",  # others hear it, too: it is not "local"
+    }
 
 
 def test_two_listings_have_rates_and_one_has_none(ns: Namespace) -> None:

@@ -27,6 +27,7 @@ from grouping import (
     Grouper,
     Grouping,
     GroupRow,
+    group_columns,
     group_key,
     group_object,
     service_key,
@@ -160,6 +161,80 @@ def test_a_host_s_row() -> None:
     assert cells(HOST_COLUMNS, sums[LAN2], **{LAN2: "printer"})["host"] == "printer"
 
 
+UNCOUNTED = (
+    "ipv4     2 tcp      6 300 src={0} dst={1} sport=1000 dport=443 src={1} dst={0} sport=443 dport=1000 mark=0 use=1"
+)
+
+
+@pytest.mark.parametrize("grouping", [NEAR, FAR, COUNTRY, NETWORK, SERVICE])
+def test_what_one_listing_cannot_know_is_no_zero(grouping: Grouping) -> None:
+    """RATE, IN, OUT and NEW/s were 0 in --once, and rate_in 0.0 in its JSON."""
+    tally = Grouper(grouping, context(), watched=None)
+    tally.add([flow_of(line(LAN, FAR_US, **OUT)), flow_of(line(LAN2, FAR_US, dport=444))])  # type: ignore[arg-type]
+    for row in tally.sums.values():
+        shown = cells(HOST_COLUMNS, row)
+        assert [shown[key] for key in ("rate", "in", "out", "new")] == ["-"] * 4
+        assert not {"rate_in", "rate_out", "new_per_second"} & group_object(row, grouping).keys()
+
+
+def test_bytes_that_nobody_counts_are_no_zero() -> None:
+    """Accounting is off, or was when the flow began."""
+    (row,) = summed(NEAR, flow_of(UNCOUNTED.format(LAN, FAR_US))).values()
+    shown = cells(HOST_COLUMNS, row)
+    assert [shown[key] for key in ("bytes", "bytes-in", "bytes-out", "rate")] == ["-"] * 4
+    assert not {"bytes_in", "bytes_out"} & group_object(row, NEAR).keys()
+    shares([row], "bytes")
+    assert row.share == 1.0  # of flows: nothing else is known
+
+
+def test_a_sum_of_some_is_shown_but_a_zero_only_where_all_are_known() -> None:
+    known, unknown = flow_of(line(LAN, FAR_US, sent=10), (5.0, 0.0)), flow_of(UNCOUNTED.format(LAN, FAR_DE))
+    (row,) = summed(NEAR, known, unknown).values()
+    shown = cells(HOST_COLUMNS, row)
+    assert {key: shown[key] for key in ("rate", "out", "in", "bytes-out", "bytes-in")} == {
+        **{"rate": "5/s", "out": "5/s", "in": "-", "bytes-out": "10", "bytes-in": "-"}
+    }
+    (row,) = summed(NEAR, known).values()
+    shown = cells(HOST_COLUMNS, row)
+    assert (shown["in"], shown["bytes-in"]) == ("0", "0")
+    item = group_object(row, NEAR)
+    assert (item["rate_in"], item["rate_out"], item["bytes_in"], item["bytes_out"]) == (0.0, 5.0, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("watched", "shown", "number"),
+    [(None, "-", None), (0.9, "-", None), (4.0, "0.2", 0.25), (10.0, "0.1", 0.1), (500.0, "0.1", 0.1)],
+)
+def test_new_flows_a_second_are_those_of_the_time_that_was_watched(
+    watched: float | None, shown: str, number: float | None
+) -> None:
+    """4 s after the start they were divided by 10 s."""
+    tally = Grouper(NEAR, context(), watched)
+    tally.add([flow_of(line(LAN, FAR_US), born=NOW - 0.5), flow_of(line(LAN, FAR_US, sport=2), born=NOW - 99)])
+    (row,) = tally.sums.values()
+    assert cells(HOST_COLUMNS, row)["new"] == shown
+    assert group_object(row, NEAR).get("new_per_second") == number
+
+
+@pytest.mark.parametrize("grouping", [NEAR, FAR, COUNTRY, NETWORK, SERVICE])
+def test_the_columns_of_csv_are_the_keys_of_the_objects(grouping: Grouping) -> None:
+    rows = list(summed(grouping, flow_of(line(LAN, FAR_US, sent=10, got=5), (5.0, 1.0))).values())
+    rows += summed(grouping, flow_of(UNCOUNTED.format(LAN2, LAN))).values()
+    for row in rows:
+        keys = list(group_object(row, grouping))
+        assert keys == [key for key in group_columns(grouping) if key in keys]
+    assert list(group_object(rows[0], grouping)) == group_columns(grouping)
+
+
+def test_unknown_sums_come_last() -> None:
+    known = summed(NEAR, flow_of(line(LAN, FAR_US, sent=0, got=0), (0.0, 0.0)))[LAN]
+    unknown = summed(NEAR, flow_of(UNCOUNTED.format(LAN2, FAR_US)))[LAN2]
+    for column in HOST_COLUMNS:
+        if column.key in ("rate", "in", "out", "bytes", "bytes-in", "bytes-out"):
+            first, second = column.keys([known, unknown], context())
+            assert first > second, column.key
+
+
 def test_rows_of_the_other_views() -> None:
     flows = [
         flow_of(line(LAN, FAR_US, sent=5, before="[UNREPLIED] "), (0.6, 0.0)),
@@ -227,7 +302,7 @@ def test_who_else_is_told_apart() -> None:
     assert cells(SERVICE_COLUMNS, GroupRow("tcp/22"))["unreplied"] == "-"
 
 
-@pytest.mark.parametrize(("born", "fresh"), [(None, 0), (89.9, 0), (90.0, 0), (90.1, 1), (100.0, 1)])
+@pytest.mark.parametrize(("born", "fresh"), [(None, 0), (89.9, 0), (90.0, 1), (90.1, 1), (100.0, 1)])
 def test_new_flows_are_those_whose_birth_was_seen_in_the_last_ten_seconds(born: float | None, fresh: int) -> None:
     (row,) = summed(NEAR, flow_of(line(LAN, FAR_US), born=born)).values()
     assert row.fresh == fresh
@@ -395,7 +470,7 @@ def test_new_is_what_belongs_to_something_that_was_not_there_when_it_was_marked(
 def test_what_is_not_known_is_no_zero() -> None:
     """One listing knows no rates, a flow without accounting no bytes, and a table without events no births."""
     uncounted = line(LAN, FAR_US).replace("packets=", "packs=")
-    tally = Grouper(NEAR, context(), births=False)
+    tally = Grouper(NEAR, context(), watched=None)
     tally.add([flow_of(uncounted)])
     row = tally.sums[LAN]
     assert [
@@ -404,5 +479,5 @@ def test_what_is_not_known_is_no_zero() -> None:
     assert group_object(row, NEAR).keys() == {"host", "flows", "unreplied", "share", "countries"}
     tally.add([flow_of(line(LAN, FAR_US, sent=7), (0.0, 0.0))])
     item = group_object(tally.sums[LAN], NEAR)
-    assert (item["rate_in"], item["rate_out"], item["bytes_in"]) == (0.0, 0.0, 0)
-    assert "new_per_second" not in item
+    assert item["bytes_out"] == 7
+    assert not {"rate_in", "rate_out", "bytes_in", "new_per_second"} & item.keys()  # 0 of what is known is not 0 of all

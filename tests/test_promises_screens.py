@@ -390,6 +390,7 @@ SCREENS: dict[str, Callable[[], str]] = {
     "networks": lambda: pressed("4", "S", sized=(150, 12)),
     "services": lambda: pressed("5", "j", "j", "r", sized=(150, 16)),
     "nat": lambda: pressed("6", "j", sized=(160, 16)),
+    "nat-80x24": lambda: pressed("6", sized=(80, 24)),
     "events": lambda: pressed("7", "j", sized=(140, 16)),
     "map": lambda: pressed("8", "j", sized=(80, 22)),
     "map-rates": lambda: pressed("8", "t", sized=(100, 20)),

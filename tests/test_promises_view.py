@@ -630,7 +630,7 @@ def test_once_in_other_views() -> None:
         ("10.0.0.3", 2000),
         ("10.0.0.9", None),  # its NEW has no counters
     ]
-    assert once(monitor.table, format="csv", view="countries").splitlines()[0].startswith("country,flows,")
+    assert once(monitor.table, format="csv", view="countries").splitlines()[0].startswith("country,country_name,flows,")
     nat = [json.loads(text) for text in once(monitor.table, format="json", view="nat").splitlines()]
     assert [item["id"] for item in nat] == [5]
     feed(monitor.table, event("DESTROY", 5, src="10.0.0.9", reply_dst="203.0.113.1"), 107.0)

@@ -72,7 +72,7 @@ def test_what_is_recorded_is_replayed(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     recorder = Recorder(str(path))
     written: list[Item] = [
-        OwnAddresses(1.0, frozenset({"192.0.2.1", "2001:db8::1"})),
+        OwnAddresses(1.0, frozenset({"192.0.2.1", "2001:db8::1", "198.51.100.0/24", "broadcast=192.0.2.255"})),
         Facts(1.0, {"count": 12, "max": 262144}),
         ListingBegan(1.0),
         Block(b"listing line\n", 1.0),

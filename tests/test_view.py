@@ -168,9 +168,9 @@ def test_a_view_that_is_not_ready_says_so() -> None:
 def test_another_order_while_flows_are_added_up_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
 
-    def grouper(grouping: Grouping, context: Context, births: bool) -> Grouper:
+    def grouper(grouping: Grouping, context: Context, watched: float | None) -> Grouper:
         begun.append(grouping.by)
-        return Grouper(grouping, context, births)
+        return Grouper(grouping, context, watched)
 
     monkeypatch.setattr(view, "Grouper", grouper)
     monitor = lan_monitor()

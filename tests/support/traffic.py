@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 
 LIFETIME = 300  # seconds after which a program ends that nobody stopped, should the test process be killed
@@ -128,6 +129,18 @@ def _agent_spray(sport: str, flows: str) -> None:
     _say("done")
 
 
+def _agent_pace(address: str, port: str, rate: str, number: str) -> None:
+    """So many packets of 1,000 bytes (with their headers), ``rate`` of them a second by the clock: "begun", "done"."""
+    with _socket(address, socket.SOCK_DGRAM) as sender:
+        sender.connect((address, int(port)))
+        _say("begun", sender.getsockname()[1])
+        began = time.monotonic()
+        for packet in range(int(number)):
+            time.sleep(max(0.0, began + packet / float(rate) - time.monotonic()))
+            sender.send(b"x" * (1000 - 8 - (40 if _family(address) == socket.AF_INET6 else 20)))
+    _say("done")
+
+
 def _agent_syn(address: str, port: str, flows: str) -> None:
     """TCP SYNs without an answer: "done PORT…"."""
     sockets = [_socket(address, socket.SOCK_STREAM) for _ in range(int(flows))]
@@ -181,6 +194,7 @@ _AGENTS: dict[str, Callable[..., None]] = {
     "connect": _agent_connect,
     "udp": _agent_udp,
     "spray": _agent_spray,
+    "pace": _agent_pace,
     "syn": _agent_syn,
     "refused": _agent_refused,
     "ping": _agent_ping,
