@@ -441,8 +441,7 @@ class FlowTable:
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
         self.linger = linger
         self.limit = limit
-        self.own: Set[str] = own
-        self._own_told = own
+        self.own = self._own_told = own
         self.generation = 0
         self.listing = False
         self.listings = 0  # complete ones
