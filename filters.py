@@ -62,14 +62,16 @@ def named(value: str, names: Mapping[T, str]) -> list[T]:
     return [number for number, name in names.items() if name.casefold() == value.casefold()]
 
 
-def or_close(value: str, names: Iterable[str]) -> str:
-    """What may have been meant: the name most like it, else a few names, else where they are listed."""
+def or_close(value: str, names: Iterable[str], listed: str = "") -> str:
+    """What may have been meant: the name most like it, else all names if they are few, else where they are listed."""
     from difflib import get_close_matches  # 5 ms, for errors only
 
     known = list(names)
     if near := get_close_matches(value.lower(), {name.lower(): name for name in known}, 1):
         return f"; did you mean {next(name for name in known if name.lower() == near[0])}?"
-    return f"; there are: {' '.join(known)}" if len(known) <= FEW_NAMES else "; ? on the screen and --help list them"
+    if len(known) <= FEW_NAMES:
+        return f"; there are: {' '.join(known)}"
+    return listed or f"; some are {', '.join(known[:3])}"
 
 
 def or_names(names: Mapping[T, str]) -> str:
@@ -96,7 +98,9 @@ def by_protocol(value: str, _context: Context) -> Predicate:
         return lambda flow: flow.group.kind.protocol == "unknown"
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 3 else PROTOCOLS.get(name, -1)
     if not 0 <= number <= 255:
-        raise ValueError(f"'{value}' is no protocol: a number up to 255, or a name{or_close(name, PROTOCOLS)}")
+        raise ValueError(
+            f"'{value}' is no protocol: a number up to 255, or a name{or_close(name, ['tcp', 'udp', 'icmp', *PROTOCOLS])}"
+        )
     return lambda flow: flow.group.kind.number == number
 
 
@@ -106,7 +110,9 @@ def by_state(value: str, context: Context) -> Predicate:
     if wanted in FLAGS:
         return _flag(value, context)
     if wanted not in STATES:
-        raise ValueError(f"'{value}' is no state{or_close(value, [*sorted(STATES), *FLAGS])}")
+        raise ValueError(
+            f"'{value}' is no state{or_close(value, ['ESTABLISHED', 'UNREPLIED', 'TIME_WAIT', *STATES, *FLAGS])}"
+        )
     return lambda flow: flow.group.state == wanted
 
 
@@ -746,7 +752,10 @@ class _Parser:
             return bare(word.replace('"', "").lower(), self.context)
         make = self.makers.get(name.lower())
         if make is None:
-            raise self.error(f"unknown field '{name}'{or_close(name, self.makers)}", position)
+            raise self.error(
+                f"unknown field '{name}'{or_close(name, self.makers, '; ? on the screen and --help list them')}",
+                position,
+            )
         place = position + len(name) + 1
         parts = []
         for part in _split(value):
