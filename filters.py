@@ -98,9 +98,8 @@ def by_protocol(value: str, _context: Context) -> Predicate:
         return lambda flow: flow.group.kind.protocol == "unknown"
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 3 else PROTOCOLS.get(name, -1)
     if not 0 <= number <= 255:
-        raise ValueError(
-            f"'{value}' is no protocol: a number up to 255, or a name{or_close(name, ['tcp', 'udp', 'icmp', *PROTOCOLS])}"
-        )
+        instead = or_close(name, ["tcp", "udp", "icmp", *PROTOCOLS])
+        raise ValueError(f"'{value}' is no protocol: a number up to 255, or a name{instead}")
     return lambda flow: flow.group.kind.number == number
 
 
