@@ -99,10 +99,11 @@ def test_half_a_table_is_not_counted_and_a_whole_one_at_once(ns: Namespace, tmp_
     conntrack, gate = slow(tmp_path, 51)
     program = limited(ns, tmp_path)
     with OnScreen(tmp_path, "--conntrack", conntrack, "--interval", 60, size=SIZE, program=program) as screen:
+        screen.wait("tcp 51")
         screen.type("H")
         screen.wait("no whole listing yet")
-        screen.wait(lambda: "60 %, 600 of 1000" in screen.text)
-        assert "51 of 51" not in screen.text
+        screen.wait("60 %, 600 of 1000")
+        assert "51 flows" not in screen.text
         assert "assured" not in screen.text
         gate.touch()
         screen.wait("100 %, 600 flows: they stay until they time out")
