@@ -107,8 +107,9 @@ CENSUS_STEP, CENSUS_STEP_WATCHED, CENSUS_REST, CROWDED = 0.1, 0.025, 30.0, 0.5
 CENSUS_SHARE, CENSUS_LEAST_REST = 100.0, 2.0
 QUICK = 0.02  # seconds between frames while keys are pressed
 
-# Ordering the rows takes 1/100 of the time: one key in a hundred at most has to wait for it. Counters change only
-# with a listing, every 10 s, so that it need not be rarer.
+# Ordering the rows takes 1/100 of the processor's time: one key in a hundred at most has to wait for it. Counters
+# change only with a listing, every 10 s, so that it need not be rarer. Time on the wall would put it off most where the
+# machine is slow: with a tenth of a CPU the rows of a table that was empty stayed for 10 s.
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
@@ -134,6 +135,7 @@ class Live:
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
+        self.ordering_cost = 0.0  # ... and of processor time
         self.census, self.next_census = Census(), 0.0
         self.census_cost = 0.0  # seconds that the present count has taken
         self.census_watched = False  # the panel of the table's health is on show
@@ -219,6 +221,7 @@ class Live:
         self._take_census()
         if self.screen.pending:
             self.screen.flush()
+            self.next_frame = max(self.next_frame, time.monotonic())  # the viewer is late, not we
         else:
             if self.view.rows.working or time.monotonic() >= self.next_frame:
                 self._order()
@@ -244,6 +247,7 @@ class Live:
 
     def _draw(self) -> None:
         self.last_frame = time.monotonic()
+        late = self.last_frame - self.next_frame if self.next_frame else 0.0  # there is no frame before the first
         self.next_frame = self.last_frame + FRAME
         width, height = self.screen.size()
         if width <= 0 or height <= 0:
@@ -252,7 +256,7 @@ class Live:
         self.aside &= {notice.key for notice in self._notices(around)}  # what has gone may come again
         scene = Scene(
             *(self.view, self.table, self.status, self.source.name, self.source.live, self.screen.glyphs),
-            *(self.census.so_far, around._replace(aside=self.aside)),
+            *(self.census.so_far, around._replace(aside=self.aside), late),
         )
         drawn = frame(scene, width, height)
         self.view.drawn(drawn)
@@ -291,7 +295,7 @@ class Live:
     def _order(self) -> None:
         """Put the rows into order if that is due, or go on with it for a moment."""
         self.geography.begin_frame()
-        view, rows, began = self.view, self.view.rows, time.monotonic()
+        view, rows, began, spent_before = self.view, self.view.rows, time.monotonic(), time.process_time()
 
         def enough() -> bool:
             spent = time.monotonic() - began
@@ -301,6 +305,7 @@ class Live:
         if not refresh(view, self.table, self._now(), enough):
             return
         self.ordering += time.monotonic() - began
+        self.ordering_cost += time.process_time() - spent_before
         self.put_off = self.put_off or self.geography.short
         if rows.working:
             if rows.unwanted:
@@ -308,10 +313,10 @@ class Live:
             return
         if not rows.ordered:
             return
-        rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering, ORDERED_EVERY))
+        rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering_cost, ORDERED_EVERY))
         if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for
             self._frame_after(QUICK)
-        self.ordering = 0.0
+        self.ordering = self.ordering_cost = 0.0
 
     def _sift(self) -> None:
         """What has arrived and is what the filter wants is on show soon, whatever the order of all rows costs."""
@@ -331,6 +336,7 @@ class Live:
                 self.screen.enter()
             elif number in (signal.SIGWINCH, signal.SIGCONT):
                 self.screen.repaint()
+            self.next_frame = max(self.next_frame, time.monotonic())  # we may have been stopped for hours
             self._soon()
         return False
 

@@ -85,8 +85,8 @@ def _state(scene: Scene) -> tuple[str, str]:
         return "replay ended", "dim"
     if not scene.live:
         return "replay", "accent"
-    if status.behind >= LATE:
-        return f"{status.behind:.0f} s behind", "warn"
+    if scene.behind >= LATE:
+        return f"{scene.behind:.0f} s behind", "warn"
     hangs = status.listing_since is not None and now - status.listing_since > SLOW
     return "live", "warn" if hangs or status.healed < status.losses else "good"
 

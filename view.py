@@ -302,6 +302,12 @@ class Scene:
     glyphs: Glyphs = UNICODE
     shares: Shares | None = None  # who fills the table, as counted last
     around: Surroundings = NOTHING_AROUND
+    late: float = 0.0  # seconds by which the frame comes later than it was due: the next one may, too
+
+    @property
+    def behind(self) -> float:
+        """Seconds by which what is on show is older than now, or will be before the next frame."""
+        return max(self.status.behind, self.late)
 
     @property
     def now(self) -> float:

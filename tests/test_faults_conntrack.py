@@ -14,6 +14,7 @@ arguments reach conntrack without a shell                                     te
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,16 @@ NOT_ENDED = " s ago has not ended: the table is older than that"
 
 FAULTS = {
     "hangs": Fault("exec sleep 60", "", NO_ANSWER, "", on_screen=NOT_ENDED, program=SILENT),
+    # A byte now and then is not an answer either: such a listing never ended, under a green dot.
+    "dribbles": Fault(
+        "while :; do printf i; sleep 0.4; done",
+        "",
+        "listing stopped: conntrack -L -o extended,id: too slow, ",
+        "",
+        None,
+        on_screen=NOT_ENDED,
+        program=SILENT,
+    ),
     "hangs after half a line": Fault(f"head -c 1000 {MIXED}; exec sleep 60", "", NO_ANSWER, "", None, program=SILENT),
     "exits 1": Fault(
         "exit 1",
@@ -204,6 +215,21 @@ def test_it_happens_in_the_middle_and_at_the_start(trials: dict[str, Trial], nam
     trial.starts_no_storm()
     trial.ends()
     trial.is_so_at_the_start()
+
+
+def test_a_listener_that_hears_nothing_of_what_is_listed_is_started_anew(tmp_path: Path) -> None:
+    """As in a container that was made anew while `docker exec` went on: nothing here can see where it listens."""
+    new = MIXED.read_text().splitlines()[0].replace(" id=6 ", " id=7 ")
+    fake = FakeConntrack(tmp_path, listing=f"cat {MIXED}; echo {shlex.quote(new)}")
+    with Piped(tmp_path, "--interval", "0.3", env=fake.env) as stream:
+        stream.wait(lambda: fake.starts("-L") > 10)  # since long before the last of them it has listened
+        fake.breaks()
+        stream.wait("lost: events (a listing shows flows that no event told of); the table is being read anew")
+        stream.wait(lambda: fake.starts("-E") == 2)
+        listings = fake.starts("-L")
+        stream.wait(lambda: fake.starts("-L") > listings + 10)
+        assert fake.starts("-E") == 2
+        stream.leave()
 
 
 def test_it_never_stops_writing_garbage(tmp_path: Path) -> None:

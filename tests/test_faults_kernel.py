@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
 import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from support.kernel import (
     Namespace,
     conntrack_children,
     conntrack_xml,
+    dropped_events,
     insert,
     insert_arguments,
     is_in_state,
@@ -29,8 +33,9 @@ from support.kernel import (
     load,
     receive_buffer,
     set_receive_buffer,
+    stop_process,
 )
-from support.program import OnScreen, Piped, inside, stays_idle, wait_for_children
+from support.program import OnScreen, Piped, environment, inside, stays_idle, wait_for_children
 from support.waiting import wait_for
 
 pytestmark = kernel_mark()
@@ -144,6 +149,93 @@ def test_the_namespace_is_gone(tmp_path: Path) -> None:
             stays_idle(screen, stream)
             screen.leave()
             stream.leave()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_namespace_made_anew_is_listened_in(named: bool, tmp_path: Path) -> None:
+    """The old listener keeps the old namespace alive, and would wait in it for ever. What a script enters is unknown."""
+    with Namespace() as ns:
+        prefix = tmp_path / "prefix"
+        prefix.write_text(f'#!/bin/sh\nip netns exec {ns.name} "$@"\nexit $?\n')
+        prefix.chmod(0o755)
+        args = ("--interval", "0.5", "--via", ns.via if named else prefix)
+        load(ns, entries(1, 20))
+        with OnScreen(tmp_path, *args, size=SIZE) as screen, Piped(tmp_path, *args) as stream:
+            screen.wait("Connections · 20")
+            stream.wait(lambda: stream.lines() >= 20, screen)
+            wait_for_children(screen, "conntrack -E")
+            wait_for_children(stream, "conntrack -E", screen)
+            subprocess.run(["ip", "netns", "del", ns.name], check=True)
+            subprocess.run(["ip", "netns", "add", ns.name], check=True)
+            port = iter(range(21, 2000))
+
+            def comes_as_an_event() -> bool:
+                number = next(port)
+                insert(ns, src="192.0.2.1", dst="192.0.2.2", sport=number, dport=80)
+                news = [line for line in stream.out.read_bytes().splitlines() if b'"event":"new"' in line]
+                return len(news) >= 3
+
+            wait_for(comes_as_an_event, stream.words, screen)
+            why = r"lost: events \((the network namespace was made anew|a listing shows flows that no event told of)\)"
+            assert re.search(why, stream.words())
+            screen.wait(" lost 1x, ")
+            screen.wait("● live")
+            screen.leave()
+            stream.leave()
+
+
+def test_a_reader_that_stood_still_is_told_how_late_it_is_and_gets_what_was_lost(ns: Namespace, tmp_path: Path) -> None:
+    with Late(ns, tmp_path) as stream:
+        stream.read_until(lambda: len(stream.told) >= 20)
+        set_receive_buffer(stream.listener(), 106_496)
+        load(ns, entries(21, 12_020))  # the pipes hold 6,000 of them
+        wait_for(lambda: dropped_events(stream.listener()) > 0, what="a loss")
+        stopped = time.monotonic()
+        wait_for(lambda: time.monotonic() - stopped > 3.0, what="the reader to be late")
+        kernels = {flow["id"] for flow in conntrack_xml(ns)}
+        stream.read_until(lambda: stream.told == kernels)
+        words = stream.err.read_text()
+        assert re.search(r"\d+ s behind: events come faster than they are read", words), words
+        assert "lost: events (ENOBUFS); the table is being read anew" in words
+
+
+class Late:
+    """The program with --json in a namespace; its output is read when the test says so."""
+
+    def __init__(self, ns: Namespace, folder: Path) -> None:
+        self.told: set[int] = set()
+        self.err = folder / "late-err"
+        self._left = b""
+        with open(self.err, "wb") as err:
+            self.process = subprocess.Popen(
+                [*inside(ns), "--json", "--interval", "0.5"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env={**os.environ, **environment(folder)},
+            )
+
+    def __enter__(self) -> Late:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stop_process(self.process)
+
+    def listener(self) -> int:
+        wait_for(lambda: any(receive_buffer(pid) for pid in conntrack_children(self.process.pid, "-E")))
+        return conntrack_children(self.process.pid, "-E")[0]
+
+    def read_until(self, enough: Callable[[], bool]) -> None:
+        assert self.process.stdout
+        fd = self.process.stdout.fileno()
+
+        def read() -> bool:
+            if select.select([fd], [], [], 0.05)[0]:
+                *lines, self._left = (self._left + os.read(fd, 1 << 20)).split(b"\n")
+                self.told.update(json.loads(line)["id"] for line in lines)
+            return enough()
+
+        wait_for(read, lambda: f"{len(self.told)} {self.err.read_text()}")
 
 
 def stop_during(programs: list[OnScreen | Piped], ns: Namespace, new: range) -> None:

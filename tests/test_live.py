@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import stat
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from flows import Flow, TapeEvent
 from keys import Do, Request
 from live import command_for, copied, export_rows
 from support.kernel import Lab, Namespace, conntrack_xml, insert_arguments, load, needs_kernel
-from support.program import OnScreen, inside
+from support.program import FakeConntrack, OnScreen, changed, inside
 from support.tables import WAN, Monitor, event, feed, lan_monitor, line, listing
 from support.terminal import DEMO, Terminal
 from view import View
@@ -429,4 +430,22 @@ def test_the_top_stays_in_sight_when_the_selected_flow_falls(tmp_path: Path) -> 
         assert "10.0.0.1:4000" not in screen.text
         screen.type("g")
         screen.wait("10.0.0.1:4000")
+
+
+# --- a slow machine ---------------------------------------------------------------------------------------------------
+
+SLOW = changed(
+    "import os, time, run; take = run.Feed.take; "
+    "run.Feed.take = lambda self, item: (time.sleep(2.5 if os.path.exists('slow') else 0), take(self, item))[1]"
+)
+
+
+def test_frames_that_come_late_are_not_green(tmp_path: Path) -> None:
+    fake = FakeConntrack(tmp_path)
+    with OnScreen(tmp_path, "--interval", "0.3", env=fake.env, program=SLOW) as screen:
+        screen.wait("● live")
+        (tmp_path / "slow").touch()
+        screen.wait(lambda: re.search(r"● \d+ s behind", screen.text) is not None)
+        (tmp_path / "slow").unlink()
+        screen.wait("● live")
         screen.leave()

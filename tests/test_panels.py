@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from addresses import Context, Detail, Lookups, Place, Site
 from filters import compile_filter
-from intake import ACCOUNTING_CURE, EVENTS_CURE
+from flows import FlowTable
+from intake import ACCOUNTING_CURE, EVENTS_CURE, Problem, Status
 from keys import BINDINGS
-from panels import details, sparkline
+from panels import details, header, sparkline
 from support.tables import LONG, MARKS, Monitor, event, feed, line, listing, many, marked_table, shown
+from view import Scene, View
 
 # --- the header -------------------------------------------------------------------------------------------------------
 
@@ -44,6 +46,29 @@ def test_the_header_counts_what_the_table_holds() -> None:
     assert lines[2].startswith("Connections · 37 · ")
     monitor.keys("/", *"proto:udp", "enter")
     assert "Connections · 1 of 37 · sort bytes ↓ · filter proto:udp" in shown(monitor)[2]
+
+
+@pytest.mark.parametrize(
+    ("status", "late", "live", "wanted"),
+    [
+        (Status(), 0.0, True, ("live", "good")),
+        (Status(behind=1.9), 1.9, True, ("live", "good")),
+        (Status(behind=9.2), 0.0, True, ("9 s behind", "warn")),
+        (Status(behind=2.0), 7.0, True, ("7 s behind", "warn")),  # frames come late: what is on show will be old
+        (Status(losses=1), 0.0, True, ("live", "warn")),
+        (Status(losses=1, healed=1), 0.0, True, ("live", "good")),
+        (Status(listing_since=90.0), 0.0, True, ("live", "warn")),
+        (Status(behind=9.0, troubles={"listing": Problem("gone")}), 0.0, True, ("stale", "bad")),
+        (Status(), 9.0, False, ("replay", "accent")),
+        (Status(ended=True), 9.0, False, ("replay ended", "dim")),
+    ],
+)
+def test_green_is_only_what_is_whole_and_of_now(
+    status: Status, late: float, live: bool, wanted: tuple[str, str]
+) -> None:
+    scene = Scene(View(Context(now=100.0)), FlowTable(), status, "here", live, late=late)
+    state, role = header(scene, 120, 30)[0][1]
+    assert (state.removeprefix("● "), role) == wanted
 
 
 @pytest.mark.parametrize("width", range(30, 200, 7))

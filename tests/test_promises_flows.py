@@ -246,6 +246,19 @@ def test_a_live_flow_is_not_swept_after_the_late_end_of_the_one_before_it() -> N
     assert told.inferred == []
 
 
+def test_flows_that_began_between_two_listings_and_no_event_said_so_are_counted() -> None:
+    told = Told()
+    told.listing({"port": 1}, {"port": 2})
+    assert told.table.unannounced == 0  # they may be older than the listener
+    told.event("new", port=3, ident=3)
+    told.listing({"port": 1}, {"port": 2}, {"port": 3, "ident": 3}, {"port": 4}, {"port": 5}, after=5.0)
+    assert told.table.unannounced == 2
+    told.listing({"port": 4}, {"port": 6}, after=5.0, complete=False)
+    assert told.table.unannounced == 2
+    told.listing({"port": 4}, after=5.0)
+    assert told.table.unannounced == 0
+
+
 @pytest.mark.parametrize("in_a_block", [False, True])
 def test_a_flow_that_a_listing_no_longer_names_goes_though_one_of_its_tuple_has_just_ended(in_a_block: bool) -> None:
     """Its end was lost, and the beginning of its successor, which ended while the listing ran."""

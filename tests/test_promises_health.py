@@ -479,6 +479,11 @@ def test_a_listing_that_does_not_end(since: float, live: bool, said: bool) -> No
     assert noticed(Status(listing_since=since), live=live) == ([Notice(text)] if said else [])
 
 
+@pytest.mark.parametrize(("behind", "said"), [(1.9, []), (2.0, ["2 s behind: events come faster than they are read"])])
+def test_events_that_come_late(behind: float, said: list[str]) -> None:
+    assert noticed(Status(behind=behind)) == [Notice(text, bad=True) for text in said]
+
+
 def test_old_counters_are_no_accounting_that_is_off() -> None:
     table = FlowTable()
     off = Notice("accounting is off: no bytes, packets or rates", "sysctl -w net.netfilter.nf_conntrack_acct=1")

@@ -6,6 +6,7 @@ import pytest
 
 from flows import Flow, FlowTable
 from intake import (
+    Behind,
     Block,
     Ended,
     Facts,
@@ -121,6 +122,14 @@ def test_a_whole_listing_heals_the_losses_before_it_began_and_only_those() -> No
     assert (status.healed, status.resyncs) == (3, 2)
     reader.listing(8.0, lines(1))
     assert (status.healed, status.resyncs) == (3, 2)
+
+
+def test_how_late_events_come_is_known() -> None:
+    intake = Intake(FlowTable())
+    intake.take(Behind(1.0, 9.5))
+    assert intake.status.behind == 9.5
+    intake.take(Behind(2.0, 0.0))
+    assert intake.status.behind == 0.0
 
 
 def test_troubles_come_and_go_part_by_part() -> None:

@@ -83,6 +83,79 @@ def has_written(fd: int | None) -> bool:
     return fd is not None and bool(select.select([fd], [], [], 0)[0])
 
 
+# --- how old events are, what a listing costs -------------------------------------------------------------------------
+
+EPOCH = 1_795_386_400.0  # of the clock that conntrack stamps with, when ours says 0
+
+
+def stamped(*times: float) -> bytes:
+    return b"".join(b"[%.6f]\t    [NEW] udp      17 30 src=10.0.0.1 ...\n" % (EPOCH + at) for at in times)
+
+
+def test_events_are_as_old_as_their_stamps_say_while_more_of_them_wait() -> None:
+    age = source._Age(0.0)
+    age.read(stamped(1.0, 2.0), 10.0, 0.0, EPOCH + 10.0)
+    assert age.behind(10.0) == pytest.approx(8.0)
+    assert age.behind(11.0) == pytest.approx(9.0)
+    age.read(stamped(9.5), 11.0, 11.0, EPOCH + 11.0)  # nothing was left to be read
+    assert age.behind(11.0) == 0.0
+    age.drained(20.0)
+    assert age.behind(20.5) == 0.5  # nothing came for 9 s: that is not late
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_clock_that_is_set_makes_no_event_late(step: float) -> None:
+    age = source._Age(0.0)
+    age.read(stamped(1.0), 1.0, 1.0, EPOCH + 1.0)
+    age.read(stamped(1.2), 1.3, 1.0, EPOCH + 1.3 + step)
+    assert age.behind(1.3) <= 0.31  # no longer than since nothing was left to be read
+
+
+def test_another_machine_s_clock_need_not_be_right_only_go() -> None:
+    age, ahead = source._Age(0.0), 500.0
+    age.read(stamped(1.0 + ahead), 1.1, 1.1, None)
+    age.read(stamped(2.0 + ahead), 6.1, 1.1, None)
+    assert age.behind(6.1) == pytest.approx(4.0)
+    age.read(stamped(7.0 + ahead), 7.0, 7.0, None)
+    age.read(stamped(7.5 - ahead), 7.6, 7.0, None)  # it was set back
+    assert age.behind(7.6) <= 0.6
+
+
+def test_what_waits_in_conntrack_s_socket_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    age = source._Age(0.0)
+    monkeypatch.setattr(source, "queued_events", lambda _pid: 4000 * source.EVENT_MEMORY)
+    for second in (1.0, 2.0):
+        age.read(stamped(second) * 1000, second, second, EPOCH + second)
+    age.look(7, 2.0)
+    assert age.behind(2.0) == pytest.approx(2.0)  # 4,000 of 2,000 a second
+    monkeypatch.setattr(source, "queued_events", lambda _pid: 10 * source.EVENT_MEMORY)
+    age.look(7, 3.0)
+    age.drained(3.0)
+    assert age.behind(3.0) == 0.0
+
+
+SLOW_LISTING = """\
+#!/bin/sh
+case "$1" in
+-L) sleep 1.2; echo "conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown." >&2 ;;
+*) echo "[ENOBUFS] something is lost: No buffer space available" >&2; exec sleep 60 ;;
+esac
+"""
+
+
+def test_the_time_on_the_wall_is_no_cost(tmp_path: Path) -> None:
+    """A listing that starved in a flood put the next one off by twice as long, though a loss was known."""
+    program = tmp_path / "conntrack"
+    program.write_text(SLOW_LISTING)
+    program.chmod(0o755)
+    live = LiveSource(Command(conntrack=str(program)), 0.3)
+    try:
+        items_until(live, lambda items: any(isinstance(item, ListingEnded) and item.complete for item in items))
+        assert live._next_listing(live.clock()) - live.clock() <= 0.5
+    finally:
+        live.close()
+
+
 # --- conntrack -S -----------------------------------------------------------------------------------------------------
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import view
+import view as view_module
 from addresses import Context, Lookups
-from columns import SORTS
+from columns import SORTS, VIEW_BY_NAME
 from filters import FilterError
-from flows import Flow, FlowTable
+from flows import Flow, FlowTable, TapeEvent
 from grouping import Grouper, Grouping, service_key
+from intake import Status
 from keys import NOTHING, press
 from parse import split_lines
+from render import frame
 from support.strategies import blocks
 from support.tables import WAN, Monitor, event, feed, lan_monitor, line, listing, twenty
 from support.tables import shown as shown_at
-from view import MANY_ROWS, ROWS_AT_ONCE, View, refresh
+from text import Line
+from view import MANY_ROWS, ROWS_AT_ONCE, Scene, View, flow_of, refresh
 
 
 @pytest.fixture
@@ -432,6 +437,10 @@ def after(pieces: int) -> Callable[[], bool]:
     return lambda: next(left, True)
 
 
+def text_of(line: Line) -> str:
+    return "".join(text for text, _role in line)
+
+
 def ports(view: View) -> list[int | None]:
     return [flow.ends().sport for flow in view.rows.order]
 
@@ -525,3 +534,120 @@ def test_the_old_order_stays_until_the_new_one_is_there() -> None:
     press(view, table, "r")
     refresh(view, table, 1.4)
     assert ports(view)[0] == 4999
+
+
+# --- what arrives meanwhile -------------------------------------------------------------------------------------------
+
+
+def opened(port: int, tag: str = "    [NEW] ", dport: int = 80) -> bytes:
+    """An event of a flow of its own."""
+    return (
+        f"{tag}udp 17 100 src=10.0.0.9 dst=192.0.2.1 sport={port} dport={dport} "
+        f"src=192.0.2.1 dst=10.0.0.9 sport={dport} dport={port}\n"
+    ).encode()
+
+
+def flood(table: FlowTable, begin: int, count: int, now: float) -> None:
+    feed(table, b"".join(opened(port) for port in range(begin, begin + count)), now)
+
+
+@pytest.mark.parametrize("name", ["connections", "events"])
+def test_what_a_filter_wants_is_sifted_as_it_arrives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tape keeps 20,000 events: 4 s of 5,000 a second; a new order of all rows comes after 10 s."""
+    monkeypatch.setattr("flows.TAPE", 50)
+    table = FlowTable()
+    view = View(Context(), spec=VIEW_BY_NAME[name])
+    view.set_filter("dport:7777")
+    flood(table, 1, 40, 1.0)
+    refresh(view, table, 1.0)
+    view.rows.keep_until(99.0)
+    for turn in range(6):  # six times the tape
+        now = 2.0 + turn / 2
+        flood(table, 1000 + turn * 50, 40, now)
+        feed(table, opened(20_000 + turn, dport=7777), now)
+        flood(table, 5000 + turn * 50, 9, now)
+        assert view.rows.hear(table)
+        assert not view.rows.hear(table)
+        assert refresh(view, table, now)
+        assert view.rows.made == now
+        assert len(view.rows.order) == view.rows.fitting == turn + 1
+    found = [flow_of(row).ends().sport or 0 for row in view.rows.order]  # type: ignore[union-attr]
+    assert sorted(found) == [20_000 + turn for turn in range(6)]
+    refresh(view, table, 100.0)  # a new order of all: of the events only the tape's newest are left to be found
+    assert [flow_of(row).ends().sport for row in view.rows.order] == found  # type: ignore[union-attr]
+    view.set_filter("dport:80")
+    refresh(view, table, 100.1)
+    assert not {flow_of(row).ends().sport for row in view.rows.order} & set(found)  # type: ignore[union-attr]
+
+
+def test_what_the_filter_no_longer_wants_goes_without_a_new_order_of_all() -> None:
+    table, view = FlowTable(linger=5.0), View(Context())
+    view.set_filter("dport:7777")
+    feed(table, opened(1, dport=7777) + opened(2, dport=7777), 1.0)
+    refresh(view, table, 1.0)
+    view.rows.keep_until(99.0)
+    feed(table, opened(1, "[DESTROY] ", dport=7777), 2.0)
+    assert view.rows.hear(table)
+    refresh(view, table, 2.0)
+    assert (len(view.rows.order), view.rows.fitting) == (2, 1)  # it lingers
+    refresh(view, table, 7.5)
+    assert ports(view) == [2]
+
+
+def test_many_rows_wait_for_their_order_and_say_how_old_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "MERGED", 3)
+    table, view = FlowTable(), View(Context())
+    view.set_filter("proto:udp")
+    flood(table, 1, 4, 1.0)
+    refresh(view, table, 1.0)
+    view.rows.keep_until(99.0)
+    flood(table, 10, 1, 2.0)
+    view.rows.hear(table)
+    assert not refresh(view, table, 8.0)
+    assert view.rows.made == 1.0
+    scene = Scene(view, table, Status(), "here", True)
+    assert "rows 7 s old" in text_of(frame(scene, 120, 20).lines[2])
+    assert "old" not in text_of(frame(replace(scene, live=False), 120, 20).lines[2])
+    refresh(view, table, 99.0)
+    assert len(view.rows.order) == 5
+    assert "old" not in text_of(frame(scene, 120, 20).lines[2])
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["new", "end", "other", "hear", "refresh", "order"]), st.integers(1, 3))),
+    name=st.sampled_from(["connections", "events", "nat"]),
+)
+def test_rows_with_what_arrived_are_those_of_a_new_order(steps: list[tuple[str, int]], name: str) -> None:
+    table, now = FlowTable(), 1.0
+    merged = View(Context(), spec=VIEW_BY_NAME[name])
+    merged.set_filter("dport:7777")
+    refresh(merged, table, now)
+    for step, number in steps:
+        now += 0.3
+        if step == "new":
+            feed(table, opened(number, dport=7777), now)
+        elif step == "end":
+            feed(table, opened(number, "[DESTROY] ", dport=7777), now)
+        elif step == "other":
+            feed(table, opened(number), now)
+        elif step == "hear":
+            merged.rows.hear(table)
+        elif step == "order":
+            merged.rows.expire()
+            refresh(merged, table, now)
+        else:
+            refresh(merged, table, now)
+            merged.rows.keep_until(now + 99)
+    now += 2
+    table.tick(now)
+    merged.rows.hear(table)
+    refresh(merged, table, now)
+    whole = View(Context(), spec=VIEW_BY_NAME[name])
+    whole.set_filter("dport:7777")
+    refresh(whole, table, now)
+
+    def rows(view: View) -> object:
+        return sorted((str(row.at if isinstance(row, TapeEvent) else 0), id(flow_of(row))) for row in view.rows.order)
+
+    assert rows(merged) == rows(whole)
+    assert merged.rows.fitting == whole.rows.fitting

@@ -1,0 +1,72 @@
+"""One command: whether it gets on, and where it runs."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+import child
+from child import SILENCE, Child, Patience, namespace_of
+from support.waiting import wait_for
+
+
+def every(patience: Patience, seconds: float, size: int, gap: float) -> str:
+    """``size`` bytes come each ``gap`` seconds, and somebody looks twice a second; what is said at the end."""
+    now, due = patience.looked, patience.looked + gap
+    until = now + seconds
+    while now < until and not patience.complaint():
+        now += 0.5
+        came = size if now >= due else 0
+        due += gap if came else 0.0
+        patience.take(came, now)
+    return patience.complaint()
+
+
+def test_silence_and_a_byte_now_and_then_are_no_progress() -> None:
+    assert every(Patience(0.0), 100.0, 0, 1.0) == "no answer for 30 s"
+    assert every(Patience(0.0), 100.0, 1, 29.0) == "too slow, 1 bytes in 30 s"
+    assert every(Patience(0.0), 100.0, 250, 20.0) == "too slow, 250 bytes in 30 s"
+    assert every(Patience(0.0), 600.0, 4000, 25.0) == ""
+    assert every(Patience(0.0), 2000.0, 4000, 5.0) == "no end after 900 s"
+
+
+def test_while_nobody_listens_nothing_is_late() -> None:
+    patience = Patience(0.0)
+    patience.take(10, 1.0)
+    patience.take(0, 500.0)  # our own reader stood still
+    assert patience.complaint() == ""
+    patience.take(0, 500.5)
+    assert patience.complaint() == ""
+    assert every(patience, 60.0, 0, 1.0) == "too slow, 10 bytes in 30 s"
+
+
+def test_what_a_command_costs_and_where_it_runs() -> None:
+    busy = Child(["sh", "-c", "python3 -c 'sum(range(30_000_000))'; :"])
+    try:
+        worker = wait_for(lambda: busy.worker("/usr/bin/python3") or None, what="its worker")
+        assert worker is not None
+        assert worker != busy.process.pid
+        assert namespace_of(worker) == os.stat("/proc/self/ns/net").st_ino
+        assert busy.worker("conntrack") is None
+        wait_for(lambda: busy.read() == b"" and busy.ended() is not None, what="its end")
+        assert 0.02 < busy.cpu < 60
+    finally:
+        busy.stop()
+    resting = Child(["sleep", "0.5"])
+    began = time.monotonic()
+    wait_for(lambda: resting.read() == b"" and resting.ended() is not None, what="its end")
+    assert resting.cpu < 0.3 <= time.monotonic() - began + SILENCE
+    resting.stop()
+
+
+@pytest.mark.parametrize(
+    "row", ["12  77         00000007 5120", "12  78         00000007 5120", "12  77 00000000 5120"]
+)
+def test_what_waits_in_a_socket_is_read_from_proc(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"
+    monkeypatch.setattr(
+        child, "_text", lambda _path: f"{head}00000000aa {row}     0        0     2        0        1 \n"
+    )
+    assert child.queued_events(77) == (5120 if row.startswith("12  77         00000007") else 0)
