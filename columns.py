@@ -635,13 +635,16 @@ SERVICE_COLUMNS = (
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
+CLOCKLESS = 1e6  # seconds since 1970: times before are those of a recording without stamps
+
+
 def moment_text(moment: float, now: float, brief: bool = False) -> str:
     """A local time, both in seconds since 1970: of today without the date, of other days with it and without seconds.
 
     ``brief``: without its zone, of other days the date only, of other years month and year. Where there is no clock
     (a recording without stamps) it is the seconds since the start.
     """
-    if moment < 1e6:
+    if moment < CLOCKLESS:
         return f"{moment:.3f}"
     at, today = time.localtime(moment), time.localtime(now)
     if at[:3] == today[:3]:
@@ -653,18 +656,18 @@ def moment_text(moment: float, now: float, brief: bool = False) -> str:
 
 def zone_text(moment: float) -> str:
     """The name of the local zone at that time; "" without a clock."""
-    return "" if moment < 1e6 else time.strftime("%Z", time.localtime(moment))
+    return "" if moment < CLOCKLESS else time.strftime("%Z", time.localtime(moment))
 
 
 def exact_moment(moment: float) -> str:
     """A local time with its date and its zone; without a clock the seconds since the start."""
-    return f"{moment:.3f}" if moment < 1e6 else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+    return f"{moment:.3f}" if moment < CLOCKLESS else time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
 
 
 def clock_text(s: EventFacts) -> str:
     """The time of day, local; without one (a recording that has no stamps) seconds since its start."""
     seconds = s.event.at + s.context.epoch
-    if seconds < 1e6:
+    if seconds < CLOCKLESS:
         return f"{seconds:.3f}"
     return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{int(seconds % 1 * 1000):03}"
 

@@ -478,6 +478,19 @@ class FlowTable:
             self.watched_since = now
             self.since = now if self.since is None else self.since
 
+    def keeps_since(self, now: float, history: bool) -> float | None:
+        """Since when flows are known that have ended; None before anything was heard.
+
+        ``history``: also those that linger no longer, as many as are kept.
+        """
+        if self.since is None:
+            return None
+        kept, most = (self.past, self.past.maxlen) if history else (self.closed, MAX_CLOSED)
+        since = self.since if history else max(self.since, now - self.linger)
+        if len(kept) < (most or 0):
+            return since
+        return max(since, (kept[0].ended if kept else None) or now)
+
     def watch_no_longer(self) -> None:
         """Nobody listens to events, or the kernel sends none."""
         self.watched_since = None

@@ -82,7 +82,7 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact(f"rows {old:.0f} s old", "warn")
     if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
-        if reach := unwatched(view.filter, view.context, scene.table):
+        if reach := unwatched(view.filter, view.context, scene.table, view.spec.translated):
             fact(reach, "warn")
     tabs = _tabs(view)
     used = length(line)
@@ -412,7 +412,7 @@ def empty_reason(
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
-    if reach := unwatched(view.filter, view.context, table):
+    if reach := unwatched(view.filter, view.context, table, view.spec.translated):
         return [(f"nobody can tell: {reach}", "Esc")]
     if len(table) and view.predicate is not None:
         return [("no flow fits the filter", "Esc" if view.filter else "")]

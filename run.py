@@ -115,6 +115,7 @@ def _noted(_number: int, _frame: object) -> None:
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
+STEPPED = 0.02  # seconds: two clocks are read one after the other, and milliseconds on show must not flicker
 BEAT = 2.0  # seconds between two heartbeats; the container's health check allows 15
 FRAME = 1.0  # seconds between frames when only numbers change
 FLOOD, SOURCE_WAITS_SHARE = (
@@ -231,6 +232,7 @@ class Feed:
         self._signals = signals
         self._recorder = recorder
         self._heartbeat = options.heartbeat
+        self._told_epoch = 0.0
         self._source_waits_until = 0.0  # nobody listens to the source till then
         self._next_beat = 0.0 if options.heartbeat else None
 
@@ -282,7 +284,12 @@ class Feed:
 
     def _epoch(self) -> float:
         """What to add to the source's clock for seconds since 1970. A recording's clock says these already."""
-        return time.time() - self.source.clock() if self.source.live else 0.0
+        if not self.source.live:
+            return 0.0
+        epoch = time.time() - self.source.clock()
+        if abs(epoch - self._told_epoch) > STEPPED:
+            self._told_epoch = epoch
+        return self._told_epoch
 
     def recorded_time(self) -> str | None:
         """Seconds since 1970 for what has no stamp of its own: now, or in a recording the newest time it named."""
@@ -504,8 +511,9 @@ class Once:
         from view import unwatched
 
         self._pipe.say_unread(self._status)
-        if reach := unwatched(self._options.expression, self._context, self._table):
-            say(f"{reach}: nobody can tell what was there before")
+        history = self._options.view == "nat"
+        if reach := unwatched(self._options.expression, self._context, self._table, history):
+            say(f"{reach}: nobody can tell what else was there")
         if self._why_empty:
             say(self._why_empty)
         if not self._feed.source.live:
@@ -518,6 +526,11 @@ class Once:
 
         notices = pipe_notices(self._feed, self._options)
         self._pipe.say_notices((notice for notice in notices if notice.about in OF_A_TABLE), 0.0)
+        if not self._options.sample and self._asks_rates():
+            say("one listing tells no rates; try: --sample 5")
+
+    def _asks_rates(self) -> bool:
+        return self._options.sort in ("rate", "in", "out") or "rate:" in self._options.expression.lower()
 
 
 # --- --json and --csv -------------------------------------------------------------------------------------------------

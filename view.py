@@ -14,7 +14,7 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from addresses import Context
-from columns import TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
+from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
 from filters import Predicate, all_of, compile_filter, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, group_key, shares
@@ -357,13 +357,23 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
     return worked
 
 
-def unwatched(expression: str, context: Context, table: FlowTable) -> str:
-    """Since when the table was watched, where at: in a filter asks for a time before; else ""."""
-    if table.since is None or "at:" not in expression.lower():
+def unwatched(expression: str, context: Context, table: FlowTable, history: bool) -> str:
+    """Since when the table was watched, or what has ended is kept, where at: in a filter asks for a time before.
+
+    Else "". ``history``: as in ``FlowTable.keeps_since``.
+    """
+    kept = table.keeps_since(context.now, history)
+    if table.since is None or kept is None or "at:" not in expression.lower():
         return ""
-    now, since = context.now + context.epoch, table.since + context.epoch
-    early = any(moment < since for moment in moments(expression, now))
-    return f"watched since {moment_text(since, now)} only" if early else ""
+    epoch = context.epoch
+    now, asked = context.now + epoch, moments(expression, context.now + epoch)
+    if now < CLOCKLESS:
+        return "the recording has no times"
+    if any(moment < table.since + epoch for moment in asked):
+        return f"watched since {moment_text(table.since + epoch, now)} only"
+    if any(moment < kept + epoch for moment in asked):
+        return f"of what has ended, known since {moment_text(kept + epoch, now)} only"
+    return ""
 
 
 @dataclass(frozen=True)

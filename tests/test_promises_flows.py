@@ -837,3 +837,17 @@ def test_made_up_states_take_no_memory_for_ever(monkeypatch: pytest.MonkeyPatch)
     told.event("update", state="ESTABLISHED ")
     assert told.table.counts == {("tcp", "ESTABLISHED"): 1, ("tcp", "MADE_UP39"): 1}
     assert kept.state == "ESTABLISHED"
+
+
+def test_a_known_age_is_a_birth_that_does_not_move() -> None:
+    """delta-time is in whole seconds: the birth that follows from it wandered by a second from listing to listing."""
+    told = Told()
+    births = []
+    for after, delta in ((0.0, 100), (2.3, 102), (2.3, 105), (2.4, 107), (0.9, 108), (2.0, 110)):
+        told.listing({"sent": 0, "tail": f" delta-time={delta} use=1"}, after=after)
+        births.append(told.only().birth())
+    assert births[0] == 0.0  # listed at 100
+    assert births == sorted(births, reverse=True)
+    assert births[-1] == pytest.approx(-0.4)
+    assert told.only().knows_age()
+    assert told.only().age(told.now) == pytest.approx(told.now + 0.4)

@@ -363,3 +363,24 @@ def test_why_a_command_did_not_start(argv: list[str], error: OSError, words: str
 )
 def test_what_tells_of_lost_events(stderr: str, loss: bool) -> None:
     assert is_loss(stderr) == loss
+
+
+def test_births_are_heard_of_while_somebody_listens_and_the_kernel_sends() -> None:
+    """Where nobody does, new flows a second and events a second are unknown, not 0."""
+    intake = Intake(FlowTable())
+    table = intake.table
+    intake.take(Facts(1.0, {"events": 2}))
+    assert table.watched(1.0) is None
+    intake.take(Trouble(2.0, "listing", None))
+    assert table.watched(2.0) is None
+    intake.take(Trouble(3.0, "events", None))
+    assert table.watched(5.0) == 2.0
+    intake.take(Facts(6.0, {"events": 0}))
+    assert table.watched(6.0) is None
+    intake.take(Facts(7.0, {"events": 1}))
+    assert table.watched(9.0) == 2.0
+    intake.take(Trouble(10.0, "events", Problem("gone")))
+    intake.take(Facts(11.0, {"events": 1}))
+    assert table.watched(11.0) is None
+    intake.take(Trouble(12.0, "events", None))
+    assert (table.watched(12.0), table.since) == (0.0, 3.0)

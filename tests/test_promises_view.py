@@ -685,6 +685,29 @@ def test_a_time_before_the_watch_began_is_not_answered() -> None:
         ("at:22:21:40", False),
         ("at:22:21:50", False),
     ):
-        assert bool(unwatched(f"wan:192.0.2.1 {expression}", context, table)) == early, expression
-    assert unwatched("at:22:20,22:21:45", context, table) == "watched since 22:21:40 UTC only"
-    assert unwatched("at:never", context, table) == unwatched("proto:tcp", context, table) == ""
+        assert bool(unwatched(f"wan:192.0.2.1 {expression}", context, table, True)) == early, expression
+    assert unwatched("at:22:20,22:21:45", context, table, True) == "watched since 22:21:40 UTC only"
+    assert unwatched("at:never", context, table, True) == unwatched("proto:tcp", context, table, True) == ""
+
+
+@pytest.mark.usefixtures("_utc")
+def test_what_has_ended_is_kept_for_a_while_and_that_is_said() -> None:
+    """at: of a minute ago found nothing in Connections, where what has ended stays 5 s, and nobody said why."""
+    context = Context(now=200.0, epoch=lambda: 1_795_386_000.0)  # 22:23:20
+    table = FlowTable(linger=5.0, past=3)
+    table.watch(100.0)
+    assert unwatched("at:22:23:14", context, table, False) == "of what has ended, known since 22:23:15 UTC only"
+    assert unwatched("at:22:23:15", context, table, False) == ""
+    assert unwatched("at:22:21:40", context, table, True) == ""
+    for number, at in enumerate((120.0, 130.0, 140.0, 150.0)):
+        feed(table, event("NEW", number), at - 5.0)
+        feed(table, event("DESTROY", number), at)
+    assert unwatched("at:22:22:09", context, table, True) == "of what has ended, known since 22:22:10 UTC only"
+    assert unwatched("at:22:22:10", context, table, True) == ""
+    assert unwatched("at:07:00", context, table, True) == "watched since 22:21:40 UTC only"
+
+
+def test_a_recording_without_times_says_that_it_has_none() -> None:
+    table = FlowTable()
+    feed(table, event("NEW", 1), 0.0)
+    assert unwatched("at:07:00", Context(now=0.0), table, True) == "the recording has no times"

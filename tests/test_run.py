@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from columns import SORTS, VIEW_BY_NAME, VIEWS
 from filters import compile_filter
 from flows import FlowTable
 from parse import split_lines
+from support.program import FakeConntrack, OnScreen, changed
 from support.strategies import blocks
 from support.terminal import DEMO, PROGRAM
 from view import Rows, RowsWanted, View, refresh
@@ -56,3 +59,51 @@ def test_every_view_of_the_recording_in_a_pipe(kind: Any) -> None:
     assert len(items) > 0
     assert len(lines["--csv"]) == len(lines["--no-color"]) == len(items) + 1
     assert lines["--no-color"][0].split()[0] == kind.columns[0].title
+
+
+NEW_FLOW = (
+    "[1795386413.786793]\\t    [NEW] udp      17 30 src=10.0.0.7 dst=192.0.2.77 sport=7777 dport=53 [UNREPLIED] "
+    "src=192.0.2.77 dst=10.0.0.7 sport=53 dport=7777 id=77\\n"
+)
+
+
+def test_times_follow_a_clock_that_is_stepped(tmp_path: Path) -> None:
+    """A router without a clock battery: minutes after the start the clock is set, by two hours here.
+
+    The tape and at: were wrong by the step ever after.
+    """
+    step = tmp_path / "step"
+    step.write_text("0")
+    fake = FakeConntrack(tmp_path, events=f"printf '{NEW_FLOW}'; exec sleep 60")
+    stepped = changed(f"import time; real = time.time; time.time = lambda: real() + float(open({str(step)!r}).read())")
+    env = {**fake.env, "TZ": "UTC"}
+    with OnScreen(tmp_path, "--no-config", "--view", "events", size=(120, 20), env=env, program=stepped) as screen:
+
+        def told() -> int | None:
+            """The row's time of day, in seconds."""
+            found = re.search(r"(\d\d):(\d\d):(\d\d)\.\d{3} +NEW", screen.text)
+            return None if found is None else (int(found[1]) * 60 + int(found[2])) * 60 + int(found[3])
+
+        screen.wait("Events")
+        fake.breaks()
+        screen.wait(lambda: told() is not None)
+        before = told()
+        assert before is not None
+        step.write_text("7200")
+        after = (before + 7200) % 86_400
+        screen.wait(lambda: told() == after)
+        for minutes, found in ((after // 60, True), (before // 60, False)):
+            screen.type(f"/\x15at:{minutes // 60:02}:{minutes % 60:02}\r")
+            screen.wait("filter at:")
+            screen.wait(lambda found=found: (told() is not None) == found)  # type: ignore[misc]
+        screen.leave()
+
+
+@pytest.mark.parametrize("words", [("--sort", "rate"), ("--view", "hosts", "--sort", "in"), ("-f", "rate:>1k")])
+def test_who_asks_one_listing_for_rates_hears_what_gives_them(words: tuple[str, ...], tmp_path: Path) -> None:
+    fake = FakeConntrack(tmp_path)
+    command = [*PROGRAM, "--no-config", "--no-download", "--conntrack", str(tmp_path / "conntrack"), "--once", *words]
+    for more, said in (((), True), (("--sample", "0.2"), False)):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path)
+        assert ("one listing tells no rates; try: --sample 5" in done.stderr) is said, done.stderr
+    assert fake.starts("-L") == 3
