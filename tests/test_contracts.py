@@ -134,7 +134,7 @@ def test_the_keys_of_a_view_s_rows(kind: ViewSpec) -> None:
     assert kind.grouping is not None
     row = GroupRow("tcp/443" if kind.name == "services" else "64500")
     row.label = "a name" if kind.name in ("countries", "networks") else ""
-    row.rated = row.counted = 1
+    row.flows = row.rated = row.counted = 1
     assert said[kind.name] == [*group_object(row, kind.grouping)]
 
 

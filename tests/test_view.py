@@ -78,7 +78,7 @@ def test_who_was_behind_an_address_also_of_what_has_ended() -> None:
     assert [flow.ends().src for flow in monitor.view.rows.order] == ["10.0.0.9"]
     assert any("10.0.0.9:38768" in text and f"{WAN}:38768" in text and "9.9.9.9" in text for text in shown(monitor))
     assert "NAT · 1 of 2 · " in shown(monitor)[2]
-    assert any(" closed " in text for text in shown_at(monitor, (80, 24)))
+    assert any(" 120.000" in text for text in shown_at(monitor, (80, 24)))  # when it ended; "-" while it lives
     monitor.keys("z")
     assert monitor.view.rows.order == []
     assert "NAT · 0 of 1 · " in shown(monitor)[2]
