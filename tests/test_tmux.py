@@ -123,7 +123,7 @@ def test_filter_sort_details_help_pause(tmux: Tmux, command: str) -> None:
     tmux.press("Escape")
     tmux.wait("10 of 31", gone=("original",))
     tmux.type("?")
-    tmux.wait("Help", "this help", "quit", "hold the order of the rows")
+    tmux.wait("Help", "this help", "quit", "first flow")
     tmux.press("Escape")
     tmux.wait("10 of 31", gone=("this help",))
     tmux.press("Escape")
