@@ -483,8 +483,11 @@ def _looked_for(ctx: click.Context, paths: Sequence[str], inside: bool) -> list[
     source = ctx.get_parameter_source("geoip_db")
     named = bool(ctx.params.get("geoip_db")) or bool(os.environ.get("GEOIP_DB_PATHS"))
     if named and source is not in_file and (source is typed or not inside):
-        # Our own folder, the last one, is always looked at.
-        words += [word for path in paths[:-1] for word in ("--geoip-db", os.path.abspath(path))]
+        from text import printable
+
+        # Our own folder, the last one, is always looked at. A name with control characters can't be typed as shown.
+        folders = [os.path.abspath(path) for path in paths[:-1]]
+        words += [word for path in folders if printable(path) == path for word in ("--geoip-db", path)]
     return words
 
 
