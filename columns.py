@@ -431,14 +431,6 @@ def _bar(s: GroupFacts) -> str:
     return filled + s.empty * (SHARE_CELLS - len(filled)) + f" {s.row.share:4.0%}"
 
 
-def _group_rate(row: GroupRow, number: float) -> str:
-    return _rate_words(row.sure_rate(number))
-
-
-def _group_size(row: GroupRow, number: int) -> str:
-    return size_text(row.sure_size(number))
-
-
 def _births(s: GroupFacts) -> str:
     births = s.row.births()
     return "-" if births is None else f"{births:.1f}"
@@ -483,52 +475,34 @@ _NEW = GroupColumn(
     right=True,
     descending=True,
 )
-_IN_COLUMN, _OUT = (
-    GroupColumn(*(key, title, 6, 6, 40), cell, _by(value), right=True, descending=True)
-    for key, title, cell, value in (
-        ("in", "IN", lambda s: _group_rate(s.row, s.row.rate_in), lambda s: _unknown_last(s.sure_rate(s.rate_in))),
-        ("out", "OUT", lambda s: _group_rate(s.row, s.row.rate_out), lambda s: _unknown_last(s.sure_rate(s.rate_out))),
+
+
+def _rate_column(key: str, title: str, rank: int, value: Callable[[GroupRow], float]) -> GroupColumn:
+    return GroupColumn(
+        *(key, title, 6, 6, rank),
+        lambda s: _rate_words(s.row.sure_rate(value(s.row))),
+        _by(lambda row: _unknown_last(row.sure_rate(value(row)))),
+        right=True,
+        descending=True,
     )
-)
-_RATE = GroupColumn(
-    "rate",
-    "RATE",
-    6,
-    6,
-    30,
-    lambda s: _group_rate(s.row, s.row.rate),
-    _by(lambda s: _unknown_last(s.sure_rate(s.rate))),
-    right=True,
-    descending=True,
-)
-_BYTES_IN, _BYTES_OUT = (
-    GroupColumn(*(key, title, 6, 6, 50), cell, _by(value), right=True, descending=True)
-    for key, title, cell, value in (
-        (
-            "bytes-in",
-            "BYT-IN",
-            lambda s: _group_size(s.row, s.row.size_in),
-            lambda s: _unknown_last(s.sure_size(s.size_in)),
-        ),
-        (
-            "bytes-out",
-            "BYTOUT",
-            lambda s: _group_size(s.row, s.row.size_out),
-            lambda s: _unknown_last(s.sure_size(s.size_out)),
-        ),
+
+
+def _size_column(key: str, title: str, width: int, rank: int, value: Callable[[GroupRow], int]) -> GroupColumn:
+    return GroupColumn(
+        *(key, title, width, width, rank),
+        lambda s: size_text(s.row.sure_size(value(s.row))),
+        _by(lambda row: _unknown_last(row.sure_size(value(row)))),
+        right=True,
+        descending=True,
     )
-)
-_BYTES = GroupColumn(
-    "bytes",
-    "BYTES",
-    5,
-    5,
-    35,
-    lambda s: _group_size(s.row, s.row.size),
-    _by(lambda s: _unknown_last(s.sure_size(s.size))),
-    right=True,
-    descending=True,
-)
+
+
+_IN_COLUMN = _rate_column("in", "IN", 40, lambda row: row.rate_in)
+_OUT = _rate_column("out", "OUT", 40, lambda row: row.rate_out)
+_RATE = _rate_column("rate", "RATE", 30, lambda row: row.rate)
+_BYTES_IN = _size_column("bytes-in", "BYT-IN", 6, 50, lambda row: row.size_in)
+_BYTES_OUT = _size_column("bytes-out", "BYTOUT", 6, 50, lambda row: row.size_out)
+_BYTES = _size_column("bytes", "BYTES", 5, 35, lambda row: row.size)
 _UNREPLIED = GroupColumn(
     *("unreplied", "UNREPL", 6, 6, 60),
     _unreplied,

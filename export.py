@@ -168,12 +168,8 @@ _WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unrepl
 _REPLY_SRC, _REPLY_ID = _WORD_AT["reply_src"], _WORD_AT["reply_icmp_id"]
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
 _DERIVED = CSV_COLUMNS[CSV_COLUMNS.index("nat") :]
-_IN_REPLY = {
-    "src": "dst",
-    "dst": "src",
-    "sport": "dport",
-    "dport": "sport",
-}  # of a reply that is the original turned round
+# Of a reply that is the original turned round: where its words are.
+_IN_REPLY = {"src": "dst", "dst": "src", "sport": "dport", "dport": "sport"}
 
 
 class Template(NamedTuple):

@@ -463,8 +463,10 @@ def _far(value: str, context: Context) -> Predicate:
 def _service(value: str, _context: Context) -> Predicate:
     """A protocol with a port by number or name, in either order: tcp/443, 443/tcp, https; or one of the two alone."""
     words = value.lower().split("/")
-    words = words if words[0] in PROTOCOLS or re.fullmatch(r"ip\d{1,3}", words[0]) else words[::-1]
-    protocol = words.pop(0) if words[0] in PROTOCOLS or re.fullmatch(r"ip\d{1,3}", words[0]) else ""
+    ends = (words[0], words[-1])
+    protocol = next((word for word in ends if word in PROTOCOLS or re.fullmatch(r"ip\d{1,3}", word)), "")
+    if protocol:
+        words.remove(protocol)
     name = words[0] if words else ""
     if len(words) > 1 or (words and not (ports_of(name) or re.fullmatch(r"\d{1,5}", name))):
         raise ValueError(f"'{value}' is no service: tcp/443, https or icmp")

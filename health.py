@@ -190,7 +190,7 @@ class Census:
 
 
 def sampled_shares(table: FlowTable) -> Shares | None:
-    """What a sample of the table says, at once: every so-manieth flow, SAMPLED of them at most."""
+    """What a sample of the table says, at once: one flow of every so many, SAMPLED at most."""
     step = max(1, -(-len(table) // SAMPLED))
     census = Census(islice(table.live.values(), 0, None, step))
     census.step(table, SAMPLED)

@@ -68,13 +68,17 @@ class Prompt:
             return True
         else:
             return False
-        self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
+        self._put(before, after)
         return True
 
     def paste(self, text: str) -> None:
         """Put a text in at the cursor, in one line and without what is not printable."""
         before, after = self.text[: self.cursor], self.text[self.cursor :]
         before += " " * text[:1].isspace() + clean(text, PROMPT_MOST)
+        self._put(before, after)
+
+    def _put(self, before: str, after: str) -> None:
+        """The text is what stands before the cursor and behind it, as far as there is room."""
         self.text, self.cursor = (before + after)[:PROMPT_MOST], min(len(before), PROMPT_MOST)
 
     def replace(self, text: str) -> None:
@@ -326,9 +330,8 @@ class Frame(NamedTuple):
 # --- putting rows into order ------------------------------------------------------------------------------------------
 
 REFRESH = 1.0  # seconds between two new orders of the rows: numbers that move faster can't be read
-MERGED = (
-    2000  # rows that a filter wants, so few that new ones are put among them every time: 8 ms of the slowest filters
-)
+# Rows that a filter wants: where there are fewer, new ones are put among them each time. 8 ms of the slowest filters.
+MERGED = 2000
 MERGE_EVERY = 0.25  # seconds from one time to the next
 ROWS_AT_ONCE = 500  # flows between two looks at the clock: 1 ms of the slowest filters
 KEYED = 4000  # ... of the slowest sort keys: 7 ms
@@ -362,11 +365,14 @@ def unwatched(expression: str, context: Context, table: FlowTable, history: bool
 
     Else "". ``history``: as in ``FlowTable.keeps_since``.
     """
+    if "at:" not in expression.lower():
+        return ""
     kept = table.keeps_since(context.now, history)
-    if table.since is None or kept is None or "at:" not in expression.lower():
+    if table.since is None or kept is None:
         return ""
     epoch = context.epoch
-    now, asked = context.now + epoch, moments(expression, context.now + epoch)
+    now = context.now + epoch
+    asked = moments(expression, now)
     if now < CLOCKLESS:
         return "the recording has no times"
     if any(moment < table.since + epoch for moment in asked):

@@ -8,8 +8,7 @@ what git shows.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,7 @@ PLACES = {
 }
 SPOTS = {GOOGLE: (37.4, -122.1), GERMAN: (52.5, 13.4), SIX: (-33.9, 151.2)}
 
-
-@pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
+pytestmark = pytest.mark.usefixtures("_utc")
 
 
 def picture(lines: list[Line]) -> str:
