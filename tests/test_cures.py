@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,8 +46,18 @@ def shell_of(folder: Path, server: Server) -> dict[str, str]:
     return {**env, "HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home"), "XDG_CONFIG_HOME": str(folder)}
 
 
+READS_SETTINGS = [
+    pytest.mark.toml,
+    pytest.mark.skipif(sys.version_info < (3, 11), reason="reading settings needs tomllib, Python 3.11"),
+]
+
+
 @pytest.mark.parametrize(
-    "where", ["option", "GEOIP_DB_PATHS", "CONNTRACK_MONITOR_GEOIP_DB", "settings", "no settings", "no download"]
+    "where",
+    [
+        *("option", "GEOIP_DB_PATHS", "CONNTRACK_MONITOR_GEOIP_DB", "no settings", "no download"),
+        pytest.param("settings", marks=READS_SETTINGS),
+    ],
 )
 def test_databases_are_fetched_to_where_they_are_looked_for(tmp_path: Path, server: Server, where: str) -> None:
     # click takes blanks in that variable for ends of paths
