@@ -171,8 +171,10 @@ def test_the_cure_works_where_it_was_read(pyz: Path, env: dict[str, str], tmp_pa
     def hint(*argv: object) -> str:
         words = [*map(str, argv), *ONCE]
         done = subprocess.run(words, env=whole, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-        (cure,) = re.findall(r"no GeoIP database; try: (.*) --update-geoip\n", done.stderr)
-        words = ["sh", "-c", f"{cure} --update-geoip"]
+        ((cure, options),) = re.findall(r"no GeoIP database; try: (.*) (--update-geoip.*)\n", done.stderr)
+        inside = "CONNTRACK_MONITOR_CALLED" in whole  # a container's environment speaks for itself
+        assert options == "--update-geoip" + ("" if inside else f" --geoip-db {env['GEOIP_DB_PATHS']}")
+        words = ["sh", "-c", f"{cure} {options}"]
         again = subprocess.run(words, env=whole, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
         assert (again.returncode, "not fetched" in again.stderr) == (1, True), again.stderr
         return str(cure)
