@@ -25,6 +25,7 @@ from keyboard import Key
 from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
 from support.strategies import monitors
 from support.tables import Monitor, line
+from support.waiting import wait_for
 from text import ASCII, ROLES, Glyphs, Line, cells, clip
 
 UTF8 = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
@@ -64,6 +65,10 @@ class Pty:
     def press(self, text: str | bytes) -> None:
         os.write(self.master, text.encode() if isinstance(text, str) else text)
         assert select.select([self.slave], [], [], 10)[0]
+
+    def waiting(self) -> int:
+        """Bytes that are there to be read."""
+        return int(struct.unpack("i", fcntl.ioctl(self.slave, termios.FIONREAD, bytes(4)))[0])
 
     def close(self) -> None:
         for number, fd in enumerate(self.saved):
@@ -385,6 +390,7 @@ def test_no_key_of_a_paste_is_lost_and_none_waits_for_another(tty: Pty, make: Ma
     """What has been read from the terminal no poll tells of any more: ``more_keys`` does."""
     screen = make()
     tty.press("j" * 3000)
+    wait_for(lambda: tty.waiting() == 3000, what="all keys")  # the kernel may bring them in pieces of 2 KiB
     got = screen.read_keys()
     while screen.more_keys:
         got += screen.read_keys()
