@@ -27,26 +27,25 @@ unit: ## pytest alone; ARGS="-k name" to choose
 	.venv/bin/pytest $(ARGS)
 
 # Without root, network, kernel or terminal: what one runs while working on the pure rooms. 60 s one after the other.
-ROOMS := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,text parse addresses flows intake grouping filters columns \
-	view export keys render panels architecture contracts)))
-PROMISES := $(wildcard tests/test_promises_*.py)
+READING := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,parse flows intake addresses filters grouping columns export names config)))
+SHOWING := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,text view keys render panels health architecture contracts)))
 QUICK := .venv/bin/pytest -q -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
 
 quick: ## The tests of the pure rooms, in less than a minute and without root
 	@scripts/bootstrap.sh test
-	@$(MAKE) --no-print-directory --output-sync=target --keep-going -j2 quick-rooms quick-promises
+	@$(MAKE) --no-print-directory --output-sync=target --keep-going -j2 quick-reading quick-showing
 
-.PHONY: quick-rooms quick-promises
-quick-rooms:
-	$(QUICK) $(ROOMS)
+.PHONY: quick-reading quick-showing
+quick-reading:
+	$(QUICK) $(READING)
 
-quick-promises:
-	$(QUICK) $(PROMISES)
+quick-showing:
+	$(QUICK) $(SHOWING)
 
 coverage: ## The same, and how much of each room they run through
 	@scripts/bootstrap.sh test
 	.venv/bin/coverage run --source=. --omit='tests/*,bench/*,scripts/*,fixtures/*' -m pytest -q -p no:cacheprovider \
-		--hypothesis-profile=quick $(ROOMS) $(PROMISES)
+		--hypothesis-profile=quick $(READING) $(SHOWING)
 	.venv/bin/coverage report
 
 mutants: ## Break the program on purpose, one small change at a time: some test must notice each; ARGS="-k WORD"

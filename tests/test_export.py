@@ -8,15 +8,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from addresses import Context, Lookups, Place
+from addresses import NOWHERE, Context, Lookups, Place
 from flows import Flow, FlowTable
-from parse import EVENTS, record, split_lines
+from parse import EVENTS, Parts, Record, record, split_lines
+from support.printing import printed, records
 from support.strategies import blocks
-from support.tables import OWN_ADDRESSES, where
+from support.tables import OWN_ADDRESSES, place_of
+from text import endpoint, size_text, span_text, text_table
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
 
@@ -146,7 +149,7 @@ def test_csv_cells_carry_no_control_characters(name: str) -> None:
 )
 def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[str], time: str | None) -> None:
     table = FlowTable(own=own)
-    context = Context(Lookups(where), now=9.0, own=own)
+    context = Context(Lookups(place_of), now=9.0, own=own)
     as_json, as_csv = export.LineWriter(context, "json"), export.LineWriter(context, "csv")  # each remembers
     for row in split_lines(block)[0]:
         flow = table.event(row, 1.0)
@@ -156,3 +159,213 @@ def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[st
         item = export.json_object(flow.record(), flow, context, "list", time)
         assert as_json.of_flow(flow, "list", time) == export.json_line(item)
         assert as_csv.of_flow(flow, "list", time) == export.csv_line(item)
+
+
+# --- jSON, CSV and numbers for people, byte by byte -------------------------------------------------------------------
+
+
+OWN = frozenset({"203.0.113.5"})
+PLACES = {
+    "8.8.8.8": Place("US", "United States", "Mountain View", 15169, "Google LLC"),
+    "192.0.2.255": Place(country="DE", asn=0),
+}
+CONTEXT = Context(Lookups(lambda address: PLACES.get(address, NOWHERE)), own=OWN)
+
+
+def told(line: str) -> tuple[Parts, Flow]:
+    table = FlowTable(own=OWN)
+    (row,), _ = split_lines(line.encode() + b"\n")
+    flow = table.event(row, 5.0) if row[1] else table.listed(row, 5.0)
+    assert flow is not None
+    return row, flow
+
+
+NAT = (
+    "[1795386251.6]\t[DESTROY] ipv4     2 tcp      6 30 CLOSE src=10.1.0.2 dst=8.8.8.8 sport=53766 dport=443 zone-orig=5 packets=6 "
+    "bytes=395 src=8.8.8.8 dst=203.0.113.5 sport=443 dport=40000 zone-reply=6 packets=7 bytes=697 [ASSURED] mark=9 secmark=8 "
+    "secctx=a b zone=3 delta-time=12 [start=Thu Nov  5 00:00:00 2026] [stop=Thu Nov  5 00:00:12 2026] helper=ftp use=1 id=20 "
+    "labels=web,voice call [USERSPACE] portid=7015 progname=tool"
+)
+NAT_JSON = (
+    '{"time":"2026-11-22T22:24:11.600000Z","event":"destroy","family":"ipv4","protocol":"tcp","protocol_number":6,'
+    '"state":"CLOSE","timeout":30,"flags":["ASSURED"],"original":{"src":"10.1.0.2","dst":"8.8.8.8","sport":53766,"dport":443,'
+    '"zone_orig":5,"packets":6,"bytes":395},"reply":{"src":"8.8.8.8","dst":"203.0.113.5","sport":443,"dport":40000,'
+    '"zone_reply":6,"packets":7,"bytes":697},"mark":9,"secmark":8,"zone":3,"secctx":"a b","helper":"ftp","use":1,"id":20,'
+    '"delta_time":12,"labels":["web","voice call"],"start":"Thu Nov  5 00:00:00 2026","stop":"Thu Nov  5 00:00:12 2026",'
+    '"userspace":{"portid":7015,"progname":"tool"},"nat":["snat"],"direction":"fwd","remote":{"ip":"8.8.8.8","country":"US",'
+    '"country_name":"United States","city":"Mountain View","asn":15169,"org":"Google LLC"}}\n'
+)
+ICMP = (
+    "    [NEW] ipv4     2 icmp     1 30 src=10.1.0.2 dst=8.8.8.8 type=8 code=0 id=7 [UNREPLIED] src=8.8.8.8 dst=10.1.0.2 type=0 "
+    "code=0 id=7 id=12"
+)
+ICMP_JSON = (
+    '{"event":"new","family":"ipv4","protocol":"icmp","protocol_number":1,"timeout":30,"flags":["UNREPLIED"],'
+    '"original":{"src":"10.1.0.2","dst":"8.8.8.8","type":8,"code":0,"icmp_id":7},"reply":{"src":"8.8.8.8","dst":"10.1.0.2",'
+    '"type":0,"code":0,"icmp_id":7},"id":12,"direction":"fwd","remote":{"ip":"8.8.8.8","country":"US",'
+    '"country_name":"United States","city":"Mountain View","asn":15169,"org":"Google LLC"}}\n'
+)
+GRE = "ipv6     10 gre      47 src=fd00::1 dst=fd00::2 srckey=0x0 dstkey=0x9 src=fd00::2 dst=fd00::1 srckey=0x9 dstkey=0x0 mark=0"
+GRE_JSON = (
+    '{"time":"2026-11-22T22:24:11.000000Z","event":"list","family":"ipv6","protocol":"gre","protocol_number":47,'
+    '"original":{"src":"fd00::1","dst":"fd00::2","srckey":"0x0","dstkey":"0x9"},"reply":{"src":"fd00::2","dst":"fd00::1",'
+    '"srckey":"0x9","dstkey":"0x0"},"mark":0,"direction":"fwd","remote":{"ip":"fd00::2"}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "event", "time", "text"),
+    [(NAT, "destroy", "1.0", NAT_JSON), (ICMP, "new", None, ICMP_JSON), (GRE, "list", "1795386251", GRE_JSON)],
+)
+def test_a_line_of_json(line: str, event: str, time: str | None, text: str) -> None:
+    row, flow = told(line)
+    assert export.json_line(export.json_object(record(row), flow, CONTEXT, event, time)) == text
+    assert export.LineWriter(CONTEXT, "json").of_row(row, flow, event, time) == text
+
+
+@given(found=records(), time=st.sampled_from([None, "1795386413.786793"]), own=st.booleans())
+def test_the_quick_way_tells_an_event_as_the_other_does(found: Record, time: str | None, own: bool) -> None:
+    row, flow = told(printed(found))
+    where = {"10.0.0.1": NOWHERE, "192.0.2.255": Place("DE", "Germany", None, 64_496, "Ä \x1b"), "::": Place(city="X")}
+    context = Context(Lookups(lambda address: where.get(address, NOWHERE)), own=frozenset({"10.0.0.1"} if own else ()))
+    item = export.json_object(record(row), flow, context, "update", time)
+    assert export.LineWriter(context, "json").of_row(row, flow, "update", time) == export.json_line(item)
+    assert export.LineWriter(context, "csv").of_row(row, flow, "update", time) == export.csv_line(item)
+    if flow.ended is None and found.event is None:  # as the table tells it
+        item = export.json_object(flow.record(), flow, context, "list", time)
+        assert export.LineWriter(context, "json").of_flow(flow, "list", time) == export.json_line(item)
+        assert export.LineWriter(context, "csv").of_flow(flow, "list", time) == export.csv_line(item)
+    assert json.loads(export.json_line(item)) == item
+
+
+@given(found=records())
+def test_json_says_what_the_line_said_and_nothing_else(found: Record) -> None:
+    row, flow = told(printed(found))
+    item = export.json_object(record(row), flow, Context(), "update", None)
+    assert ("time" in item) == (found.stamp is not None)
+    for key in ("state", "timeout", "mark", "secmark", "zone", "secctx", "helper", "use", "id", "delta_time", "labels"):
+        assert item.get(key) == getattr(found, key)
+    for name, side, zone in (("original", found.original, "zone_orig"), ("reply", found.reply, "zone_reply")):
+        keys = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey", "packets", "bytes")
+        wanted = {**{key: getattr(side, key) for key in keys}, zone: side.zone}
+        assert item[name] == {key: value for key, value in wanted.items() if value is not None}
+    assert item.get("flags", []) == found.flags
+    assert ("userspace" in item) == (found.portid is not None)
+    assert "direction" not in item
+    assert item.get("nat", []) == flow.ends().nat
+
+
+@pytest.mark.parametrize(
+    ("portid", "progname", "user"),
+    [
+        (7, None, {"portid": 7}),
+        (None, "x", {"progname": "x"}),
+        (None, None, None),
+        (0, "", {"portid": 0, "progname": ""}),
+    ],
+)
+def test_who_changed_a_flow_as_far_as_it_is_known(portid: int | None, progname: str | None, user: object) -> None:
+    row, flow = told(GRE)
+    found = record(row)
+    found.portid, found.progname = portid, progname
+    assert export.json_object(found, flow, CONTEXT, "list", None).get("userspace") == user
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        ("0", "1970-01-01T00:00:00.000000Z"),
+        ("1795386413.5", "2026-11-22T22:26:53.500000Z"),
+        ("1795386413.786793", "2026-11-22T22:26:53.786793Z"),
+        ("1795386413.1234567", "2026-11-22T22:26:53.123456Z"),
+        ("999999999999.5", "999999999999.5"),  # beyond the year 9999
+        ("253402300799.0", "9999-12-31T23:59:59.000000Z"),
+    ],
+)
+def test_times(seconds: str, text: str) -> None:
+    assert export.iso_time(seconds) == text
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def test_csv_line_by_line() -> None:
+    row, flow = told(NAT)
+    item = export.json_object(record(row), flow, CONTEXT, "destroy", None)
+    item["inferred"] = True
+    assert export.csv_header() == (
+        "time,event,family,protocol,protocol_number,state,timeout,flags,original.src,original.dst,original.sport,"
+        "original.dport,original.type,original.code,original.icmp_id,original.srckey,original.dstkey,original.zone_orig,"
+        "original.packets,original.bytes,reply.src,reply.dst,reply.sport,reply.dport,reply.type,reply.code,reply.icmp_id,"
+        "reply.srckey,reply.dstkey,reply.zone_reply,reply.packets,reply.bytes,mark,secmark,zone,secctx,helper,use,id,"
+        "delta_time,labels,start,stop,userspace.portid,userspace.progname,nat,direction,remote.ip,remote.country,"
+        "remote.country_name,remote.city,remote.asn,remote.org,inferred\n"
+    )
+    assert export.csv_line(item) == (
+        "2026-11-22T22:24:11.600000Z,destroy,ipv4,tcp,6,CLOSE,30,ASSURED,10.1.0.2,8.8.8.8,53766,443,,,,,,5,6,395,8.8.8.8,"
+        '203.0.113.5,443,40000,,,,,,6,7,697,9,8,3,a b,ftp,1,20,12,"web,voice call",Thu Nov  5 00:00:00 2026,'
+        "Thu Nov  5 00:00:12 2026,7015,tool,snat,fwd,8.8.8.8,US,United States,Mountain View,15169,Google LLC,true\n"
+    )
+    row, flow = told(GRE)
+    assert export.csv_line(export.json_object(record(row), flow, CONTEXT, "list", None)) == (
+        ",list,ipv6,gre,47,,,,fd00::1,fd00::2,,,,,,0x0,0x9,,,,fd00::2,fd00::1,,,,,,0x9,0x0,,,,0,,,,,,,,,,,,,,fwd,fd00::2,,,,,,\n"
+    )
+
+
+def test_csv_of_other_objects() -> None:
+    items = [{"host": "a,b", "n": 0, "ok": False}, {"host": 'x"\x1b\n', "more": [1, "y\t"], "n": 1.5, "at": {"b": 1}}]
+    assert list(export.csv_of(items, ["host", "n", "ok", "more", "at", "never"])) == [
+        "host,n,ok,more,at,never\n",
+        '"a,b",0,false,,,\n',
+        '"x"" ",1.5,,"1,y ",{\'b\': 1},\n',
+    ]
+    assert list(export.csv_of([], ["host", "n"])) == ["host,n\n"]
+
+
+# --- numbers for people -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        *((None, "-"), (0, "0"), (0.4, "0"), (1, "1"), (999, "999"), (999.4, "999"), (999.5, "1.0k"), (1049, "1.0k")),
+        *((1051, "1.1k"), (9949, "9.9k"), (9950, "10k"), (12_345, "12k"), (999_499, "999k"), (999_500, "1.0M")),
+        *((34e6, "34M"), (1.8e9, "1.8G"), (5e12, "5.0T"), (7e15, "7.0P"), (2**64 - 1, "18E"), (4e21, "4Z")),
+    ],
+)
+def test_sizes(number: float | None, text: str) -> None:
+    assert size_text(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((None, "-"), (0, "0s"), (0.9, "0s"), (59.9, "59s"), (60, "1m"), (119.9, "1m"), (3599, "59m"), (3600, "1.0h")),
+        *((11_520, "3.2h"), (35_819, "9.9h"), (35_820, "10h"), (47.4 * 3600, "47h"), (48 * 3600, "2.0d")),
+        *((432_000, "5.0d"), (859_679, "9.9d"), (859_680, "10d"), (120 * 86_400, "120d")),
+    ],
+)
+def test_spans(seconds: float | None, text: str) -> None:
+    assert span_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "name", "text"),
+    [
+        ("192.0.2.1", 443, None, "192.0.2.1:443"),
+        ("192.0.2.1", 443, "https", "192.0.2.1:https"),
+        ("192.0.2.1", 0, None, "192.0.2.1:0"),
+        ("192.0.2.1", None, "https", "192.0.2.1"),
+        ("2001:db8::1", 443, None, "[2001:db8::1]:443"),
+        ("2001:db8::1", 443, "https", "[2001:db8::1]:https"),
+        ("2001:db8::1", None, None, "2001:db8::1"),
+    ],
+)
+def test_endpoints(address: str, port: int | None, name: str | None, text: str) -> None:
+    assert endpoint(address, port, name) == text
+
+
+def test_a_table_of_text() -> None:
+    text = text_table(["A", "NUMBER"], [["long cell", "1"], ["b", "22"]], lambda i: i == 1)
+    assert text == "A          NUMBER\nlong cell       1\nb              22\n"
+    assert text_table(["A", "B"], [["x", ""]], lambda _i: False) == "A  B\nx\n"

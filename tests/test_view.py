@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import view
 import view as view_module
-from addresses import Context, Lookups
-from columns import SORTS, VIEW_BY_NAME
-from filters import FilterError
+from addresses import Context, Lookups, Place
+from columns import FLOW_COLUMNS, SORTS, VIEW_BY_NAME, table_text
+from export import view_texts
+from filters import FilterError, compile_filter
 from flows import Flow, FlowTable, TapeEvent
-from grouping import Grouper, Grouping, service_key
+from grouping import Grouper, Grouping, GroupRow, service_key
 from intake import Status
-from keys import NOTHING, press
+from keys import BINDINGS, NOTHING, Do, Request, press
 from parse import split_lines
 from render import frame
 from support.strategies import blocks
 from support.tables import WAN, Monitor, event, feed, lan_monitor, line, listing, twenty
 from support.tables import shown as shown_at
 from text import Line
-from view import MANY_ROWS, ROWS_AT_ONCE, Scene, View, flow_of, refresh
+from view import (
+    MANY_ROWS,
+    ROWS_AT_ONCE,
+    Dialog,
+    Prompt,
+    Purpose,
+    Rows,
+    RowsWanted,
+    Scene,
+    View,
+    facts_of_row,
+    first_row,
+    flow_of,
+    in_order,
+    refresh,
+    unwatched,
+)
 
 
 @pytest.fixture
@@ -177,7 +195,7 @@ def test_another_order_while_flows_are_added_up_does_not_begin_anew(monkeypatch:
         begun.append(grouping.by)
         return Grouper(grouping, context, watched)
 
-    monkeypatch.setattr(view, "Grouper", grouper)
+    monkeypatch.setattr(view_module, "Grouper", grouper)
     monitor = lan_monitor()
     monitor.view.show("hosts")
     refresh(monitor.view, monitor.table, 100.0, lambda: True)
@@ -453,8 +471,8 @@ def test_pieces_come_to_the_same(block: bytes, sort: str, word: str) -> None:
         each.set_filter(word)
     refresh(whole, table, 1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(view, "ROWS_AT_ONCE", 1)
-        patch.setattr(view, "KEYED", 1)
+        patch.setattr(view_module, "ROWS_AT_ONCE", 1)
+        patch.setattr(view_module, "KEYED", 1)
         while refresh(pieces, table, 1.0, lambda: True) and pieces.rows.working:
             assert pieces.rows.order == whole.rows.order[: len(pieces.rows.order)]
     ours, theirs = pieces.rows, whole.rows
@@ -651,3 +669,686 @@ def test_rows_with_what_arrived_are_those_of_a_new_order(steps: list[tuple[str, 
 
     assert rows(merged) == rows(whole)
     assert merged.rows.fitting == whole.rows.fitting
+
+
+# --- keys, the prompt and the rows on show: what each key does to the view, said key by key ---------------------------
+
+
+def world_of(count: int = 20, **view: Any) -> Monitor:
+    """Flows whose id is their number; by bytes the highest is the largest."""
+    view.setdefault("sort", "bytes")
+    made = Monitor([line(n, src=f"10.0.0.{n % 3 + 1}", size=n * 1000) for n in range(1, count + 1)], **view)
+    made.view.page = 5
+    return made
+
+
+# --- moving -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "at", "top"),
+    [
+        *((["down"], 0, 0), (["j", "j"], 1, 0), (["up"], 0, 0), (["j", "up"], 0, 0), (["j"] * 6, 5, 1)),
+        *((["j"] * 6 + ["k"] * 3, 2, 1), (["pgdn"], 5, 1), (["j", "pgdn"], 5, 1), (["j", "ctrl-f", "ctrl-f"], 10, 6)),
+        *((["G"], 19, 15), (["end", "pgup"], 14, 14), (["G", "ctrl-b", "k"], 13, 13), (["G", "g"], 0, 0)),
+        *((["j", "ctrl-d"], 2, 0), (["G", "ctrl-u"], 17, 15), (["G", "home"], 0, 0), (["j"] * 40, 19, 15)),
+    ],
+)
+def test_moves(keys: list[str], at: int, top: int) -> None:
+    monitor = world_of()
+    monitor.keys(*keys)
+    assert (monitor.view.at, monitor.view.top) == (at, top)
+    assert monitor.selected() == 20 - at
+
+
+def test_half_of_a_page_of_one_is_one() -> None:
+    monitor = world_of()
+    monitor.view.page = 1
+    monitor.keys("j", "ctrl-d")
+    assert monitor.view.at == 1
+    monitor.keys("ctrl-u")
+    assert monitor.view.at == 0
+
+
+@pytest.mark.parametrize(
+    ("top", "at", "page", "rows", "selected", "seen"),
+    [
+        *((3, 1, 5, 20, True, 1), (3, 9, 5, 20, True, 5), (3, 5, 5, 20, True, 3), (18, 19, 5, 20, True, 15)),
+        *((3, 9, 5, 20, False, 3), (18, 0, 5, 20, False, 15), (3, 0, 30, 20, False, 0), (-4, 0, 5, 20, False, 0)),
+    ],
+)
+def test_the_selected_row_is_in_sight_and_no_line_is_wasted(
+    top: int, at: int, page: int, rows: int, selected: bool, seen: int
+) -> None:
+    view = View(Context(), top=top, at=at, at_top=False, selected=GroupRow("x") if selected else None)
+    view.rows.order = [None] * rows
+    assert first_row(view, page) == seen
+    assert first_row(replace(view, at_top=True), page) == 0
+
+
+def test_overlays_scroll_and_lists_do_not_meanwhile() -> None:
+    monitor = world_of()
+    for overlay in ("?", "H"):
+        monitor.keys(overlay, "j", "j", "pgdn", "k")
+        assert (monitor.view.scroll, monitor.view.at) == (6, 0)
+        monitor.keys("g")
+        assert monitor.view.scroll == 0
+        monitor.keys("x")
+        assert monitor.view.overlay == ""
+    monitor.keys("?", "j", "?")
+    assert monitor.view.overlay == ""
+    monitor.keys("?")
+    assert (monitor.view.overlay, monitor.view.scroll) == ("help", 0)
+    monitor.keys("x", "H", "j", "H", "H")
+    assert (monitor.view.overlay, monitor.view.scroll) == ("health", 0)
+
+
+# --- sorting, switches ------------------------------------------------------------------------------------------------
+
+
+def test_sorting_goes_round_and_begins_with_the_column_s_own_direction() -> None:
+    monitor = world_of(sort="proto", reverse=True)
+    monitor.keys("o", "s")
+    assert (monitor.view.sort, monitor.view.reverse, monitor.view.frozen) == ("state", False, False)
+    monitor.keys("S", "S")
+    assert monitor.view.sort == FLOW_COLUMNS[-1].key
+    monitor.keys("s")
+    assert monitor.view.sort == "proto"
+    monitor.keys("o", "r")
+    assert (monitor.view.reverse, monitor.view.frozen) == (True, False)
+    monitor.keys("r")
+    assert not monitor.view.reverse
+
+
+def test_switches() -> None:
+    monitor = world_of(3)
+    view = monitor.view
+    for key, name in (("n", "names"), ("z", "closed"), ("o", "frozen"), ("p", "pause")):
+        before = getattr(view, name)
+        monitor.keys(key)
+        assert getattr(view, name) is not before
+        monitor.keys(key)
+        assert getattr(view, name) is before
+    told = []
+    for _ in range(5):
+        monitor.keys("c")
+        told.append((view.geo, view.message))
+    modes = ("country", "network", "city", "off", "auto")
+    assert told == [(mode, f"geography: {mode}") for mode in modes]
+    monitor.keys("right", "right", "left")
+    assert view.shift == 1
+    monitor.keys(*["right"] * 40)
+    assert view.shift == len(FLOW_COLUMNS) - 1
+    monitor.keys(*["left"] * 40)
+    assert view.shift == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [
+        *(("q", Do.QUIT), ("f10", Do.QUIT), ("ctrl-c", Do.QUIT), ("N", Do.SWITCH_NAMES), ("y", Do.COPY_ROW)),
+        *(("Y", Do.COPY_COMMAND), ("x", Do.DELETE), ("f9", Do.DELETE), ("delete", Do.DELETE), ("X", Do.DELETE_ALL)),
+        *(("+", Do.LIST_MORE_OFTEN), ("-", Do.LIST_LESS_OFTEN), ("ctrl-l", Do.REDRAW), ("j", Do.NOTHING)),
+        *(("nosuch", Do.NOTHING), ("e", Do.NOTHING), ("/", Do.NOTHING), ("esc", Do.NOTHING)),
+    ],
+)
+def test_what_is_to_be_done_outside(key: str, asked: Do) -> None:
+    monitor = world_of(3)
+    monitor.keys("j")
+    assert monitor.keys(key) == Request(asked)
+
+
+@pytest.mark.parametrize("key", ["y", "Y"])
+def test_what_is_copied_is_the_selected_row_or_the_first_on_screen(key: str) -> None:
+    monitor = world_of()
+    monitor.view.top = 3
+    monitor.keys(key)
+    assert monitor.selected() == 17
+    monitor.keys("j", key)
+    assert monitor.selected() == 16
+
+
+def test_a_message_stays_till_the_next_key() -> None:
+    monitor = world_of(3)
+    monitor.keys("t")
+    assert monitor.view.message == "t turns hosts to the far side, and the map to rates"
+    monitor.keys("nosuch")
+    assert monitor.view.message == ""
+
+
+def test_the_mark_is_set_and_taken_away() -> None:
+    monitor = world_of(3)
+    monitor.keys("m")
+    assert monitor.view.baseline is not None
+    assert monitor.view.baseline.at == monitor.now
+    assert monitor.view.message == "marked: what is new is highlighted; new: selects it"
+    monitor.keys("m")
+    assert monitor.view.baseline is None
+    assert monitor.view.message == "mark taken away"
+
+
+def test_every_key_of_the_help_has_its_own_words() -> None:
+    assert [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief] == [
+        *(("?", "help"), ("q", "quit"), ("/", "filter"), ("enter", "details"), ("tab", "view"), ("s", "sort")),
+        *(("r", "reverse"), ("space", "pause"), ("n", "ports"), ("c", "geo"), ("H", "health")),
+    ]
+    assert len({binding.text for binding in BINDINGS}) == len(BINDINGS)
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+def named(monitor: Monitor) -> str:
+    return monitor.view.spec.name
+
+
+def test_the_keys_of_the_views() -> None:
+    monitor = world_of(3)
+    names = []
+    for key in "2345678":
+        monitor.keys(key)
+        names.append(monitor.view.spec.name)
+    assert names == ["hosts", "countries", "networks", "services", "nat", "events", "map"]
+    names = []
+    for key in ("tab", "["):
+        monitor.keys(key)
+        names.append(monitor.view.spec.name)
+    assert names == ["connections", "map"]
+    monitor.keys("t")
+    assert monitor.view.sort == "rate"
+    monitor.keys("t")
+    assert monitor.view.sort == "flows"
+    monitor.keys("2", "t")
+    assert named(monitor) == "remotes"
+    monitor.keys("tab")
+    assert named(monitor) == "countries"
+    monitor.keys("2", "t", "shift-tab")
+    assert named(monitor) == "connections"
+    monitor.keys("2", "t", "t")
+    assert named(monitor) == "hosts"
+
+
+def test_each_view_keeps_its_own_order() -> None:
+    monitor = world_of(3, sort="")
+    monitor.keys("s", "r", "2")
+    assert (monitor.view.sort, monitor.view.reverse) == ("rate", False)
+    monitor.keys("s", "1")
+    assert (monitor.view.sort, monitor.view.reverse) == ("bytes", True)
+    monitor.keys("2")
+    assert (monitor.view.sort, monitor.view.reverse) == ("in", False)
+
+
+def test_another_view_begins_at_its_top_and_keeps_what_is_selected() -> None:
+    monitor = world_of()
+    monitor.keys("G", "right", "o", "H")
+    monitor.view.overlay = "details"
+    monitor.keys("2")
+    view = monitor.view
+    assert (view.overlay, view.shift, view.frozen) == ("", 0, False)
+    assert isinstance(view.selected, GroupRow)
+    assert view.selected.key == "10.0.0.2"
+    monitor.keys("1")
+    assert monitor.selected() == 1
+    assert view.at == 19
+    monitor.keys("1")  # the same view once more changes nothing
+    assert view.at == 19
+    monitor.keys("7")
+    assert view.selected is None
+
+
+def test_enter_leads_to_the_flows_of_a_row_and_esc_back() -> None:
+    monitor = world_of(6)
+    monitor.keys("/", *"port:443", "enter", "2", "j", "enter")
+    view = monitor.view
+    host = "10.0.0.1"
+    assert (view.spec.name, view.filter) == ("connections", f"port:443 near:{host}")
+    assert sorted(monitor.ids()) == [3, 6]
+    monitor.keys("esc")
+    assert (view.spec.name, view.filter) == ("hosts", "port:443")
+    assert view.selected == GroupRow(host)
+    monitor.keys("esc")
+    assert (view.filter, view.selected) == ("", GroupRow(host))
+    monitor.keys("esc")
+    assert view.selected is None
+    assert view.flow is None
+    assert (view.at, view.top) == (0, 0)
+    monitor.keys("/", *"port:443", "space", *"or", "space", *"port:80", "enter", "enter")
+    assert view.filter == "port:443 or port:80"  # the first one is selected first
+    monitor.keys("enter")
+    assert view.filter == f"(port:443 or port:80) near:{host}"
+    monitor.keys("2", "esc")
+    assert view.spec.name == "hosts"  # a key of a view forgets where Enter has led away from
+    monitor.view.set_filter("")
+    monitor.keys("j", "enter", "tab", "esc")
+    assert view.spec.name == "hosts"
+
+
+def test_esc_closes_one_thing_at_a_time_and_cancels_a_question() -> None:
+    monitor = world_of(3)
+    monitor.keys("/", *"port:443", "enter", "j", "?", "esc")
+    assert (monitor.view.overlay, monitor.view.filter, monitor.selected()) == ("", "port:443", 3)
+    monitor.view.overlay = "delete"
+    assert monitor.keys("esc") == Request(Do.STOP)
+    assert monitor.view.overlay == "delete"
+    monitor.view.overlay = "details"
+    monitor.keys("esc")
+    assert monitor.view.overlay == ""
+
+
+def test_details_toggle_and_what_they_are_of() -> None:
+    monitor = world_of()
+    monitor.view.top = 2
+    monitor.keys("enter", "enter")
+    assert (monitor.view.overlay, monitor.view.scroll, monitor.selected()) == ("details", 0, 18)
+    monitor.keys("j", "enter")
+    assert monitor.view.overlay == ""
+    monitor.keys("2", "g")
+    monitor.view.overlay = "details"
+    assert monitor.keys("q") == Request(Do.QUIT)
+    assert flow_of(None) is None
+    assert flow_of(GroupRow("x")) is None
+    nobody = Monitor([])
+    nobody.keys("enter")
+    assert nobody.view.overlay == ""
+
+
+# --- the prompt -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "cursor"),
+    [
+        ([*"ab", "space", "c"], "ab c", 4),
+        ([*"abc", "left", "x"], "abxc", 3),
+        ([*"abc", "home", "x"], "xabc", 1),
+        ([*"abc", "ctrl-a", "right", "x"], "axbc", 2),
+        ([*"abc", "home", "end", "x"], "abcx", 4),
+        ([*"abc", "home", "ctrl-e", "x"], "abcx", 4),
+        ([*"abc", "backspace"], "ab", 2),
+        ([*"abc", "home", "backspace"], "abc", 0),
+        ([*"abc", "home", "delete"], "bc", 0),
+        ([*"abc", "delete"], "abc", 3),
+        ([*"abc", "left", "ctrl-u"], "c", 0),
+        (["a", "space", "b", "space", "c", "ctrl-w"], "a b ", 4),
+        (["a", "space", "b", "space", "ctrl-w"], "a ", 2),
+        ([*"abc", "ctrl-w"], "", 0),
+        ([*"abc", "left", "left", "left", "left"], "abc", 0),
+        ([*"abc", "right"], "abc", 3),
+        ([*"abc", "f1", "tab", "\x01", ""], "abc", 3),
+        (["x"] * 501, "x" * 500, 500),
+    ],
+)
+def test_editing(keys: list[str], text: str, cursor: int) -> None:
+    monitor = world_of(3)
+    monitor.keys("/", *keys)
+    prompt = monitor.view.prompt
+    assert prompt is not None
+    assert (prompt.text, prompt.cursor) == (text, cursor)
+
+
+def test_a_filter_has_effect_while_it_is_typed_and_esc_takes_it_back() -> None:
+    monitor = world_of(6)
+    monitor.keys("/", *"port:443", "enter", "/", *" port:x")
+    view = monitor.view
+    assert view.prompt is not None
+    assert (view.filter, view.prompt.error) == (
+        "port:443",
+        "at 15: 'x' is no port: 443, 8000-8999 or a name like https",
+    )
+    monitor.keys("enter")
+    assert view.prompt is not None  # a wrong one is not kept
+    assert monitor.keys("esc") == NOTHING
+    assert not monitor.view.prompt
+    assert view.filter == "port:443"
+    monitor.keys("/", "ctrl-u", *"sport:10002", "enter")
+    assert monitor.ids() == [2]
+    monitor.keys("/", "ctrl-u", "enter")
+    assert (view.filter, len(monitor.ids())) == ("", 6)
+    assert view.history == ["port:443", "sport:10002"]
+
+
+def test_the_history_of_filters() -> None:
+    monitor = world_of(3)
+    for kept in ("tcp", "udp", "tcp", "sctp"):
+        monitor.keys("/", "ctrl-u", *kept, "enter")
+    view = monitor.view
+    assert view.history == ["udp", "tcp", "sctp"]
+    monitor.keys("/", "ctrl-u")
+
+    def text() -> str:
+        assert view.prompt is not None
+        assert view.prompt.cursor == len(view.prompt.text)
+        return view.prompt.text
+
+    seen = []
+    for key in ("up", "up", "up", "up", "down", "down", "down", "down"):
+        monitor.keys(key)
+        seen.append(text())
+    assert seen == ["sctp", "tcp", "udp", "udp", "tcp", "sctp", "", ""]
+    monitor.keys(*"what", "up")
+    assert text() == "sctp"
+    view.history = [str(number) for number in range(50)]
+    monitor.keys("ctrl-u", *"new", "enter")
+    assert (len(view.history), view.history[0], view.history[-1]) == (50, "1", "new")
+    fresh = world_of(3)
+    fresh.keys("/", *"abc", "up")
+    assert fresh.view.prompt is not None
+    assert fresh.view.prompt.text == "abc"
+
+
+def test_other_prompts() -> None:
+    monitor = world_of(3)
+    monitor.keys("2", "j")
+    monitor.view.overlay = "details"
+    monitor.keys("e")
+    assert monitor.view.prompt == Prompt(Purpose.EXPORT, "conntrack-hosts.json", 20)
+    assert monitor.view.overlay == ""
+    assert monitor.keys("up", "x", "enter") == Request(Do.EXPORT, "conntrack-hosts.jsonx")
+    assert monitor.view.prompt is None
+    monitor.view.dialog = Dialog([])
+    monitor.view.dialog.tell(["Delete them?"], asks=True)
+    assert monitor.keys("space", *"yes", "space", "enter") == Request(Do.ANSWER, "yes")
+    monitor.view.dialog.tell(["Delete them?"], asks=True)
+    assert monitor.keys("esc") == Request(Do.STOP)
+    assert monitor.keys("ctrl-c") == Request(Do.QUIT)
+    monitor.view.dialog = None
+    monitor.keys("e")
+    assert monitor.keys("esc") == NOTHING
+    assert monitor.view.prompt is None
+    monitor.keys("/")
+    assert monitor.keys("ctrl-c") == Request(Do.QUIT)
+    monitor.view.filter = "a\x1b b"
+    monitor.keys("esc", "?", "x", "f4")
+    assert monitor.view.overlay == ""
+
+
+# --- the rows ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_put_in_order_once_a_second() -> None:
+    monitor = world_of(3)
+    listing(monitor.table, [line(n, src=f"10.0.0.{n % 3 + 1}", size=9000 - n * 1000) for n in range(1, 4)], 100.5)
+    monitor.refresh(0.9)
+    assert monitor.ids() == [3, 2, 1]
+    monitor.refresh(0.1)
+    assert monitor.ids() == [1, 2, 3]
+    monitor.refresh(-50.0)  # a clock that went back is no reason to wait
+    listing(monitor.table, [line(n, src=f"10.0.0.{n % 3 + 1}", size=n * 1000) for n in range(1, 4)], 51.0)
+    monitor.refresh(1.0)
+    assert monitor.ids() == [3, 2, 1]
+
+
+def test_held_rows_keep_their_order_and_new_ones_come_last() -> None:
+    monitor = world_of(4)
+    monitor.keys("o")
+    feed(monitor.table, event("DESTROY", 3, src="10.0.0.1"), 101.0)
+    feed(monitor.table, event("NEW", 9, src="10.0.0.7"), 101.0)
+    monitor.view.closed = False
+    monitor.refresh(2.0)
+    assert monitor.ids() == [4, 2, 1, 9]
+
+
+def test_closed_rows() -> None:
+    monitor = world_of(4)
+    feed(monitor.table, event("DESTROY", 3, src="10.0.0.1", size=9000), 101.0)
+    monitor.refresh(1.0)
+    assert monitor.ids() == [3, 4, 2, 1]
+    assert (monitor.view.rows.total, monitor.view.rows.fitting) == (3, 3)
+    monitor.keys("z")
+    assert monitor.ids() == [4, 2, 1]
+    monitor.keys("z", "/", *"sport:10003", "enter")
+    assert monitor.ids() == [3]
+    assert (monitor.view.rows.total, monitor.view.rows.fitting) == (3, 0)
+
+
+def test_in_a_pause_all_stays_as_it_was() -> None:
+    monitor = world_of(4)
+    feed(monitor.table, event("DESTROY", 3, src="10.0.0.1", size=9000), 100.0)
+    monitor.refresh(1.0)
+    monitor.keys("p")
+    feed(monitor.table, event("NEW", 9, src="10.0.0.7"), 101.0)
+    feed(monitor.table, event("DESTROY", 4, src="10.0.0.2"), 101.0)
+    monitor.refresh(3.0)
+    view = monitor.view
+    assert view.pause is not None
+    assert (monitor.ids(), view.pause.held(monitor.table)) == ([3, 4, 2, 1], 2)
+    first = [facts_of_row(view, flow).now for flow in view.rows.order]
+    assert first == [101.0] * 4  # as they were when the pause began
+    monitor.refresh(5.0)
+    assert [facts_of_row(view, flow).now for flow in view.rows.order] == first
+    assert facts_of_row(view, view.rows.order[0]).flow is not view.rows.order[0]
+    assert facts_of_row(view, view.rows.order[0]).names
+    monitor.keys("n")
+    assert not facts_of_row(view, view.rows.order[0]).names
+    assert [facts_of_row(view, flow).now for flow in view.rows.order] == first
+    monitor.keys("z")
+    assert monitor.ids() == [2, 1]
+    monitor.keys("7")
+    assert [happening.event for happening in view.rows.order] == ["destroy"]
+    assert view.rows.total == 1
+    monitor.keys("p")
+    assert [happening.event for happening in view.rows.order] == ["destroy", "new", "destroy"]
+    assert not monitor.view.pause
+    monitor.keys("1")
+    assert facts_of_row(view, view.rows.order[0]).flow is view.rows.order[0]
+
+
+def test_the_row_that_took_the_place_of_the_selected_one_is_selected() -> None:
+    monitor = world_of(5, closed=False)
+    monitor.keys("j", "j")
+    feed(monitor.table, event("DESTROY", 4, src="10.0.0.2"), 101.0)
+    monitor.refresh(2.0)
+    assert (monitor.selected(), monitor.view.at) == (3, 1)
+    assert monitor.view.flow is monitor.view.selected
+    for number, src in ((1, 2), (2, 3), (3, 1)):
+        feed(monitor.table, event("DESTROY", number, src=f"10.0.0.{src}"), 103.0)
+    monitor.refresh(2.0)
+    assert (monitor.selected(), monitor.view.at) == (5, 0)
+
+
+def test_the_nat_view_looks_back() -> None:
+    monitor = Monitor([line(1, reply_dst="203.0.113.1"), line(2), line(3, reply_dst="203.0.113.1")], sort="source")
+    feed(monitor.table, event("DESTROY", 3, reply_dst="203.0.113.1"), 101.0)
+    monitor.table.linger = 0.0
+    monitor.refresh(50.0)
+    monitor.keys("6")
+    assert sorted(monitor.ids()) == [1, 3]
+    assert (monitor.view.rows.total, monitor.view.rows.fitting) == (2, 2)
+    monitor.keys("z")
+    assert monitor.ids() == [1]
+    monitor.keys("z", "/", *"sport:10003", "enter")
+    assert (monitor.ids(), monitor.view.rows.total, monitor.view.rows.fitting) == ([3], 2, 1)
+
+
+def test_the_map_shows_hosts_that_have_a_place() -> None:
+    somewhere = Lookups(coordinates={"9.9.9.2": (1.0, 2.0)}.get)
+    monitor = Monitor([line(n, dst=f"9.9.9.{n}") for n in range(1, 4)], somewhere)
+    monitor.keys("8")
+    assert [row.key for row in monitor.view.rows.order] == ["9.9.9.2"]
+    assert len(monitor.view.rows.groups) == 3
+
+
+def test_sums_are_of_what_the_filter_wants() -> None:
+    monitor = world_of(6)
+    monitor.keys("/", *"sport:10002-10004", "enter", "2")
+    view = monitor.view
+    assert {row.key: row.flows for row in view.rows.order} == {"10.0.0.1": 1, "10.0.0.2": 1, "10.0.0.3": 1}
+    assert (view.rows.total, view.rows.fitting) == (6, 3)
+    monitor.keys("s")
+    assert {row.key: row.share for row in view.rows.order}["10.0.0.1"] == pytest.approx(3 / 9)
+    monitor.keys("7")
+    assert (view.rows.order, view.rows.total, view.rows.fitting) == ([], 0, 0)
+
+
+@pytest.mark.parametrize("limit", [None, 3, 1, 0, 99])
+@pytest.mark.parametrize("falling", [False, True])
+def test_the_first_few_are_those_of_the_whole_order(limit: int | None, falling: bool) -> None:
+    keys = [number * 7 % 50 // 2 for number in range(50)]
+    whole = in_order(range(50), keys, falling)
+    assert whole == sorted(range(50), key=keys.__getitem__, reverse=falling)
+    assert in_order(range(50), keys, falling, limit)[:limit] == whole[:limit]
+    if limit is not None and limit < 5:
+        assert len(in_order(range(50), keys, falling, limit)) == limit
+
+
+def test_long_work_is_done_in_pieces_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("view.ROWS_AT_ONCE", 2)
+    monitor = world_of(9)
+    view = monitor.view
+    view.set_filter("port:443")
+    steps = iter([False, False, True])
+    assert refresh(view, monitor.table, monitor.now, lambda: next(steps))
+    assert view.rows.working
+    assert view.rows.sifting
+    assert not view.rows.reordering
+    assert 0 < len(view.rows.order) < 9
+    assert refresh(view, monitor.table, monitor.now)
+    assert not view.rows.working
+    assert len(view.rows.order) == 9
+    assert not view.rows.sifting
+    assert not refresh(view, monitor.table, monitor.now + 0.5)
+    assert refresh(view, monitor.table, monitor.now + 1.0)
+
+
+# --- --once -----------------------------------------------------------------------------------------------------------
+
+
+def wanted_of(context: Context, view: str = "connections", expression: str = "", **more: Any) -> RowsWanted:
+    """The rows that --once wants."""
+    spec = VIEW_BY_NAME[view]
+    sort, reverse = more.get("sort") or spec.once or spec.sort, more.get("reverse", False)
+    return RowsWanted(
+        *(spec, expression, sort, reverse, spec.translated),
+        predicate=compile_filter(expression, context),
+        at_once=True,
+        limit=more.get("limit"),
+    )
+
+
+def once(table: FlowTable, format: str = "text", **asked: Any) -> str:
+    own, epoch = frozenset({"10.0.0.1"}), 1_795_386_000.0
+    context = Context(Lookups(lambda _address: Place("DE")), now=110.0, own=own, epoch=lambda: epoch)
+    wanted = wanted_of(context, **asked)
+    found = Rows(context).all(wanted, table)
+    if format == "text":
+        return table_text(wanted.spec, found, context)
+    return "".join(view_texts(wanted.spec.grouping, found, format, context, "1795386413.5"))
+
+
+def test_once() -> None:
+    monitor = world_of(3)
+    text = once(monitor.table)
+    assert [row.split()[3] for row in text.splitlines()[1:]] == ["192.0.2.1:443"] * 3
+    assert [row.split()[2] for row in text.splitlines()[1:]] == ["10.0.0.1:10003", "10.0.0.3:10002", "10.0.0.2:10001"]
+    assert text.splitlines()[0].split() == [column.title for column in FLOW_COLUMNS if column.key != "natkind"]
+    assert [row.split()[2] for row in once(monitor.table, reverse=True, limit=1).splitlines()[1:]] == ["10.0.0.2:10001"]
+    assert once(monitor.table, sort="source").splitlines()[1].split()[2] == "10.0.0.1:10003"
+    items = [json.loads(text) for text in once(monitor.table, format="json", expression="sport:10002").splitlines()]
+    assert [(item["id"], item["event"], item["time"]) for item in items] == [(2, "list", "2026-11-22T22:26:53.500000Z")]
+    csv = once(monitor.table, format="csv", limit=1).splitlines()
+    assert len(csv) == 2
+    assert csv[0].startswith("time,event,")
+
+
+def test_once_in_other_views() -> None:
+    monitor = world_of(3)
+    feed(monitor.table, event("DESTROY", 1, src="10.0.0.2", state="CLOSE"), 105.0)
+    feed(monitor.table, event("NEW", 5, src="10.0.0.9", reply_dst="203.0.113.1"), 106.0)
+    events = [json.loads(text) for text in once(monitor.table, format="json", view="events").splitlines()]
+    assert [(item["event"], item["state"], item["id"]) for item in events] == [
+        ("new", "ESTABLISHED", 5),
+        ("destroy", "CLOSE", 1),
+    ]
+    assert events[0]["time"] == "2026-11-22T22:21:46.000000Z"
+    only = [
+        json.loads(text)
+        for text in once(monitor.table, format="json", view="events", expression="state:close").splitlines()
+    ]
+    assert [item["id"] for item in only] == [1]
+    hosts = [json.loads(text) for text in once(monitor.table, format="json", view="hosts").splitlines()]
+    assert [(item["host"], item.get("bytes_in")) for item in hosts] == [
+        ("10.0.0.1", 3000),
+        ("10.0.0.3", 2000),
+        ("10.0.0.9", None),  # its NEW has no counters
+    ]
+    assert once(monitor.table, format="csv", view="countries").splitlines()[0].startswith("country,country_name,flows,")
+    nat = [json.loads(text) for text in once(monitor.table, format="json", view="nat").splitlines()]
+    assert [item["id"] for item in nat] == [5]
+    feed(monitor.table, event("DESTROY", 5, src="10.0.0.9", reply_dst="203.0.113.1"), 107.0)
+    (ended,) = [json.loads(text) for text in once(monitor.table, format="json", view="nat").splitlines()]
+    assert (ended["event"], ended["time"], "inferred" in ended) == ("destroy", "2026-11-22T22:21:47.000000Z", False)
+    assert "1s" in once(monitor.table, view="events")
+
+
+def test_keys_made_ahead_are_those_of_the_first_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("view.AHEAD", 2)
+    table, context = FlowTable(), Context(now=2.0)
+    wanted, rows = wanted_of(context, sort="source"), Rows(context)
+    for number in (3, 1, 2, 5, 4):
+        for row in split_lines(line(number, src=f"10.0.0.{number}").encode())[0]:
+            table.listed(row, 1.0)
+        rows.look_ahead(wanted, table)
+    assert len(rows._early[0]) == len(rows._early[1]) == 4
+    found = rows.all(wanted, table)
+    text = table_text(wanted.spec, found, context)
+    assert [row.split()[2] for row in text.splitlines()[1:]] == [f"10.0.0.{n}:1000{n}" for n in range(1, 6)]
+    assert VIEW_BY_NAME["connections"].sort == "rate"
+
+
+def test_a_clock_that_is_stepped_moves_all_that_is_told_of_the_clock() -> None:
+    """A router without a clock battery was wrong by the step ever after."""
+    clock = [0.0]  # of a router that has just been switched on
+    context = Context(now=110.0, epoch=lambda: clock[0])
+    monitor = world_of(1)
+    feed(monitor.table, event("DESTROY", 1, src="10.0.0.2", state="CLOSE"), 105.0)
+    for clock[0], told in ((1_000_000_000.0, "2001-09-09T01:48:25"), (1_795_386_000.0, "2026-11-22T22:21:45")):
+        for name in ("nat", "events"):
+            wanted = wanted_of(context, name)
+            if name == "nat":
+                rows = [flow for flow in monitor.table.closed if flow.ended]
+            else:
+                rows = Rows(context).all(wanted, monitor.table)[:1]
+            (line,) = view_texts(None, rows, "json", context, None)
+            assert json.loads(line)["time"].startswith(told)
+        there = compile_filter(f"at:{told[:16]}", context)
+        assert there is not None
+        assert there(monitor.table.closed[0])
+
+
+@pytest.mark.usefixtures("_utc")
+def test_a_time_before_the_watch_began_is_not_answered() -> None:
+    context = Context(now=110.0, epoch=lambda: 1_795_386_000.0)  # 22:21:50
+    table = world_of(1).table
+    assert table.since == 100.0  # 22:21:40
+    for expression, early in (
+        ("at:22:20", True),
+        ("at:22:21:39", True),
+        ("at:22:21:40", False),
+        ("at:22:21:50", False),
+    ):
+        assert bool(unwatched(f"wan:192.0.2.1 {expression}", context, table, True)) == early, expression
+    assert unwatched("at:22:20,22:21:45", context, table, True) == "watched since 22:21:40 UTC only"
+    assert unwatched("at:never", context, table, True) == unwatched("proto:tcp", context, table, True) == ""
+
+
+@pytest.mark.usefixtures("_utc")
+def test_what_has_ended_is_kept_for_a_while_and_that_is_said() -> None:
+    """at: of a minute ago found nothing in Connections, where what has ended stays 5 s, and nobody said why."""
+    context = Context(now=200.0, epoch=lambda: 1_795_386_000.0)  # 22:23:20
+    table = FlowTable(linger=5.0, past=3)
+    table.watch(100.0)
+    assert unwatched("at:22:23:14", context, table, False) == "of what has ended, known since 22:23:15 UTC only"
+    assert unwatched("at:22:23:15", context, table, False) == ""
+    assert unwatched("at:22:21:40", context, table, True) == ""
+    for number, at in enumerate((120.0, 130.0, 140.0, 150.0)):
+        feed(table, event("NEW", number), at - 5.0)
+        feed(table, event("DESTROY", number), at)
+    assert unwatched("at:22:22:09", context, table, True) == "of what has ended, known since 22:22:10 UTC only"
+    assert unwatched("at:22:22:10", context, table, True) == ""
+    assert unwatched("at:07:00", context, table, True) == "watched since 22:21:40 UTC only"
+
+
+def test_a_recording_without_times_says_that_it_has_none() -> None:
+    table = FlowTable()
+    feed(table, event("NEW", 1), 0.0)
+    assert unwatched("at:07:00", Context(now=0.0), table, True) == "the recording has no times"

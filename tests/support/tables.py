@@ -218,7 +218,7 @@ PLACES = [
 ]
 
 
-def where(address: str) -> Place:
+def place_of(address: str) -> Place:
     return PLACES[sum(address.encode()) % len(PLACES)]
 
 
@@ -232,7 +232,7 @@ def flows_of(block: bytes, own: frozenset[str] = OWN_ADDRESSES) -> tuple[list[Fl
         table.begin_listing(now)
         table.listed_all(part, now)
         table.end_listing(False, now)
-    return list(table), Context(Lookups(where), now=NOW, own=own)
+    return list(table), Context(Lookups(place_of), now=NOW, own=own)
 
 
 def address_order(text: str) -> tuple[int, int, str]:
