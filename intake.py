@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows import Flow, FlowTable, Found
-from parse import EVENT, EVENTS, STAMP, Parts, split_lines, tail_of
+from parse import AFTER, EVENT, EVENTS, STAMP, Parts, ends_in_id, split_lines, summary_of, tail_of
 from text import clean
 
 # --- failures in words ------------------------------------------------------------------------------------------------
@@ -256,6 +256,10 @@ class Status:
 
     rejects: int = 0
     first_reject: str = ""
+    looks: Problem | None = None  # what input looks like of which nothing at all was understood
+    missing: dict[str, int] = field(
+        default_factory=dict
+    )  # what conntrack printed by its own count and we have not read
     losses: int = 0
     last_loss: str = ""
     lost_at: float | None = None
@@ -283,6 +287,7 @@ class Status:
         if self.rejects:
             lines = "line" if self.rejects == 1 else "lines"
             out.append(f"{self.rejects} {lines} not understood, the first: {self.first_reject}")
+        out += [f"{number} {what} are missing: conntrack counted so many more" for what, number in self.missing.items()]
         if self.backwards:
             out.append(f"{self.backwards} time stamps went back")
         return out
@@ -317,8 +322,22 @@ class Status:
         if rejects:
             self.rejects += len(rejects)
             self.first_reject = self.first_reject or reject_text(rejects[0])
+            self.looks = self.looks or next(filter(None, map(looks_like, rejects[:MOST_LOOKED_AT])), None)
         if number:
             self.began = self.understood = True
+
+    def take_missing(self, what: str, number: int) -> None:
+        """So many more has conntrack printed than were read."""
+        if number > 0:
+            self.missing[what] = number
+        else:
+            self.missing.pop(what, None)
+
+    def junk(self) -> Problem:
+        """What to say where nothing at all was understood."""
+        if self.looks is not None:
+            return self.looks
+        return Problem(f"this is not conntrack's: {self.unread()[0]}", JUNK_CURE)
 
     def take_backward_stamp(self) -> None:
         self.backwards += 1
@@ -372,16 +391,58 @@ def reject_text(line: bytes) -> str:
     return clean(line.decode("utf-8", "replace"), 60)
 
 
+MOST_LOOKED_AT = 20  # rejects of a block that are looked at for what they may be
+JUNK_CURE = "a look at --via and --conntrack"
+_AS_TEXT = "conntrack -L, without -o xml or -o save"
+_OTHER_INPUT = tuple(
+    (re.compile(pattern), Problem(f"this looks like {what}", cure))
+    for pattern, what, cure in (
+        (rb"<\?xml|\s*</?conntrack>|<flow[ >]", "conntrack's XML; its plain text is read", _AS_TEXT),
+        (rb"-[AUDI] (?:-\w \S+ )*-s \S+ -d ", "the commands of conntrack -o save; its plain text is read", _AS_TEXT),
+        (rb"cpu=\d+ ", "the counters of conntrack -S, which name no flows", "conntrack -L"),
+        (rb".*(?: mask-src=|l3proto = \d+ proto=)", "conntrack's expectations, which are no flows yet", "conntrack -L"),
+        (rb".*\borig=\(src=", "the table of Open vSwitch (dpctl/dump-conntrack)", "conntrack -L on that machine"),
+        (rb'\{.*"(?:original|event|time)":', "JSON lines; recordings are read, which --record writes", "--record FILE"),
+        (rb"time,event,family,", "CSV of this program; recordings are read, which --record writes", "--record FILE"),
+        (rb"\x1f\x8b", "a compressed file", "zcat FILE | conntrack-monitor --replay -"),
+        (rb"\xfd7zXZ|\x28\xb5\x2f\xfd|BZh\d", "a compressed file", "unpacking it first"),
+        (rb"[\xd4\xc3\xb2\xa1]{4}|\x0a\x0d\x0d\x0a", "a packet capture", "conntrack -L, or -E, saved to a file"),
+    )
+)
+
+
+def looks_like(line: bytes) -> Problem | None:
+    """What a line may be that is none of conntrack's flows; None where nobody can tell."""
+    return next((problem for pattern, problem in _OTHER_INPUT if pattern.match(line)), None)
+
+
+# What conntrack says beside its flows. It comes among them where both outputs are one (2>&1, ssh -t, docker exec -t).
+_LOSING = b"WARNING: We have hit ENOBUFS"
+_REMARKS = (
+    b"This message means that the current netlink socket buffer",
+    b"Please, check --buffer-size in conntrack(8)",
+    b"NOTICE: Netlink socket buffer size has been set",
+)
+
+
+ENTRIES, EVENTS_SEEN = "flow entries", "flow events"
+
+
 class Intake:
     """Applies items to a table. ``report`` is told of each event, and of each flow that only a listing found."""
 
-    def __init__(self, table: FlowTable, report: Report | None = None) -> None:
+    def __init__(self, table: FlowTable, report: Report | None = None, now: float | None = None) -> None:
+        """``now``, seconds since 1970: by it the year is told that a syslog leaves out."""
         self.table = table
         self.status = Status()
         self._report = report
         self._last = b""  # the newest line's text behind its original tuple
+        self._now = now
         self._listens = False  # somebody listens to events
         self._rows = self._junk = 0  # lines of the newest listing: understood, not understood
+        self._counted: dict[str, int] = {}  # flow entries and flow events, as conntrack counts them
+        self._read: dict[str, int] = {}  # the same, as they were read
+        self._with_ids = False  # the listener's lines end in ids
         self.newest: float | None = None  # the newest stamp of a recording
 
     def take(self, item: Item) -> None:
@@ -393,9 +454,16 @@ class Intake:
         if isinstance(item, ListingBegan):
             self.table.begin_listing(item.at)
             self._rows = self._junk = 0
+            self._counted.pop(ENTRIES, None)
+            self._read[ENTRIES] = 0
         elif isinstance(item, ListingEnded):
-            # If no line of it was understood, the listing is no table to sweep by.
-            self.table.end_listing(item.complete and (self._rows > 0 or self._junk == 0), item.at)
+            # If no line of it was understood, or lines are missing, the listing is no table to sweep by.
+            whole = self._hold_against_count(ENTRIES) and (self._rows > 0 or self._junk == 0)
+            self.table.end_listing(item.complete and whole, item.at)
+            self._counted.pop(ENTRIES, None)
+        elif isinstance(item, Ended):
+            self._hold_against_count(ENTRIES)
+            self._hold_against_count(EVENTS_SEEN)
         elif isinstance(item, OwnAddresses):
             self.table.know_own(item.addresses)
         elif isinstance(item, (Trouble, Facts)):
@@ -414,7 +482,10 @@ class Intake:
             self.table.watch_no_longer()
 
     def _take_block(self, block: Block) -> None:
-        rows, rejects = split_lines(block.data, self._last)
+        rows, rejects = split_lines(block.data, self._last, self._now, block.events and self._with_ids)
+        if rejects:
+            rejects = [line for line in rejects if not self._is_remark(line, block.at)]
+        self._count(block, rows)
         if not block.events:
             self._rows += len(rows)
             self._junk += len(rejects)
@@ -430,6 +501,30 @@ class Intake:
             self.table.listed_all(rows, block.at, news)
             for name, flow, row in news:
                 self._report(name, flow, row, block.at)
+
+    def _count(self, block: Block, rows: list[Parts]) -> None:
+        """Note how many entries and events were read."""
+        events = len(rows) if block.events else sum(1 for row in rows if row[EVENT]) if block.at is None else 0
+        self._read[EVENTS_SEEN] = self._read.get(EVENTS_SEEN, 0) + events
+        self._read[ENTRIES] = self._read.get(ENTRIES, 0) + len(rows) - events
+        if block.events and rows:
+            self._with_ids = ends_in_id(rows[-1][AFTER])
+
+    def _is_remark(self, line: bytes, at: float | None) -> bool:
+        """Is it a line of conntrack's that is about its flows? Then it is taken in."""
+        if summary := summary_of(line):
+            self._counted[summary.what] = self._counted.get(summary.what, 0) + summary.number
+            return True
+        if line.startswith(_LOSING):
+            self.status.take(Lost(self.newest or 0.0 if at is None else at, "events (ENOBUFS)"))
+            return True
+        return line.startswith(_REMARKS)
+
+    def _hold_against_count(self, what: str) -> bool:
+        """Has all been read that conntrack says it has printed? True, too, where it says nothing."""
+        missing = self._counted[what] - self._read.get(what, 0) if what in self._counted else 0
+        self.status.take_missing(what, missing)
+        return missing <= 0
 
     def _apply_each(self, rows: list[Parts], at: float | None) -> None:
         for row in rows:

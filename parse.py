@@ -15,8 +15,10 @@ conntrack 1.4.7 (see ``fixtures/captures``).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 _TCP_STATES = "NONE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT CLOSE_WAIT LAST_ACK TIME_WAIT CLOSE SYN_SENT2 LISTEN"
@@ -77,6 +79,7 @@ EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy
 # A plain tuple, because making 262,144 named ones costs half as much again as cutting the lines. The names are indexes.
 Parts = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
 STAMP, EVENT, HEAD, TIMEOUT, STATE, ORIGINAL = range(6)
+SRC, DST = 6, 7
 BEFORE, TURNED, AFTER = 10, 11, 12
 
 
@@ -140,23 +143,58 @@ class Record:
 
 # The lengths are bounded: no line, however hostile, costs more than a walk through it.
 ADDRESS = r"[0-9a-fA-F:.]{2,45}"  # what may be an address, as text
-_ADDRESS = ADDRESS.encode()
 COUNTERS = rb"packets=(\d{1,20}) bytes=(\d{1,20})"  # of one direction
-_WORD = rb"[a-z0-9-]{1,16} {1,8}\d{1,5} "
-_ORIGINAL = (
-    rb"(src=(" + _ADDRESS + rb") dst=(" + _ADDRESS + rb") (?:sport=(\d{1,5}) dport=(\d{1,5}) "
-    rb"|type=\d{1,3} code=\d{1,3} id=\d{1,5} |srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8} )?)"
-)
-_BEFORE = rb"(?:zone-orig=\d{1,5} )?(?:packets=\d{1,20} bytes=\d{1,20} )?(?:\[UNREPLIED\] )?"
+_ADDRESS = ADDRESS.encode()
+_COUNTED = rb"packets=\d{1,20} bytes=\d{1,20}"
+_ANY = rb"[0-9a-f:.]{2,45}"
+_OCTETS = rb"\.".join([rb"[12]?\d{1,2}"] * 4)
+_WHOLE = rb"(?:" + _OCTETS + rb"|[0-9a-f]{0,4}:[0-9a-f:]{1,38}(?:\." + rb"\.".join([rb"\d{1,3}"] * 3) + rb"|))"
+_PORT = rb"[1-6]?\d{1,4}"
+_BEFORE = rb"(?:zone-orig=\d{1,5} |)(?:%b |)(?:\[UNREPLIED\] |)" % _COUNTED
+_DATE = rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]"
+_USER = rb" \[USERSPACE\](?: portid=\d{1,10}(?: progname=[^\n]{0,64}|)|)"
 
-# Most flows have no NAT. Their reply tuple is not kept, which saves 48 of 450 bytes a flow.
-_REPLY = rb"(?:src(=)\8 dst=\7 sport=\10 dport=\9(?= |$)|(?=src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb"(?: |$)))"
-_LINE = re.compile(
-    rb"^(\[\d{1,12}\.\d{1,6}\]\t)?( {4}\[NEW\] | \[UPDATE\] |\[DESTROY\] )?"
-    rb"((?:" + _WORD + rb")?" + _WORD + rb")(\d{1,10} )?([A-Z][A-Z0-9_]{0,31} )?"
-    rb"" + _ORIGINAL + rb"(" + _BEFORE + rb")" + _REPLY + rb"([^\n]*)$",
-    re.MULTILINE,
+# What follows the reply tuple, in the order of the kernel and the library. A listing's line ends in its use or its id,
+# which tells it from one that was cut off; an event's (group 2) may end in anything but for -o id.
+# "(?:x|)" and not "(?:x)?": Python finds an alternative in half the time of a repetition, and 16 of them follow here.
+_TAIL = b"".join(
+    (
+        rb"(?: zone-reply=\d{1,5}|)(?: %b|)(?: \[(?:ASSURED|OFFLOAD|HW_OFFLOAD)\]|)(?: mark=\d{1,10}|)" % _COUNTED,
+        rb"(?:(?= [szdh\[])(?: secmark=\d{1,10}|)(?: zone=\d{1,5}|)(?: delta-time=\d{1,20}|)",
+        rb"(?: \[start=%b|)(?: \[stop=%b|)(?: helper=[!-<>-~]{1,32}|)|)" % (_DATE, _DATE),
+    )
 )
+_LINE_END = rb"(?(2)(?: use=\d{1,10}|)(?: id=\d{1,10}|)(?:%b|)| use=\d{1,10}(?: id=\d{1,10}|))" % _USER
+_LINE_END_WITH_ID = rb"(?: use=\d{1,10}|(?(2)|(?!))) id=\d{1,10}(?:(?(2)%b)|)" % _USER
+
+
+def _grammar(heads: bytes, original: bytes, reply: bytes, end: bytes = _LINE_END) -> re.Pattern[bytes]:
+    """A line of the protocols ``heads``: every word of it, in its order, as conntrack prints it.
+
+    ``original`` holds two groups for the ports. Most flows have no NAT. Their reply tuple is not kept, which saves 48
+    of 450 bytes a flow; it proves both tuples, because damage would have to hit both in the same way.
+    """
+    return re.compile(
+        rb"^(\[\d{1,12}\.\d{1,6}\]\t|)(?:( {4}\[NEW\] | \[UPDATE\] |\[DESTROY\] )|)"
+        rb"((?:ipv4     2 |ipv6     10 |)(?:" + heads + rb") )(\d{1,10} |)([A-Z][A-Z0-9_]{2,31} |)"
+        rb"(src=(" + _ANY + rb") dst=(" + _ANY + rb")" + original + rb" )(" + _BEFORE + rb")"
+        rb"(?:src(=)\8 dst=\7 sport=\10 dport=\9|)((?(12)|" + reply + rb")" + _TAIL + end + rb")$",
+        re.MULTILINE,
+    )
+
+
+@lru_cache(maxsize=2)
+def _with_ports(with_ids: bool) -> re.Pattern[bytes]:
+    """The lines of the protocols that have ports; ``with_ids``: only those that end in an id, as -o id prints them."""
+    translated = rb"src=(?:\8 dst=%b sport=\10 dport=|%b dst=%b sport=%b dport=)%b"
+    return _grammar(
+        rb"tcp      6|udp      17|sctp     132|dccp     33|udplite  136",
+        rb" sport=(\d{1,5}) dport=(\d{1,5})",
+        translated % (_WHOLE, _WHOLE, _WHOLE, _PORT, _PORT),
+        _LINE_END_WITH_ID if with_ids else _LINE_END,
+    )
+
+
 _TURNED = re.compile(_BEFORE + rb"(=)(?= |$)")
 _TURN = re.compile(rb"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) ")
 
@@ -198,6 +236,29 @@ def with_reply(original: bytes, tail: bytes) -> bytes:
     )
 
 
+_SUMMARY = re.compile(
+    rb"conntrack v[\d.]{1,16} \(conntrack-tools\): (\d{1,12}) "
+    rb"(flow entries|flow events|expectations|expectation events) ha(?:ve|s) been [a-z]{1,16}\.\r?\n?"
+)
+
+
+class Summary(NamedTuple):
+    """conntrack's last line: so many of ``what`` has it printed."""
+
+    number: int
+    what: str  # "flow entries", "flow events", "expectations"
+
+
+def summary_of(line: bytes) -> Summary | None:
+    """What conntrack's own last line says, which stands among the others where its outputs are one (2>&1, ssh -t).
+
+    >>> summary_of(b"conntrack v1.4.7 (conntrack-tools): 12 flow entries have been shown.")
+    Summary(number=12, what='flow entries')
+    """
+    match = _SUMMARY.search(line)
+    return Summary(int(match.group(1)), match.group(2).decode()) if match else None
+
+
 class Splitter:
     """Joins what separate reads brought into blocks of whole lines.
 
@@ -224,9 +285,26 @@ class Splitter:
         else:
             block = b"".join((*self._parts, data[:end]))
         self._parts, self._size = [], 0
+        if b" (conntrack-tools): " in block:
+            block = self._without_summary(block)
         if end < len(data):
             self._keep(data[end:])
         return block
+
+    def _without_summary(self, block: bytes) -> bytes:
+        """Put conntrack's last line before the line that it stands in.
+
+        In `conntrack -L 2>&1 | cat` the lines come in pieces of 4 KiB, the last of them after that line.
+        """
+        match = _SUMMARY.search(block)
+        if match is None or block[match.start() - 1 : match.start()] in (b"", b"\n"):
+            return block
+        begin = block.rfind(b"\n", 0, match.start()) + 1
+        half, rest = block[begin : match.start()], block[match.end() :]
+        if not rest:
+            self._parts, self._size = [half], len(half)
+            half = b""
+        return block[:begin] + match.group() + half + rest
 
     def _keep(self, data: bytes) -> None:
         if self._skipping:
@@ -243,85 +321,404 @@ class Splitter:
         return left
 
 
-def split_lines(block: bytes, before: bytes = b"") -> tuple[list[Parts], list[bytes]]:
+def split_lines(
+    block: bytes, before: bytes = b"", now: float | None = None, with_ids: bool = False
+) -> tuple[list[Parts], list[bytes]]:
     """Cut a block of lines into rows, and return the lines that are none (the rejects) beside them.
 
-    Blank lines are neither. A last line without its newline may have been cut off. It is taken only if it looks
-    complete: the grammar names all its words, and it ends in a use or an id if the line before it does. That is the
-    line before it in this block, or else ``before`` is its tail.
+    Blank lines are neither. A line is a row if conntrack could have printed it, word by word; what people and other
+    programs put around it is taken off first (see ``_split_odd``). A last line without its newline may have been cut
+    off: it is taken only if it ends in the word in which the line before it ends. That is the line before it in this
+    block, or else ``before`` is its tail.
+
+    ``now``, seconds since 1970, tells the year of a syslog's time stamp. ``with_ids``: events end in their ids.
     """
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
-    found = _LINE.findall(block)
+    strictly = with_ids or ends_in_id(block[: block.find(b"\n") + 1])
+    found: list[Parts] = _with_ports(strictly).findall(block)
     complete = block.endswith(b"\n")
-    if complete and len(found) == block.count(b"\n"):
+    if complete and len(found) == block.count(b"\n") and _are_whole(found):
         return found, []
-    rows: list[Parts] = []
-    rejects: list[bytes] = []
-    lines = block.split(b"\n")
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        if len(line) < SHORTEST:
-            row = None
-        elif complete or number < len(lines) - 1:
-            row = _split_line(line)
-        else:
-            row = _split_last(line, tail_of(rows[-1]) if rows else before)
-        if row is None:
-            rejects.append(line[:200])
-        else:
-            rows.append(row)
-    return rows, rejects
+    lines = [line for line in block.split(b"\n") if line.strip()]
+    read = [_split_line(line, now) for line in lines]
+    if None in read and (words := _new_words(lines, read)):
+        read = [row or _split_line(words.sub(b"", line), now) for line, row in zip(lines, read, strict=True)]
+    _drop_without_id(read, with_ids)
+    if read and read[-1] is not None and not complete and not _ends_like(read[-1], _last_of(read[:-1]), before):
+        read[-1] = None
+    rejects = [line[:MAX_REJECT] for line, row in zip(lines, read, strict=True) if row is None]
+    return [row for row in read if row is not None], rejects
 
 
-def _split_line(line: bytes) -> Parts | None:
-    if len(line) > MAX_LINE:
-        return None
-    found: list[Parts] = _LINE.findall(line)
-    return found[0] if found else _split_odd(line)
+def _are_whole(rows: list[Parts]) -> bool:
+    """Is all well that the expression can't tell? Asked of all lines of a block at once: 5 % of its time."""
+    if not all(map(_is_usual, {row[HEAD] + row[STATE] for row in rows})):
+        return False
+    if any(row[EVENT] != _DESTROY for row in rows if not row[TIMEOUT]):
+        return False
+    if len(rows) <= _FEW_ROWS:
+        return all(map(_is_whole, rows))
+    if not (translated := [row for row in rows if not row[TURNED]]):
+        return True
+    ends = set(map(_SRC_OF, translated))
+    ends.update(map(_DST_OF, translated))
+    text = b"%b " % b" ".join(ends)
+    if b":" in text:
+        return all(map(_are_addresses, translated))
+    return text.count(b".") == 3 * len(ends) and b".." not in text and b". " not in text
 
 
+_SRC_OF, _DST_OF = itemgetter(SRC), itemgetter(DST)
+_FEW_ROWS = 16  # rows of which all is looked at: events as they come where little happens, and lines by hand
+_DESTROY = b"[DESTROY] "
+_ID_AT_END = re.compile(rb" id=\d{1,10}(?: labels(?:=.*)?)?(?: \[USERSPACE\].*)?$")
+_TUPLE_ID_AT_END = re.compile(rb" code=\d{1,3} id=\d{1,5}(?: labels(?:=.*)?)?(?: \[USERSPACE\].*)?$")
 _LAST_NUMBER = re.compile(rb" (use|id)=\d+$")
+MAX_REJECT = 200  # bytes of a reject that are kept
+SYSTEMATIC = 3  # lines with the same new word: it is a newer conntrack's, no damage
 
 
-def _split_last(line: bytes, before: bytes) -> Parts | None:
-    """Cut a line that has no newline, if it looks whole beside the line before it."""
-    found: list[Parts] = _LINE.findall(line) if len(line) <= MAX_LINE else []
-    if not found or line.endswith(b" ") or _unknown_words(found[0][AFTER]):
+def ends_in_id(text: bytes) -> bool:
+    """Does a line (or its end) have the flow's id? The last id of an ICMP line may be its reply tuple's."""
+    return _ID_AT_END.search(text) is not None and _TUPLE_ID_AT_END.search(text) is None
+
+
+def _drop_without_id(read: list[Parts | None], with_ids: bool) -> None:
+    """With -o id all lines of a kind have their id; where most have it, one without was cut off."""
+    for is_event in (True, False):
+        rows = [(at, row) for at, row in enumerate(read) if row is not None and bool(row[EVENT]) == is_event]
+        without = [at for at, row in rows if not ends_in_id(row[AFTER])]
+        if 2 * len(without) < len(rows) or (is_event and with_ids):
+            for at in without:
+                read[at] = None
+
+
+def _last_of(read: list[Parts | None]) -> bytes | None:
+    """The tail of the last row; None where there is none."""
+    return next((tail_of(row) for row in reversed(read) if row is not None), None)
+
+
+def _ends_like(row: Parts, last: bytes | None, before: bytes) -> bool:
+    """Does a row whose line had no newline end in the word in which the row before it does?"""
+    usual = _LAST_NUMBER.search(before if last is None else last)
+    here = _LAST_NUMBER.search(row[AFTER])
+    return usual is None or (here is not None and here.group(1) == usual.group(1))
+
+
+def _split_line(line: bytes, now: float | None) -> Parts | None:
+    if not SHORTEST <= len(line) <= MAX_LINE:
         return None
-    usual, here = _LAST_NUMBER.search(before), _LAST_NUMBER.search(line)
-    if usual and (here is None or here.group(1) != usual.group(1)):
+    found: list[Parts] = _with_ports(False).findall(line)
+    if found:
+        return found[0] if _is_whole(found[0]) else None
+    return _split_odd(line, now)
+
+
+def _new_words(lines: list[bytes], read: list[Parts | None]) -> re.Pattern[bytes] | None:
+    """What finds the words of a newer conntrack in the lines that are no rows yet: they are skipped.
+
+    A word that is like one of today's may be that one, damaged; it is new where half of the lines have it.
+    """
+    counts: Counter[bytes] = Counter()
+    for line, row in zip(lines, read, strict=True):
+        if row is None and len(line) <= MAX_LINE:
+            counts.update({match.group(1) for match in _NEW_WORD.finditer(line, line.find(b"src=") + 1)})
+    often = max(SYSTEMATIC, len(lines) / 2)
+    words = [re.escape(word) for word, count in counts.items() if count >= often or not _is_like_a_known(word)]
+    return re.compile(rb" (?:" + rb"|".join(words) + rb")(?:(?<==)[^\s=]+)?(?= |$)") if words else None
+
+
+_KNOWN_NAMES = (
+    *("src", "dst", "sport", "dport", "type", "code", "id", "srckey", "dstkey", "zone", "zone-orig", "zone-reply"),
+    *("packets", "bytes", "mark", "secmark", "secctx", "delta-time", "start", "stop", "helper", "use", "labels"),
+    *("portid", "progname", *map(str.lower, FLAGS), "userspace"),
+)
+_NEW_WORD = re.compile(
+    rb" (?!(?:" + "|".join(_KNOWN_NAMES).encode() + rb")=)(?=\S+(?: |$))([a-z][a-z0-9_-]{1,31}=|\[[A-Z][A-Z_]{1,31}\])"
+)
+
+
+@lru_cache(maxsize=1024)
+def _is_like_a_known(word: bytes) -> bool:
+    """May a word be one of today's with a few letters lost, doubled or in the wrong place?
+
+    >>> _is_like_a_known(b"makr="), _is_like_a_known(b"[UNREPLIEDD]"), _is_like_a_known(b"seqadj=")
+    (True, True, False)
+    """
+    from difflib import get_close_matches  # 3 ms, which --help does not need
+
+    name = word.decode("ascii").strip("[]=").lower()
+    return bool(get_close_matches(name, _KNOWN_NAMES, 1, 0.6))
+
+
+# --- what the expression can't tell ---
+
+# What the library calls protocols; a kernel that can't track one calls it unknown.
+PRINTED = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "gre": 47, "icmpv6": 58, "sctp": 132, "udplite": 136}
+_ALWAYS_TRACKED = frozenset({1, 6, 17, 58})
+_STATES_OF = {6: frozenset(_TCP_STATES.split()), 132: STATES, 33: STATES}  # DCCP had SCTP's before library 1.0.9
+
+
+@lru_cache(maxsize=1024)
+def _is_usual(head_and_state: bytes) -> bool:
+    """Do protocol and state belong together? TCP has one, UDP has none.
+
+    >>> _is_usual(b"tcp      6 ESTABLISHED "), _is_usual(b"tcp      6 "), _is_usual(b"udp      17 ")
+    (True, False, True)
+    """
+    last = head_and_state.decode().split()[-1]
+    numbers = [int(word) for word in head_and_state.split() if word.isdigit()]
+    states = _STATES_OF.get(numbers[-1])
+    return last.isdigit() if states is None else last in states
+
+
+def _is_whole(row: Parts) -> bool:
+    """Does all that a row says belong together?"""
+    kind, state, event = kind_of(row[HEAD]), row[STATE], row[EVENT]
+    offloaded = b" [OFFLOAD]" in row[AFTER] or b" [HW_OFFLOAD]" in row[AFTER]
+    if not row[TIMEOUT] and not offloaded and event != _DESTROY:
+        return False
+    if state:
+        if not _is_usual(row[HEAD] + state):
+            return False
+    elif kind.number in (6, 132) and not offloaded and event not in (_DESTROY, b" [UPDATE] "):
+        return False
+    if not (row[TURNED] or _are_addresses(row)):
+        return False
+    return not kind.family or (kind.family == "ipv6") == (b":" in row[ORIGINAL])
+
+
+def _are_addresses(row: Parts) -> bool:
+    """Can the tuples of a row with its own reply tuple be true?
+
+    The four addresses are whole and of one family, ports are ports. No NAT turns one end of both directions into the
+    other, which is what two words look like that have changed their places.
+    """
+    words = row[AFTER].split(b" ", 4)
+    src, dst, back, there = row[SRC], row[DST], words[0][4:], words[1][4:]
+    family = _family_of(src)
+    if not family or not family == _family_of(dst) == _family_of(back) == _family_of(there):
+        return False
+    if src == dst != back == there:
+        return False
+    ports = [*row[8:10], *(word[6:] for word in words[2:4] if word[1:6] == b"port=")]
+    if not all(map(_IS_PORT.fullmatch, ports)):
+        return False
+    return len(ports) < 4 or not (ports[0] == ports[1] != ports[2] == ports[3])
+
+
+_IS_PORT = re.compile(rb"(?!0\d)(?:[1-5]?\d{1,4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])?")
+_IPV4 = re.compile(rb"\.".join([rb"(?:1\d\d|[1-9]?\d|2[0-4]\d|25[0-5])"] * 4))
+
+
+def _family_of(address: bytes) -> int:
+    """4 or 6; 0 for what is no whole address."""
+    if _IPV4.fullmatch(address):
+        return 4
+    return 6 if b":" in address and _is_ipv6(address) else 0
+
+
+@lru_cache(maxsize=4096)
+def _is_ipv6(address: bytes) -> bool:
+    from ipaddress import IPv6Address  # 6 ms, which --help does not need
+
+    try:
+        IPv6Address(address.decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+# --- lines as people have them ---
+
+_ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B])")
+_GREP = b"\x1b[K"  # grep --color puts it behind each of its colours
+_BOM = b"\xef\xbb\xbf"
+_BEGIN = re.compile(
+    rb"(?:\[ *(\d{1,12}\.\d{1,6}) *\] +)?(?:\[(NEW|UPDATE|DESTROY)\] +)?(ipv4 +2 +|ipv6 +10 +)?"
+    rb"([a-z0-9-]{1,16}) +(\d{1,3}) +"
+    rb"(?=(?:\d{1,10} +)?(?:[A-Z][A-Z0-9_]+ +)?(?:timeout=\d+, stream_timeout=\d+ +)?src=)"
+)
+_TIME = rb"(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
+_ISO_TIME = re.compile(rb"(\d{4})-(\d\d)-(\d\d)[T ]" + _TIME + rb" ?(Z|UTC|[+-]\d\d:?\d\d)? +")
+_MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_SYSLOG_TIME = re.compile(rb"(" + rb"|".join(_MONTHS) + rb") +(\d{1,2}) (?:(\d{4}) )?" + _TIME + rb" +")
+_UNIX_TIME = re.compile(rb"(\d{9,11}\.\d{3,9}) +")
+_AROUND = re.compile(
+    rb"[>|] *|<\d{1,3}>(?:1 )?|\d{1,9}[:-] *"  # a mail's quote, a syslog's priority, grep -n
+    rb"|[\w.@/+-]{1,64} +\| +"  # docker compose logs
+    rb"|(?:[\w.:-]{1,64} +)?[\w./-]{1,64}(?:\[\d{1,10}\])?: +"  # a host and a program
+    rb"|[\w.-]{1,64} +[\w./-]{1,64} +[\w-]{1,32} +[\w-]{1,32} +- +"  # RFC 5424
+    rb"|[\w./-]{1,200}[:-](?:\d{1,9}[:-])? *"  # grep with the name of the file
+)
+_MOST_AROUND = 8
+_HEX_MARK = re.compile(rb"(?<= mark=)0x([0-9a-f]{1,8})(?= |$)")
+_GRE_TIMEOUTS = re.compile(rb"timeout=\d+, stream_timeout=\d+ ")
+_USER_PART = re.compile(rb" *(\[USERSPACE\](?: portid=\d{1,10}(?: progname=[^\n]{0,64})?)?)$")
+_LABELS = re.compile(rb" labels(?:=[^\n]*)?$")
+_CONTEXT = re.compile(rb" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d)|$)")
+_BEFORE_CONTEXT = re.compile(
+    rb"(?:src=\S+ dst=\S+(?: (?:[sd]port|type|code|id|...key)=\S+)*)?(?: zone-reply=\d+)?(?: "
+    + _COUNTED
+    + rb")?(?: \[[A-Z_]+\])?(?: mark=\d+)?(?: secmark=\d+)?"
+)
+
+
+def _split_odd(line: bytes, now: float | None = None) -> Parts | None:
+    """Cut a line that is not in its usual form: the slow way.
+
+    Taken off: colours (of grep), a byte order mark, blanks, and what syslog, the journal, grep -n, mail and docker logs
+    put before a line; where the line has no time, theirs is taken. Tabs may have become blanks, a mark may be 0x10.
+    """
+    text, user = line, b""
+    if _GREP in line:
+        text = line = _ESCAPE.sub(b"", line)
+    if match := _USER_PART.search(line):  # a program may call itself anything, also with colours
+        text, user = line[: match.start()], b" " + match.group(1)
+    found = _begin(text, now)
+    if found is None:
         return None
-    return found[0]
-
-
-_PREFIX = re.compile(rb"(\[\d{1,12}\.[\d ]{1,6}\]\t)? *(\[(?:NEW|UPDATE|DESTROY)\])? *")
-_EVENT_BY_TAG = {tag.strip(): tag for tag in EVENTS}
-
-
-def _split_odd(line: bytes) -> Parts | None:
-    """Cut a line with words that the grammar does not name: the slow way, which looks for its tuples."""
-    match = _PREFIX.match(line)
-    assert match  # every part of it may be empty
-    stamp, tag = match.group(1) or b"", match.group(2)
-    body = line[match.end() :]
-    first = body.find(b"src=")
-    user = body.find(b" [USERSPACE]")
-    second = body.find(b" src=", first + 4, user if user >= 0 else len(body))
-    if first < 0 or second < 0 or (first and body[first - 1 : first] != b" "):
+    begin, number, body = found
+    label = context = b""
+    if match := _LABELS.search(body):
+        body, label = body[: match.start()], match.group()
+    if match := _CONTEXT.search(body):
+        body, context = body[: match.start()] + body[match.end() :], match.group()
+    words = b" ".join(body.split())
+    words = _HEX_MARK.sub(lambda mark: b"%d" % int(mark.group(1), 16), words)
+    words = _GRE_TIMEOUTS.sub(b"", words, count=1) if number == 47 else words
+    match = _expression(number).fullmatch(begin + words)
+    if match is None or b"src=" in context + label:
         return None
-    head = _read_head(body[:first].split())
-    original = _tuple_words(body[first:second])
-    reply = _tuple_words(body[second + 1 : user if user >= 0 else len(body)])
-    if head is None or original is None or reply is None:
+    row: Parts = match.groups(b"")  # type: ignore[assignment]
+    if row[EVENT] and text.endswith(b" "):
+        return None  # conntrack writes no blank there: the line was cut off
+    if not _is_whole(row) or not _answers(row, number) or (user and not row[EVENT]):
         return None
-    kind, timeout, state = head
-    middle = body[first:second]
-    known = {b"=", *original.split()}  # a "=" in the input must not stand for a tuple
-    between = b"".join(b" " + word for word in middle.split() if word not in known).strip()
-    tail = (between + b" " if between else b"") + body[second + 1 :]
-    return join_parts(stamp, _EVENT_BY_TAG.get(tag or b"", b""), kind, timeout, state, original, tail)
+    return _with_texts(row, context, label + user)
+
+
+def _begin(text: bytes, now: float | None) -> tuple[bytes, int, bytes] | None:
+    """All before the timeout as conntrack prints it, the protocol's number, and the rest of a line."""
+    text = _ESCAPE.sub(b"", text).replace(b"\t", b" ").replace(_BOM, b"").lstrip().rstrip(b"\r")
+    at, moment = 0, b""
+    for _ in range(_MOST_AROUND):
+        if match := _BEGIN.match(text, at):
+            break
+        if match := _UNIX_TIME.match(text, at):
+            moment = _moment(float(match.group(1)))
+        elif match := _ISO_TIME.match(text, at):
+            moment = _moment(_iso_seconds(match))
+        elif match := _SYSLOG_TIME.match(text, at):
+            moment = _moment(_syslog_seconds(match, now))
+        elif (match := _AROUND.match(text, at)) is None:
+            return None
+        at = match.end()
+    else:
+        return None
+    stamp, tag, family, protocol, digits = match.groups()
+    name, number = protocol.decode(), int(digits)
+    if PRINTED.get(name, PROTOCOLS.get(name)) != number and (name != "unknown" or number in _ALWAYS_TRACKED):
+        return None
+    stamp = b"[%b]\t" % stamp if stamp else moment
+    kinds = [b"%-8s %s " % tuple(family.split())] if family else []
+    kinds.append(b"%-8s %d " % (protocol, number))
+    event = _EVENT_BY_TAG[tag] if tag else b""
+    return b"".join((stamp, event, *kinds)), 0 if name == "unknown" else number, text[match.end() :]
+
+
+_EVENT_BY_TAG = {tag.strip(b" []"): tag for tag in EVENTS}
+
+
+def _moment(seconds: float | None) -> bytes:
+    """A time as conntrack stamps it; b"" for none."""
+    return b"" if seconds is None or not 0 <= seconds < 1e12 else b"[%.6f]\t" % seconds
+
+
+def _iso_seconds(match: re.Match[bytes]) -> float | None:
+    from datetime import datetime
+
+    *numbers, fraction, zone = (part or b"" for part in match.groups())
+    text = b"%b-%b-%bT%b:%b:%b" % tuple(numbers)
+    offset = {b"": "", b"Z": "+00:00", b"UTC": "+00:00"}.get(zone, f"{zone[:3].decode()}:{zone[-2:].decode()}")
+    try:
+        return datetime.fromisoformat(text.decode() + offset).timestamp() + float(b"0." + (fraction or b"0"))
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _syslog_seconds(match: re.Match[bytes], now: float | None) -> float | None:
+    """Its local time; without a year it is the newest such day that is not to come."""
+    from datetime import datetime
+
+    month, day, year, hour, minute, second, fraction = match.groups()
+    if year is None and now is None:
+        return None
+    try:
+        newest = datetime.fromtimestamp(now or 0.0).year if year is None else int(year)
+        for candidate in (newest, newest - 1):
+            numbers = (candidate, _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second))
+            seconds = datetime(*numbers).timestamp() + float(b"0." + (fraction or b"0"))
+            if year is not None or now is None or seconds <= now + _DAY:
+                return seconds
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+_DAY = 86_400.0
+
+
+@lru_cache(maxsize=4)
+def _of_its_kind(number: int) -> re.Pattern[bytes]:
+    heads = rb"[a-z0-9-]{1,16} {1,8}\d{1,3}"
+    words = b""
+    if number in (1, 58):
+        words = rb" type=\d{1,3} code=\d{1,3} id=\d{1,5}"
+    elif number == 47:
+        words = rb" srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8}"
+    return _grammar(heads, words + rb"()()", rb"src=%b dst=%b%b" % (_WHOLE, _WHOLE, words))
+
+
+def _expression(number: int) -> re.Pattern[bytes]:
+    """The grammar of a protocol's lines; 0 is one that the kernel does not know."""
+    if number in WITH_PORTS:
+        return _with_ports(False)
+    return _of_its_kind(number if number in (1, 47, 58) else 0)
+
+
+_ICMP_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18, 128: 129, 139: 140}
+_ANSWERS = {**_ICMP_ANSWERS, **{answer: ask for ask, answer in _ICMP_ANSWERS.items()}}
+_ICMP_WORDS = re.compile(rb"type=(\d+) code=(\d+) id=(\d+)")
+
+
+def _answers(row: Parts, number: int) -> bool:
+    """Is an ICMP reply tuple the answer to the original?"""
+    if number not in (1, 58):
+        return True
+    asked, answer = _ICMP_WORDS.search(row[ORIGINAL]), _ICMP_WORDS.search(row[AFTER])
+    if asked is None or answer is None or max(int(asked.group(3)), int(answer.group(3))) > 65_535:
+        return False
+    if (
+        (ident := _ID_AT_END.search(row[AFTER]))
+        and ident.group() == b" id=" + answer.group(3)
+        and ident.start() > answer.end()
+    ):
+        return False  # the tuple's id twice, not the flow's
+    kind = int(asked.group(1))
+    return int(answer.group(1)) == _ANSWERS.get(kind, kind) and asked.group(2) == answer.group(2)
+
+
+def _with_texts(row: Parts, context: bytes, last: bytes) -> Parts:
+    """The row with its words that may hold blanks in their places again."""
+    if not context and not last:
+        return row
+    stamp, event, head, timeout, state, original, src, dst, sport, dport, before, turned, after = row
+    match = _BEFORE_CONTEXT.match(after)
+    place = match.end() if match else 0
+    after = after[:place] + context + after[place:] + last
+    return stamp, event, head, timeout, state, original, src, dst, sport, dport, before, turned, after
 
 
 def join_parts(
@@ -329,56 +726,6 @@ def join_parts(
 ) -> Parts:
     """A row whose text behind the original tuple is as printed."""
     return stamp, event, head, timeout, state, original, b"", b"", b"", b"", b"", b"", tail
-
-
-def _read_head(words: list[bytes]) -> tuple[bytes, bytes, bytes] | None:
-    """Family and protocol, timeout and state among the words before the first tuple."""
-    if len(words) < 2 or not re.fullmatch(rb"\d{1,5}", words[1]):
-        return None
-    names = 2
-    if (
-        len(words) >= 4
-        and not words[2].isdigit()
-        and words[3].isdigit()
-        and re.fullmatch(rb"[a-z0-9-]{1,16}", words[2])
-    ):
-        names = 4
-    if not all(re.fullmatch(rb"[a-z0-9-]{1,16}", word) for word in words[0:names:2]) or len(words[names - 1]) > 5:
-        return None
-    timeout = next((w + b" " for w in words[names:] if re.fullmatch(rb"\d{1,10}", w)), b"")
-    state = next((w + b" " for w in words[names:] if re.fullmatch(rb"[A-Z][A-Z0-9_]{0,31}", w)), b"")
-    head = b"".join(b"%-8s %s " % (words[i], words[i + 1]) for i in range(0, names, 2))
-    return head, timeout, state
-
-
-_TUPLE_WORD = re.compile(
-    rb"(?<!\S)(?:(?:src|dst)="
-    + _ADDRESS
-    + rb"|(?:sport|dport|type|code|id)=\d{1,5}|(?:srckey|dstkey)=0x[0-9a-f]{1,8})(?!\S)"
-)
-_TUPLE_NAMES = (
-    (b"src", b"dst", b"sport", b"dport"),
-    (b"src", b"dst", b"type", b"code", b"id"),
-    (b"src", b"dst", b"srckey", b"dstkey"),
-    (b"src", b"dst"),
-)
-
-
-def _tuple_words(text: bytes) -> bytes | None:
-    """The words of a tuple out of a text that may hold others, as conntrack prints them, with a blank behind."""
-    words: dict[bytes, bytes] = {}
-    for match in _TUPLE_WORD.findall(text):
-        words.setdefault(match.partition(b"=")[0], match)
-    for names in _TUPLE_NAMES:
-        if all(name in words for name in names):
-            return b" ".join(words[name] for name in names) + b" "
-    return None
-
-
-def _unknown_words(tail: bytes) -> bool:
-    """Does ``tail`` hold a word that the grammar does not name, or a name without its value?"""
-    words = tail.partition(b" [USERSPACE] ")[0].partition(b" labels")[0]
-    return any(not _KNOWN_WORD.fullmatch(word) for word in _TOKEN.findall(words.decode("utf-8", "replace")))
 
 
 # --- the second level -------------------------------------------------------------------------------------------------
@@ -389,7 +736,7 @@ _KNOWN_WORD = re.compile(
     r"|(?:srckey|dstkey)=0x[0-9a-f]+|(?:secctx|helper)=.+|\[(?:" + "|".join(FLAGS) + r")\]|\[(?:start|stop)=[^\]]*\]"
 )
 _SECCTX = re.compile(r" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d|labels)|$)")
-_USER = re.compile(r" \[USERSPACE\](?: portid=(\d{1,10}))?(?: progname=(.*))?$", re.DOTALL)
+_USERSPACE = re.compile(r" \[USERSPACE\](?: portid=(\d{1,10}))?(?: progname=(.*))?$", re.DOTALL)
 _NUMBERS = {
     "mark": "mark",
     "secmark": "secmark",
@@ -435,10 +782,10 @@ def record(row: Parts) -> Record:
 _NUMBER = rb"(0|[1-9]\d{0,19})"
 _USUAL = re.compile(
     (
-        rb"src=(A) dst=(A) (?:sport=# dport=#|type=# code=# id=#) (?:zone-orig=# )?(?:packets=# bytes=# )?"
-        rb"(?:\[(UNREPLIED)\] )?(?:(=)|src=(A) dst=(A) (?(3)sport=# dport=#|type=# code=# id=#))"
-        rb"(?: zone-reply=#)?(?: packets=# bytes=#)?(?: \[(ASSURED|OFFLOAD|HW_OFFLOAD)\])?"
-        rb"(?: mark=#)?(?: zone=#)?(?: delta-time=#)?(?: use=#)?(?: id=#)?"
+        rb"src=(A) dst=(A) (?:sport=# dport=#|type=# code=# id=#) (?:zone-orig=# |)(?:packets=# bytes=# |)"
+        rb"(?:\[(UNREPLIED)\] |)(?:(=)|src=(A) dst=(A) (?(3)sport=# dport=#|type=# code=# id=#))"
+        rb"(?: zone-reply=#|)(?: packets=# bytes=#|)(?: \[(ASSURED|OFFLOAD|HW_OFFLOAD)\]|)"
+        rb"(?: mark=#|)(?: zone=#|)(?: delta-time=#|)(?: use=#|)(?: id=#|)"
     )
     .replace(b"#", _NUMBER)
     .replace(b"(A)", b"(" + _ADDRESS + b")")
@@ -533,7 +880,7 @@ def _take_free_texts(out: Record, text: str) -> str:
     """Read the parts that may hold blanks ([USERSPACE], labels, secctx) and return the text without them."""
     at = text.find(" [USERSPACE]")
     if at >= 0:
-        if match := _USER.match(text, at):
+        if match := _USERSPACE.match(text, at):
             out.portid = _decimal(match.group(1))
             out.progname = match.group(2)
         text = text[:at]

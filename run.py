@@ -227,7 +227,7 @@ class Feed:
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest)
-        self.intake = Intake(self.table, report)
+        self.intake = Intake(self.table, report, time.time())
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
         self._recorder = recorder
@@ -393,7 +393,6 @@ def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool]
 # --- --once -----------------------------------------------------------------------------------------------------------
 
 MOST_JUNK = 10_000  # lines not understood before --once gives up
-JUNK_CURE = "a look at --via and --conntrack"
 
 
 class Once:
@@ -457,7 +456,7 @@ class Once:
             if isinstance(item, Trouble) and item.part == "listing":
                 self._problem = item.problem  # also of one that broke off: nobody waits here for a better one
             if self._is_junk(complete):
-                self._problem = Problem(f"this is not conntrack's: {self._status.unread()[0]}", JUNK_CURE)
+                self._problem = self._status.junk()
             if complete or self._problem is not None:
                 return complete
         return False
@@ -505,7 +504,7 @@ class Once:
     def _is_junk(self, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
         most = 0 if complete else MOST_JUNK  # some that write no end of it never end
-        return self._feed.source.live and not self._status.understood and self._status.rejects > most
+        return not self._status.understood and self._status.rejects > most
 
     def _say_state(self) -> None:
         from view import unwatched
@@ -574,6 +573,8 @@ class Stream:
                 self._take_in_order(item)
                 if self._feed.problem is not None:
                     return give_up(self._feed.problem)
+                if isinstance(item, ListingEnded | Ended) and not self._status.understood and self._status.rejects:
+                    return give_up(self._status.junk())
             self._table.tick(source.clock())
             self._flush()
             if source.live and not told:  # once, not again with every line; the end tells how many
