@@ -151,7 +151,7 @@ _OCTETS = rb"\.".join([rb"[12]?\d{1,2}"] * 4)
 _WHOLE = rb"(?:" + _OCTETS + rb"|[0-9a-f]{0,4}:[0-9a-f:]{1,38}(?:\." + rb"\.".join([rb"\d{1,3}"] * 3) + rb"|))"
 _PORT = rb"[1-6]?\d{1,4}"
 _BEFORE = rb"(?:zone-orig=\d{1,5} |)(?:%b |)(?:\[UNREPLIED\] |)" % _COUNTED
-_DATE = rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]"
+_DATE = rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d \d{4}\]"
 _USER = rb" \[USERSPACE\](?: portid=\d{1,10}(?: progname=[^\n]{0,64}|)|)"
 
 # What follows the reply tuple, in the order of the kernel and the library. A listing's line ends in its use or its id,
@@ -345,7 +345,7 @@ def split_lines(
     if None in read and (words := _new_words(lines, read)):
         read = [row or _split_line(words.sub(b"", line), now) for line, row in zip(lines, read, strict=True)]
     _drop_without_id(read, with_ids)
-    if read and read[-1] is not None and not complete and not _ends_like(read[-1], _last_of(read[:-1]), before):
+    if read and read[-1] is not None and not complete and not _is_last(lines[-1], read, before):
         read[-1] = None
     rejects = [line[:MAX_REJECT] for line, row in zip(lines, read, strict=True) if row is None]
     return [row for row in read if row is not None], rejects
@@ -399,11 +399,13 @@ def _last_of(read: list[Parts | None]) -> bytes | None:
     return next((tail_of(row) for row in reversed(read) if row is not None), None)
 
 
-def _ends_like(row: Parts, last: bytes | None, before: bytes) -> bool:
-    """Does a row whose line had no newline end in the word in which the row before it does?"""
+def _is_last(line: bytes, read: list[Parts | None], before: bytes) -> bool:
+    """Does the last row, whose line had no newline, end in the word in which the row before it does?"""
+    *others, row = read
+    last = _last_of(others)
     usual = _LAST_NUMBER.search(before if last is None else last)
-    here = _LAST_NUMBER.search(row[AFTER])
-    return usual is None or (here is not None and here.group(1) == usual.group(1))
+    here = _LAST_NUMBER.search(row[AFTER]) if row else None
+    return line[-1:] != b" " and (usual is None or (here is not None and here.group(1) == usual.group(1)))
 
 
 def _split_line(line: bytes, now: float | None) -> Parts | None:
@@ -426,7 +428,7 @@ def _new_words(lines: list[bytes], read: list[Parts | None]) -> re.Pattern[bytes
             counts.update({match.group(1) for match in _NEW_WORD.finditer(line, line.find(b"src=") + 1)})
     often = max(SYSTEMATIC, len(lines) / 2)
     words = [re.escape(word) for word, count in counts.items() if count >= often or not _is_like_a_known(word)]
-    return re.compile(rb" (?:" + rb"|".join(words) + rb")(?:(?<==)[^\s=]+)?(?= |$)") if words else None
+    return re.compile(rb" (?:" + rb"|".join(words) + rb")(?:(?<==)[^\s=]+|(?<!=))(?= |$)") if words else None
 
 
 _KNOWN_NAMES = (
@@ -435,7 +437,9 @@ _KNOWN_NAMES = (
     *("portid", "progname", *map(str.lower, FLAGS), "userspace"),
 )
 _NEW_WORD = re.compile(
-    rb" (?!(?:" + "|".join(_KNOWN_NAMES).encode() + rb")=)(?=\S+(?: |$))([a-z][a-z0-9_-]{1,31}=|\[[A-Z][A-Z_]{1,31}\])"
+    r" (?!(?:{})=|\[(?:{}|USERSPACE)\])(?=\S+(?: |$))([a-z][a-z0-9_-]{{1,31}}=|\[[A-Z][A-Z_]{{1,31}}\])".format(
+        "|".join(_KNOWN_NAMES), "|".join(FLAGS)
+    ).encode()
 )
 
 
@@ -482,8 +486,10 @@ def _is_whole(row: Parts) -> bool:
     if state:
         if not _is_usual(row[HEAD] + state):
             return False
-    elif kind.number in (6, 132) and not offloaded and event not in (_DESTROY, b" [UPDATE] "):
-        return False
+    elif (
+        kind.number in (6, 132) and not offloaded and event not in (_DESTROY, b" [UPDATE] ") and b" mark=" in row[AFTER]
+    ):
+        return False  # a kernel prints state and mark, the library neither where an object has neither
     if not (row[TURNED] or _are_addresses(row)):
         return False
     return not kind.family or (kind.family == "ipv6") == (b":" in row[ORIGINAL])
@@ -553,8 +559,10 @@ _AROUND = re.compile(
     rb"|[\w./-]{1,200}[:-](?:\d{1,9}[:-])? *"  # grep with the name of the file
 )
 _MOST_AROUND = 8
+_BLANKS = re.compile(rb"(?<![A-Z][a-z]{2}) +")  # but those between a month and its day
 _HEX_MARK = re.compile(rb"(?<= mark=)0x([0-9a-f]{1,8})(?= |$)")
 _GRE_TIMEOUTS = re.compile(rb"timeout=\d+, stream_timeout=\d+ ")
+_USER_WORD = b" [USERSPACE]"
 _USER_PART = re.compile(rb" *(\[USERSPACE\](?: portid=\d{1,10}(?: progname=[^\n]{0,64})?)?)$")
 _LABELS = re.compile(rb" labels(?:=[^\n]*)?$")
 _CONTEXT = re.compile(rb" secctx=(.*?)(?= (?:zone=\d|delta-time=\d|\[start=|\[stop=|helper=|use=\d|id=\d)|$)")
@@ -577,7 +585,7 @@ def _split_odd(line: bytes, now: float | None = None) -> Parts | None:
     if match := _USER_PART.search(line):  # a program may call itself anything, also with colours
         text, user = line[: match.start()], b" " + match.group(1)
     found = _begin(text, now)
-    if found is None:
+    if found is None or _USER_WORD in text:
         return None
     begin, number, body = found
     label = context = b""
@@ -585,7 +593,7 @@ def _split_odd(line: bytes, now: float | None = None) -> Parts | None:
         body, label = body[: match.start()], match.group()
     if match := _CONTEXT.search(body):
         body, context = body[: match.start()] + body[match.end() :], match.group()
-    words = b" ".join(body.split())
+    words = _BLANKS.sub(b" ", body).strip(b" ")
     words = _HEX_MARK.sub(lambda mark: b"%d" % int(mark.group(1), 16), words)
     words = _GRE_TIMEOUTS.sub(b"", words, count=1) if number == 47 else words
     match = _expression(number).fullmatch(begin + words)
