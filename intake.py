@@ -257,9 +257,7 @@ class Status:
     rejects: int = 0
     first_reject: str = ""
     looks: Problem | None = None  # what input looks like of which nothing at all was understood
-    missing: dict[str, int] = field(
-        default_factory=dict
-    )  # what conntrack printed by its own count and we have not read
+    missing: dict[str, int] = field(default_factory=dict)  # so many more has conntrack printed than were read
     losses: int = 0
     last_loss: str = ""
     lost_at: float | None = None
@@ -287,7 +285,7 @@ class Status:
         if self.rejects:
             lines = "line" if self.rejects == 1 else "lines"
             out.append(f"{self.rejects} {lines} not understood, the first: {self.first_reject}")
-        out += [f"{number} {what} are missing: conntrack counted so many more" for what, number in self.missing.items()]
+        out += [missing_text(what, number) for what, number in self.missing.items()]
         if self.backwards:
             out.append(f"{self.backwards} time stamps went back")
         return out
@@ -391,6 +389,14 @@ def reject_text(line: bytes) -> str:
     return clean(line.decode("utf-8", "replace"), 60)
 
 
+def missing_text(what: str, number: int) -> str:
+    """``what``: "flow entries" or "flow events"."""
+    if number == 1:
+        one = {ENTRIES: "flow entry", EVENTS_SEEN: "flow event"}.get(what, what)
+        return f"1 {one} is missing: conntrack printed one more than was read"
+    return f"{number} {what} are missing: conntrack printed so many more than were read"
+
+
 MOST_LOOKED_AT = 20  # rejects of a block that are looked at for what they may be
 JUNK_CURE = "a look at --via and --conntrack"
 _AS_TEXT = "conntrack -L, without -o xml or -o save"
@@ -407,6 +413,7 @@ _OTHER_INPUT = tuple(
         (rb"\x1f\x8b", "a compressed file", "zcat FILE | conntrack-monitor --replay -"),
         (rb"\xfd7zXZ|\x28\xb5\x2f\xfd|BZh\d", "a compressed file", "unpacking it first"),
         (rb"[\xd4\xc3\xb2\xa1]{4}|\x0a\x0d\x0d\x0a", "a packet capture", "conntrack -L, or -E, saved to a file"),
+        (rb".*\bsrc=\S+ +dst=", "lines of conntrack that were cut or changed on their way", "conntrack -L > FILE"),
     )
 )
 

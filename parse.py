@@ -355,7 +355,7 @@ def _are_whole(rows: list[Parts]) -> bool:
     """Is all well that the expression can't tell? Asked of all lines of a block at once: 5 % of its time."""
     if not all(map(_is_usual, {row[HEAD] + row[STATE] for row in rows})):
         return False
-    if any(row[EVENT] != _DESTROY for row in rows if not row[TIMEOUT]):
+    if not all(map(_TIMEOUT_OF, rows)) and any(row[EVENT] != _DESTROY for row in rows if not row[TIMEOUT]):
         return False
     if len(rows) <= _FEW_ROWS:
         return all(map(_is_whole, rows))
@@ -369,7 +369,7 @@ def _are_whole(rows: list[Parts]) -> bool:
     return text.count(b".") == 3 * len(ends) and b".." not in text and b". " not in text
 
 
-_SRC_OF, _DST_OF = itemgetter(SRC), itemgetter(DST)
+_TIMEOUT_OF, _SRC_OF, _DST_OF = itemgetter(TIMEOUT), itemgetter(SRC), itemgetter(DST)
 _FEW_ROWS = 16  # rows of which all is looked at: events as they come where little happens, and lines by hand
 _DESTROY = b"[DESTROY] "
 _ID_AT_END = re.compile(rb" id=\d{1,10}(?: labels(?:=.*)?)?(?: \[USERSPACE\].*)?$")

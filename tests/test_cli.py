@@ -129,6 +129,84 @@ def test_options_come_from_the_environment_too() -> None:
     assert run(env={"CONNTRACK_MONITOR_SORT": "x", "CONNTRACK_MONITOR_ONCE": "1"}).returncode == 2
 
 
+# --- lines as people have them ----------------------------------------------------------------------------------------
+
+ODD = Path(__file__).parent.parent / "fixtures" / "captures" / "odd"
+
+
+@pytest.mark.parametrize(
+    ("name", "ports"),
+    [
+        ("01-summary-line", [(40000, 443)]),
+        ("02-summary-line-empty-table", []),
+        ("03-stamp-then-blanks", [(42998, 53), (42998, 53)]),
+        ("04-stamp-indented", [(51234, 443)]),
+        ("05-coloured-ports", [(40001, 443), (40001, 8443)]),
+        ("06-coloured-state", [(40000, 443)]),
+        ("11-syslog-prefix", [(50140, 80)]),
+        ("13-hex-mark", [(50000, 443)]),
+        ("15-bom", [(40000, 443)]),
+    ],
+)
+def test_lines_as_people_have_them_are_read(name: str, ports: list[tuple[int, int]]) -> None:
+    result = run("--replay", str(ODD / f"{name}.txt"), "--json")
+    assert result.returncode == 0
+    assert b"not understood" not in result.stderr
+    assert [(item["original"]["sport"], item["original"]["dport"]) for item in objects(result.stdout)] == ports
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((name, "cut or changed on their way") for name in ("07-cut-port", "08-cut-address", "09-split-number")),
+        ("10-name-and-number-disagree", "cut or changed on their way"),
+        ("12-ovs", "Open vSwitch"),
+    ],
+)
+@pytest.mark.parametrize(
+    "options", [["--once"], ["--once", "--json"], ["--json"], ["--csv"], ["--once", "--view", "hosts"]]
+)
+def test_where_nothing_is_understood_it_is_said_what_it_looks_like(name: str, words: str, options: list[str]) -> None:
+    result = run("--replay", str(ODD / f"{name}.txt"), *options)
+    assert result.returncode == 1
+    assert words in result.stderr.decode()
+    assert b"{" not in result.stdout
+
+
+NEW = "[NEW] ipv4     2 udp      17 30 src=10.4.0.6 dst=198.51.100.6 sport=42998 dport=53 [UNREPLIED] src=198.51.100.6 dst=203.0.113.9 sport=53 dport=42998"
+LISTED = "udp      17 29 src=10.4.0.6 dst=198.51.100.6 sport=42998 dport=53 [UNREPLIED] src=198.51.100.6 dst=203.0.113.9 sport=53 dport=42998 mark=0 use=1"
+
+
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        (f"[1387190207.172139]\t    {NEW}", "2013-12-16T10:36:47.172139Z"),
+        (f"    [1387190207.172139]    {NEW}", "2013-12-16T10:36:47.172139Z"),
+        (f"2013-12-16T10:36:47.172139+00:00 nat1 conntrack[77]: {NEW}", "2013-12-16T10:36:47.172139Z"),
+        (f"<30>1 2013-12-16T10:36:47Z nat1 conntrack 77 - - {NEW}", "2013-12-16T10:36:47.000000Z"),
+        (f"Dec 16 10:36:47 nat1 conntrack[77]: [1387190207.172139]     {NEW}", "2013-12-16T10:36:47.172139Z"),
+        (f"Dec 16 2013 10:36:47 nat1 conntrack: {NEW}", "2013-12-16T10:36:47.000000Z"),
+        (f"1387190207.172139 nat1 conntrack[77]: {NEW}", "2013-12-16T10:36:47.172139Z"),  # journalctl -o short-unix
+        (f"2013-12-16T10:36:47.172139500Z     {NEW}", "2013-12-16T10:36:47.172139Z"),  # docker logs -t
+        (f"router-1  | {NEW}", None),
+        (f"12:{NEW}", None),
+        (f"day.log:12:{NEW}", None),
+        (f"> > {NEW}", None),
+        (f"\ufeff{LISTED}\r", None),
+        (f"12: {LISTED}", None),
+        (LISTED.replace(" ", "\t"), None),
+        (f"   {LISTED}   ", None),
+        (LISTED.replace("dport=53 ", "\x1b[01;31m\x1b[Kdport=53\x1b[m\x1b[K ", 1), None),
+    ],
+)
+def test_what_stands_around_a_line_is_taken_off_and_its_time_is_used(line: str, at: str | None) -> None:
+    result = run("--replay", "-", "--json", stdin=line.encode() + b"\n", env={"TZ": "UTC"})
+    assert result.stderr.count(b"not understood") == 0
+    (item,) = objects(result.stdout)
+    assert item.get("time") == at
+    assert (item["original"]["sport"], item["reply"]["dst"], item["nat"]) == (42998, "203.0.113.9", ["snat"])
+
+
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 

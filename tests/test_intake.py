@@ -58,11 +58,11 @@ def test_a_bounded_minute_is_kept(steps: list[tuple[float, int]]) -> None:
 # --- what a source says, taken in: losses, troubles, times, lines that are none; and failures of commands in words ----
 
 
-LINE = "ipv4     2 tcp      6 9 CLOSE src=10.0.0.1 dst=10.0.0.2 sport={0} dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport={0} id={0}\n"
+LINE = "ipv4     2 tcp      6 9 CLOSE src=10.0.0.1 dst=10.0.0.2 sport={0} dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport={0}{1} id={0}\n"
 
 
 def lines(*ports: int, before: str = "") -> bytes:
-    return "".join(before + LINE.format(port) for port in ports).encode()
+    return "".join(before + LINE.format(port, "" if "[" in before else " use=1") for port in ports).encode()
 
 
 def ports(table: FlowTable) -> list[int]:
@@ -114,6 +114,99 @@ def test_lines_of_the_listener_do_not_make_a_listing_of_junk_one() -> None:
     reader.intake.take(Block(b"what is this\n", 2.0))
     reader.intake.take(ListingEnded(2.5, True))
     assert ports(reader.table) == [1, 7]
+
+
+SHOWN = b"conntrack v1.4.7 (conntrack-tools): %d flow entries have been shown.\n"
+
+
+@pytest.mark.parametrize(
+    ("lines_read", "number", "unread"),
+    [
+        (lines(1, 2) + SHOWN % 2, 2, []),
+        (SHOWN % 2 + lines(1, 2), 2, []),  # of two outputs in one the order is not sure
+        (lines(1) + SHOWN % 1 + lines(2), 2, []),  # more than it says: nothing is missing
+        (SHOWN % 0, 0, []),
+        (lines(1, 2) + SHOWN % 5, 2, ["3 flow entries are missing: conntrack printed so many more than were read"]),
+        (
+            b"half a line\n" + lines(1) + SHOWN % 2,
+            1,
+            [
+                "1 line not understood, the first: half a line",
+                "1 flow entry is missing: conntrack printed one more than was read",
+            ],
+        ),
+    ],
+)
+def test_conntrack_s_last_line_is_held_against_what_was_read(lines_read: bytes, number: int, unread: list[str]) -> None:
+    reader = Reader()
+    reader.listing(1.0, lines_read)
+    assert len(reader.table.live) == number
+    assert reader.status.unread() == unread
+    reader.listing(2.0, lines(1, 2) + SHOWN % 2)
+    assert not any("missing" in line for line in reader.status.unread())  # the newest listing is what counts
+
+
+def test_a_listing_that_lacks_what_conntrack_counted_sweeps_nothing() -> None:
+    reader = Reader()
+    reader.listing(1.0, lines(1, 2, 3) + SHOWN % 3)
+    reader.listing(2.0, lines(1) + SHOWN % 3)
+    assert ports(reader.table) == [1, 2, 3]
+    reader.listing(3.0, lines(1) + SHOWN % 1)
+    assert ports(reader.table) == [1]
+
+
+def test_events_are_held_against_their_number_at_the_end() -> None:
+    reader = Reader()
+    reader.intake.take(Block(lines(1, 2, before="    [NEW] "), 1.0, events=True))
+    reader.intake.take(Block(SHOWN.replace(b"entries", b"events") % 4, 2.0, events=True))
+    assert reader.status.unread() == []
+    reader.intake.take(Ended(3.0))
+    assert reader.status.unread() == ["2 flow events are missing: conntrack printed so many more than were read"]
+
+
+def test_what_conntrack_says_of_lost_events_among_its_lines_is_a_loss() -> None:
+    reader = Reader()
+    warning = (
+        b"WARNING: We have hit ENOBUFS! We are losing events.\n"
+        b"This message means that the current netlink socket buffer size is too small.\n"
+        b"Please, check --buffer-size in conntrack(8) manpage.\n"
+    )
+    new = lines(1, before="    [NEW] ")
+    reader.intake.take(Block(new + warning, 1.0, events=True))
+    assert (reader.status.losses, reader.status.rejects) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b'<?xml version="1.0" encoding="utf-8"?>', "conntrack's XML"),
+        (b"<conntrack>", "conntrack's XML"),
+        (b'<flow type="new"><meta direction="original">', "conntrack's XML"),
+        (
+            b"-A -t 9 -u SEEN_REPLY -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p tcp --sport 1",
+            "conntrack -o save",
+        ),
+        (b"cpu=0   \tfound=1 invalid=0 insert=0 ", "conntrack -S"),
+        (
+            b"300 proto=6 src=10.99.1.2 dst=10.99.2.2 sport=0 dport=5 mask-src=255.255.255.255 mask-dst=255.255.255.255",
+            "expectations",
+        ),
+        (b"tcp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1,dport=2),reply=(src=10.0.0.2,dst=10.0.0.1)", "Open vSwitch"),
+        (b'{"time": "2026-11-22T22:24:11Z", "event": "list", "family": "ipv4"}', "JSON"),
+        (b"time,event,family,protocol", "CSV"),
+        (b"\x1f\x8b\x08\x00", "compressed"),
+        (b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00", "packet capture"),
+    ],
+)
+def test_what_lines_look_like_that_are_none_of_conntrack_s_flows(line: bytes, what: str) -> None:
+    reader = Reader()
+    reader.intake.take(Block(b"# my router\n" + line + b"\n", 1.0))
+    problem = reader.status.junk()
+    assert what in problem.what
+    assert problem.cure
+    unknown = Reader()
+    unknown.intake.take(Block(b"# my router\n", 1.0))
+    assert "this is not conntrack's: 1 line not understood, the first: # my router" in unknown.status.junk().what
 
 
 def test_how_long_a_listing_runs_is_known() -> None:
