@@ -8,6 +8,7 @@ its own tests (test_parse, test_render, test_geoip); this is about what falls be
 from __future__ import annotations
 
 import os
+import random
 import re
 import tempfile
 import unicodedata
@@ -274,3 +275,68 @@ def test_words_of_the_command_line_come_back_harmless(
     with OnScreen(tmp_path, "--once", *args, env=fake.env) as terminal:
         terminal.end()
         assert set(obeyed(terminal.seen.decode())) <= {"\r", "\n"}
+
+
+# --- hostile recordings -----------------------------------------------------------------------------------------------
+
+RECORDINGS, AT_ONCE = 300, 20  # of them, so many one after the other on one screen
+STAMPS = (b"0.0", b"0.000001", b"253402300800.5", b"999999999999.999999", b"-1.0", b"1e400", b"1795386413.5", b"1.5")
+NUMBERS = (b"0", b"-1", b"4294967296", b"18446744073709551615", b"9" * 19, b"9" * 400, b"nan", b"1e9")
+
+
+def hostile(seed: int) -> bytes:
+    """A recording of which each part may be wrong: times, numbers, words, lines, newlines."""
+    pick = random.Random(seed)
+    parts = []
+    for _ in range(pick.randrange(5, 60)):
+        stamp, number = pick.choice(STAMPS), pick.choice(NUMBERS)
+        line = bytearray(pick.choice(real_lines()))
+        for _ in range(pick.choice((0, 0, 1, 4))):
+            at = pick.randrange(len(line))
+            line[at : at + pick.randrange(4)] = pick.choice(
+                (b"", number, stamp, *(bad.encode("utf-8", "surrogatepass") for bad in BAD))
+            )
+        parts.append(
+            pick.choice(
+                (
+                    *(bytes(line),) * 6,
+                    b"[%b]\t    [NEW] %b" % (stamp, bytes(line).split(b"\t")[-1].lstrip()),
+                    b"# %b %b %b\n" % (stamp, pick.choice((b"list", b"end", b"lost", b"own", b"what")), number),
+                    b"# %b facts count=%b max=%b acct=%b x=%b\n" % (stamp, number, number, number, number),
+                    b"# %b statistics cpu=%b drop=%b\n" % (stamp, number, number),
+                    b"# %b own 10.0.0.1 ::1/%b broadcast=%b %b\n"
+                    % (stamp, number, number, pick.choice(BAD[:9]).encode()),
+                    pick.randbytes(pick.randrange(300)),
+                    b"x" * 70_000,
+                )
+            )
+        )
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("first", range(0, RECORDINGS, AT_ONCE))
+def test_hostile_recordings_leave_the_screen_up(tmp_path: Path, first: int) -> None:
+    recording = tmp_path / "hostile.rec"
+    recording.write_bytes(b"\n".join(hostile(seed) for seed in range(first, first + AT_ONCE)))
+    with OnScreen(tmp_path, "--replay", str(recording), "--speed", "1000000", "--allow-delete") as screen:
+        screen.wait("replay ended")
+        for key, title in zip(
+            "23456781",
+            ("Hosts", "Countries", "Networks", "Services", "NAT", "Events", "Map", "Connections"),
+            strict=True,
+        ):
+            screen.type(key)
+            screen.wait(f"\n{title} · ")
+        screen.type("\r")  # selects the first one
+        screen.wait(lambda: "again" in screen.text)
+        for opened, word in (("\r", "original"), ("?", "Help"), ("H", "Health")):
+            screen.type(opened)
+            screen.wait(word)
+            screen.type("\x1b")
+            screen.wait(lambda word=word: word not in screen.text)  # type: ignore[misc]
+        for moment in ("0001-01-01T00:00", "9999-12-31T23:59"):
+            screen.type(f"/\x15at:{moment}")
+            screen.wait(f"at:{moment}")
+            screen.type("\r")
+            screen.wait("q quit")
+        screen.leave()
