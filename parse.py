@@ -708,11 +708,7 @@ def _answers(row: Parts, number: int) -> bool:
     asked, answer = _ICMP_WORDS.search(row[ORIGINAL]), _ICMP_WORDS.search(row[AFTER])
     if asked is None or answer is None or max(int(asked.group(3)), int(answer.group(3))) > 65_535:
         return False
-    if (
-        (ident := _ID_AT_END.search(row[AFTER]))
-        and ident.group() == b" id=" + answer.group(3)
-        and ident.start() > answer.end()
-    ):
+    if row[AFTER][answer.end() :].split()[:1] == [b"id=" + answer.group(3)]:
         return False  # the tuple's id twice, not the flow's
     kind = int(asked.group(1))
     return int(answer.group(1)) == _ANSWERS.get(kind, kind) and asked.group(2) == answer.group(2)

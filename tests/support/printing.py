@@ -56,28 +56,36 @@ def printed(found: Record) -> str:
 
 
 numbers32 = st.sampled_from([0, 1, 9, 16, 4_294_967_295])
-counts = st.sampled_from([None, (0, 0), (1, 60), (2**64 - 1, 2**64 - 1)])
+counts = st.sampled_from([(0, 0), (1, 60), (2**64 - 1, 2**64 - 1)])
 ports = st.sampled_from([0, 1, 443, 65_535])
 texts = st.sampled_from(["a", "system_u:object_r:unlabeled_t:s0", "two words", "use=7x", "zone", "id=x"])
 dates = st.sampled_from(["Thu Nov  5 00:00:00 2026", "Sun Nov 22 22:22:49 2026"])
+HOSTS = {
+    "ipv4": ["10.0.0.1", "192.0.2.255", "8.8.8.8"],
+    "ipv6": ["::", "2001:db8:1111:2222:3333:4444:5555:6666", "::ffff:192.0.2.9"],
+}
+STATES_OF = {6: ["ESTABLISHED", "SYN_SENT2", "CLOSE"], 132: ["ESTABLISHED", "SHUTDOWN_ACK_SENT"]}
+ANSWERS = {8: 0, 13: 14, 3: 3, 128: 129}  # of ICMP types
 
 
 @st.composite
 def tuples(draw: st.DrawFn, family: str, number: int) -> tuple[Tuple, Tuple]:
-    hosts = ["10.0.0.1", "192.0.2.255"] if family == "ipv4" else ["::", "2001:db8:1111:2222:3333:4444:5555:6666"]
+    hosts = HOSTS[family]
     one, other = Tuple(draw(st.sampled_from(hosts)), draw(st.sampled_from(hosts))), Tuple()
     if number in (6, 17, 33, 132, 136):
         one.sport, one.dport = draw(ports), draw(ports)
     elif number in (1, 58):
-        one.type, one.code, one.icmp_id = draw(st.sampled_from([0, 8, 128])), 0, draw(ports)
+        one.type, one.code, one.icmp_id = draw(st.sampled_from([8, 13, 3] if number == 1 else [128, 3])), 0, draw(ports)
     elif number == 47:
-        one.srckey, one.dstkey = draw(st.sampled_from(["0x0", "0xffffffff"])), "0x1234"
+        one.srckey, one.dstkey = draw(st.sampled_from(["0x0", "0xffff"])), "0x1234"
     other = replace(
         one, src=one.dst, dst=one.src, sport=one.dport, dport=one.sport, srckey=one.dstkey, dstkey=one.srckey
     )
-    if draw(st.booleans()):  # NAT
-        other.dst = draw(st.sampled_from(hosts))
-        other.dport = None if other.dport is None else draw(ports)
+    other.type = None if one.type is None else ANSWERS[one.type]
+    if draw(st.booleans()) and one.src != one.dst:  # NAT; what a host sends to itself is not translated
+        other.dst = draw(st.sampled_from([host for host in hosts if host != other.src]))
+        if one.sport != one.dport:
+            other.dport = None if other.dport is None else draw(ports.filter(lambda port: port != other.sport))
         other.icmp_id = None if other.icmp_id is None else draw(ports)
     for side in (one, other):
         side.zone = draw(st.sampled_from([None, None, 0, 65_535]))
@@ -91,30 +99,37 @@ def records(draw: st.DrawFn, rare: bool = True) -> Record:
     protocols = [(6, "tcp"), (17, "udp"), (47, "gre"), (50, "unknown"), (255, "unknown"), (132, "sctp")]
     number, name = draw(st.sampled_from([*protocols, (1, "icmp") if family == "ipv4" else (58, "icmpv6")]))
     one, other = draw(tuples(family, number))
-    for side in (one, other):
-        side.packets, side.bytes = draw(counts) or (None, None)
     found = Record(Kind(draw(st.sampled_from([family, ""])), name, number), one, other)
-    found.stamp = draw(st.sampled_from([None, "1795386413.786793", "1.5"]))
     found.event = draw(st.sampled_from([None, "new", "update", "destroy"]))
-    found.timeout = draw(st.sampled_from([None, 0, 431_999, 4_294_967_295]))
-    if number in (6, 132):
-        found.state = draw(st.sampled_from([None, "ESTABLISHED", "SYN_SENT2", "SHUTDOWN_ACK_SENT", "CLOSE"]))
-    found.flags = draw(
-        st.sampled_from([[], ["UNREPLIED"], ["ASSURED"], ["OFFLOAD"], ["HW_OFFLOAD"], ["UNREPLIED", "ASSURED"]])
+    found.stamp = draw(st.sampled_from([None, "1795386413.786793", "1.5"]))
+    if found.event in (None, "destroy") and draw(st.booleans()):  # with accounting
+        for side in (one, other):
+            side.packets, side.bytes = draw(counts)
+    found.flags = list(
+        draw(st.sampled_from([[], ["UNREPLIED"], ["ASSURED"], ["OFFLOAD"], ["HW_OFFLOAD"], ["UNREPLIED", "OFFLOAD"]]))
     )
-    found.flags = list(found.flags)
-    for key in ("mark", "use", "id"):
-        setattr(found, key, draw(st.none() | numbers32))
+    offloaded = bool({"OFFLOAD", "HW_OFFLOAD"} & set(found.flags))
+    times = st.sampled_from([0, 431_999, 4_294_967_295])
+    found.timeout = draw(times | st.none() if offloaded or found.event == "destroy" else times)
+    if states := STATES_OF.get(number):
+        known = st.sampled_from(states)
+        found.state = draw(known | st.none() if offloaded or found.event in ("update", "destroy") else known)
+    found.mark = draw(st.none() | numbers32)
+    found.use = None if found.event else draw(numbers32)
+    found.id = draw(st.none() | numbers32)
+    if found.id == other.icmp_id:  # of an ICMP line whose last two ids are alike one was doubled
+        found.id = 77
     if rare and draw(st.booleans()):
-        for key, values in (
-            *(("secmark", numbers32), ("zone", st.sampled_from([0, 65_535])), ("secctx", texts)),
-            *(("delta_time", st.sampled_from([0, 61, 2**64 - 1])), ("start", dates), ("stop", dates)),
-            *(("helper", st.sampled_from(["ftp", "sip-5060"])), ("labels", st.sampled_from([[], ["a"], ["a b", "c"]]))),
-        ):
-            setattr(found, key, draw(st.none() | values))
-        if draw(st.booleans()):
-            found.portid, found.progname = (
-                draw(numbers32),
-                draw(st.sampled_from(["conntrack", "a [NEW] labels=x id=9"])),
-            )
+        _draw_rare_words(draw, found)
     return found
+
+
+def _draw_rare_words(draw: st.DrawFn, found: Record) -> None:
+    for key, values in (
+        *(("secmark", numbers32), ("zone", st.sampled_from([0, 65_535])), ("secctx", texts)),
+        *(("delta_time", st.sampled_from([0, 61, 2**64 - 1])), ("start", dates), ("stop", dates)),
+        *(("helper", st.sampled_from(["ftp", "sip-5060"])), ("labels", st.sampled_from([[], ["a"], ["a b", "c"]]))),
+    ):
+        setattr(found, key, draw(st.none() | values))
+    if found.event and draw(st.booleans()):
+        found.portid, found.progname = draw(numbers32), draw(st.sampled_from(["conntrack", "a [NEW] labels=x id=9"]))
