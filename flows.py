@@ -422,7 +422,6 @@ TAPE = 20_000  # events kept for a flow's "life so far"
 SMOOTHING = 3.0  # time constant of the smoothed rates, seconds
 SHORTEST_INTERVAL = 1.0  # seconds: one packet within less makes a first rate that was never there
 FINISHED = {"TIME_WAIT", "CLOSE", "LAST_ACK"}
-GROUPS = 4096  # kinds and states in good input: 3 families x (10 protocols x 15 states + 246 without)
 _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
 _ID = re.compile(rb" id=(\d{1,10})(?= labels|$)")
 
@@ -467,8 +466,7 @@ class FlowTable:
         self._counters_seen = False
         self._ticked: float | None = None
         self._ticked_events = 0
-        self._groups: dict[bytes, Group] = {}
-        self._most_groups = GROUPS
+        self._groups: dict[bytes, Group] = {}  # by head and state: the parser knows about 1,000 of them
         self._last_seen = LastSeen(0.0, 0)
 
     def know_own(self, addresses: Set[str]) -> None:
@@ -508,9 +506,6 @@ class FlowTable:
     def _group(self, head: bytes, state: bytes) -> Group:
         group = self._groups.get(head + state)
         if group is None:
-            if len(self._groups) >= self._most_groups:  # the input has made-up protocols or states
-                self._groups = {name: group for name, group in self._groups.items() if group.number}
-                self._most_groups = max(GROUPS, 2 * len(self._groups))
             group = Group(kind_of(head), state[:-1].decode("ascii", "replace") or None)
             self._groups[head + state] = group
         return group
@@ -655,7 +650,6 @@ class FlowTable:
             found = self.event(row, now) if tag else self.listed(row, now)
             if news is not None and found is not None:
                 news.append((EVENTS[tag] if tag else "list", found, row))
-            group_of = self._groups.get  # new groups may have taken the place of the old ones
         self._counters_seen = self._counters_seen or counters_seen
 
     def life(self, flow: Flow) -> list[tuple[float, str, str | None]]:

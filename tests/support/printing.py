@@ -93,15 +93,16 @@ def tuples(draw: st.DrawFn, family: str, number: int) -> tuple[Tuple, Tuple]:
 
 
 @st.composite
-def records(draw: st.DrawFn, rare: bool = True) -> Record:
-    """Anything that conntrack can print of a flow; ``rare``: words that are not in every line, too."""
+def records(draw: st.DrawFn, rare: bool = True, listed: bool = False) -> Record:
+    """Anything that conntrack can print of a flow; ``rare``: words that are not in every line, too; ``listed``: -L."""
     family = draw(st.sampled_from(["ipv4", "ipv6"]))
     protocols = [(6, "tcp"), (17, "udp"), (47, "gre"), (50, "unknown"), (255, "unknown"), (132, "sctp")]
     number, name = draw(st.sampled_from([*protocols, (1, "icmp") if family == "ipv4" else (58, "icmpv6")]))
     one, other = draw(tuples(family, number))
     found = Record(Kind(draw(st.sampled_from([family, ""])), name, number), one, other)
-    found.event = draw(st.sampled_from([None, "new", "update", "destroy"]))
-    found.stamp = draw(st.sampled_from([None, "1795386413.786793", "1.5"]))
+    if not listed:
+        found.event = draw(st.sampled_from([None, "new", "update", "destroy"]))
+        found.stamp = draw(st.sampled_from([None, "1795386413.786793", "1.5"]))
     if found.event in (None, "destroy") and draw(st.booleans()):  # with accounting
         for side in (one, other):
             side.packets, side.bytes = draw(counts)
@@ -117,7 +118,9 @@ def records(draw: st.DrawFn, rare: bool = True) -> Record:
     found.mark = draw(st.none() | numbers32)
     found.use = None if found.event else draw(numbers32)
     found.id = draw(st.none() | numbers32)
-    if found.id == other.icmp_id:  # of an ICMP line whose last two ids are alike one was doubled
+    if (
+        found.id is not None and found.id == other.icmp_id
+    ):  # of an ICMP line whose last two ids are alike one was doubled
         found.id = 77
     if rare and draw(st.booleans()):
         _draw_rare_words(draw, found)
