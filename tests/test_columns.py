@@ -123,7 +123,7 @@ def test_the_next_to_be_forgotten_come_first(block: bytes) -> None:
     ("sort", "first"),
     [
         ("source", [5, 3, 1, 4, 2]),
-        ("destination", [1, 2, 3, 4, 5]),
+        ("destination", [1, 3, 4, 5, 2]),
         ("nat", [4, 1, 2, 3, 5]),
         ("state", [1, 3, 5, 4, 2]),
         ("timeout", [2, 1, 3, 4, 5]),
@@ -136,9 +136,9 @@ def test_sort_orders(sort: str, first: list[int]) -> None:
         [
             line(1, src="10.0.0.9", dst="192.0.2.1", size=300),
             line(2, src="2001:db8::1", dst="2001:db8::2", state="TIME_WAIT", timeout=10),
-            line(3, src="9.9.9.9", dst="2001:db8::3", size=900),
-            line(4, src="100.0.0.1", dst="2001:db8::10", state="SYN_SENT", size=200, reply_dst="203.0.113.1"),
-            line(5, src="9.9.9.8", dst="fe80::1", size=100),
+            line(3, src="9.9.9.9", dst="198.51.100.3", size=900),
+            line(4, src="100.0.0.1", dst="198.51.100.10", state="SYN_SENT", size=200, reply_dst="203.0.113.1"),
+            line(5, src="9.9.9.8", dst="203.0.113.1", size=100),
         ],
         sort=sort,
     )
@@ -322,10 +322,10 @@ def sorted_by(key: str, flows: list[Flow]) -> list[int]:
                 flow_line(1, protocol="unknown  253", state="", ports=None),
                 flow_line(2, protocol="tcp      6"),
                 flow_line(3, protocol="unknown  50", state="", ports=None),
-                flow_line(4, protocol="icmp     1", state="", ports=None),
+                flow_line(4, protocol="udp      17", state=""),
                 flow_line(5, protocol="unknown  9", state="", ports=None),
             ],
-            [4, 2, 5, 3, 1],
+            [2, 4, 5, 3, 1],
         ),
         (
             "state",  # what has no state by its flag
@@ -388,7 +388,7 @@ def sorted_by(key: str, flows: list[Flow]) -> list[int]:
         ),
         (
             "timeout",
-            [flow_line(1, timeout="60 "), flow_line(2, dst="1.0.0.2", timeout="5 "), flow_line(3, dst="1.0.0.3", timeout=""), flow_line(4, dst="1.0.0.4", timeout="70 ")],
+            [flow_line(1, timeout="60 "), flow_line(2, dst="1.0.0.2", timeout="5 "), flow_line(3, dst="1.0.0.3", timeout="", state="", flags="[OFFLOAD] "), flow_line(4, dst="1.0.0.4", timeout="70 ")],
             [2, 1, 4, 3],
         ),
     ],
@@ -601,11 +601,18 @@ def test_ages_in_cells(age: float, known: bool, text: str) -> None:
     ("protocol", "text"),
     [
         *(("tcp      6", "tcp"), ("icmpv6   58", "icmp6"), ("udplite  136", "udpl"), ("unknown  50", "ip50")),
-        *(("unknown  99999", "99999"), ("unknown  1000", "1000"), ("unknown  999", "ip999"), ("sctp     132", "sctp")),
+        *(("unknown  0", "ip0"), ("unknown  255", "ip255"), ("sctp     132", "sctp")),
     ],
 )
 def test_protocols_in_cells(protocol: str, text: str) -> None:
-    (flow,) = flows_in(flow_line(1, protocol=protocol))
+    state = "CLOSED " if protocol.startswith("sctp") else "ESTABLISHED " if protocol.startswith("tcp") else ""
+    what: dict[str, Any] = {"ports": None} if protocol.startswith("unknown") else {}
+    if protocol.startswith("icmp"):
+        (flow,) = flows_in(
+            "icmpv6   58 9 src=::1 dst=::2 type=128 code=0 id=1 src=::2 dst=::1 type=129 code=0 id=1 mark=0 use=1\n"
+        )
+    else:
+        (flow,) = flows_in(flow_line(1, protocol=protocol, state=state, **what))
     assert protocol_text(flow) == text
 
 
