@@ -89,14 +89,16 @@ def test_the_contract_field_by_field() -> None:
 
 
 def test_what_was_not_printed_is_left_out() -> None:
-    (item,) = items(b"unknown  50 src=192.0.2.1 dst=192.0.2.2 src=192.0.2.2 dst=192.0.2.1\n")
+    (item,) = items(b"unknown  50 9 src=192.0.2.1 dst=192.0.2.2 src=192.0.2.2 dst=192.0.2.1 use=1\n")
     assert item == {
         "event": "list",
         "family": "ipv4",
         "protocol": "unknown",
         "protocol_number": 50,
+        "timeout": 9,
         "original": {"src": "192.0.2.1", "dst": "192.0.2.2"},
         "reply": {"src": "192.0.2.2", "dst": "192.0.2.1"},
+        "use": 1,
         "remote": {"ip": "192.0.2.2"},
     }
 
@@ -205,11 +207,11 @@ ICMP_JSON = (
     '"type":0,"code":0,"icmp_id":7},"id":12,"direction":"fwd","remote":{"ip":"8.8.8.8","country":"US",'
     '"country_name":"United States","city":"Mountain View","asn":15169,"org":"Google LLC"}}\n'
 )
-GRE = "ipv6     10 gre      47 src=fd00::1 dst=fd00::2 srckey=0x0 dstkey=0x9 src=fd00::2 dst=fd00::1 srckey=0x9 dstkey=0x0 mark=0"
+GRE = "ipv6     10 gre      47 9 src=fd00::1 dst=fd00::2 srckey=0x0 dstkey=0x9 src=fd00::2 dst=fd00::1 srckey=0x9 dstkey=0x0 mark=0 use=1"
 GRE_JSON = (
-    '{"time":"2026-11-22T22:24:11.000000Z","event":"list","family":"ipv6","protocol":"gre","protocol_number":47,'
+    '{"time":"2026-11-22T22:24:11.000000Z","event":"list","family":"ipv6","protocol":"gre","protocol_number":47,"timeout":9,'
     '"original":{"src":"fd00::1","dst":"fd00::2","srckey":"0x0","dstkey":"0x9"},"reply":{"src":"fd00::2","dst":"fd00::1",'
-    '"srckey":"0x9","dstkey":"0x0"},"mark":0,"direction":"fwd","remote":{"ip":"fd00::2"}}\n'
+    '"srckey":"0x9","dstkey":"0x0"},"mark":0,"use":1,"direction":"fwd","remote":{"ip":"fd00::2"}}\n'
 )
 
 
@@ -308,7 +310,7 @@ def test_csv_line_by_line() -> None:
     )
     row, flow = told(GRE)
     assert export.csv_line(export.json_object(record(row), flow, CONTEXT, "list", None)) == (
-        ",list,ipv6,gre,47,,,,fd00::1,fd00::2,,,,,,0x0,0x9,,,,fd00::2,fd00::1,,,,,,0x9,0x0,,,,0,,,,,,,,,,,,,,fwd,fd00::2,,,,,,\n"
+        ",list,ipv6,gre,47,,9,,fd00::1,fd00::2,,,,,,0x0,0x9,,,,fd00::2,fd00::1,,,,,,0x9,0x0,,,,0,,,,,1,,,,,,,,,fwd,fd00::2,,,,,,\n"
     )
 
 

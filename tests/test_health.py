@@ -917,9 +917,9 @@ def test_who_fills_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
             *(line(n, src="10.0.0.1") for n in range(1, 6)),
             *(line(n, src=f"10.0.0.{n}", flags="[UNREPLIED] ") for n in range(11, 18)),
             line(21, src="10.0.0.11"),
-            line(22, flags="", more="mark=0 [USERSPACE] portid=1 progname=[ASSURED] "),
         ]
     )
+    feed(monitor.table, event("NEW", 22, flags="")[:-1] + " [USERSPACE] portid=1 progname=[ASSURED]\n")
     census = Census()
     assert census.newest is None
     assert not census.step(monitor.table, 5)

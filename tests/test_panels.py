@@ -28,7 +28,7 @@ def test_the_header_counts_what_the_table_holds() -> None:
     )
     feed(
         monitor.table,
-        b"udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=53 src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1 id=5000\n",
+        b"udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=53 src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1 use=1 id=5000\n",
     )
     feed(monitor.table, event("DESTROY", 3, dst="203.0.113.3"))
     monitor.status.facts = {"count": 131_072, "max": 262_144}

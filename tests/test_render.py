@@ -102,7 +102,7 @@ def test_numbers_are_whole_at_every_width(width: int, sport: int) -> None:
 
 
 def test_the_name_of_a_port_gives_way_to_its_number() -> None:
-    monitor = Monitor([line(1, dst=LONG, dport=5432), line(2, dst="192.0.2.7", dport=5432)])
+    monitor = Monitor([line(1, src="2001:db8::1", dst=LONG, dport=5432), line(2, dst="192.0.2.7", dport=5432)])
     first, second = shown(monitor)[4:6]
     assert "]:5432 " in first
     assert "192.0.2.7:postgres" in second
