@@ -196,6 +196,7 @@ LISTED = "udp      17 29 src=10.4.0.6 dst=198.51.100.6 sport=42998 dport=53 [UNR
         (f"12: {LISTED}", None),
         (LISTED.replace(" ", "\t"), None),
         (f"   {LISTED}   ", None),
+        (LISTED.replace("sport=42998", "\x1b[31msport=42998\x1b[0m", 1), None),
         (LISTED.replace("dport=53 ", "\x1b[01;31m\x1b[Kdport=53\x1b[m\x1b[K ", 1), None),
     ],
 )

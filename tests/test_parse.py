@@ -467,6 +467,26 @@ def test_heads(head: str, kind: Kind, timeout: int, state: str | None) -> None:
     assert (found.mark, found.use) == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "tcp      6 9 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.9 sport=2 dport=1",
+        "udp      17 9 CLOSE src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.9 sport=2 dport=1",
+        "udp      17 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.9 sport=2 dport=1",
+        "udp      17 9 src=10.0.0 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.9 sport=2 dport=1",
+        "udp      17 9 src=10.0.0.1 dst=10..0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.9 sport=2 dport=1",
+        "udp      17 9 src=2001:::1 dst=2001:db8::2 sport=1 dport=2 src=2001:db8::2 dst=2001:db8::9 sport=2 dport=1",
+    ],
+)
+def test_damage_is_found_among_many_lines_too(damaged: str) -> None:
+    """A block of many lines is looked at as a whole."""
+    good = "tcp      6 9 CLOSE src=10.0.0.1 dst=10.0.0.2 sport=%d dport=2 src=10.0.0.2 dst=203.0.113.9 sport=2 dport=%d mark=0 use=1"
+    lines = [good % (number, number) for number in range(1, 40)]
+    lines[20:20] = [damaged + " mark=0 use=1"]
+    rows, rejects = split_lines(("\n".join(lines) + "\n").encode())
+    assert (len(rows), rejects) == (39, [lines[20].encode()])
+
+
 ENDS = "src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1"
 
 
@@ -552,6 +572,7 @@ def test_a_line_without_two_tuples_is_no_flow(line: str) -> None:
         *(("icmp     1 9", words) for words in ("", "type=8 code=0", "type=8 code=0 id=70000", "sport=1 dport=2")),
         *(("gre      47 9", words) for words in ("", "srckey=0x1", "srckey=1 dstkey=0x2", "srckey=0x1 x dstkey=0x2")),
         ("unknown  50 9", "sport=1 dport=2"),
+        ("esp      51 9", ""),  # 51 is ah
     ],
 )
 def test_tuples_without_what_the_protocol_has_make_a_reject(head: str, words: str) -> None:
