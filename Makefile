@@ -13,8 +13,8 @@ run: ## Watch this machine's connections (or the bundled recording, where that c
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: check ## Everything: ruff, mypy, pytest (without ARGS in two halves at once; each speaks when it has ended)
-	@$(MAKE) --no-print-directory $(if $(ARGS),unit,--output-sync=target --keep-going -j2 test-install test-plain)
+test: check ## Everything: ruff, mypy, pytest (without ARGS in three parts at once; each speaks when it has ended)
+	@$(MAKE) --no-print-directory $(if $(ARGS),unit,--output-sync=target --keep-going -j3 test-install test-kernel test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test
@@ -55,9 +55,15 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 # What installs: a Docker engine, a debootstrap, sshd, every Python here. Mostly waiting, so it runs beside the others.
 INSTALL := $(addprefix tests/,test_docker.py test_guide.py test_setup.py test_pyz.py test_ssh.py)
 
-.PHONY: test-plain test-install
-test-plain: ## pytest without what installs
-	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%)
+# What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
+KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live faults_table faults_conntrack faults_kernel faults_terminal))
+
+.PHONY: test-plain test-install test-kernel
+test-plain: ## pytest without what installs or waits
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%) $(KERNEL:%=--ignore=%)
+
+test-kernel: ## pytest of what waits for a kernel: churn, faults, the live screen
+	.venv/bin/pytest -p no:cacheprovider $(KERNEL)
 
 test-install: ## pytest of what installs: one file, ssh, container, setup script
 	.venv/bin/pytest -p no:cacheprovider $(INSTALL)

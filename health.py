@@ -62,7 +62,7 @@ SAMPLED = 20_000  # flows looked at where nobody can wait for a census: 20 ms, a
 OLD = 30.0  # seconds after which counters are old: listings are 10 s apart at most
 SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
 # Of use where the socket could not be given 16 MiB, and for sockets that are opened afterwards.
-LOSS_CURE = "sysctl -w net.core.rmem_default=8388608, then start this anew"
+LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"  # source then begins to listen anew
 CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
 TRACKED = (  # what costs packets first; the meaning in a few words
     ("early_drop", "flows deleted early, for want of room"),

@@ -42,10 +42,12 @@ from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN
 # --- the host ---------------------------------------------------------------------------------------------------------
 
 _DIRECTORY = "/proc/sys/net/netfilter/nf_conntrack_"
-FACTS = ("count", "max", "buckets", "acct", "events", "timestamp")
+FACTS = {name: _DIRECTORY + name for name in ("count", "max", "buckets", "acct", "events", "timestamp")}
+FACTS["rmem_default"] = "/proc/sys/net/core/rmem_default"  # bytes that a socket may hold which nobody could widen
+_NAMES = {path: name for name, path in FACTS.items()}
 
 # grep prints "path:value" and goes on where a file is missing; busybox has the same flags.
-FACTS_COMMAND = ["grep", "-Hs", ".", *(_DIRECTORY + name for name in FACTS)]
+FACTS_COMMAND = ["grep", "-Hs", ".", *FACTS.values()]
 OWN_COMMAND = ["ip", "-o", "addr", "show"]
 ROUTES_COMMANDS = {
     "routes": ["ip", "route", "show", "table", "local"],
@@ -56,9 +58,9 @@ ROUTES_COMMANDS = {
 def read_facts() -> dict[str, int]:
     """The sysctls of this network namespace, by name without "nf_conntrack_"; what can't be read is left out."""
     values = {}
-    for name in FACTS:
+    for name, path in FACTS.items():
         try:
-            with open(_DIRECTORY + name, encoding="ascii") as file:
+            with open(path, encoding="ascii") as file:
                 values[name] = int(file.read())
         except (OSError, ValueError):
             continue
@@ -71,8 +73,8 @@ def parse_facts(text: str) -> dict[str, int]:
     >>> parse_facts("/proc/sys/net/netfilter/nf_conntrack_count:12\\nnonsense\\n")
     {'count': 12}
     """
-    found = re.findall(r"^" + _DIRECTORY + r"([a-z]+):(\d{1,19})$", text, re.MULTILINE)
-    return {name: int(value) for name, value in found}
+    found = re.findall(r"^(/proc/\S+):(\d{1,19})$", text, re.MULTILINE)
+    return {_NAMES[path]: int(value) for path, value in found if path in _NAMES}
 
 
 _COUNT = re.compile(r"(?<=\s)([a-z][a-z_0-9]*)=(\d{1,20})(?!\S)")
@@ -444,6 +446,8 @@ class LiveSource:
         self._named = _named_namespace(command.via)
         self._moved_to: int | None = None  # the namespace for which the listener was renewed last
         self._remade_due = 0.0
+        self._room = 0  # net.core.rmem_default; 0 is not known
+        self._is_narrow = False  # events were lost by a socket that could not be given more room
         self._asked: dict[str, Child] = {}
         self._facts_due = 0.0
         self._own_due = self._routes_due = 0.0
@@ -547,6 +551,7 @@ class LiveSource:
         self._age.drained(child.drained)
         said = child.read_errors()
         if said and is_loss(said.decode("utf-8", "replace")):
+            self._is_narrow = not child.widened
             yield Lost(now, "events (ENOBUFS)", narrow=not child.widened)
             self._resync(now)
         quiet = now - child.started > 1.0 and child.out is not None  # it runs, it just has nothing to say
@@ -814,7 +819,7 @@ class LiveSource:
         if now >= self._facts_due:
             self._facts_due = now + FACTS_EVERY
             if not self.command.via:
-                yield Facts(now, read_facts())
+                yield from self._take_facts(read_facts(), now)
             else:
                 self._ask("facts", [*self.command.via, *FACTS_COMMAND])
         if now >= self._own_due:
@@ -832,6 +837,15 @@ class LiveSource:
             self._ask("statistics", self.command.statistics())
         for what, child in list(self._asked.items()):
             yield from self._poll_answer(what, child, now)
+
+    def _take_facts(self, values: dict[str, int], now: float) -> Iterator[Item]:
+        """Pass them on. The socket of a listener that starts now may have the room that the one now lacked."""
+        yield Facts(now, values)
+        room, self._room = self._room, values.get("rmem_default", self._room)
+        events = self._events
+        if self._is_narrow and 0 < room < self._room and events and events.child:
+            self._is_narrow = False
+            yield from self._listen_anew(events, now, "begun anew, with more room")
 
     def _ask(self, what: str, argv: list[str]) -> None:
         if what not in self._asked:
@@ -852,7 +866,7 @@ class LiveSource:
         del self._asked[what]
         text = (answer + child.leftover).decode("utf-8", "replace")
         if what == "facts" and (values := parse_facts(text)):
-            yield Facts(now, values)
+            yield from self._take_facts(values, now)
         # Without the right to use netlink the numbers are true, too, and the exit status is 1.
         if what == "statistics" and (values := parse_statistics(text)):
             yield Statistics(now, values)

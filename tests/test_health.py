@@ -1070,7 +1070,7 @@ def test_how_well_we_see() -> None:
     assert rows_of(status, table=table, now=200.0, live=False)["counters"] == HealthRow(
         "counters", "2 min ago, by listing 1", "good"
     )
-    cure = "sysctl -w net.core.rmem_default=8388608, then start this anew"
+    cure = "sysctl -w net.core.rmem_default=8388608"
     status.losses, status.narrow = 1, True
     assert rows_of(status)["events lost"] == HealthRow(
         "events lost", "once, table read anew 0 times", "warn", cure=cure

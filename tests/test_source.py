@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import source
-from intake import Block, Facts, ListingEnded, Statistics, Trouble
+from intake import Block, Facts, ListingEnded, Lost, Statistics, Trouble
 from source import ASKED_EVERY, Command, LiveSource, parse_statistics
 from support.kernel import items_until
 from support.program import CAPTURES
@@ -75,6 +75,40 @@ def test_a_listing_asked_for_while_one_runs_waits_its_turn(tmp_path: Path) -> No
             wait_for(lambda: list(source.poll()) is not None and source._listing is None, what="its end")
             program.with_suffix(".go").unlink()
             assert source._listing_due == began + ASKED_EVERY
+    finally:
+        source.close()
+
+
+def test_a_socket_that_gets_more_room_is_opened_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the notice of a loss proposes, sysctl -w net.core.rmem_default=8388608, helps while the program runs."""
+    program = tmp_path / "conntrack"
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = -E ] || exit 0\necho >> "$0.began"\n'
+        'echo "WARNING: We have hit ENOBUFS! We are losing events." >&2\nexec sleep 60\n'
+    )
+    program.chmod(0o755)
+    facts = {"rmem_default": 212_992}
+    monkeypatch.setattr("source.read_facts", lambda: dict(facts))
+    monkeypatch.setattr("source.FACTS_EVERY", 0.05)
+    source = LiveSource(Command(conntrack=str(program)), 60.0)
+    said: list[Lost] = []
+
+    def losses(number: int) -> bool:
+        said.extend(item for item in source.poll() if isinstance(item, Lost))
+        return len(said) >= number
+
+    try:
+        wait_for(lambda: losses(1), what="the loss")
+        assert said[0].narrow
+        began = program.with_suffix(".began")
+        wait_for(lambda: losses(1) and not source._asked, what="facts")
+        assert began.read_text() == "\n"
+        facts["rmem_default"] = 8_388_608
+        wait_for(lambda: losses(2), what="another listener")
+        assert said[1].what == "events (begun anew, with more room)"
+        assert not said[1].narrow
+        wait_for(lambda: losses(3), what="its words")
+        assert began.read_text() == "\n\n"
     finally:
         source.close()
 
