@@ -122,7 +122,9 @@ def stall(screen: OnScreen) -> None:
 def test_events_are_taken_in_while_the_terminal_does_not_read(tmp_path: Path) -> None:
     """A minute of it, measured in events: 100,000 come meanwhile, and none is lost."""
     events, told = tmp_path / "events", tmp_path / "told"
-    events.write_text("".join(event("NEW", n, src=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(100_000)))
+    events.write_text(
+        "".join(event("NEW", n, sport=1000, src=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(100_000))
+    )
     fake = FakeConntrack(tmp_path, events=f"cat {events}; touch {told}; exec sleep 60")
     with OnScreen(tmp_path, "--interval", "3600", env=fake.env) as screen:
         screen.wait("Connections · 308")
