@@ -44,7 +44,7 @@ from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN
 _DIRECTORY = "/proc/sys/net/netfilter/nf_conntrack_"
 FACTS = {name: _DIRECTORY + name for name in ("count", "max", "buckets", "acct", "events", "timestamp")}
 FACTS["rmem_default"] = "/proc/sys/net/core/rmem_default"  # bytes that a socket may hold which nobody could widen
-_NAMES = {path: name for name, path in FACTS.items()}
+_FACT_AT = {path: name for name, path in FACTS.items()}
 
 # grep prints "path:value" and goes on where a file is missing; busybox has the same flags.
 FACTS_COMMAND = ["grep", "-Hs", ".", *FACTS.values()]
@@ -74,7 +74,7 @@ def parse_facts(text: str) -> dict[str, int]:
     {'count': 12}
     """
     found = re.findall(r"^(/proc/\S+):(\d{1,19})$", text, re.MULTILINE)
-    return {_NAMES[path]: int(value) for path, value in found if path in _NAMES}
+    return {_FACT_AT[path]: int(value) for path, value in found if path in _FACT_AT}
 
 
 _COUNT = re.compile(r"(?<=\s)([a-z][a-z_0-9]*)=(\d{1,20})(?!\S)")

@@ -659,8 +659,11 @@ def on_a_terminal(*args: str) -> tuple[int, str]:
     """Run on a pseudo-terminal until it ends; its exit status and all it wrote there."""
     pid, fd = pty.fork()
     if pid == 0:
-        os.environ["TERM"] = "xterm-256color"
-        os.execv(PROGRAM[0], [*PROGRAM, *args])
+        try:
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(PROGRAM[0], [*PROGRAM, *args])
+        finally:
+            os._exit(127)
     out = b""
     while True:
         try:

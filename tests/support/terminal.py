@@ -43,14 +43,22 @@ class Terminal:
         self.stream = pyte.ByteStream(self.screen)
         self.seen = b""
         self.status: int | None = None
+        began, beginning = os.pipe()  # closed when the program takes this one's place
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})})
-            os.environ.pop("LC_ALL", None)
-            self._size(0, *size)
-            if cwd is not None:
-                os.chdir(cwd)
-            os.execvp(program[0], [*program, *args])
+            try:
+                os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})})
+                os.environ.pop("LC_ALL", None)
+                self._size(0, *size)
+                if cwd is not None:
+                    os.chdir(cwd)
+                os.execvp(program[0], [*program, *args])
+            finally:
+                os._exit(127)
+        # A Ctrl+C before that would be pytest's: the child would go on with the tests and remove what they share.
+        os.close(beginning)
+        os.read(began, 1)
+        os.close(began)
         self._size(self.fd, *size)
 
     @staticmethod
