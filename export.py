@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import addresses
-from addresses import Context, Ends
+from addresses import Context, Ends, Place
 from flows import Flow, TapeEvent
 from grouping import Grouping, group_columns, group_object
 from parse import ORIGINAL, USUAL_WORDS, Kind, Parts, Record, Tuple, Usual, kind_of, record, usual, usual_text
@@ -90,16 +90,19 @@ def json_object(record: Record, flow: Flow, context: Context, event: str, time: 
 
 def derived(ends: Ends, context: Context) -> JsonObject:
     """What conntrack does not print, but follows from both tuples, this host's addresses and the databases."""
-    item: JsonObject = {}
-    if ends.nat:
-        item["nat"] = ends.nat
-    if (way := addresses.direction(ends, context.own)) is not None:
-        item["direction"] = way
-    address = context.remote_end(ends)
-    where = context.where(address)
-    known = {key: value for key, value in where._asdict().items() if value is not None}
-    item["remote"] = {"ip": address, **known}
-    return item
+    way = addresses.direction(ends, context.own)
+    return way_item(ends.nat, way) | remote_item(context.remote_end(ends), context)
+
+
+def way_item(nat: list[str], way: str | None) -> JsonObject:
+    """The keys that say what this host does with a flow."""
+    return ({"nat": nat} if nat else {}) | ({"direction": way} if way is not None else {})
+
+
+def remote_item(address: str, context: Context) -> JsonObject:
+    """The key that says where the remote end is."""
+    known = {key: value for key, value in context.where(address)._asdict().items() if value is not None}
+    return {"remote": {"ip": address, **known}}
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for every line
@@ -167,7 +170,8 @@ _WORD_AT = {name: index for index, name in enumerate(USUAL_WORDS)}
 _WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unreplied", "turned", "flag"))
 _REPLY_SRC, _REPLY_ID = _WORD_AT["reply_src"], _WORD_AT["reply_icmp_id"]
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
-_DERIVED = CSV_COLUMNS[CSV_COLUMNS.index("nat") :]
+_WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("remote.ip")]
+_PLACE = CSV_COLUMNS[CSV_COLUMNS.index("remote.country") : CSV_COLUMNS.index("inferred")]
 # Of a reply that is the original turned round: where its words are.
 _IN_REPLY = {"src": "dst", "dst": "src", "sport": "dport", "dport": "sport"}
 
@@ -192,6 +196,8 @@ class LineWriter:
         self._json = format == "json"
         self._own = context.own
         self._ends: dict[tuple[object, ...], str] = {}
+        self._ways: dict[tuple[bool, bool, str | None], str] = {}
+        self._places: dict[Place, str] = {}
         self._heads: dict[tuple[object, ...], str] = {}
         self._templates: dict[tuple[bytes, bytes | None], Template] = {}
 
@@ -267,21 +273,50 @@ class LineWriter:
         return known
 
     def _after_of(self, ends: Ends) -> str:
-        item = derived(ends, self._context)
-        return f"{_inside(item)}}}\n" if self._json else csv_row([_csv_cell(item, column) for column in _DERIVED])
+        """NAT and direction have a dozen values, and most flows share their remote end with others."""
+        way = addresses.direction(ends, self._context.own)
+        key = ends.snat, ends.dnat, way
+        before = self._ways.get(key)
+        if before is None:
+            before = self._ways[key] = self._text_of(way_item(ends.nat, way), _WAY)
+        after = self._remote(self._context.remote_end(ends))
+        if not self._json:
+            return f"{before},{after},\n"
+        return f"{before},{after}}}\n" if before else f"{after}}}\n"
+
+    def _remote(self, address: str) -> str:
+        """What ``remote_item`` says. There are fewer places than addresses."""
+        place = self._context.where(address)
+        known = self._places.get(place)
+        if known is None:
+            if len(self._places) > MAX_ENDS:
+                self._places.clear()
+            item = remote_item(address, self._context)
+            del item["remote"]["ip"]
+            text = _inside(item["remote"]) if self._json else self._text_of(item, _PLACE)
+            known = self._places[place] = f",{text}" if text else ""
+        return f'"remote":{{"ip":"{address}"{known}}}' if self._json else f"{address}{known}"
+
+    def _text_of(self, item: JsonObject, columns: Sequence[str]) -> str:
+        return _inside(item) if self._json else csv_row([_csv_cell(item, column) for column in columns]).rstrip("\n")
 
 
 def _ends_of(words: Usual) -> Ends:
     """As ``Flow.ends`` gives them."""
-    src, dst, sport, dport, _, _, icmp_id = (word.decode() if word else "" for word in words[:7])
-    there, here, back, to, _, _, reply_id = (
-        word.decode() if word else "" for word in words[_REPLY_SRC : _REPLY_ID + 1]
-    )
+    src, dst, sport, dport, _, _, icmp_id = words[:7]
+    there, here, back, to, _, _, reply_id = words[_REPLY_SRC : _REPLY_ID + 1]
     if words[_REPLY_TURNED]:
         there, here, back, to = dst, src, dport, sport
-    if icmp_id:
-        return Ends(src, dst, int(icmp_id), None, there, here, None, int(reply_id))
-    return Ends(src, dst, int(sport), int(dport), there, here, int(back), int(to))
+    ports = _port(sport or icmp_id), _port(dport), _port(back), _port(to or reply_id)
+    return Ends(_text(src), _text(dst), *ports[:2], _text(there), _text(here), *ports[2:])
+
+
+def _text(word: bytes | None) -> str:
+    return word.decode() if word else ""
+
+
+def _port(word: bytes | None) -> int | None:
+    return int(word) if word else None
 
 
 def _copied_words(words: Usual) -> dict[str, int]:

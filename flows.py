@@ -133,7 +133,7 @@ def without_userspace(tail: bytes) -> bytes:
 
 def counts_in(tail: bytes) -> Counts | None:
     """The counters of both directions, or None where accounting was off when the flow began."""
-    found = _COUNTERS.findall(without_userspace(tail))
+    found = _COUNTERS.findall(without_userspace(tail)) if b"packets=" in tail else ()
     if len(found) < 2:
         return None
     (packets, size), (reply_packets, reply_size) = found[:2]
@@ -437,8 +437,10 @@ class FlowTable:
         past: int = PAST,
         on_inferred: Callable[[Flow], None] | None = None,
         shortest: float = SHORTEST_INTERVAL,
+        totals: bool = True,
     ) -> None:
-        """``on_inferred`` hears of a flow that only a listing showed to be gone; ``shortest``: SHORTEST_INTERVAL."""
+        """``on_inferred`` hears of a flow that only a listing showed to be gone; ``shortest``: SHORTEST_INTERVAL;
+        ``totals``: somebody looks at ``rate_in`` and ``rate_out``, which cost 15 us at the end of each flow."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
@@ -461,6 +463,7 @@ class FlowTable:
         self._began = 0.0  # when the newest listing began
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
         self._shortest = shortest
+        self._totals = totals
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
         self.traffic = Traffic()
         self._counters_seen = False
@@ -561,21 +564,25 @@ class FlowTable:
             self._bury(flow)
             self.tape.append((now, "destroy", flow, flow.state))
             return flow
-        before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
+        if self._totals and (after := counts_in(tail)):
+            self._add_rest(flow, after, now)
         _keep_listed(flow)
         flow.tail = tail
-        after = counts_in(tail)
-        if before and after:
-            moved, rates, spent = self._move(flow, before, after), flow.rates or IDLE, now - flow.sampled
-            # What its rate has told of is not told again: a flow that moves on evenly leaves no bump behind.
-            rest = [max(0.0, number - rate * spent) for number, rate in zip(moved, rates)]
-            self.traffic.add(flow.progress.inbound, *rest)
         if flow.progress.listed is None and b"delta-time=" in tail:
             flow.sampled = now  # its delta-time is of now
         self._stamp(flow, group if state else flow.group, timeout, now)
         self._close(flow, now, inferred=False)
         self.tape.append((now, "destroy", flow, flow.state))
         return flow
+
+    def _add_rest(self, flow: Flow, after: Counts, now: float) -> None:
+        """A flow ends with so many bytes. What its rate has told of is not told again: no bump is left behind."""
+        before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
+        if before is None:
+            return
+        (original, reply), rates, spent = self._move(flow, before, after), flow.rates or IDLE, now - flow.sampled
+        rest = max(0.0, original - rates[0] * spent), max(0.0, reply - rates[1] * spent)
+        self.traffic.add(flow.progress.inbound, *rest)
 
     def begin_listing(self, now: float) -> None:
         """A listing starts: what it and events name from now on belongs to it."""
@@ -720,7 +727,10 @@ class FlowTable:
     def _close(self, flow: Flow, now: float, inferred: bool) -> None:
         del self.live[flow.key]
         flow.group.number -= 1
-        self._set(flow, ended=now, inferred=inferred, rates=None)
+        its = flow.progress
+        flow.progress = Progress(None, its.inbound, its.exact, its.listed, its.resting, its.begun, now, inferred)
+        if its.rates is not None:
+            self.traffic.change(its.inbound, its.rates, None)
         self._bury(flow)
 
     def _close_unseen(self, flow: Flow, now: float) -> None:

@@ -226,7 +226,9 @@ class Feed:
         self.source = source
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
-        self.table = FlowTable(options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest)
+        self.table = FlowTable(
+            options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest, totals=report is None
+        )
         self.intake = Intake(self.table, report, time.time())
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
