@@ -20,7 +20,21 @@ import addresses
 from addresses import Context, Ends, Place
 from flows import Flow, TapeEvent
 from grouping import Grouping, group_columns, group_object
-from parse import ORIGINAL, USUAL_WORDS, Kind, Parts, Record, Tuple, Usual, kind_of, record, usual, usual_text
+from parse import (
+    ORIGINAL,
+    USUAL_WORDS,
+    Kind,
+    Parts,
+    Record,
+    Tuple,
+    Usual,
+    kind_of,
+    record,
+    shape_of,
+    usual,
+    usual_text,
+    values_of,
+)
 from text import printable
 
 JsonObject = dict[str, Any]
@@ -168,7 +182,8 @@ MAX_ENDS = 65_536  # pairs of addresses whose text is remembered
 MAX_HEADS = 4096  # kinds and states: real input has some dozens
 _WORD_AT = {name: index for index, name in enumerate(USUAL_WORDS)}
 _WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unreplied", "turned", "flag"))
-_REPLY_SRC, _REPLY_ID = _WORD_AT["reply_src"], _WORD_AT["reply_icmp_id"]
+_REPLY_ID = _WORD_AT["reply_icmp_id"]
+_NO_VALUES = (_WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD)
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
 _WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("remote.ip")]
 _PLACE = CSV_COLUMNS[CSV_COLUMNS.index("remote.country") : CSV_COLUMNS.index("inferred")]
@@ -177,10 +192,16 @@ _IN_REPLY = {"src": "dst", "dst": "src", "sport": "dport", "dport": "sport"}
 
 
 class Template(NamedTuple):
-    """The text of all lines that have the same words, with %b for each word, and what takes these out of the words."""
+    """What lines that have the same words become.
+
+    ``text`` has %b for each word that is copied, ``values`` takes these out of the line's values, and ``ends`` the two
+    tuples: addresses and ports of the original, then of the reply; an ICMP id is a port of each. ``number``: of values.
+    """
 
     text: bytes
-    values: Callable[[Usual], tuple[bytes, ...]]
+    values: Callable[[Sequence[bytes]], tuple[bytes, ...]]
+    ends: Callable[[Sequence[bytes]], tuple[bytes, ...]]
+    number: int
 
 
 class LineWriter:
@@ -199,43 +220,78 @@ class LineWriter:
         self._ways: dict[tuple[bool, bool, str | None], str] = {}
         self._places: dict[Place, str] = {}
         self._heads: dict[tuple[object, ...], str] = {}
-        self._templates: dict[tuple[bytes, bytes | None], Template] = {}
+        self._timeouts: dict[bytes, str] = {b"": ""}
+        self._seconds: dict[bytes, str] = {}
+        self._templates: dict[bytes, Template | None] = {}  # by shape; None: the line is not usual
 
     def of_row(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
         """A line of conntrack as a line of ours. ``flow``: what it is about; ``time``: as in ``json_object``."""
-        words = usual(usual_text(row))
-        if words is None:
+        stamp, _, head, digits, state = row[:ORIGINAL]
+        copied = self._copied(usual_text(row))
+        if not copied:
             return self.of_item(json_object(record(row), flow, self._context, event, time))
-        stamp, _, head, timeout, state = row[:ORIGINAL]
         key = event, head, state, b":" in row[ORIGINAL]
         before = self._heads.get(key) or self._head(key, kind_of(head), state[:-1].decode() or None)
-        return self._line(words, stamp[1:-2].decode() or time, before, str(int(timeout)) if timeout else "")
+        timeout = self._timeouts.get(digits)
+        if timeout is None:
+            timeout = self._timeout(int(digits), digits)
+        return self._line(self._moment(stamp) if stamp else iso_time(time) if time else "", before, timeout, copied)
 
     def of_flow(self, flow: Flow, event: str, time: str | None) -> str:
         """A flow of the table, as it is known now."""
-        words = usual(flow.text) if flow.progress.listed is None else None
-        if words is None:
+        copied = self._copied(flow.text) if flow.progress.listed is None else ""
+        if not copied:
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
         key = event, flow.kind, flow.state, b":" in flow.key
         before = self._heads.get(key) or self._head(key, flow.kind, flow.state)
-        return self._line(words, time, before, "" if flow.timeout is None else str(flow.timeout))
+        timeout = "" if flow.timeout is None else self._timeout(flow.timeout)
+        return self._line(iso_time(time) if time else "", before, timeout, copied)
 
     def of_item(self, item: JsonObject) -> str:
         return json_line(item) if self._json else csv_line(item)
 
-    def _line(self, words: Usual, moment: str | None, head: str, timeout: str) -> str:
-        shape = bytes(map(bool, words)), words[_FLAG_WORD]
+    def _line(self, time: str, head: str, timeout: str, copied: str) -> str:
+        if not self._json:
+            return f"{time},{head},{timeout},{copied}"
+        return f'{{"time":"{time}",{head}{timeout}{copied}' if time else f"{{{head}{timeout}{copied}"
+
+    def _copied(self, text: bytes) -> str:
+        """All from the original tuple on to the newline; "" where the line is not usual."""
+        shape = shape_of(text)
         template = self._templates.get(shape)
         if template is None:
-            template = self._templates[shape] = _json_template(words) if self._json else _csv_template(words)
-        copied = (template.text % template.values(words)).decode()
-        time = iso_time(moment) if moment else ""
-        if not self._json:
-            return f"{time},{head},{timeout},{copied},{self._after(words)}"
-        time = f'"time":"{time}",' if time else ""
-        if timeout:
-            timeout = f',"timeout":{timeout}'
-        return f"{{{time}{head}{timeout}{copied},{self._after(words)}"
+            if shape in self._templates:
+                return ""
+            template = self._learn(shape, text)
+        values = values_of(text)
+        if template is None or len(values) != template.number:
+            return ""
+        return f"{(template.text % template.values(values)).decode()},{self._after(template.ends(values))}"
+
+    def _learn(self, shape: bytes, text: bytes) -> Template | None:
+        """Remember what lines of this shape become."""
+        words = usual(text)
+        if len(self._templates) > MAX_HEADS:
+            self._templates.clear()
+        self._templates[shape] = made = None if words is None else _template(words, self._json)
+        return made
+
+    def _timeout(self, seconds: int, digits: bytes | None = None) -> str:
+        text = f',"timeout":{seconds}' if self._json else str(seconds)
+        if digits is not None and len(self._timeouts) < MAX_HEADS:
+            self._timeouts[digits] = text
+        return text
+
+    def _moment(self, stamp: bytes) -> str:
+        """A line's stamp as ``iso_time`` gives it: thousands of lines share a second."""
+        second, point, fraction = stamp[1:-9], stamp[-9:-8], stamp[-8:-2]
+        known = self._seconds.get(second)
+        if known and point == b".":
+            return f"{known}{fraction.decode()}Z"
+        text = iso_time(stamp[1:-2].decode())
+        if point == b"." and text.endswith("Z"):
+            self._seconds = {second: text[:-7]}
+        return text
 
     def _head(self, key: tuple[object, ...], kind: Kind, state: str | None) -> str:
         """What stands before the timeout. ``key``: event, kind and state, and whether the addresses are of IPv6."""
@@ -248,28 +304,16 @@ class LineWriter:
         self._heads[key] = text
         return text
 
-    def _after(self, words: Usual) -> str:
-        """What stands behind the words of the line: NAT, direction, place, and the newline."""
+    def _after(self, ends: tuple[bytes, ...]) -> str:
+        """What stands behind the words of the line: NAT, direction, place, and the newline. ``ends``: see Template."""
         if self._context.own is not self._own or len(self._ends) > MAX_ENDS:
             self._own = self._context.own
             self._ends.clear()
-        src, dst, sport, dport, _, _, icmp_id = words[:7]
-        key: tuple[object, ...]
-        if words[_REPLY_TURNED]:
-            key = src, dst
-        else:
-            reply_src, reply_dst, reply_sport, reply_dport = words[_REPLY_SRC : _REPLY_SRC + 4]
-            key = (
-                src,
-                dst,
-                reply_src,
-                reply_dst,
-                reply_dport != sport or words[_REPLY_ID] != icmp_id,
-                reply_sport != dport,
-            )
+        src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = ends
+        key = src, dst, reply_src, reply_dst, reply_dport != sport, reply_sport != dport
         known = self._ends.get(key)
         if known is None:
-            known = self._ends[key] = self._after_of(_ends_of(words))
+            known = self._ends[key] = self._after_of(_ends_of(ends))
         return known
 
     def _after_of(self, ends: Ends) -> str:
@@ -301,22 +345,11 @@ class LineWriter:
         return _inside(item) if self._json else csv_row([_csv_cell(item, column) for column in columns]).rstrip("\n")
 
 
-def _ends_of(words: Usual) -> Ends:
-    """As ``Flow.ends`` gives them."""
-    src, dst, sport, dport, _, _, icmp_id = words[:7]
-    there, here, back, to, _, _, reply_id = words[_REPLY_SRC : _REPLY_ID + 1]
-    if words[_REPLY_TURNED]:
-        there, here, back, to = dst, src, dport, sport
-    ports = _port(sport or icmp_id), _port(dport), _port(back), _port(to or reply_id)
-    return Ends(_text(src), _text(dst), *ports[:2], _text(there), _text(here), *ports[2:])
-
-
-def _text(word: bytes | None) -> str:
-    return word.decode() if word else ""
-
-
-def _port(word: bytes | None) -> int | None:
-    return int(word) if word else None
+def _ends_of(ends: tuple[bytes, ...]) -> Ends:
+    """As ``Flow.ends`` gives them, but for an ICMP id, which stands here for both ports of a tuple."""
+    src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = ends
+    ports = int(sport), int(dport), int(reply_sport), int(reply_dport)
+    return Ends(src.decode(), dst.decode(), *ports[:2], reply_src.decode(), reply_dst.decode(), *ports[2:])
 
 
 def _copied_words(words: Usual) -> dict[str, int]:
@@ -337,21 +370,35 @@ def _flags_of(words: Usual) -> list[str]:
     return [flag.decode() for flag in (words[_WITHOUT_REPLY], words[_FLAG_WORD]) if flag]
 
 
-def _json_template(words: Usual) -> Template:
+def _template(words: Usual, as_json: bool) -> Template:
     places = _copied_words(words)
+    text = _json_text(words, places) if as_json else _csv_text(words, places)
+    given = [at for at, word in enumerate(words) if word is not None and at not in _NO_VALUES]
+    rank = {at: number for number, at in enumerate(given)}
+    has_ports = words[_WORD_AT["sport"]] is not None
+    there = [rank[_WORD_AT[name]] for name in ("src", "dst", *(("sport", "dport") if has_ports else ("icmp_id",) * 2))]
+    if words[_REPLY_TURNED]:
+        back = [there[1], there[0], there[3], there[2]]
+    elif has_ports:
+        back = [rank[_WORD_AT[f"reply_{name}"]] for name in ("src", "dst", "sport", "dport")]
+    else:  # NAT changes the id as it changes a source port
+        back = [*(rank[_WORD_AT[f"reply_{name}"]] for name in ("src", "dst")), there[3], rank[_REPLY_ID]]
+    values = itemgetter(*(rank[at] for at in places.values()))
+    return Template(text, values, itemgetter(*there, *back), len(given))
+
+
+def _json_text(words: Usual, places: dict[str, int]) -> bytes:
     text = "".join([f',"flags":{_encode(flags)}' for flags in [_flags_of(words)] if flags])
     for side in ("original", "reply"):
         keys = [column.partition(".")[2] for column in places if column.startswith(f"{side}.")]
         members = ",".join(f'"{key}":"%b"' if key in ("src", "dst") else f'"{key}":%b' for key in keys)
         text += f',"{side}":{{{members}}}'
-    text += "".join(f',"{column}":%b' for column in places if "." not in column)
-    return Template(text.encode(), itemgetter(*places.values()))
+    return (text + "".join(f',"{column}":%b' for column in places if "." not in column)).encode()
 
 
-def _csv_template(words: Usual) -> Template:
-    places = _copied_words(words)
+def _csv_text(words: Usual, places: dict[str, int]) -> bytes:
     cells = [",".join(_flags_of(words)), *("%b" if column in places else "" for column in _COPIED), "", ""]
-    return Template(csv_row(cells).rstrip("\n").encode(), itemgetter(*places.values()))
+    return csv_row(cells).rstrip("\n").encode()
 
 
 def _inside(item: JsonObject) -> str:

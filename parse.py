@@ -819,6 +819,31 @@ def usual(text: bytes) -> Usual | None:
     return None if found is None else found.groups()
 
 
+# Lines that have the same words differ in these bytes only: digits, and what else addresses are made of.
+_IN_VALUES = b"0123456789abcdef:."
+_VALUE = re.compile(rb"=([0-9a-f:.]+)")
+_LEADING_ZERO = re.compile(rb"=0\d")
+
+
+def shape_of(text: bytes) -> bytes:
+    """What is the same in all usual lines that have the same words.
+
+    >>> shape_of(b"src=10.0.0.1 dst=192.0.2.1 sport=1024 dport=80 = mark=0") == shape_of(
+    ...     b"src=::1 dst=fe80::1 sport=1 dport=2 = mark=7"
+    ... )
+    True
+    """
+    return text.translate(None, _IN_VALUES)
+
+
+def values_of(text: bytes) -> list[bytes]:
+    """The values of a usual line's words, in their order; takes half of the time of ``usual``.
+
+    Empty where a number is not as a kernel prints it, with a zero in front.
+    """
+    return [] if b"=0" in text and _LEADING_ZERO.search(text) else _VALUE.findall(text)
+
+
 def _usual(row: Parts) -> Record | None:
     """Read a usual row, in a third of the time."""
     words = usual(usual_text(row))
