@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from intake import Problem, explain
 from parse import Splitter
@@ -267,16 +268,23 @@ class Child:
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
-def queued_events(pid: int) -> int:
-    """What waits for a process in its socket for conntrack's events, in bytes of memory; 0 where that is not known.
+class EventSocket(NamedTuple):
+    """A socket for conntrack's events."""
+
+    waiting: int = 0  # bytes of memory that events take which nobody has read yet
+    dropped: int = 0  # events for which there was no room, since it was opened
+
+
+def event_socket(pid: int) -> EventSocket | None:
+    """The socket in which a process listens to conntrack's events; None where that is not known.
 
     proc(5) shows it to everybody, also where pidfd_getfd is forbidden.
     """
     for line in _text(f"/proc/{pid}/net/netlink").splitlines()[1:]:
         words = line.split()
         if words[1:3] == [NETLINK_NETFILTER, str(pid)] and int(words[3], 16) & CONNTRACK_GROUPS:
-            return int(words[4])
-    return 0
+            return EventSocket(int(words[4]), int(words[8]))
+    return None
 
 
 def namespace_of(pid: int) -> int | None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import addresses
 from addresses import Context, Ends
-from flows import Flow, TapeEvent
+from flows import LISTED_ONLY, Flow, TapeEvent
 from grouping import Grouping, group_columns, group_object
 from parse import ORIGINAL, USUAL_WORDS, Kind, Parts, Record, Tuple, Usual, kind_of, record, usual, usual_text
 from text import printable
@@ -166,6 +166,11 @@ MAX_HEADS = 4096  # kinds and states: real input has some dozens
 _WORD_AT = {name: index for index, name in enumerate(USUAL_WORDS)}
 _WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unreplied", "turned", "flag"))
 _REPLY_SRC, _REPLY_ID = _WORD_AT["reply_src"], _WORD_AT["reply_icmp_id"]
+_LISTED_WORDS = [
+    index
+    for index, name in enumerate(USUAL_WORDS)
+    if name in LISTED_ONLY or name.removeprefix("reply_") in ("packets", "bytes")
+]
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
 _DERIVED = CSV_COLUMNS[CSV_COLUMNS.index("nat") :]
 # Of a reply that is the original turned round: where its words are.
@@ -205,9 +210,16 @@ class LineWriter:
         before = self._heads.get(key) or self._head(key, kind_of(head), state[:-1].decode() or None)
         return self._line(words, stamp[1:-2].decode() or time, before, str(int(timeout)) if timeout else "")
 
+    def of_gone(self, flow: Flow, time: str | None) -> str:
+        """A flow that is gone, as only a listing has shown."""
+        text = self.of_flow(flow, "destroy", time)
+        return f'{text[:-2]},"inferred":true}}\n' if self._json else f"{text[:-1]}true\n"
+
     def of_flow(self, flow: Flow, event: str, time: str | None) -> str:
         """A flow of the table, as it is known now."""
-        words = usual(flow.text) if flow.progress.listed is None else None
+        words = usual(flow.text)
+        if words is not None and flow.progress.listed is not None:
+            words = _completed_words(words, usual(flow.original + flow.progress.listed))
         if words is None:
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
         key = event, flow.kind, flow.state, b":" in flow.key
@@ -269,6 +281,17 @@ class LineWriter:
     def _after_of(self, ends: Ends) -> str:
         item = derived(ends, self._context)
         return f"{_inside(item)}}}\n" if self._json else csv_row([_csv_cell(item, column) for column in _DERIVED])
+
+
+def _completed_words(newest: Usual, listed: Usual | None) -> Usual | None:
+    """The newest words with what only the listing said, as ``Flow.record`` gives them."""
+    if listed is None:
+        return None
+    words = list(newest)
+    for at in _LISTED_WORDS:
+        if words[at] is None:
+            words[at] = listed[at]
+    return tuple(words)
 
 
 def _ends_of(words: Usual) -> Ends:
@@ -344,7 +367,6 @@ def view_texts(
         elif row.ended is None:
             yield writer.of_flow(row, "list", moment)
         elif row.inferred:
-            ended = json_object(row.record(), row, context, "destroy", f"{row.ended + context.epoch:.6f}")
-            yield writer.of_item({**ended, "inferred": True})
+            yield writer.of_gone(row, f"{row.ended + context.epoch:.6f}")
         else:
             yield writer.of_flow(row, "destroy", f"{row.ended + context.epoch:.6f}")

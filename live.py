@@ -197,11 +197,12 @@ class Live:
             return True
         if (keyboard in ready or self.screen.more_keys or self._key_is_due()) and self._take_keys():
             return True
+        resyncs = self.status.resyncs
         for item in self.source.poll():
             self.feed.take(item)
             if self.feed.problem is not None:
                 return True
-            if isinstance(item, ListingEnded) and self.table.listings <= 1:
+            if isinstance(item, ListingEnded) and (self.table.listings <= 1 or self.status.resyncs > resyncs):
                 self._soon()
             elif isinstance(item, ListingEnded) and self.view.predicate is not None:
                 self.view.rows.expire()  # counters, and what no event told of, may be what the filter wants

@@ -15,7 +15,7 @@ import export
 from addresses import Context, Lookups, Place
 from flows import Flow, FlowTable
 from parse import EVENTS, record, split_lines
-from support.strategies import blocks
+from support.strategies import blocks, histories
 from support.tables import OWN_ADDRESSES, where
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "captures"
@@ -156,3 +156,15 @@ def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[st
         item = export.json_object(flow.record(), flow, context, "list", time)
         assert as_json.of_flow(flow, "list", time) == export.json_line(item)
         assert as_csv.of_flow(flow, "list", time) == export.csv_line(item)
+
+
+@given(histories())
+def test_what_is_gone_unheard_is_told_with_all_that_is_known(story: list[bytes]) -> None:
+    """A listing says counters, use and age; the event after it says flags and the reply."""
+    table, context = FlowTable(), Context(Lookups(where), now=9.0)
+    as_json, as_csv = export.LineWriter(context, "json"), export.LineWriter(context, "csv")
+    table.listed_all([row for block in story for row in split_lines(block)[0]], 1.0)
+    for flow in table.live.values():
+        item = {**export.json_object(flow.record(), flow, context, "destroy", "17.5"), "inferred": True}
+        assert as_json.of_gone(flow, "17.5") == export.json_line(item)
+        assert as_csv.of_gone(flow, "17.5") == export.csv_line(item)
