@@ -221,7 +221,8 @@ OLDEST_RATE = 9.5
 CALM, IN_STEP = 0.4, 0.3
 STORM, STORM_STEP = 60.0, 0.5
 VAIN_EVERY = 10.0  # seconds between two listings that are given up because they began too early for that
-SOONEST = 0.2  # seconds from a loss to a listing
+SOONEST = 0.2  # seconds between two listings for losses that go on
+ANYWAY = 1.0  # seconds from a loss to a listing that does not wait for calm: one 0.2 s after it was mostly given up
 
 EVENT_MEMORY = 1280  # bytes that an event takes in conntrack's socket (Linux 6.18, UDP and TCP)
 FEW_EVENTS = 200 * EVENT_MEMORY  # less than that in the socket is on its way, not waiting
@@ -442,6 +443,7 @@ class LiveSource:
         self._listing_calm = False  # it began when all events had been read, so that it makes good what was lost
         self._again_at = math.inf  # when the next listing may begin that was asked for while one ran
         self._missing: float | None = None  # when events were lost last that no listing has made good yet
+        self._missing_since = 0.0  # ... and first
         self._missing_due = 0.0  # when a listing for that may begin while losses go on
         self._calm_due = 0.0  # ... and when it is calm
         self._mending: deque[float] = deque()  # when listings ended that began when it was calm after a loss
@@ -611,6 +613,8 @@ class LiveSource:
 
     def _resync(self, now: float) -> None:
         """Events are missing: list again. Listings that fail keep their pauses."""
+        if self._missing is None:
+            self._missing_since = now
         self._missing = now
 
     def _hear(self, data: bytes, child: Child) -> None:
@@ -801,10 +805,10 @@ class LiveSource:
         if missing is None or self._listing_failures:
             return due
         if self._is_calm(now):
-            return min(due, max(missing + SOONEST, self._calm_due))
+            return min(due, self._calm_due)
         soon = max(missing + CALM, now + LOOK)  # it may be calm by then
         return (
-            min(due, soon, max(missing + SOONEST, self._missing_due))
+            min(due, soon, max(self._missing_since + ANYWAY, self._missing_due))
             if self._listing_began <= missing
             else min(due, soon)
         )
