@@ -278,13 +278,28 @@ class EventSocket(NamedTuple):
 def event_socket(pid: int) -> EventSocket | None:
     """The socket in which a process listens to conntrack's events; None where that is not known.
 
-    proc(5) shows it to everybody, also where pidfd_getfd is forbidden.
+    proc(5) shows it, also where pidfd_getfd is forbidden. The number that netlink knows it by is the process's for its
+    first socket only, and from 1.4.7 on conntrack opens another one before this.
     """
+    inodes = _sockets_of(pid)
     for line in _text(f"/proc/{pid}/net/netlink").splitlines()[1:]:
         words = line.split()
-        if words[1:3] == [NETLINK_NETFILTER, str(pid)] and int(words[3], 16) & CONNTRACK_GROUPS:
+        listens = words[1] == NETLINK_NETFILTER and int(words[3], 16) & CONNTRACK_GROUPS
+        if listens and (words[9] in inodes or words[2] == str(pid)):
             return EventSocket(int(words[4]), int(words[8]))
     return None
+
+
+def _sockets_of(pid: int) -> set[str]:
+    """The inodes of a process's sockets; none where another user's process does not show them."""
+    folder, found = f"/proc/{pid}/fd", set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                kind, _, inode = os.readlink(f"{folder}/{name}").partition(":")
+                if kind == "socket":
+                    found.add(inode.strip("[]"))
+    return found
 
 
 def namespace_of(pid: int) -> int | None:

@@ -362,6 +362,7 @@ class _Age:
         self._stamp = 0.0  # the newest
         self._read: deque[tuple[float, int]] = deque()  # when how many events were read, in the last seconds
         self._socket = EventSocket()  # as it was seen last
+        self._empty = now  # when it had next to nothing last
         self._looked = 0.0
         self._congested = False  # it drops events until it is empty
 
@@ -390,6 +391,8 @@ class _Age:
         if pid is None or now - self._looked < every or (socket := event_socket(pid)) is None:
             return False
         self._looked, before, self._socket = now, self._socket, socket
+        if socket.waiting <= FEW_EVENTS:
+            self._empty = now
         dropped = socket.dropped > before.dropped
         # More of them wait than before: so it was empty in between, and takes events in.
         self._congested = socket.waiting > 0 and (dropped or (self._congested and socket.waiting <= before.waiting))
@@ -401,6 +404,7 @@ class _Age:
         if self._socket.waiting > FEW_EVENTS and self._read:
             spent = max(0.2, now - self._read[0][0])
             waits = self._socket.waiting / EVENT_MEMORY * spent / max(1, sum(number for _, number in self._read))
+            waits = min(waits, now - self._empty)  # 400 events in the first 0.05 s of a flood are no rate
         return max(0.0, now - self._newest) + waits
 
     def _as_theirs(self, stamp: float, now: float) -> float:

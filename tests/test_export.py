@@ -168,3 +168,17 @@ def test_what_is_gone_unheard_is_told_with_all_that_is_known(story: list[bytes])
         item = {**export.json_object(flow.record(), flow, context, "destroy", "17.5"), "inferred": True}
         assert as_json.of_gone(flow, "17.5") == export.json_line(item)
         assert as_csv.of_gone(flow, "17.5") == export.csv_line(item)
+
+
+def test_a_listing_s_counters_are_told_of_what_is_gone_unheard() -> None:
+    ends = b"src=10.1.0.2 dst=8.8.8.8 sport=53766 dport=443", b"src=8.8.8.8 dst=10.1.0.2 sport=443 dport=53766"
+    listed = b"udp      17 30 %b packets=6 bytes=395 %b packets=7 bytes=697 mark=9 use=1 id=7\n" % ends
+    event = b" [UPDATE] udp      17 180 %b %b [ASSURED] id=7\n" % ends
+    table = FlowTable()
+    table.listed_all(split_lines(listed + event)[0], 1.0)
+    (flow,) = table.live.values()
+    item = {**export.json_object(flow.record(), flow, Context(), "destroy", "17.5"), "inferred": True}
+    assert [item[side]["bytes"] for side in ("original", "reply")] == [395, 697]
+    assert (item["flags"], item["mark"], item["use"], item["timeout"]) == (["ASSURED"], 9, 1, 180)
+    assert export.LineWriter(Context(), "json").of_gone(flow, "17.5") == export.json_line(item)
+    assert export.LineWriter(Context(), "csv").of_gone(flow, "17.5") == export.csv_line(item)

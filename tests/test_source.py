@@ -131,6 +131,9 @@ def test_what_waits_in_conntrack_s_socket_counts(monkeypatch: pytest.MonkeyPatch
         age.read(stamped(second) * 1000, second, second, EPOCH + second)
     age.look(7, 2.0)
     assert age.behind(2.0) == pytest.approx(2.0)  # 4,000 of 2,000 a second
+    age.look(7, 2.1, 0.0)
+    age.drained(2.1)
+    assert age.behind(2.1) == pytest.approx(2.1, abs=0.2)
     monkeypatch.setattr(source, "event_socket", lambda _pid: EventSocket(10 * source.EVENT_MEMORY))
     age.look(7, 3.0)
     age.drained(3.0)
