@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from intake import Problem, explain
 from parse import Splitter
@@ -267,16 +268,38 @@ class Child:
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
-def queued_events(pid: int) -> int:
-    """What waits for a process in its socket for conntrack's events, in bytes of memory; 0 where that is not known.
+class EventSocket(NamedTuple):
+    """A socket for conntrack's events."""
 
-    proc(5) shows it to everybody, also where pidfd_getfd is forbidden.
+    waiting: int = 0  # bytes of memory that events take which nobody has read yet
+    dropped: int = 0  # events for which there was no room, since it was opened
+
+
+def event_socket(pid: int) -> EventSocket | None:
+    """The socket in which a process listens to conntrack's events; None where that is not known.
+
+    proc(5) shows it, also where pidfd_getfd is forbidden. The number that netlink knows it by is the process's for its
+    first socket only, and from 1.4.7 on conntrack opens another one before this.
     """
+    inodes = _sockets_of(pid)
     for line in _text(f"/proc/{pid}/net/netlink").splitlines()[1:]:
         words = line.split()
-        if words[1:3] == [NETLINK_NETFILTER, str(pid)] and int(words[3], 16) & CONNTRACK_GROUPS:
-            return int(words[4])
-    return 0
+        listens = words[1] == NETLINK_NETFILTER and int(words[3], 16) & CONNTRACK_GROUPS
+        if listens and (words[9] in inodes or words[2] == str(pid)):
+            return EventSocket(int(words[4]), int(words[8]))
+    return None
+
+
+def _sockets_of(pid: int) -> set[str]:
+    """The inodes of a process's sockets; none where another user's process does not show them."""
+    folder, found = f"/proc/{pid}/fd", set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                kind, _, inode = os.readlink(f"{folder}/{name}").partition(":")
+                if kind == "socket":
+                    found.add(inode.strip("[]"))
+    return found
 
 
 def namespace_of(pid: int) -> int | None:

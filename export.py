@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import addresses
 from addresses import Context, Ends, Place
-from flows import Flow, TapeEvent
+from flows import LISTED_ONLY, Flow, TapeEvent
 from grouping import Grouping, group_columns, group_object
 from parse import (
     ORIGINAL,
@@ -184,6 +184,11 @@ _WORD_AT = {name: index for index, name in enumerate(USUAL_WORDS)}
 _WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unreplied", "turned", "flag"))
 _REPLY_ID = _WORD_AT["reply_icmp_id"]
 _NO_VALUES = (_WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD)
+_LISTED_WORDS = [
+    index
+    for index, name in enumerate(USUAL_WORDS)
+    if name in LISTED_ONLY or name.removeprefix("reply_") in ("packets", "bytes")
+]
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
 _WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("remote.ip")]
 _PLACE = CSV_COLUMNS[CSV_COLUMNS.index("remote.country") : CSV_COLUMNS.index("inferred")]
@@ -237,9 +242,15 @@ class LineWriter:
             timeout = self._timeout(int(digits), digits)
         return self._line(self._moment(stamp) if stamp else iso_time(time) if time else "", before, timeout, copied)
 
+    def of_gone(self, flow: Flow, time: str | None) -> str:
+        """A flow that is gone, as only a listing has shown."""
+        text = self.of_flow(flow, "destroy", time)
+        return f'{text[:-2]},"inferred":true}}\n' if self._json else f"{text[:-1]}true\n"
+
     def of_flow(self, flow: Flow, event: str, time: str | None) -> str:
         """A flow of the table, as it is known now."""
-        copied = self._copied(flow.text) if flow.progress.listed is None else ""
+        listed = flow.progress.listed
+        copied = self._copied(flow.text) if listed is None else self._completed(flow.text, flow.original + listed)
         if not copied:
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
         key = event, flow.kind, flow.state, b":" in flow.key
@@ -266,6 +277,20 @@ class LineWriter:
         values = values_of(text)
         if template is None or len(values) != template.number:
             return ""
+        return f"{(template.text % template.values(values)).decode()},{self._after(template.ends(values))}"
+
+    def _completed(self, newest: bytes, listed: bytes) -> str:
+        """The newest text with what only the listing said, as ``Flow.record`` gives them; "" where one is not usual."""
+        words, others = usual(newest), usual(listed)
+        if words is None or others is None:
+            return ""
+        listed_only = {at: others[at] for at in _LISTED_WORDS if words[at] is None}
+        words = tuple(listed_only.get(at, word) for at, word in enumerate(words))
+        shape = bytes(map(bool, words)) + (words[_FLAG_WORD] or b"")
+        template = self._templates.get(shape)
+        if template is None:
+            template = self._templates[shape] = _template(words, self._json)
+        values = [word for at, word in enumerate(words) if word is not None and at not in _NO_VALUES]
         return f"{(template.text % template.values(values)).decode()},{self._after(template.ends(values))}"
 
     def _learn(self, shape: bytes, text: bytes) -> Template | None:
@@ -426,7 +451,6 @@ def view_texts(
         elif row.ended is None:
             yield writer.of_flow(row, "list", moment)
         elif row.inferred:
-            ended = json_object(row.record(), row, context, "destroy", f"{row.ended + context.epoch:.6f}")
-            yield writer.of_item({**ended, "inferred": True})
+            yield writer.of_gone(row, f"{row.ended + context.epoch:.6f}")
         else:
             yield writer.of_flow(row, "destroy", f"{row.ended + context.epoch:.6f}")

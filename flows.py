@@ -439,16 +439,14 @@ class FlowTable:
         shortest: float = SHORTEST_INTERVAL,
         totals: bool = True,
     ) -> None:
-        """``on_inferred`` hears of a flow that only a listing showed to be gone; ``shortest``: SHORTEST_INTERVAL;
-        ``totals``: somebody looks at ``rate_in`` and ``rate_out``, which cost 15 us at the end of each flow."""
+        """``on_inferred`` hears of a flow that only a listing showed to be gone; ``shortest``: SHORTEST_INTERVAL."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
         self.linger = linger
         self.limit = limit
         self.own = self._own_told = own
-        self.generation = 0
-        self.listing = False
+        self.generation, self.listing = 0, False
         self.listings = 0  # complete ones
         self.unannounced = 0  # flows that began since the listing before the newest, and no event said so
         self.listed_at: float | None = None  # when the newest complete listing ended
@@ -463,7 +461,7 @@ class FlowTable:
         self._began = 0.0  # when the newest listing began
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
         self._shortest = shortest
-        self._totals = totals
+        self._totals = totals  # somebody looks at rate_in and rate_out, which cost 15 us at the end of each flow
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
         self.traffic = Traffic()
         self._counters_seen = False

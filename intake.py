@@ -168,6 +168,7 @@ class Block:
 @dataclass(frozen=True)
 class ListingBegan:
     at: float
+    in_step: bool = True  # all events from before it had been read, so that it makes good what was lost before it
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ class Status:
     fill: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=60))  # time, entries: the last minutes
     counted_first: Statistics | None = None  # what `conntrack -S` counted when we began to look
     counted: deque[Statistics] = field(default_factory=lambda: deque(maxlen=30))  # in the last minute, the newest last
-    _losses: int = 0  # those before the newest listing began
+    _losses: int = 0  # those that the newest listing makes good
     _hears: bool = True  # kernel events were on when the newest listing began
 
     def unread(self) -> list[str]:
@@ -294,7 +295,7 @@ class Status:
         """Learn from anything but lines."""
         if isinstance(item, ListingBegan):
             self.listing_since = item.at
-            self._losses = self.losses
+            self._losses = self.losses if item.in_step else self.healed
             self._hears = self.facts.get("events") != 0
         elif isinstance(item, ListingEnded):
             self._take_end(item)

@@ -136,6 +136,7 @@ class Live:
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
         self.ordering_cost = 0.0  # ... and of processor time
+        self.ordered_resyncs = 0  # losses that had been made good when the rows on show were taken from the table
         self.census, self.next_census = Census(), 0.0
         self.census_cost = 0.0  # seconds that the present count has taken
         self.census_watched = False  # the panel of the table's health is on show
@@ -197,11 +198,12 @@ class Live:
             return True
         if (keyboard in ready or self.screen.more_keys or self._key_is_due()) and self._take_keys():
             return True
+        resyncs = self.status.resyncs
         for item in self.source.poll():
             self.feed.take(item)
             if self.feed.problem is not None:
                 return True
-            if isinstance(item, ListingEnded) and self.table.listings <= 1:
+            if isinstance(item, ListingEnded) and (self.table.listings <= 1 or self.status.resyncs > resyncs):
                 self._soon()
             elif isinstance(item, ListingEnded) and self.view.predicate is not None:
                 self.view.rows.expire()  # counters, and what no event told of, may be what the filter wants
@@ -302,6 +304,8 @@ class Live:
             page = rows.found >= view.page or not rows.unwanted
             return spent > SLICE and (page or self.ordering + spent > FIRST_SLICE)
 
+        if not rows.working:
+            self.ordered_resyncs = self.status.resyncs
         if not refresh(view, self.table, self._now(), enough):
             return
         self.ordering += time.monotonic() - began
@@ -313,7 +317,10 @@ class Live:
             return
         if not rows.ordered:
             return
-        rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering_cost, ORDERED_EVERY))
+        if self.ordered_resyncs == self.status.resyncs:
+            rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering_cost, ORDERED_EVERY))
+        else:  # a loss was made good meanwhile: these rows are still those that were wrong
+            self._soon()
         if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for
             self._frame_after(QUICK)
         self.ordering = self.ordering_cost = 0.0

@@ -667,8 +667,9 @@ class Stream:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
         self._context.advance(flow.ended or self._context.now, self._table.own)
         if self._wanted is None or self._wanted(flow):
-            item = export.json_object(flow.record(), flow, self._context, "destroy", self._feed.recorded_time())
-            self._out.append(self._writer.of_item({**item, "inferred": True}))
+            self._out.append(self._writer.of_gone(flow, self._feed.recorded_time()))
+            if len(self._out) >= 500:
+                self._flush()
 
     def _flush(self) -> None:
         out, self._out = self._out, []

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from addresses import BROADCAST
-from child import LISTENED, SILENCE, STOP_PATIENCE, Child, namespace_of, queued_events
+from child import LISTENED, SILENCE, STOP_PATIENCE, Child, EventSocket, event_socket, namespace_of
 from intake import (
     Behind,
     Block,
@@ -217,14 +217,19 @@ LARGE_SHARE, LARGE_PAUSE = 6.0, 3.0
 OLDEST_RATE = 9.5
 
 # Events that were lost are made good by a listing that begins when CALM seconds have passed without another loss and
-# without events that wait. While losses go on, listings take a third of a core at most: they then show what they can.
+# without events that wait, whatever the listing before it cost. Each further one within STORM seconds waits STORM_STEP
+# seconds longer, twice its cost at most: with 200,000 flows and a loss every few seconds that comes to 0.4 of a core.
+# While losses go on, listings take a third of a core at most: they then show what they can.
 CALM, IN_STEP = 0.4, 0.3
+STORM, STORM_STEP = 60.0, 0.5
 VAIN_EVERY = 10.0  # seconds between two listings that are given up because they began too early for that
-SOONEST = 0.2  # seconds from a loss to a listing
+SOONEST = 0.2  # seconds between two listings for losses that go on
+ANYWAY = 1.0  # seconds from a loss to a listing that does not wait for calm: one 0.2 s after it was mostly given up
 
 EVENT_MEMORY = 1280  # bytes that an event takes in conntrack's socket (Linux 6.18, UDP and TCP)
 FEW_EVENTS = 200 * EVENT_MEMORY  # less than that in the socket is on its way, not waiting
 SOCKET_EVERY = 0.5  # seconds between two looks at that socket: a look takes 0.1 ms
+LOSSES_EVERY = 0.02  # ... while events are known to be lost
 RATE_OF = 3.0  # seconds: how many events are read in one is measured over so many
 TOLD = 0.5  # seconds: being behind is said anew when it has changed by so much
 
@@ -348,6 +353,9 @@ class _Age:
 
     conntrack stamps an event when it takes it from its socket. So an event has waited in the pipe since its stamp, and
     before that in the socket for as long as it takes to read what is there now.
+
+    The kernel tells conntrack once that a socket has no room, at once, and from then on drops all events until that
+    socket has been read empty: 13,000 events later, of which nobody is told. So a loss lasts until then.
     """
 
     def __init__(self, now: float) -> None:
@@ -355,8 +363,10 @@ class _Age:
         self._offset: float | None = None  # our clock less the stamps', at the least that was seen
         self._stamp = 0.0  # the newest
         self._read: deque[tuple[float, int]] = deque()  # when how many events were read, in the last seconds
-        self._queued = 0  # bytes of memory in the socket
+        self._socket = EventSocket()  # as it was seen last
+        self._empty = now  # when it had next to nothing last
         self._looked = 0.0
+        self._congested = False  # it drops events until it is empty
 
     def read(self, data: bytes, now: float, drained: float, clock: float | None) -> None:
         """So much was read now, and at ``drained`` nothing was left in the pipe.
@@ -378,18 +388,25 @@ class _Age:
     def drained(self, at: float) -> None:
         self._newest = max(self._newest, at)
 
-    def look(self, pid: int | None, now: float) -> None:
-        """See what waits in the socket, where that can be seen."""
-        if pid is not None and now - self._looked >= SOCKET_EVERY:
-            self._looked = now
-            self._queued = queued_events(pid)
+    def look(self, pid: int | None, now: float, every: float = SOCKET_EVERY) -> bool:
+        """See what waits in the socket, where that can be seen. True: events have been dropped, or may still be."""
+        if pid is None or now - self._looked < every or (socket := event_socket(pid)) is None:
+            return False
+        self._looked, before, self._socket = now, self._socket, socket
+        if socket.waiting <= FEW_EVENTS:
+            self._empty = now
+        dropped = socket.dropped > before.dropped
+        # More of them wait than before: so it was empty in between, and takes events in.
+        self._congested = socket.waiting > 0 and (dropped or (self._congested and socket.waiting <= before.waiting))
+        return dropped or self._congested
 
     def behind(self, now: float) -> float:
         """Seconds by which what was read is older than now."""
         waits = 0.0
-        if self._queued > FEW_EVENTS and self._read:
+        if self._socket.waiting > FEW_EVENTS and self._read:
             spent = max(0.2, now - self._read[0][0])
-            waits = self._queued / EVENT_MEMORY * spent / max(1, sum(number for _, number in self._read))
+            waits = self._socket.waiting / EVENT_MEMORY * spent / max(1, sum(number for _, number in self._read))
+            waits = min(waits, now - self._empty)  # 400 events in the first 0.05 s of a flood are no rate
         return max(0.0, now - self._newest) + waits
 
     def _as_theirs(self, stamp: float, now: float) -> float:
@@ -432,8 +449,11 @@ class LiveSource:
         self._listing_calm = False  # it began when all events had been read, so that it makes good what was lost
         self._again_at = math.inf  # when the next listing may begin that was asked for while one ran
         self._missing: float | None = None  # when events were lost last that no listing has made good yet
+        self._missing_since = 0.0  # ... and first
         self._missing_due = 0.0  # when a listing for that may begin while losses go on
         self._calm_due = 0.0  # ... and when it is calm
+        self._mending: deque[float] = deque()  # when listings ended that began when it was calm after a loss
+        self._lost_at = -math.inf  # when it was said last that events were lost
         self._vain_due = 0.0  # when a listing may be given up because it can make nothing good
         self._age = _Age(self.clock())
         self._told_behind = 0.0
@@ -446,8 +466,7 @@ class LiveSource:
         self._named = _named_namespace(command.via)
         self._moved_to: int | None = None  # the namespace for which the listener was renewed last
         self._remade_due = 0.0
-        self._room = 0  # net.core.rmem_default; 0 is not known
-        self._is_narrow = False  # events were lost by a socket that could not be given more room
+        self._room, self._is_narrow = 0, False  # net.core.rmem_default; lost events for want of it
         self._asked: dict[str, Child] = {}
         self._facts_due = 0.0
         self._own_due = self._routes_due = 0.0
@@ -493,6 +512,7 @@ class LiveSource:
             self._events.child.gather_no_longer()
         if self._events:
             yield from self._poll_events(self._events)
+            yield from self._look_for_losses(self._events, LOSSES_EVERY)
             yield from self._poll_namespace(self._events)
         yield from self._poll_host()
         if not resting:  # else the listing would come before events that still gather
@@ -551,9 +571,7 @@ class LiveSource:
         self._age.drained(child.drained)
         said = child.read_errors()
         if said and is_loss(said.decode("utf-8", "replace")):
-            self._is_narrow = not child.widened
-            yield Lost(now, "events (ENOBUFS)", narrow=not child.widened)
-            self._resync(now)
+            yield self._lost(child, now)
         quiet = now - child.started > 1.0 and child.out is not None  # it runs, it just has nothing to say
         if quiet and events.becomes_well():
             yield Trouble(now, "events", None)
@@ -585,8 +603,26 @@ class LiveSource:
             events.gone(now)
             events.start_at_once(now)
 
+    def _lost(self, child: Child, now: float) -> Lost:
+        """Events were lost, and have to be made good."""
+        self._lost_at = now
+        self._resync(now)
+        self._is_narrow = not child.widened
+        return Lost(now, "events (ENOBUFS)", narrow=self._is_narrow)
+
+    def _look_for_losses(self, events: _Restarted, every: float) -> Iterator[Item]:
+        """A loss that is known goes on in silence. It is said anew where a listing that runs can't make it good."""
+        now = self.clock()
+        if events.child is None or self._missing is None or not self._age.look(self._events_pid, now, every):
+            return
+        if self._listing is not None and self._lost_at < self._listing_began:
+            yield self._lost(events.child, now)
+        self._resync(now)
+
     def _resync(self, now: float) -> None:
         """Events are missing: list again. Listings that fail keep their pauses."""
+        if self._missing is None:
+            self._missing_since = now
         self._missing = now
 
     def _hear(self, data: bytes, child: Child) -> None:
@@ -670,7 +706,7 @@ class LiveSource:
             except OSError as error:
                 yield from self._listing_failed(now, not_started(argv, error))
                 return
-            yield ListingBegan(now)
+            yield ListingBegan(now, in_step=self._listing_calm)
         child = self._listing
         if data := child.read():
             if self.command.via and not self._listing_here:
@@ -706,6 +742,8 @@ class LiveSource:
         if status == 0 and child.leftover:  # after a failure the line may be cut off
             yield Block(child.leftover, now)
         complete = status == 0 and not child.leftover
+        if self._events:
+            yield from self._look_for_losses(self._events, 0.0)
         if complete:
             self._before_began, self._whole_began = self._whole_began, self._listing_began
         spent = time.process_time()
@@ -759,7 +797,7 @@ class LiveSource:
         To wait for its end, and then for that of the next one, took 13 s with 200,000 flows.
         """
         missing = self._missing
-        if missing is None or not self._is_calm(now) or now < self._vain_due:
+        if missing is None or not self._is_calm(now) or now < max(self._vain_due, self._calm_due):
             return False
         if self._listing_calm and missing < self._listing_began:
             return False
@@ -775,10 +813,10 @@ class LiveSource:
         if missing is None or self._listing_failures:
             return due
         if self._is_calm(now):
-            return min(due, max(missing + SOONEST, self._calm_due))
+            return min(due, self._calm_due)
         soon = max(missing + CALM, now + LOOK)  # it may be calm by then
         return (
-            min(due, soon, max(missing + SOONEST, self._missing_due))
+            min(due, soon, max(self._missing_since + ANYWAY, self._missing_due))
             if self._listing_began <= missing
             else min(due, soon)
         )
@@ -794,16 +832,24 @@ class LiveSource:
         else:  # --sample: the second listing begins that long after the first
             self._listing_due = now + max(0.0, self.interval - took)
         self._missing_due = now + max(SOONEST, 2 * cost)
-        if self._listing_calm:
-            self._calm_due = self._missing_due
-            if self._missing is not None and self._missing <= self._listing_began:
-                self._missing = None
+        if self._listing_calm and self._missing is not None:
+            self._mended(now, cost)
         if self._again_at < math.inf:
             self._listing_due = min(self._listing_due, max(self._again_at, self._missing_due))
         self._again_at = math.inf
         self._listing_failures = 0
         self._renew_events(now)
         yield Trouble(now, "listing", None)
+
+    def _mended(self, now: float, cost: float) -> None:
+        """A listing that began when it was calm has made good what was lost before it."""
+        assert self._missing is not None
+        self._mending.append(now)
+        while now - self._mending[0] > STORM:
+            self._mending.popleft()
+        self._calm_due = now + min(2 * cost, STORM_STEP * (len(self._mending) - 1))
+        if self._missing <= self._listing_began:
+            self._missing = None
 
     def _listing_failed(self, now: float, problem: Problem) -> Iterator[Item]:
         self._listing = None

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
 
 import child
 from child import SILENCE, Child, Patience, namespace_of
+from support.kernel import (
+    Namespace,
+    dropped_events,
+    insert_arguments,
+    is_in_state,
+    listens_to_events,
+    load,
+    needs_kernel,
+    send_signal,
+    waiting_event_bytes,
+)
 from support.waiting import wait_for
 
 
@@ -67,6 +79,24 @@ def test_what_a_command_costs_and_where_it_runs() -> None:
 def test_what_waits_in_a_socket_is_read_from_proc(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     head = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"
     monkeypatch.setattr(
-        child, "_text", lambda _path: f"{head}00000000aa {row}     0        0     2        0        1 \n"
+        child, "_text", lambda _path: f"{head}00000000aa {row}     0        0     2        3        1 \n"
     )
-    assert child.queued_events(77) == (5120 if row.startswith("12  77         00000007") else 0)
+    found = child.EventSocket(waiting=5120, dropped=3) if row.startswith("12  77         00000007") else None
+    assert child.event_socket(77) == found
+
+
+@needs_kernel
+def test_what_waits_for_conntrack_is_what_the_kernel_says() -> None:
+    """From 1.4.7 on conntrack opens another socket first, and netlink gives that one the number of the process."""
+    with Namespace() as ns:
+        pid = ns.popen(["conntrack", "-E"]).pid
+        wait_for(lambda: listens_to_events(pid), what="a listener")
+        assert child.event_socket(pid) == child.EventSocket(waiting=0, dropped=0)
+        send_signal(pid, signal.SIGSTOP)
+        wait_for(lambda: is_in_state(pid, "T"), what="it to be stopped")
+        ends = ((insert_arguments(src="10.0.0.7", dst="192.0.2.2", sport=port, dport=80)) for port in range(1, 1001))
+        load(ns, ("-I " + " ".join(words) for words in ends))
+        found = child.event_socket(pid)
+        assert found == child.EventSocket(waiting_event_bytes(pid), dropped_events(pid))
+        assert found.waiting > 0 < found.dropped
+        send_signal(pid, signal.SIGCONT)

@@ -17,7 +17,7 @@ from addresses import NOWHERE, Context, Lookups, Place
 from flows import Flow, FlowTable
 from parse import EVENTS, Parts, Record, record, split_lines
 from support.printing import printed, records
-from support.strategies import blocks
+from support.strategies import blocks, histories
 from support.tables import OWN_ADDRESSES, place_of
 from text import endpoint, size_text, span_text, text_table
 
@@ -163,6 +163,32 @@ def test_usual_events_are_told_as_all_others_are(block: bytes, own: frozenset[st
         assert as_csv.of_flow(flow, "list", time) == export.csv_line(item)
 
 
+@given(histories())
+def test_what_is_gone_unheard_is_told_with_all_that_is_known(story: list[bytes]) -> None:
+    """A listing says counters, use and age; the event after it says flags and the reply."""
+    table, context = FlowTable(), Context(Lookups(place_of), now=9.0)
+    as_json, as_csv = export.LineWriter(context, "json"), export.LineWriter(context, "csv")
+    table.listed_all([row for block in story for row in split_lines(block)[0]], 1.0)
+    for flow in table.live.values():
+        item = {**export.json_object(flow.record(), flow, context, "destroy", "17.5"), "inferred": True}
+        assert as_json.of_gone(flow, "17.5") == export.json_line(item)
+        assert as_csv.of_gone(flow, "17.5") == export.csv_line(item)
+
+
+def test_a_listing_s_counters_are_told_of_what_is_gone_unheard() -> None:
+    ends = b"src=10.1.0.2 dst=8.8.8.8 sport=53766 dport=443", b"src=8.8.8.8 dst=10.1.0.2 sport=443 dport=53766"
+    listed = b"udp      17 30 %b packets=6 bytes=395 %b packets=7 bytes=697 mark=9 use=1 id=7\n" % ends
+    event = b" [UPDATE] udp      17 180 %b %b [ASSURED] id=7\n" % ends
+    table = FlowTable()
+    table.listed_all(split_lines(listed + event)[0], 1.0)
+    (flow,) = table.live.values()
+    item = {**export.json_object(flow.record(), flow, Context(), "destroy", "17.5"), "inferred": True}
+    assert [item[side]["bytes"] for side in ("original", "reply")] == [395, 697]
+    assert (item["flags"], item["mark"], item["use"], item["timeout"]) == (["ASSURED"], 9, 1, 180)
+    assert export.LineWriter(Context(), "json").of_gone(flow, "17.5") == export.json_line(item)
+    assert export.LineWriter(Context(), "csv").of_gone(flow, "17.5") == export.csv_line(item)
+
+
 # --- jSON, CSV and numbers for people, byte by byte -------------------------------------------------------------------
 
 
@@ -223,6 +249,20 @@ def test_a_line_of_json(line: str, event: str, time: str | None, text: str) -> N
     row, flow = told(line)
     assert export.json_line(export.json_object(record(row), flow, CONTEXT, event, time)) == text
     assert export.LineWriter(CONTEXT, "json").of_row(row, flow, event, time) == text
+
+
+def test_a_number_with_a_zero_in_front_is_json_all_the_same() -> None:
+    text = "udp      17 {0}9 src=10.1.0.2 dst=8.8.8.8 sport={0}7 dport=53 src=8.8.8.8 dst=10.1.0.2 sport=53 dport={0}7 mark={0}4 use=1"
+    writer = export.LineWriter(CONTEXT, "json")
+    for zeros in ("", "0"):
+        item = json.loads(writer.of_row(*told(text.format(zeros)), "list", None))
+        assert (item["original"]["sport"], item["mark"], item["use"], item["timeout"]) == (7, 4, 1, 9)
+
+
+def test_an_icmp_id_that_nat_changed_is_snat() -> None:
+    row, flow = told(ICMP.replace("id=7 id=12", "id=8 id=12"))
+    assert json.loads(export.LineWriter(CONTEXT, "json").of_row(row, flow, "new", None))["nat"] == ["snat"]
+    assert export.json_object(record(row), flow, CONTEXT, "new", None)["nat"] == ["snat"]
 
 
 @given(found=records(), time=st.sampled_from([None, "1795386413.786793"]), own=st.booleans())

@@ -248,6 +248,19 @@ def test_a_whole_listing_heals_the_losses_before_it_began_and_only_those() -> No
     assert (status.healed, status.resyncs) == (3, 2)
 
 
+def test_a_listing_that_began_while_events_waited_heals_nothing() -> None:
+    """Events from before it come after it, and some of what followed them was lost."""
+    reader = Reader()
+    status, take = reader.status, reader.intake.take
+    take(Lost(2.0, "events"))
+    take(ListingBegan(3.0, in_step=False))
+    take(ListingEnded(4.0, True))
+    assert (status.losses, status.healed, status.resyncs) == (1, 0, 0)
+    take(ListingBegan(5.0))
+    take(ListingEnded(6.0, True))
+    assert (status.losses, status.healed, status.resyncs) == (1, 1, 1)
+
+
 def test_how_late_events_come_is_known() -> None:
     intake = Intake(FlowTable())
     intake.take(Behind(1.0, 9.5))
