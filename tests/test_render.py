@@ -623,6 +623,20 @@ def asked() -> str:
     return screen_of(monitor, 60, 14)
 
 
+def columns_of_all_views() -> str:
+    """Every view's columns: widths (least, roomy, most), rank, and what else is said of them."""
+    out = []
+    for spec in VIEWS:
+        out.append(f"{spec.key} {spec.name}")
+        for column in spec.columns:
+            said = [name for name in ("right", "descending", "middle", "brief", "zoned") if getattr(column, name)]
+            widths = f"{column.least:>3} {column.roomy:>3} {column.most:>3} {column.rank:>3}"
+            out.append(
+                f"  {column.key:<12} {column.title:<12} {widths}  {' '.join([*said, column.narrow_form_of])}".rstrip()
+            )
+    return "\n".join(out) + "\n"
+
+
 SCREENS: dict[str, Callable[[], str]] = {
     "connections-80x24": lambda: pressed("down"),
     "connections-40x10": lambda: pressed("down", "down", sized=(40, 10)),
@@ -673,6 +687,7 @@ SCREENS: dict[str, Callable[[], str]] = {
     "ascii": in_ascii,
     "ended": ended,
     "delete": asked,
+    "columns": columns_of_all_views,
 }
 
 
