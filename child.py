@@ -197,7 +197,7 @@ class Child:
         """Its exit status once it has ended and all it wrote has been read."""
         if self.out is not None:
             return None
-        if self.process.returncode is None and self._is_over():
+        if self.process.returncode is None and self.is_over():
             self.cpu = _cpu_seconds(self.process.pid)  # before it is reaped
         status = self.process.poll()
         if status is None and time.monotonic() - self.closed > CLOSED_PATIENCE:
@@ -257,13 +257,13 @@ class Child:
         if self.process.returncode is not None:
             return
         until = time.monotonic() + (patience if self.signal(signal.SIGTERM) else 0.1)
-        while not self._is_over() and time.monotonic() < until:
+        while not self.is_over() and time.monotonic() < until:
             time.sleep(0.005)
         allowed = self.signal(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_PATIENCE if allowed else 0.0)
 
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
         """Has it ended? The answer does not reap it."""
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 

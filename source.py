@@ -716,7 +716,7 @@ class LiveSource:
             self._listing_ours += time.process_time() - spent
         child.read_errors()
         status = child.ended()
-        if status is None and self._is_in_vain(now):
+        if status is None and not child.is_over() and self._is_in_vain(now):  # what has died says so first
             child.stop()
             self._listing = None
             yield ListingEnded(now, complete=False)

@@ -268,9 +268,27 @@ def test_a_loss_is_made_good_when_it_is_calm_whatever_the_last_listing_cost(
     assert live._next_listing(live.clock()) - live.clock() > 2 * PATIENCE  # where nothing is lost
     lose.touch()
     items_until(live, has_lost)
-    items_until(live, is_listed_anew)
-    items_until(live, has_listed)
+    items_until(live, lambda items: is_listed_anew(items) and has_listed(items))
     assert live._missing is None
+
+
+def test_a_listing_that_was_killed_is_said_where_another_one_would_take_its_place(
+    gated: tuple[LiveSource, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, _lose, wait = gated
+    wait.touch()
+    items_until(live, lambda _: live._listing is not None)
+    listing = live._listing
+    assert listing is not None
+    listing.process.kill()
+    wait_for(listing.is_over, what="its end")
+    live._resync(live.clock())  # as after a loss: this listing began too early to make it good
+    monkeypatch.setattr(live, "_is_calm", lambda _now: True)
+    statuses = iter([None])  # there is more to be read of it
+    monkeypatch.setattr(listing, "ended", lambda: next(statuses, -9))
+    items_until(
+        live, lambda items: any(isinstance(item, Trouble) and item.part == "listing" and item.problem for item in items)
+    )
 
 
 def test_in_a_storm_of_losses_each_listing_waits_a_little_longer(gated: tuple[LiveSource, Path, Path]) -> None:
