@@ -52,8 +52,9 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 	@scripts/bootstrap.sh test
 	.venv/bin/python scripts/mutants.py $(ARGS)
 
-# What installs: a Docker engine, a debootstrap, sshd, every Python here. Mostly waiting, so it runs beside the others.
-INSTALL := $(addprefix tests/,test_docker.py test_guide.py test_setup.py test_pyz.py test_ssh.py)
+# What installs or fetches: a Docker engine, a debootstrap, sshd, every Python here, databases. Mostly waiting, so it
+# runs beside the others.
+INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz ssh geography download tmux))
 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
 KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live faults_table faults_conntrack faults_kernel faults_terminal))
@@ -65,7 +66,7 @@ test-plain: ## pytest without what installs or waits
 test-kernel: ## pytest of what waits for a kernel: churn, faults, the live screen
 	.venv/bin/pytest -p no:cacheprovider $(KERNEL)
 
-test-install: ## pytest of what installs: one file, ssh, container, setup script
+test-install: ## pytest of what installs or fetches: one file, ssh, container, setup script, databases
 	.venv/bin/pytest -p no:cacheprovider $(INSTALL)
 
 bats: ## The tests of the setup script alone (needs bats)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows import Flow, FlowTable, Found
-from parse import AFTER, EVENT, EVENTS, STAMP, Parts, ends_in_id, split_lines, summary_of, tail_of
+from parse import AFTER, EVENT, EVENTS, SHORTEST, STAMP, Parts, ends_in_id, split_lines, summary_of, tail_of
 from text import clean
 
 # --- failures in words ------------------------------------------------------------------------------------------------
@@ -492,7 +492,7 @@ class Intake:
     def _take_block(self, block: Block) -> None:
         rows, rejects = split_lines(block.data, self._last, self._now, block.events and self._with_ids)
         if rejects:
-            rejects = [line for line in rejects if not self._is_remark(line, block.at)]
+            rejects = [line for line in rejects if len(line) < SHORTEST or not self._is_remark(line, block.at)]
         self._count(block, rows)
         if not block.events:
             self._rows += len(rows)
@@ -520,7 +520,7 @@ class Intake:
 
     def _is_remark(self, line: bytes, at: float | None) -> bool:
         """Is it a line of conntrack's that is about its flows? Then it is taken in."""
-        if summary := summary_of(line):
+        if b"(conntrack-tools)" in line and (summary := summary_of(line)):
             self._counted[summary.what] = self._counted.get(summary.what, 0) + summary.number
             return True
         if line.startswith(_LOSING):

@@ -341,6 +341,8 @@ def split_lines(
     if complete and len(found) == block.count(b"\n") and _are_whole(found):
         return found, []
     lines = [line for line in block.split(b"\n") if line.strip()]
+    if not _may_hold_flows(block):
+        return [], [line[:MAX_REJECT] for line in lines]
     read = [_split_line(line, now) for line in lines]
     if None in read and (words := _new_words(lines, read)):
         read = [row or _split_line(words.sub(b"", line), now) for line, row in zip(lines, read, strict=True)]
@@ -386,7 +388,7 @@ def ends_in_id(text: bytes) -> bool:
 
 def _drop_without_id(read: list[Parts | None], with_ids: bool) -> None:
     """With -o id all lines of a kind have their id; where most have it, one without was cut off."""
-    for is_event in (True, False):
+    for is_event in (True, False) if any(read) else ():
         rows = [(at, row) for at, row in enumerate(read) if row is not None and bool(row[EVENT]) == is_event]
         without = [at for at, row in rows if not ends_in_id(row[AFTER])]
         if 2 * len(without) < len(rows) or (is_event and with_ids):
@@ -409,12 +411,17 @@ def _is_last(line: bytes, read: list[Parts | None], before: bytes) -> bool:
 
 
 def _split_line(line: bytes, now: float | None) -> Parts | None:
-    if not SHORTEST <= len(line) <= MAX_LINE:
+    if not SHORTEST <= len(line) <= MAX_LINE or not _may_hold_flows(line):
         return None
     found: list[Parts] = _with_ports(False).findall(line)
     if found:
         return found[0] if _is_whole(found[0]) else None
     return _split_odd(line, now)
+
+
+def _may_hold_flows(text: bytes) -> bool:
+    """Garbage that never ends must cost little. Colours may stand within a word."""
+    return b"src=" in text or b"\x1b" in text
 
 
 def _new_words(lines: list[bytes], read: list[Parts | None]) -> re.Pattern[bytes] | None:
@@ -424,7 +431,7 @@ def _new_words(lines: list[bytes], read: list[Parts | None]) -> re.Pattern[bytes
     """
     counts: Counter[bytes] = Counter()
     for line, row in zip(lines, read, strict=True):
-        if row is None and len(line) <= MAX_LINE:
+        if row is None and len(line) <= MAX_LINE and b"src=" in line:
             counts.update({match.group(1) for match in _NEW_WORD.finditer(line, line.find(b"src=") + 1)})
     often = max(SYSTEMATIC, len(lines) / 2)
     words = [re.escape(word) for word, count in counts.items() if count >= often or not _is_like_a_known(word)]
