@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import addresses
@@ -906,6 +906,7 @@ SIDES = [LAN_HOST, FAR, FAR_DE, GATEWAY, "192.168.1.1", "198.18.0.1", "10.0.0.1"
     networks=st.booleans(),
     others=st.lists(st.sampled_from(SIDES), max_size=3),
 )
+@example(src=FAR, dst=FAR_DE, networks=False, others=[])
 def test_without_nat_the_quick_way_to_the_sides_says_the_same(
     src: str, dst: str, networks: bool, others: list[str]
 ) -> None:

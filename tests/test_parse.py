@@ -806,10 +806,24 @@ def test_families_by_number(head: bytes, kind: Kind) -> None:
 
 def test_an_icmp_id_is_the_tuple_s_and_the_last_one_is_the_flow_s() -> None:
     tuples = "src=10.0.0.1 dst=10.0.0.2 type=8 code=0 id=5 {}src=10.0.0.2 dst=10.0.0.1 type=0 code=0 id=5 "
-    for odd in ("", "[UNREPLIED] ", "odd=1 "):
-        found = read(f"icmp     1 9 {tuples.format(odd)}mark=0 use=1 id=77")
+    for odd, helper in itertools.product(("", "[UNREPLIED] ", "odd=1 "), ("", "helper=ftp ")):
+        found = read(f"icmp     1 9 {tuples.format(odd)}mark=0 {helper}use=1 id=77")
         assert (found.original.icmp_id, found.reply.icmp_id, found.id) == (5, 5, 77)
         assert (found.original.type, found.reply.type, found.reply.code) == (8, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "src=10.0.0.2 dst=203.0.113.9 sport=2 dport=1",
+        "src=203.0.113.9 dst=10.0.0.1 sport=2 dport=1",
+        "src=10.0.0.2 dst=10.0.0.1 sport=2 dport=9",
+        "src=10.0.0.2 dst=10.0.0.1 sport=9 dport=1",
+    ],
+)
+def test_one_end_that_nat_changed_is_kept(reply: str) -> None:
+    line = f"tcp      6 9 CLOSE src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 {reply} use=1"
+    assert f"{tuple_text(read(line).reply)}" == reply
 
 
 def test_carriage_returns_are_a_terminal_s() -> None:
