@@ -13,8 +13,9 @@ run: ## Watch this machine's connections (or the bundled recording, where that c
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: check ## Everything: ruff, mypy, pytest (without ARGS in three parts at once; each speaks when it has ended)
-	@$(MAKE) --no-print-directory $(if $(ARGS),unit,--output-sync=target --keep-going -j3 test-install test-kernel test-plain)
+test: ## Everything: ruff, mypy, pytest (without ARGS pytest in three parts, all at once; each speaks when it has ended)
+	@scripts/bootstrap.sh test
+	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j4 check test-install test-kernel test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test

@@ -28,6 +28,7 @@ from parse import (
     Record,
     Tuple,
     Usual,
+    cut_user,
     kind_of,
     record,
     shape_of,
@@ -96,10 +97,14 @@ def json_object(record: Record, flow: Flow, context: Context, event: str, time: 
         if (value := getattr(record, key)) is not None:
             item[key] = value
     if record.portid is not None or record.progname is not None:
-        user = {"portid": record.portid, "progname": record.progname}
-        item["userspace"] = {key: value for key, value in user.items() if value is not None}
+        item["userspace"] = user_item(record.portid, record.progname)
     item.update(derived(flow.ends(), context))
     return item
+
+
+def user_item(portid: int | None, progname: str | None) -> JsonObject:
+    """Who changed a flow, as far as it is known."""
+    return {key: value for key, value in (("portid", portid), ("progname", progname)) if value is not None}
 
 
 def derived(ends: Ends, context: Context) -> JsonObject:
@@ -190,6 +195,7 @@ _LISTED_WORDS = [
     if name in LISTED_ONLY or name.removeprefix("reply_") in ("packets", "bytes")
 ]
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
+_USER_COLUMNS = ("userspace.portid", "userspace.progname")
 _WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("remote.ip")]
 _PLACE = CSV_COLUMNS[CSV_COLUMNS.index("remote.country") : CSV_COLUMNS.index("inferred")]
 # Of a reply that is the original turned round: where its words are.
@@ -232,7 +238,8 @@ class LineWriter:
     def of_row(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
         """A line of conntrack as a line of ours. ``flow``: what it is about; ``time``: as in ``json_object``."""
         stamp, _, head, digits, state = row[:ORIGINAL]
-        copied = self._copied(usual_text(row))
+        text = usual_text(row)
+        copied = self._with_user(text) if b" [USERSPACE]" in text else self._copied(text)
         if not copied:
             return self.of_item(json_object(record(row), flow, self._context, event, time))
         key = event, head, state, b":" in row[ORIGINAL]
@@ -266,7 +273,17 @@ class LineWriter:
             return f"{time},{head},{timeout},{copied}"
         return f'{{"time":"{time}",{head}{timeout}{copied}' if time else f"{{{head}{timeout}{copied}"
 
-    def _copied(self, text: bytes) -> str:
+    def _with_user(self, text: bytes) -> str:
+        """What ``_copied`` says, of a line that names who changed the flow."""
+        text, portid, progname = cut_user(text)
+        item = {"userspace": user_item(portid, progname)}
+        if not self._json:
+            user = csv_row([_csv_cell(item, column) for column in _USER_COLUMNS]).rstrip("\n")
+        else:
+            user = f",{_inside(item)}" if item["userspace"] else ""
+        return self._copied(text, user)
+
+    def _copied(self, text: bytes, user: str | None = None) -> str:
         """All from the original tuple on to the newline; "" where the line is not usual."""
         shape = shape_of(text)
         template = self._templates.get(shape)
@@ -277,7 +294,10 @@ class LineWriter:
         values = values_of(text)
         if template is None or len(values) != template.number:
             return ""
-        return f"{(template.text % template.values(values)).decode()},{self._after(template.ends(values))}"
+        copied = (template.text % template.values(values)).decode()
+        if user is not None:  # in CSV in place of two empty cells: a comma between them
+            copied = copied + user if self._json else copied[:-1] + user
+        return f"{copied},{self._after(template.ends(values))}"
 
     def _completed(self, newest: bytes, listed: bytes) -> str:
         """The newest text with what only the listing said, as ``Flow.record`` gives them; "" where one is not usual."""

@@ -826,6 +826,17 @@ def usual(text: bytes) -> Usual | None:
     return None if found is None else found.groups()
 
 
+def cut_user(text: bytes) -> tuple[bytes, int | None, str | None]:
+    """A line's text without its [USERSPACE] part, and who changed the flow: the netlink port and the program's name.
+
+    >>> cut_user(b"mark=1 [USERSPACE] portid=7 progname=a b")
+    (b'mark=1', 7, 'a b')
+    """
+    rest, word, said = text.partition(_USER_WORD)
+    match = _USERSPACE.match((word + said).decode("utf-8", "replace"))
+    return (rest, None, None) if match is None else (rest, _decimal(match.group(1)), match.group(2))
+
+
 # Lines that have the same words differ in these bytes only: digits, and what else addresses are made of.
 _IN_VALUES = b"0123456789abcdef:."
 _VALUE = re.compile(rb"=([0-9a-f:.]+)")
