@@ -33,6 +33,7 @@ UsePAM no
 PermitRootLogin yes
 PasswordAuthentication yes
 KbdInteractiveAuthentication no
+SetEnv HOME={folder}
 ForceCommand exec chroot {tree} sh -c "$SSH_ORIGINAL_COMMAND"
 """
 CLIENT = """
@@ -66,7 +67,11 @@ table inet mute { chain outwards { type filter hook output priority -300; tcp sp
 
 
 class Sshd:
-    """sshd on the router; what it runs finds itself in the bare Debian."""
+    """sshd on the router; what it runs finds itself in the bare Debian.
+
+    HOME has no .bashrc: bash reads it for each command that sshd runs, and where it starts pyenv, seven logins wait for
+    the lock of one, up to 60 s each.
+    """
 
     def __init__(self, lab: Lab, folder: Path, tree: Path) -> None:
         self.lab, self.folder, self.tree = lab, folder, tree
