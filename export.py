@@ -290,7 +290,8 @@ class LineWriter:
         if template is None:
             if shape in self._templates:
                 return ""
-            template = self._learn(shape, text)
+            words = usual(text)
+            template = self._learn(shape, None if words is None else _template(words, self._json))
         values = values_of(text)
         if template is None or len(values) != template.number:
             return ""
@@ -309,17 +310,16 @@ class LineWriter:
         shape = bytes(map(bool, words)) + (words[_FLAG_WORD] or b"")
         template = self._templates.get(shape)
         if template is None:
-            template = self._templates[shape] = _template(words, self._json)
+            self._learn(shape, template := _template(words, self._json))
         values = [word for at, word in enumerate(words) if word is not None and at not in _NO_VALUES]
         return f"{(template.text % template.values(values)).decode()},{self._after(template.ends(values))}"
 
-    def _learn(self, shape: bytes, text: bytes) -> Template | None:
+    def _learn(self, shape: bytes, template: Template | None) -> Template | None:
         """Remember what lines of this shape become."""
-        words = usual(text)
         if len(self._templates) > MAX_HEADS:
             self._templates.clear()
-        self._templates[shape] = made = None if words is None else _template(words, self._json)
-        return made
+        self._templates[shape] = template
+        return template
 
     def _timeout(self, seconds: int, digits: bytes | None = None) -> str:
         text = f',"timeout":{seconds}' if self._json else str(seconds)

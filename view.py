@@ -727,7 +727,7 @@ class Rows:
     def _ordered(self, wanted: RowsWanted, rows: Sequence[Any]) -> Generator[None, None, list[Any]]:
         """The rows in their order. Its last step takes 15 to 50 ms; with pieces sorted before it more."""
         early, keys = self._early[0], self._early[1]
-        if len(rows) < len(early) or not all(map(is_, early, rows)):
+        if not all(map(is_, early, rows)):
             keys = []  # some of the first are there no longer
         column = wanted.spec.column(wanted.sort)
         keys = keys + (yield from self._keys(wanted, rows[len(keys) :], column.keys))

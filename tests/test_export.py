@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,27 @@ def test_what_is_gone_unheard_is_told_with_all_that_is_known(story: list[bytes])
         item = {**export.json_object(flow.record(), flow, context, "destroy", "17.5"), "inferred": True}
         assert as_json.of_gone(flow, "17.5") == export.json_line(item)
         assert as_csv.of_gone(flow, "17.5") == export.csv_line(item)
+
+
+@pytest.mark.parametrize("format", ["json", "csv"])
+def test_what_a_writer_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    monkeypatch.setattr(export, "MAX_ENDS", 3)
+    monkeypatch.setattr(export, "MAX_HEADS", 3)
+    context = Context(Lookups(lambda address: Place(None, None, address, None, None)))
+    writer, table = export.LineWriter(context, format), FlowTable()
+    words = (b"", b"mark=0 ", b"secctx=a ", b"zone=3 ", b"use=1 ")
+    states = (b"SYN_SENT", b"SYN_RECV", b"ESTABLISHED", b"CLOSE_WAIT", b"LAST_ACK", b"TIME_WAIT", b"CLOSE")
+    for number, (state, word) in enumerate(itertools.product(states, words)):
+        head = b"    [NEW] ipv4     2 tcp      6 %d %b" % (number, state)
+        ends = b" src=10.0.0.%d dst=9.9.9.%d sport=1 dport=2" % (number, number)
+        back = b" src=9.9.9.%d dst=10.0.0.%d sport=2 dport=1" % (number, number)
+        for row in split_lines(b"%b%b [UNREPLIED]%b %bid=%d\n" % (head, ends, back, word, number))[0]:
+            flow = table.event(row, 0.0)
+            for name in ("of_row", "of_flow"):
+                rest = (row, flow, "new", None) if name == "of_row" else (flow, "new", None)
+                assert getattr(writer, name)(*rest) == getattr(export.LineWriter(context, format), name)(*rest)
+    sizes = {name: len(known) for name, known in vars(writer).items() if isinstance(known, dict)}
+    assert max(sizes.values()) <= 4, sizes
 
 
 def test_a_listing_s_counters_are_told_of_what_is_gone_unheard() -> None:

@@ -594,6 +594,7 @@ def test_what_an_expression_wants(expression: str, ids: set[int]) -> None:
     [
         ("family:5", 7, "'5' is no family; there are: ipv4 ipv6"),
         ("proto:1000", 6, "'1000' is no protocol: a number up to 255, or a name; some are tcp, udp, icmp"),
+        ("proto:0006", 6, "'0006' is no protocol: a number up to 255, or a name; some are tcp, udp, icmp"),
         ("proto:²", 6, "'²' is no protocol: a number up to 255, or a name; some are tcp, udp, icmp"),
         ("flag:up", 5, "'up' is no flag; there are: unreplied assured offload hw_offload"),
         ("country:x1", 8, None),

@@ -1293,6 +1293,12 @@ def test_keys_made_ahead_are_those_of_the_first_flows(monkeypatch: pytest.Monkey
     text = table_text(wanted.spec, found, context)
     assert [row.split()[2] for row in text.splitlines()[1:]] == [f"10.0.0.{n}:1000{n}" for n in range(1, 6)]
     assert VIEW_BY_NAME["connections"].sort == "rate"
+    for gone, left in (((4, 5), [1, 2, 3]), ((3,), [1, 2])):  # of the flows with keys the last, then the first
+        for number in gone:
+            feed(table, event("DESTROY", number, src=f"10.0.0.{number}"), 3.0)
+        after = Rows(context)
+        after._early = rows._early
+        assert [flow.record().id for flow in after.all(wanted, table)] == left
 
 
 def test_a_clock_that_is_stepped_moves_all_that_is_told_of_the_clock() -> None:
