@@ -1,6 +1,9 @@
-"""What the benchmarks stand on: full tables, senders of packets, the program on a terminal, its processes measured.
+"""What the benchmarks stand on: a masquerading router's table, senders of packets, the program on a terminal.
 
-Everything in network namespaces of its own, packets only into a wire there that ends in nothing.
+The table is one that the program is for: 300 hosts near and 50,000 far, IPv6 a fifth, of IPv4 nine tenths masqueraded
+and a tenth forwarded to a host behind the router. Flows to public addresses are only written into the table; a fifth
+of all go to addresses for benchmarks, and packets change their counters. Everything is in network namespaces of its
+own, and packets go only into a wire there that ends in nothing.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ import fcntl
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Iterator, Sequence
@@ -22,75 +27,108 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from databases import make  # noqa: E402
+
 from support.kernel import Namespace, load  # noqa: E402
 
-PROGRAM = [sys.executable, str(ROOT / "conntrack_monitor.py"), "--no-download", "--geoip-db", "/nonexistent"]
+PLACES = Path(tempfile.gettempdir()) / f"conntrack-monitor-bench-{os.getpid()}"
+PROGRAM = [sys.executable, str(ROOT / "conntrack_monitor.py"), "--no-download", "--geoip-db", str(PLACES)]
+SENDER = Path(__file__).with_name("sender.py")
 TICK = os.sysconf("SC_CLK_TCK")
 MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")  # of all namespaces, and to be set in the first one only
+ROUTER = "203.0.113.1"
+NEAR, FAR = 300, 50_000
+CHANGED = 5  # of so many flows the counters of one change
 
 
-def entries(count: int) -> Iterator[str]:
-    """-R lines: two thirds TCP, one third UDP, all different."""
-    for i in range(count):
-        source = f"10.{i % 7}.{i // 250 % 250}.{i % 250 + 1}"
-        target = f"198.{18 + i % 2}.{i // 65000}.{i % 253 + 1}"
-        ports = f"--sport {1024 + i % 60000} --dport {(443, 80, 22, 8080)[i % 4]}"
-        if i % 3:
-            flags = "--state ESTABLISHED -u ASSURED,SEEN_REPLY"
-            yield f"-A -p tcp -s {source} -d {target} {ports} {flags} -t {100_000 + i}"
-        else:
-            yield f"-A -p udp -s {source} -d {target} {ports} -t {6000 + i % 600}"
+@contextmanager
+def databases() -> Iterator[None]:
+    """City and ASN databases of real size, where PROGRAM looks for them."""
+    PLACES.mkdir()
+    try:
+        make(PLACES)
+        yield
+    finally:
+        shutil.rmtree(PLACES)
+
+
+def near(number: int) -> str:
+    number %= NEAR
+    return f"10.0.{number // 250}.{number % 250 + 1}"
+
+
+def far(number: int) -> str:
+    """A public address, or for flows whose counters change one for benchmarks (RFC 2544)."""
+    which = number % FAR
+    if number % CHANGED == 0:
+        return f"198.{18 + which % 2}.{which // 250 % 250}.{which % 250 + 1}"
+    return f"{20 + which % 40}.{which // 40 % 250}.{which // 10_000}.{which % 250 + 1}"
+
+
+def far6(number: int) -> str:
+    """The same for IPv6 (RFC 5180)."""
+    which = number % FAR
+    if number % CHANGED == 0:
+        return f"2001:2::{which // 250:x}:{which % 250 + 1:x}"
+    return f"2a{which % 16:x}0:{which // 16 % 4096 + 4096:x}::{which // 250:x}:{which % 250 + 1:x}"
+
+
+def entry(number: int) -> str:
+    """One flow as ``conntrack -R`` takes it; those whose counters change are of UDP."""
+    six, sport, dport = number % 25 < 5, 1024 + number % 60_000, (443, 80, 22, 8080)[number % 4]
+    if number % CHANGED == 0 or number % 3 == 0:
+        how = f"-p udp {{}} -u SEEN_REPLY -t {6000 + number % 600}"
+    else:
+        how = f"-p tcp {{}} --state ESTABLISHED -u ASSURED,SEEN_REPLY -t {100_000 + number}"
+    if six:
+        source, target, answers, to = f"2001:db8:1::{number % NEAR + 1:x}", far6(number), "", ""
+        answers, to, answer_port, to_port = target, source, dport, sport
+    elif number % 10 == 1:  # forwarded
+        source, target, sport = far(number), ROUTER, 1024 + number % 64_000
+        answers, to, answer_port, to_port = near(number), source, dport + 8000, sport
+    else:
+        source, target = near(number), far(number)
+        answers, to, answer_port, to_port = target, ROUTER, dport, 1024 + (number * 7) % 64_000
+    ends = f"-s {source} -d {target} --sport {sport} --dport {dport} --reply-src {answers} --reply-dst {to}"
+    return "-A " + how.format(f"{ends} --reply-port-src {answer_port} --reply-port-dst {to_port}")
 
 
 @contextmanager
 def table(count: int, most: int = 0) -> Iterator[Namespace]:
-    """A namespace with so many entries and a wire that swallows packets; ``most``: the table must hold so many."""
+    """A router with so many flows and a wire that swallows packets; ``most``: the table must hold so many."""
     before = MAX.read_text()
     with Namespace("bench") as ns:
         try:
             if most > int(before):
                 MAX.write_text(str(most))
             ns.sysctl("net.netfilter.nf_conntrack_acct", 1)
+            ns.sysctl("net.netfilter.nf_conntrack_udp_timeout_stream", 6000)
             # Without ARP nothing is addressed to the other end of the wire: it drops all.
             ns.ip(
                 *("link add sink type veth peer name drain", "link set sink arp off", "link set sink up"),
-                *("link set drain arp off", "link set drain up", "addr add 198.18.0.1/15 dev sink"),
+                *("link set drain arp off", "link set drain up", f"addr add {ROUTER}/32 dev sink"),
+                *("route add 198.18.0.0/15 dev sink", "addr add 2001:db8::1/128 dev sink nodad"),
+                "route add 2001:2::/48 dev sink",
             )
-            ns.nft("table ip bench { chain out { type filter hook output priority 0; ct state new accept; }; }")
+            ns.nft(
+                "table ip bench { chain out { type nat hook postrouting priority srcnat; oifname sink masquerade; }; };"
+                "table ip6 bench { chain out { type filter hook output priority 0; ct state new accept; }; }"
+            )
             if count:
-                load(ns, entries(count))
+                load(ns, map(entry, range(count)))
             yield ns
         finally:
             MAX.write_text(before)
 
 
-SENDER = """
-import socket, sys, time
-rate, seconds = int(sys.argv[1]), float(sys.argv[2])
-sockets = []
-for _ in range(64):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(("198.18.0.1", 0))
-    sockets.append(s)
-start, sent, total = time.monotonic(), 0, int(rate * seconds)
-while sent < total:
-    due = min(total, int((time.monotonic() - start) * rate))
-    if sent >= due:
-        time.sleep(0.001)
-    while sent < due:
-        n, i = divmod(sent, 64)
-        sockets[i].sendto(b"x", (f"198.19.{n >> 8 & 255}.{n & 255}", 1024 + (n >> 16)))
-        sent += 1
-print(sent, time.monotonic() - start, flush=True)
-"""
-
-
 @contextmanager
-def sender(ns: Namespace, rate: int, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
-    """Open so many UDP flows a second. Its only line says how many it opened, and in how many seconds."""
-    child = subprocess.Popen(
-        [*ns.prefix, sys.executable, "-c", SENDER, str(rate), str(seconds)], stdout=subprocess.PIPE
-    )
+def sender(ns: Namespace, rate: int, seconds: float, changed: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """Open so many flows a second; of ``changed`` loaded flows a fifth moves something every 8 s.
+
+    Its only line says how many flows it opened, and in how many seconds.
+    """
+    argv = [sys.executable, str(SENDER), str(rate), str(seconds), str(changed)]
+    child = subprocess.Popen([*ns.prefix, *argv], stdout=subprocess.PIPE)
     try:
         yield child
     finally:
@@ -134,8 +172,9 @@ def cpu(pid: int) -> float:
 
 
 def resident(pid: int) -> int:
-    """Bytes that a process has in memory now."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    """Bytes of its own that a process has in memory now: pages of mapped databases are the kernel's to take away."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon:")]
+    return int(line.split()[1]) * 1024
 
 
 class OnTerminal:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import re
+import subprocess
 import tempfile
 import time
 from itertools import count
@@ -17,6 +20,7 @@ from geography import Geography, Plan
 from intake import Status
 from parse import Splitter, split_lines
 from render import frame
+from screen import Screen
 from support.kernel import Namespace, listeners
 from support.waiting import wait_for
 from view import Scene, View, refresh
@@ -47,6 +51,46 @@ def _apply(data: bytes, table: FlowTable, now: float) -> float:
         table.listed_all(rows, now)
     table.end_listing(True, now)
     return time.perf_counter() - start
+
+
+def dumping(lines: bytes) -> float:
+    """Seconds of CPU of json.dumps of all objects that these lines hold."""
+    items = [json.loads(line) for line in lines.splitlines()]
+    start = time.process_time()
+    for item in items:
+        json.dumps(item)
+    return time.process_time() - start
+
+
+def frames(data: bytes, size: tuple[int, int]) -> list[float]:
+    """Seconds of each frame while all flows have other counters than before: lines made and put on a terminal."""
+    table, context = FlowTable(), Context()
+    screen, view = _nowhere(), View(context)
+    measured = []
+    for second in range(30):
+        moved = b"packets=%d bytes=%d" % (second + 1, 999 * second**2 + 99)
+        changed = re.sub(rb"packets=\d+ bytes=\d+", moved, data)
+        _apply(changed, table, 5.0 * second)
+        context.now = 5.0 * second
+        view.rows.expire()
+        refresh(view, table, 5.0 * second)
+        start = time.process_time()
+        lines = frame(Scene(view, table, Status(), "bench", True), *size).lines
+        screen.draw(lines, *size)
+        measured.append(time.process_time() - start)
+    return measured[5:]
+
+
+def _nowhere() -> Screen:
+    """A screen whose bytes nobody reads."""
+    with open(os.devnull, "wb") as nothing:
+        mine = os.dup(1)
+        os.dup2(nothing.fileno(), 1)
+        try:
+            return Screen(True, {"TERM": "xterm-256color"})
+        finally:
+            os.dup2(mine, 1)
+            os.close(mine)
 
 
 def new_addresses() -> tuple[float, int]:
@@ -128,14 +172,13 @@ def _line(tag: str, n: int, timeout: int | None, flags: str, counts: str) -> str
 # --- from outside -----------------------------------------------------------------------------------------------------
 
 
-def programs(pid: int) -> list[int]:
-    """The processes below ``pid`` that are the program."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        if any(word.endswith(b"conntrack_monitor.py") for word in words):
-            found.append(int(child))
-    return found
+def spent(argv: list[str]) -> float:
+    """Seconds of CPU of a command and its children; what it writes goes nowhere."""
+    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0, argv
+    return usage.ru_utime + usage.ru_stime
 
 
 def listener(ns: Namespace) -> None:
