@@ -53,6 +53,11 @@ def _apply(data: bytes, table: FlowTable, now: float) -> float:
     return time.perf_counter() - start
 
 
+def made_public(lines: bytes) -> bytes:
+    """The same flows, with public addresses where those for benchmarks were: no packet may go to such ones."""
+    return lines.replace(b"=198.1", b"=93.1").replace(b"=2001:2::", b"=2a02:2::")
+
+
 def dumping(lines: bytes) -> float:
     """Seconds of CPU of json.dumps of all objects that these lines hold."""
     items = [json.loads(line) for line in lines.splitlines()]

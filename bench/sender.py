@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 
-from ground import CHANGED, NEAR, far, far6, near
+from ground import CHANGED, FAR, NEAR, far, far6, near
 
 CYCLE = 8.0  # seconds
 UDP = 17
@@ -46,7 +46,7 @@ class Sender:
 
     def open(self, number: int) -> None:
         """One new flow."""
-        sport, host = 1024 + number // 60_000, number % 60_000
+        sport, host = 1024 + number // FAR, number % FAR
         if number % 5 == 0:
             source, target = f"2001:db8:1::{number % NEAR + 1:x}", f"2001:2::{host // 250 + 1000:x}:{host % 250 + 1:x}"
             self._six.sendto(packet6(source, target, sport, 53), (target, 0))
