@@ -70,7 +70,8 @@ _SPECIAL = [
 ]
 
 # The first octets of IPv4 and the first words of IPv6 that hold more than one scope. For all others the first one tells
-# the scope. For these octets the first three tell it; the broadcast address is asked by itself.
+# the scope. For these octets the first three tell it, for these words the first two (but for 2001:2::/48); the
+# broadcast address is asked by itself.
 _MIXED = {"100", "169", "172", "192", "198", "203", "2001", "3fff"}
 _BY_HEAD: dict[str, str] = {}
 
@@ -86,9 +87,15 @@ def scope(address: str) -> str:
     """
     head, _, rest = address.partition(".")
     if ":" in head:
-        head = head.partition(":")[0].lower()
-        if len(head) != 4 or head[0] not in "23" or head in _MIXED:  # only within 2000::/3
+        head, _, rest = head.partition(":")
+        head = head.lower()
+        if len(head) != 4 or head[0] not in "23":  # only within 2000::/3
             return _scope(address)
+        if head in _MIXED:
+            second = rest.partition(":")[0]
+            if len(second.lstrip("0")) < 2:  # 2001:2::/48, also as 2001:0002:
+                return _scope(address)
+            head = f"{head}:{second}"
     elif rest.count(".") != 2:
         return ""  # IPy reads "8" as 8.0.0.0
     elif head == "255":

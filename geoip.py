@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import gmtime, strftime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from addresses import NOWHERE, Detail, Place
 from text import clean
@@ -117,9 +117,25 @@ def subdivision_of(record: Mapping[str, object]) -> str | None:
     return as_text(record.get("state1")) or as_text(record.get("region"))
 
 
-def place_of(record: Mapping[str, object], network: Mapping[str, object]) -> Place:
+def place_of(record: Mapping[str, Any], network: Mapping[str, Any]) -> Place:
     """The place that a record of a city or country and a record of a network describe; {} stands for no record."""
+    try:  # as DB-IP and GeoLite2 City have it: a third of the time, and every far host is asked for once
+        country, city = record["country"], record["city"]["names"]["en"]
+        number, org = network["autonomous_system_number"], network["autonomous_system_organization"]
+        if city and org and type(city) is type(org) is str and type(number) is int and 0 < number < 1 << 32:
+            code, name = _country(country["iso_code"], country["names"]["en"])
+            return Place(code, name, text_of(city), number, text_of(org))
+    except (LookupError, TypeError):
+        pass
     return Place(*country_of(record), name_of(record.get("city")), *asn_of(network))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _country(code: object, name: object) -> tuple[str | None, str | None]:
+    """What ``country_of`` says of a nested record with these two; LookupError where it looks further for a name."""
+    if not name:
+        raise LookupError
+    return iso_code(code), as_text(name)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -333,6 +333,11 @@ def test_what_is_asked_first_changes_no_answer() -> None:
     assert scope("8.8.8.8") == "public"
     assert scope("2606::x") == ""
     assert scope("2606::1") == "public"
+    assert (scope("2001:0002:1::"), scope("2001:0002::"), scope("2001:0DB8::")) == (
+        "public",
+        "benchmark",
+        "documentation",
+    )
 
 
 def test_scopes_that_are_remembered_are_bounded() -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 import maxminddb
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import addresses
 import geoip
@@ -861,6 +863,30 @@ def test_a_place_is_what_both_records_say() -> None:
     network = {"asn": 9, "name": "Net", "country": "FR"}
     assert place_of(city, network) == Place("DE", "Germany", "Berlin", 9, "Net")
     assert place_of({}, {}) == Place()
+
+
+_ASN = {"autonomous_system_number": 9, "autonomous_system_organization": "Net"}
+_VALUES = st.sampled_from(
+    ["DE", "de", "Berlin", "", " \x1b", "Ber\x1blin", 7, 0, True, 1.0, None, [1], {"en": "x"}, 1 << 32, -1]
+)
+_NAMES = st.dictionaries(st.sampled_from(["en", "de"]), _VALUES, max_size=2) | _VALUES
+_PLACES = st.fixed_dictionaries({}, optional={"iso_code": _VALUES, "names": _NAMES}) | _VALUES
+
+
+@given(
+    st.fixed_dictionaries(
+        {}, optional={"country": _PLACES, "registered_country": _PLACES, "city": _PLACES, "asn": _VALUES}
+    ),
+    st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(["autonomous_system_number", "autonomous_system_organization", "as_name"], _VALUES)
+    ),
+)
+@example({"country": {"iso_code": "DE", "names": {"en": "Berlin"}}, "city": {"names": {"en": "B"}}}, _ASN)
+@example({"country": {"iso_code": "DE", "names": {"en": "Berlin"}}, "city": {"names": {"en": "\x1b"}}}, _ASN)
+@example({"country": {"iso_code": 1.0, "names": {"en": True}}, "city": {"names": {"en": "B"}}}, _ASN)
+@example({"country": {"iso_code": "DE", "names": {"en": "", "de": "x"}}, "city": {"names": {"en": "B"}}}, _ASN)
+def test_a_place_is_the_same_by_the_short_way(record: dict[str, Any], network: dict[str, Any]) -> None:
+    assert place_of(record, network) == Place(*country_of(record), name_of(record.get("city")), *asn_of(network))
 
 
 @pytest.mark.parametrize(
