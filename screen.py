@@ -293,6 +293,9 @@ def _cells_of(line: Line, ascii_only: bool) -> list[Cell]:
     """A line cell by cell. A wide character's second cell is empty; what has no width belongs to the cell before it."""
     row: list[Cell] = []
     for text, role in line:
+        if text.isascii():
+            row += [(char, role) for char in text]
+            continue
         for char in _ascii(text) if ascii_only else text:
             width = cells(char)
             if width == 0 and row:
