@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, Union
 
 from IPy import IP
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 Network = Union["IPv4Network", "IPv6Network"]
+T = TypeVar("T")
 
 
 class Ends(NamedTuple):
@@ -208,6 +209,25 @@ def hears_broadcast(address: str, own: Set[str]) -> bool:
     return isinstance(own, OwnNetworks) and address in own.broadcasts
 
 
+class Known(NamedTuple):
+    """What is asked of the same addresses again and again."""
+
+    text: str
+    far: bool  # public, not this host's, and not local
+    own: bool  # this host's
+    here: bool  # this host's, or loopback
+    taken: bool  # what goes to it comes in: it is here, or a multicast or broadcast address
+    many: bool  # a broadcast address of a network that this host is in
+
+
+def known_of(address: str, own: Set[str], local: Callable[[str], bool] | None = None) -> Known:
+    """``local``: which public addresses count as near."""
+    its, mine = scope(address), address in own
+    here = mine or its == "loopback"
+    far = its == "public" and not mine and not (local and local(address))
+    return Known(address, far, mine, here, here or its in ("multicast", "broadcast"), hears_broadcast(address, own))
+
+
 def direction(ends: Ends, own: Set[str]) -> str | None:
     """Which of the kernel's chains INPUT, OUTPUT, FORWARD it takes: "in", "out", "fwd"; "local" within this host.
 
@@ -216,15 +236,13 @@ def direction(ends: Ends, own: Set[str]) -> str | None:
     The responder is the source of the reply tuple. So a connection to this host's address is forwarded if DNAT sends it
     on, and a connection that is masqueraded as this host is forwarded, too.
     """
-    if not own:
-        return None
-    from_here = ends.src in own or scope(ends.src) == "loopback"
-    to_here = ends.reply_src in own or scope(ends.reply_src) in ("loopback", "multicast", "broadcast")
-    if from_here:
-        if hears_broadcast(ends.reply_src, own):
-            return "out"
-        return "local" if ends.reply_src in own or scope(ends.reply_src) == "loopback" else "out"
-    return "in" if to_here else "fwd"
+    return _direction(known_of(ends.src, own), known_of(ends.reply_src, own)) if own else None
+
+
+def _direction(initiator: Known, responder: Known) -> str:
+    if initiator.here:
+        return "local" if responder.here and not responder.many else "out"
+    return "in" if responder.taken else "fwd"
 
 
 def remote(ends: Ends, own: Set[str], local: Callable[[str], bool] | None = None) -> str:
@@ -235,10 +253,16 @@ def remote(ends: Ends, own: Set[str], local: Callable[[str], bool] | None = None
     The real ends come first: the responder is the source of the reply tuple, the initiator that of the original tuple.
     Then come the addresses that NAT put in their place.
     """
-    for address in (ends.reply_src, ends.src, ends.dst, ends.reply_dst):
-        if address not in own and scope(address) == "public" and not (local and local(address)):
-            return address
-    return ends.src if ends.dst in own and ends.src not in own else ends.dst
+    known = partial(known_of, own=own, local=local)
+    return _remote(known, ends.src, ends.dst, ends.reply_src, ends.reply_dst)
+
+
+def _remote(known: Callable[[T], Known], src: T, dst: T, reply_src: T, reply_dst: T) -> str:
+    for address in (reply_src, src, dst, reply_dst):
+        if (its := known(address)).far:
+            return its.text
+    initiator, target = known(src), known(dst)
+    return initiator.text if target.own and not initiator.own else target.text
 
 
 def inbound(ends: Ends, own: Set[str]) -> bool:
@@ -355,8 +379,7 @@ class Context:
         self.now = now
         self.own = own
         self._epoch = epoch
-        # By address: the same address as str, whether it is far (public and not local), whether it is this host's.
-        self._known: dict[bytes, tuple[str, bool, bool]] = {}
+        self._known: dict[bytes, Known] = {}
         self._local: dict[str, bool] = {}
         self._in_networks = within(site.networks)
 
@@ -383,15 +406,19 @@ class Context:
     def remote_end(self, its: Ends) -> str:
         return remote(its, self.own, self.is_local if self.networks else None)
 
+    def way_and_remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> tuple[str | None, str]:
+        """``direction`` and ``remote`` of a flow with these addresses."""
+        known = self._know
+        way = _direction(known(src), known(reply_src)) if self.own else None
+        return way, _remote(known, src, dst, reply_src, reply_dst)
+
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ``remote`` says of a flow without NAT."""
-        if len(self._known) > MAX_REMEMBERED:
-            self._known = {}
-        there, there_is_far, there_is_own = self._known.get(dst) or self._learn(dst)
-        if there_is_far:
-            return there
-        here, here_is_far, here_is_own = self._known.get(src) or self._learn(src)
-        return here if here_is_far or (there_is_own and not here_is_own) else there
+        there = self._know(dst)
+        if there.far:
+            return there.text
+        here = self._know(src)
+        return here.text if here.far or (there.own and not here.own) else there.text
 
     def sides(self, flow: HasTuples) -> tuple[str, str, bool]:
         """The near end, the far end (``remote_address``), and whether the far one has opened the flow."""
@@ -404,14 +431,16 @@ class Context:
     def sides_of(self, src: bytes, dst: bytes) -> tuple[str, str, bool]:
         """What ``sides`` says of a flow without NAT."""
         far = self.remote_of(src, dst)
-        here, there = self._known[src][0] if src in self._known else self._learn(src)[0], self._known[dst][0]
+        here, there = self._know(src).text, self._know(dst).text
         return (there, here, True) if far == here else (here, there, False)
 
-    def _learn(self, address: bytes) -> tuple[str, bool, bool]:
-        text = address.decode()
-        own = text in self.own
-        far = not own and scope(text) == "public" and not (self.networks and self.is_local(text))
-        known = self._known[address] = text, far, own
+    def _know(self, address: bytes) -> Known:
+        known = self._known.get(address)
+        if known is None:
+            if len(self._known) > MAX_REMEMBERED:
+                self._known = {}
+            known = known_of(address.decode(), self.own, self.is_local if self.networks else None)
+            self._known[address] = known
         return known
 
     def is_local(self, address: str) -> bool:

@@ -183,7 +183,7 @@ def _csv_cell(item: JsonObject, column: str) -> str:
 
 # --- usual lines ------------------------------------------------------------------------------------------------------
 
-MAX_ENDS = 65_536  # pairs of addresses whose text is remembered
+MAX_ENDS = 65_536  # addresses and places whose text is remembered
 MAX_HEADS = 4096  # kinds and states: real input has some dozens
 _WORD_AT = {name: index for index, name in enumerate(USUAL_WORDS)}
 _WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unreplied", "turned", "flag"))
@@ -226,9 +226,8 @@ class LineWriter:
         """``format``: json or csv."""
         self._context = context
         self._json = format == "json"
-        self._own = context.own
-        self._ends: dict[tuple[object, ...], str] = {}
         self._ways: dict[tuple[bool, bool, str | None], str] = {}
+        self._remotes: dict[str, str] = {}  # by the remote address
         self._places: dict[Place, str] = {}
         self._heads: dict[tuple[object, ...], str] = {}
         self._timeouts: dict[bytes, str] = {b"": ""}
@@ -351,24 +350,14 @@ class LineWriter:
 
     def _after(self, ends: tuple[bytes, ...]) -> str:
         """What stands behind the words of the line: NAT, direction, place, and the newline. ``ends``: see Template."""
-        if self._context.own is not self._own or len(self._ends) > MAX_ENDS:
-            self._own = self._context.own
-            self._ends.clear()
         src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = ends
-        key = src, dst, reply_src, reply_dst, reply_dport != sport, reply_sport != dport
-        known = self._ends.get(key)
-        if known is None:
-            known = self._ends[key] = self._after_of(_ends_of(ends))
-        return known
-
-    def _after_of(self, ends: Ends) -> str:
-        """NAT and direction have a dozen values, and most flows share their remote end with others."""
-        way = addresses.direction(ends, self._context.own)
-        key = ends.snat, ends.dnat, way
+        way, remote = self._context.way_and_remote(src, dst, reply_src, reply_dst)
+        key = reply_dst != src or reply_dport != sport, reply_src != dst or reply_sport != dport, way
         before = self._ways.get(key)
         if before is None:
-            before = self._ways[key] = self._text_of(way_item(ends.nat, way), _WAY)
-        after = self._remote(self._context.remote_end(ends))
+            nat = ["snat"] * key[0] + ["dnat"] * key[1]
+            before = self._ways[key] = self._text_of(way_item(nat, way), _WAY)
+        after = self._remotes.get(remote) or self._remote(remote)
         if not self._json:
             return f"{before},{after},\n"
         return f"{before},{after}}}\n" if before else f"{after}}}\n"
@@ -384,17 +373,14 @@ class LineWriter:
             del item["remote"]["ip"]
             text = _inside(item["remote"]) if self._json else self._text_of(item, _PLACE)
             known = self._places[place] = f",{text}" if text else ""
-        return f'"remote":{{"ip":"{address}"{known}}}' if self._json else f"{address}{known}"
+        if len(self._remotes) > MAX_ENDS:
+            self._remotes.clear()
+        text = f'"remote":{{"ip":"{address}"{known}}}' if self._json else f"{address}{known}"
+        self._remotes[address] = text
+        return text
 
     def _text_of(self, item: JsonObject, columns: Sequence[str]) -> str:
         return _inside(item) if self._json else csv_row([_csv_cell(item, column) for column in columns]).rstrip("\n")
-
-
-def _ends_of(ends: tuple[bytes, ...]) -> Ends:
-    """As ``Flow.ends`` gives them, but for an ICMP id, which stands here for both ports of a tuple."""
-    src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = ends
-    ports = int(sport), int(dport), int(reply_sport), int(reply_dport)
-    return Ends(src.decode(), dst.decode(), *ports[:2], reply_src.decode(), reply_dst.decode(), *ports[2:])
 
 
 def _copied_words(words: Usual) -> dict[str, int]:
