@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
@@ -36,6 +37,7 @@ from parse import (
     ORIGINAL,
     STATE,
     TIMEOUT,
+    Cut,
     Kind,
     Parts,
     Record,
@@ -426,6 +428,25 @@ _ZONES = re.compile(rb"(?:^| )(zone(?:-orig|-reply)?=[1-9]\d{0,4})(?= |$)")
 _ID = re.compile(rb" id=(\d{1,10})(?= labels|$)")
 
 
+REORDERED = 64  # places that a line may have moved on within a listing, by flows that are gone
+
+
+class Order:
+    """The lines of a listing: what each said but for its timeout, and the flow, None where it must be read again."""
+
+    def __init__(self) -> None:
+        self.marks = array("q")  # hashes: 8 bytes a flow; keeping the texts took 250
+        self.flows: list[Flow | None] = []
+
+
+def _rests(flow: Flow, text: bytes) -> bool:
+    """Was this listing's text the newest of the flow, and did nothing move?"""
+    its = flow.progress
+    if its.listed is not None or its.ended is not None:
+        return False
+    return its.rates is IDLE or (its.rates is None and b" packets=" not in text)
+
+
 class FlowTable:
     """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second."""
 
@@ -469,6 +490,7 @@ class FlowTable:
         self._ticked_events = 0
         self._groups: dict[bytes, Group] = {}  # by head and state: the parser knows about 1,000 of them
         self._last_seen = LastSeen(0.0, 0)
+        self._order, self._new_order, self._at = Order(), Order(), 0
 
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
@@ -584,6 +606,7 @@ class FlowTable:
 
     def begin_listing(self, now: float) -> None:
         """A listing starts: what it and events name from now on belongs to it."""
+        self._new_order, self._at = Order(), 0
         self.generation += 1
         self.listing = True
         self._began = now
@@ -657,6 +680,43 @@ class FlowTable:
                 news.append((EVENTS[tag] if tag else "list", found, row))
         self._counters_seen = self._counters_seen or counters_seen
 
+    def listed_again(self, cuts: Sequence[Cut], now: float) -> list[int]:
+        """Take in the lines of a listing that say what the listing before it said, but for the timeout.
+
+        Returns where the other lines are. They go to ``listed_all``, then to ``remember``. conntrack lists buckets of
+        flows in their order, so a line stands where it stood before, but for flows that have come or gone.
+        """
+        order, new, at, last_seen = self._order, self._new_order, self._at, self._seen(now)
+        marks, flows, others, known = order.marks, order.flows, [], b""
+        for number, (head, timeout, after, _) in enumerate(cuts):
+            mark, flow = hash((head, after)), None
+            if head:
+                try:
+                    at = marks.index(mark, at, at + REORDERED) + 1
+                    flow = flows[at - 1]
+                except ValueError:
+                    pass
+            if flow is not None and _rests(flow, after):
+                flow.timeout, flow.last_seen, flow.sampled = int(timeout), last_seen, now
+                known = after
+            else:
+                flow = None
+                others.append(number)
+            new.marks.append(mark)
+            new.flows.append(flow)
+        self._at = at
+        self._counters_seen = self._counters_seen or b" packets=" in known
+        return others
+
+    def remember(self, others: Sequence[int], rows: Sequence[Parts], number: int) -> None:
+        """The flows of the lines that ``listed_again`` left over, of ``number`` lines in all, for the next listing."""
+        flows = self._new_order.flows
+        for at, row in zip(others, rows, strict=True):
+            flow, tail = self.find(row), tail_of(row)
+            # With use= an event's text, which lacks it, is told from the listing's (see ``_keep_listed``).
+            if flow is not None and flow.tail == tail and b" use=" in tail:
+                flows[at - number] = flow
+
     def life(self, flow: Flow) -> list[tuple[float, str, str | None]]:
         """The flow's events as far as the tape goes back: time, event, state then."""
         return [(at, name, state) for at, name, other, state in self.tape if other is flow]
@@ -665,6 +725,7 @@ class FlowTable:
         """A listing ended. A complete one sweeps: what it did not name is gone."""
         self.listing = False
         self._gone.clear()
+        self._order, self._new_order = self._new_order if complete else self._order, Order()
         if not complete:
             return
         gone = [flow for flow in self.live.values() if flow.last_seen.generation != self.generation]

@@ -9,7 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flows import Flow, FlowTable, Found
-from parse import AFTER, EVENT, EVENTS, SHORTEST, STAMP, Parts, ends_in_id, split_lines, summary_of, tail_of
+from parse import (
+    AFTER,
+    EVENT,
+    EVENTS,
+    SHORTEST,
+    STAMP,
+    Parts,
+    cut_timeouts,
+    ends_in_id,
+    joined,
+    split_lines,
+    summary_of,
+    tail_of,
+)
 from text import clean
 
 # --- failures in words ------------------------------------------------------------------------------------------------
@@ -490,6 +503,29 @@ class Intake:
             self.table.watch_no_longer()
 
     def _take_block(self, block: Block) -> None:
+        listed = block.at is not None and not block.events and self.table.listing
+        if listed and self.table.listings:
+            self._take_again(block)
+        else:
+            self._take_rows(block)
+
+    def _take_again(self, block: Block) -> None:
+        """Of a listing that is not the first: most lines say what they said before, and are not read again."""
+        assert block.at is not None
+        cuts = cut_timeouts(block.data)
+        others = self.table.listed_again(cuts, block.at)
+        known = len(cuts) - len(others)
+        self._read[ENTRIES] = self._read.get(ENTRIES, 0) + known
+        self._rows += known
+        self.status.take_lines(known, [])
+        if not others:
+            return
+        data = b"".join([joined(cuts[at]) + b"\n" for at in others])
+        rows = self._take_rows(Block(data if block.data.endswith(b"\n") else data[:-1], block.at))
+        if len(rows) == len(others):  # else some are none, and nobody knows which
+            self.table.remember(others, rows, len(cuts))
+
+    def _take_rows(self, block: Block) -> list[Parts]:
         rows, rejects = split_lines(block.data, self._last, self._now, block.events and self._with_ids)
         if rejects:
             rejects = [line for line in rejects if len(line) < SHORTEST or not self._is_remark(line, block.at)]
@@ -509,6 +545,7 @@ class Intake:
             self.table.listed_all(rows, block.at, news)
             for name, flow, row in news:
                 self._report(name, flow, row, block.at)
+        return rows
 
     def _count(self, block: Block, rows: list[Parts]) -> None:
         """Note how many entries and events were read."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -29,7 +31,8 @@ from intake import (
     reject_text,
     since,
 )
-from parse import Parts
+from parse import HEAD, ORIGINAL, Parts, cut_timeouts, split_lines
+from support.strategies import histories
 from support.tables import counts, intake_of
 
 
@@ -53,6 +56,110 @@ def test_a_bounded_minute_is_kept(steps: list[tuple[float, int]]) -> None:
         assert at - status.counted[0].at <= 61
         assert health.a_minute(status, "drop", at) >= 0
         panel(status, FlowTable(), None, at)
+
+
+# --- a listing that says again what the one before said ---------------------------------------------------------------
+
+
+class Forgetful(Intake):
+    """Reads every line of every listing anew."""
+
+    def _take_again(self, block: Block) -> None:
+        self._take_rows(block)
+
+
+def state_of(intake: Intake) -> object:
+    table = intake.table
+    flows = [
+        (flow.group.kind, flow.state, *(getattr(flow, name) for name in Flow.__slots__ if name != "group"))
+        for some in (table.live.values(), table.closed, table.past)
+        for flow in some
+    ]
+    told = table.counted, table.events, table.listings, table.unannounced, table.generation
+    return flows, told, vars(intake.status), table.traffic.rate(0), table.traffic.rate(1)
+
+
+def is_event(line: bytes) -> bool:
+    return line.lstrip().startswith(b"[")
+
+
+def flow_in(line: bytes) -> bytes:
+    rows, _ = split_lines(line)
+    return rows[0][HEAD] + rows[0][ORIGINAL] if rows else line
+
+
+def tell(intake: Intake, lines: list[bytes], at: float) -> None:
+    """A listing's lines as they stand together, each flow in one of them, and the events between them."""
+    listed = {flow_in(line): line for line in lines if not is_event(line)}.values()
+    lines = [line for line in lines if is_event(line) or any(line is one for one in listed)]
+    for events, some in itertools.groupby(lines, is_event):
+        intake.take(Block(b"".join(some), at, events))
+
+
+TCP = b"ipv4     2 tcp      6 300 ESTABLISHED src=10.0.0.1 dst=9.9.9.9 sport=1 dport=2 "
+BACK = b"src=9.9.9.9 dst=10.0.0.1 sport=2 dport=1 "
+COUNTED = TCP + b"packets=1 bytes=60 " + BACK + b"packets=0 bytes=0 mark=0 use=1 id=1\n"
+BARE = TCP + BACK + b"mark=0 use=1 id=1\n"
+UPDATED = b" [UPDATE] " + TCP + BACK + b"id=1\n"
+GONE = UPDATED.replace(b" [UPDATE] ", b"[DESTROY] ").replace(b" 300 ", b" ")
+NEXT = UPDATED.replace(b" [UPDATE] ", b"    [NEW] ").replace(b"id=1", b"id=2")
+MOVED = COUNTED.replace(b"packets=1 bytes=60", b"packets=9 bytes=90000")
+SUMMARY = b"conntrack v1.4.7 (conntrack-tools): 1 flow entries have been shown.\n"
+
+
+@given(
+    blocks=histories(blocks=3),
+    steps=st.lists(
+        st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=3), st.booleans(), st.sampled_from([0.0, 1.0, 4.0])),
+        max_size=8,
+    ),
+    reports=st.booleans(),
+)
+@example(blocks=[COUNTED, UPDATED], steps=[([0], True, 4.0)] * 4 + [([1], False, 1.0), ([0], True, 4.0)], reports=True)
+@example(blocks=[COUNTED, GONE], steps=[([0], True, 4.0)] * 4 + [([1, 0], True, 4.0), ([0], True, 4.0)], reports=True)
+@example(blocks=[BARE, GONE], steps=[([0], True, 4.0)] * 4 + [([1, 0], True, 4.0), ([0], True, 4.0)], reports=False)
+@example(blocks=[BARE, UPDATED], steps=[([0], True, 4.0)] * 4 + [([1], False, 1.0), ([0], True, 4.0)], reports=False)
+@example(blocks=[COUNTED, NEXT], steps=[([0], True, 4.0)] * 4 + [([1, 0], True, 4.0)] * 2, reports=True)
+@example(
+    blocks=[BARE, GONE, NEXT], steps=[([0], True, 4.0)] * 2 + [([1, 2, 0], True, 4.0), ([0], True, 4.0)], reports=True
+)
+@example(blocks=[COUNTED], steps=[([0], True, 0.0)] * 3 + [([0], True, 4.0)], reports=False)
+@example(blocks=[COUNTED, MOVED], steps=[([0], True, 4.0)] * 2 + [([1], True, 4.0)] * 5, reports=False)
+@example(blocks=[COUNTED, SUMMARY], steps=[([0, 1], True, 4.0)] * 4, reports=False)
+def test_a_line_that_comes_again_does_what_it_does_when_it_is_read(
+    blocks: list[bytes], steps: list[tuple[list[int], bool, float]], reports: bool
+) -> None:
+    heard: tuple[list[object], list[object]] = [], []
+    both = [
+        kind(FlowTable(), (lambda *what, to=to: to.append((what[0], what[1].key, *what[2:]))) if reports else None)
+        for kind, to in zip((Intake, Forgetful), heard, strict=True)
+    ]
+    now = 0.0
+    for which, complete, wait in steps:
+        now += wait
+        lines = [line for number in which if number < len(blocks) for line in blocks[number].splitlines(True)]
+        for intake in both:
+            intake.take(ListingBegan(now))
+            tell(intake, lines, now)
+            intake.take(ListingEnded(now, complete))
+        assert state_of(both[0]) == state_of(both[1])
+    assert heard[0] == heard[1]
+
+
+def test_a_listing_is_read_again_only_where_it_says_something_new() -> None:
+    """2,000 flows that rest; then every second goes, then one comes among them."""
+    lines = [COUNTED.replace(b"=1 ", b"=%d " % number).replace(b"id=1", b"id=%d" % number) for number in range(2000)]
+    intake = intake_of()
+    read: list[int] = []
+    for turn, listed in enumerate((lines, lines, lines, lines[::2], [*lines[:100], BARE, *lines[100::2]])):
+        intake.take(ListingBegan(4.0 * turn))
+        cuts = cut_timeouts(b"".join(listed))
+        if turn > 2:
+            read.append(len(intake.table.listed_again(cuts, 4.0 * turn)))
+            intake.table.begin_listing(4.0 * turn)
+        intake.take(Block(b"".join(listed), 4.0 * turn))
+        intake.take(ListingEnded(4.0 * turn, True))
+    assert read == [0, 51]
 
 
 # --- what a source says, taken in: losses, troubles, times, lines that are none; and failures of commands in words ----
