@@ -22,6 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from itertools import islice, takewhile
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import addresses
@@ -358,6 +359,7 @@ def tape_events(table: FlowTable) -> list[TapeEvent]:
 
 
 Found = tuple[str, Flow, Parts]  # what a line tells that was not known: "list" or the event, the flow, the line
+_FLOW_OF: Callable[[Found], Flow] = itemgetter(1)
 
 
 # --- traffic ----------------------------------------------------------------------------------------------------------
@@ -690,7 +692,7 @@ class FlowTable:
         marks, flows, others, known = order.marks, order.flows, [], b""
         for number, (head, timeout, after, _) in enumerate(cuts):
             mark, flow = hash((head, after)), None
-            if head:
+            if head and marks:
                 try:
                     at = marks.index(mark, at, at + REORDERED) + 1
                     flow = flows[at - 1]
@@ -708,11 +710,15 @@ class FlowTable:
         self._counters_seen = self._counters_seen or b" packets=" in known
         return others
 
-    def remember(self, others: Sequence[int], rows: Sequence[Parts], number: int) -> None:
-        """The flows of the lines that ``listed_again`` left over, of ``number`` lines in all, for the next listing."""
+    def remember(self, others: Sequence[int], rows: Sequence[Parts], number: int, news: Sequence[Found]) -> None:
+        """The flows of the lines that ``listed_again`` left over, of ``number`` lines in all, for the next listing.
+
+        ``news``: as ``listed_all`` filled it. Of a first listing it has all flows, and none is looked for.
+        """
         flows = self._new_order.flows
-        for at, row in zip(others, rows, strict=True):
-            flow, tail = self.find(row), tail_of(row)
+        found: Iterable[Flow | None] = map(_FLOW_OF, news) if len(news) == len(rows) else map(self.find, rows)
+        for at, row, flow in zip(others, rows, found, strict=True):
+            tail = tail_of(row)
             # With use= an event's text, which lacks it, is told from the listing's (see ``_keep_listed``).
             if flow is not None and flow.tail == tail and b" use=" in tail:
                 flows[at - number] = flow

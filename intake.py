@@ -452,9 +452,12 @@ ENTRIES, EVENTS_SEEN = "flow entries", "flow events"
 class Intake:
     """Applies items to a table. ``report`` is told of each event, and of each flow that only a listing found."""
 
-    def __init__(self, table: FlowTable, report: Report | None = None, now: float | None = None) -> None:
-        """``now``, seconds since 1970: by it the year is told that a syslog leaves out."""
+    def __init__(
+        self, table: FlowTable, report: Report | None = None, now: float | None = None, lists_again: bool = True
+    ) -> None:
+        """``now``, seconds since 1970: by it the year is told that a syslog leaves out. ``lists_again``: see below."""
         self.table = table
+        self._lists_again = lists_again  # more listings will come, so that it pays to remember one: 1 us a line
         self.status = Status()
         self._report = report
         self._last = b""  # the newest line's text behind its original tuple
@@ -503,29 +506,29 @@ class Intake:
             self.table.watch_no_longer()
 
     def _take_block(self, block: Block) -> None:
-        listed = block.at is not None and not block.events and self.table.listing
-        if listed and self.table.listings:
-            self._take_again(block)
+        if self._lists_again and block.at is not None and not block.events and self.table.listing:
+            self._take_again(block, block.at)
         else:
-            self._take_rows(block)
+            self._take_rows(block, [])
 
-    def _take_again(self, block: Block) -> None:
-        """Of a listing that is not the first: most lines say what they said before, and are not read again."""
-        assert block.at is not None
+    def _take_again(self, block: Block, at: float) -> None:
+        """Of a listing that is not the first, most lines say what they said before, and are not read again."""
         cuts = cut_timeouts(block.data)
-        others = self.table.listed_again(cuts, block.at)
+        others = self.table.listed_again(cuts, at)
         known = len(cuts) - len(others)
         self._read[ENTRIES] = self._read.get(ENTRIES, 0) + known
         self._rows += known
         self.status.take_lines(known, [])
         if not others:
             return
-        data = b"".join([joined(cuts[at]) + b"\n" for at in others])
-        rows = self._take_rows(Block(data if block.data.endswith(b"\n") else data[:-1], block.at))
+        data = b"".join([joined(cuts[at]) + b"\n" for at in others]) if known else block.data
+        news: list[Found] = []
+        rows = self._take_rows(Block(data if block.data.endswith(b"\n") else data.rstrip(b"\n"), at), news)
         if len(rows) == len(others):  # else some are none, and nobody knows which
-            self.table.remember(others, rows, len(cuts))
+            self.table.remember(others, rows, len(cuts), news)
 
-    def _take_rows(self, block: Block) -> list[Parts]:
+    def _take_rows(self, block: Block, news: list[Found]) -> list[Parts]:
+        """``news`` gets what a listing tells that was not known."""
         rows, rejects = split_lines(block.data, self._last, self._now, block.events and self._with_ids)
         if rejects:
             rejects = [line for line in rejects if len(line) < SHORTEST or not self._is_remark(line, block.at)]
@@ -538,11 +541,9 @@ class Intake:
             self._last = tail_of(rows[-1])
         if block.at is None or (self._report is not None and (block.events or not self.table.listing)):
             self._apply_each(rows, block.at)
-        elif self._report is None:
-            self.table.listed_all(rows, block.at)
-        else:  # almost all lines of a listing bring nothing to report
-            news: list[Found] = []
-            self.table.listed_all(rows, block.at, news)
+            return rows
+        self.table.listed_all(rows, block.at, news)
+        if self._report is not None:  # almost all lines of a listing bring nothing to report
             for name, flow, row in news:
                 self._report(name, flow, row, block.at)
         return rows

@@ -229,7 +229,8 @@ class Feed:
         self.table = FlowTable(
             options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest, totals=report is None
         )
-        self.intake = Intake(self.table, report, time.time())
+        lists_again = not options.once or options.sample is not None
+        self.intake = Intake(self.table, report, time.time(), lists_again)
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
         self._recorder = recorder

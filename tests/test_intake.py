@@ -64,8 +64,8 @@ def test_a_bounded_minute_is_kept(steps: list[tuple[float, int]]) -> None:
 class Forgetful(Intake):
     """Reads every line of every listing anew."""
 
-    def _take_again(self, block: Block) -> None:
-        self._take_rows(block)
+    def _take_again(self, block: Block, at: float) -> None:  # noqa: ARG002
+        self._take_rows(block, [])
 
 
 def state_of(intake: Intake) -> object:
