@@ -441,14 +441,6 @@ class Order:
         self.flows: list[Flow | None] = []
 
 
-def _rests(flow: Flow, text: bytes) -> bool:
-    """Was this listing's text the newest of the flow, and did nothing move?"""
-    its = flow.progress
-    if its.listed is not None or its.ended is not None:
-        return False
-    return its.rates is IDLE or (its.rates is None and b" packets=" not in text)
-
-
 class FlowTable:
     """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second."""
 
@@ -698,7 +690,7 @@ class FlowTable:
                     flow = flows[at - 1]
                 except ValueError:
                     pass
-            if flow is not None and _rests(flow, after):
+            if flow is not None and self._rests(flow, after, now):
                 flow.timeout, flow.last_seen, flow.sampled = int(timeout), last_seen, now
                 known = after
             else:
@@ -709,6 +701,18 @@ class FlowTable:
         self._at = at
         self._counters_seen = self._counters_seen or b" packets=" in known
         return others
+
+    def _rests(self, flow: Flow, text: bytes, now: float) -> bool:
+        """Was this the newest text of the flow, so that nothing moved? Then its rates are 0 from now on."""
+        its = flow.progress
+        if its.listed is not None or its.ended is not None:
+            return False
+        if its.rates is IDLE or (its.rates is None and b" packets=" not in text):
+            return True
+        if its is FIRST_LISTED and now - flow.sampled >= self._shortest:
+            flow.progress = AT_REST
+            return True
+        return False
 
     def remember(self, others: Sequence[int], rows: Sequence[Parts], number: int, news: Sequence[Found]) -> None:
         """The flows of the lines that ``listed_again`` left over, of ``number`` lines in all, for the next listing.
