@@ -25,8 +25,7 @@ from itertools import islice, takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-import addresses
-from addresses import Ends, own_addresses_of
+from addresses import Ends, KnownAddresses, own_addresses_of
 from parse import (
     ADDRESS,
     COUNTERS,
@@ -70,6 +69,7 @@ _TUPLE = re.compile(
 )
 ICMP = (1, 58)
 _FAMILY_NUMBERS = {name: number for number, name in FAMILIES.items()}
+_REPLY = re.compile(rf"(?<![^ ])src=({ADDRESS}) dst={ADDRESS}(?: sport=(\d{{1,5}}))?".encode())
 _MARK = re.compile(rb" mark=(\d{1,10})")
 _FLAG = re.compile(rf"\[({'|'.join(FLAGS)})\]".encode())
 _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock that was stepped back
@@ -461,6 +461,7 @@ class FlowTable:
         self.linger = linger
         self.limit = limit
         self.own = self._own_told = own
+        self._addresses = KnownAddresses(own)
         self.generation, self.listing = 0, False
         self.listings = 0  # complete ones
         self.unannounced = 0  # flows that began since the listing before the newest, and no event said so
@@ -490,6 +491,7 @@ class FlowTable:
         """This host's own addresses, as they are now."""
         if addresses != self._own_told:  # the same ones again would empty what is remembered about each
             self._own_told, self.own = addresses, own_addresses_of(addresses)
+            self._addresses = KnownAddresses(self.own)
 
     def watch(self, now: float) -> None:
         """From now on births are heard of."""
@@ -886,9 +888,21 @@ class FlowTable:
     def _move(self, flow: Flow, before: Counts, after: Counts) -> tuple[int, int]:
         """The bytes of both directions between two samples; which of them come in is known from the first on."""
         if flow.progress.inbound is None:
-            self._set(flow, inbound=addresses.inbound(flow.ends(), self.own))
+            self._set(flow, inbound=self._is_inbound(flow))
         # `conntrack -L -z` resets them
         return max(0, after.original_bytes - before.original_bytes), max(0, after.reply_bytes - before.reply_bytes)
+
+    def _is_inbound(self, flow: Flow) -> bool:
+        """What ``addresses.inbound`` says; most flows are told without all of their ends."""
+        src, dst = flow.addresses()
+        reply = None if is_turned(flow.tail) else _REPLY.search(flow.tail)
+        comes_in = self._addresses.inbound(src, reply.group(1) if reply else dst)
+        if comes_in is not None or reply is None:
+            return bool(comes_in)
+        if reply.group(1) == dst and reply.group(2) in (None, flow.ports()[1]):
+            return False  # no DNAT
+        ends = flow.ends()
+        return ends.dnat and not ends.snat
 
     # --- out ----------------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+import addresses
 import flows
 from addresses import Ends
 from flows import Counts, Flow, FlowTable, counts_in
 from parse import Parts, Record, split_lines
 from support.printing import printed as line_of
 from support.printing import records
-from support.strategies import histories
+from support.strategies import blocks, histories
 from support.tables import OWN_ADDRESSES, feed
 from support.tables import event as event_line
 
@@ -767,6 +768,23 @@ HOSTS = [
     ("192.0.2.1", "203.0.113.5", "10.0.0.1", "192.0.2.1"),
 ]
 TAGS = {"": "", "new": "    [NEW] ", "update": " [UPDATE] ", "destroy": "[DESTROY] "}
+
+
+FORWARDED = (  # DNAT to another port of the same host
+    b"ipv4     2 tcp      6 300 ESTABLISHED src=10.0.0.1 dst=10.0.0.9 sport=1 dport=80 "
+    b"src=10.0.0.9 dst=10.0.0.1 sport=8080 dport=1 [ASSURED] mark=0 use=1 id=1\n"
+)
+
+
+@given(blocks, st.sampled_from([OWN_ADDRESSES, frozenset[str]()]))
+@example(FORWARDED, OWN_ADDRESSES)
+def test_what_comes_in_is_told_of_a_flow_as_of_its_ends(block: bytes, own: frozenset[str]) -> None:
+    table = FlowTable(own=own)
+    feed(table, block)
+    for flow in (*table, *table.past):
+        assert table._is_inbound(flow) == addresses.inbound(flow.ends(), own), flow.line()
+
+
 OWN = frozenset({"203.0.113.5"})
 
 
