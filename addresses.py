@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 Network = Union["IPv4Network", "IPv6Network"]
-T = TypeVar("T")
+Address = TypeVar("Address")
 
 
 class Ends(NamedTuple):
@@ -246,7 +246,7 @@ class KnownAddresses(dict[bytes, Known]):
 
     def direction(self, src: bytes, reply_src: bytes) -> str | None:
         """What ``direction`` says of a flow with these addresses."""
-        return _direction(self[src], self[reply_src]) if self.own else None
+        return _chain(self[src], self[reply_src]) if self.own else None
 
     def remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> str:
         """What ``remote`` says of a flow with these addresses."""
@@ -265,10 +265,10 @@ def direction(ends: Ends, own: Set[str]) -> str | None:
     The responder is the source of the reply tuple. So a connection to this host's address is forwarded if DNAT sends it
     on, and a connection that is masqueraded as this host is forwarded, too.
     """
-    return _direction(known_of(ends.src, own), known_of(ends.reply_src, own)) if own else None
+    return _chain(known_of(ends.src, own), known_of(ends.reply_src, own)) if own else None
 
 
-def _direction(initiator: Known, responder: Known) -> str:
+def _chain(initiator: Known, responder: Known) -> str:
     if initiator.here:
         return "local" if responder.here and not responder.many else "out"
     return "in" if responder.taken else "fwd"
@@ -286,7 +286,9 @@ def remote(ends: Ends, own: Set[str], local: Callable[[str], bool] | None = None
     return _remote(known, ends.src, ends.dst, ends.reply_src, ends.reply_dst)
 
 
-def _remote(known: Callable[[T], Known], src: T, dst: T, reply_src: T, reply_dst: T) -> str:
+def _remote(
+    known: Callable[[Address], Known], src: Address, dst: Address, reply_src: Address, reply_dst: Address
+) -> str:
     for address in (reply_src, src, dst, reply_dst):
         if (its := known(address)).far:
             return its.text

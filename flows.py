@@ -458,8 +458,7 @@ class FlowTable:
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
-        self.linger = linger
-        self.limit = limit
+        self.linger, self.limit = linger, limit
         self.own = self._own_told = own
         self._addresses = KnownAddresses(own)
         self.generation, self.listing = 0, False
@@ -480,9 +479,8 @@ class FlowTable:
         self._totals = totals  # somebody looks at rate_in and rate_out, which cost 15 us at the end of each flow
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
         self.traffic = Traffic()
-        self._counters_seen = False
         self._ticked: float | None = None
-        self._ticked_events = 0
+        self._ticked_events, self._counters_seen = 0, False
         self._groups: dict[bytes, Group] = {}  # by head and state: the parser knows about 1,000 of them
         self._last_seen = LastSeen(0.0, 0)
         self._order, self._new_order, self._at = Order(), Order(), 0

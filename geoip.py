@@ -123,7 +123,7 @@ def place_of(record: Mapping[str, Any], network: Mapping[str, Any]) -> Place:
         country, city = record["country"], record["city"]["names"]["en"]
         number, org = network["autonomous_system_number"], network["autonomous_system_organization"]
         if city and org and type(city) is type(org) is str and type(number) is int and 0 < number < 1 << 32:
-            code, name = _country(country["iso_code"], country["names"]["en"])
+            code, name = _nested_country(country["iso_code"], country["names"]["en"])
             return Place(code, name, text_of(city), number, text_of(org))
     except (LookupError, TypeError):
         pass
@@ -131,7 +131,7 @@ def place_of(record: Mapping[str, Any], network: Mapping[str, Any]) -> Place:
 
 
 @lru_cache(maxsize=1024, typed=True)
-def _country(code: object, name: object) -> tuple[str | None, str | None]:
+def _nested_country(code: object, name: object) -> tuple[str | None, str | None]:
     """What ``country_of`` says of a nested record with these two; LookupError where it looks further for a name."""
     if not name:
         raise LookupError

@@ -354,7 +354,7 @@ def split_lines(
 
 
 Cut = tuple[bytes, bytes, bytes, bytes]  # head, timeout, all behind it; or three empty ones and the whole line
-_CUT = re.compile(
+_TIMED = re.compile(
     rb"^(?:((?:ipv4     2 |ipv6     10 |)[a-z][a-z0-9-]* +\d+ )(\d{1,10}) ((?:[A-Z][A-Z0-9_]* |)src=[^\n]*)|([^\n]+))$",
     re.MULTILINE,
 )
@@ -365,7 +365,7 @@ def cut_timeouts(block: bytes) -> list[Cut]:
 
     Nothing is checked: this serves to find the lines that were there before, word by word.
     """
-    return _CUT.findall(block)
+    return _TIMED.findall(block)
 
 
 def joined(cut: Cut) -> bytes:
