@@ -473,7 +473,7 @@ class FlowTable:
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
         self._on_inferred = on_inferred
-        self._began = 0.0  # when the newest listing began
+        self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
         self._shortest = shortest
         self._totals = totals  # somebody looks at rate_in and rate_out, which cost 15 us at the end of each flow
@@ -562,7 +562,7 @@ class FlowTable:
         """Is the event about another flow, which has taken the place of the known one?"""
         if _differ(flow.tail, tail):
             return True
-        return name == "new" and (flow.exact or flow.born < self._began)
+        return name == "new" and (flow.exact or flow.born < self._in_step_at)
 
     def _destroy(self, flow: Flow | None, key: bytes, group: Group, row: Parts, now: float) -> Flow:
         timeout, state, tail = row[TIMEOUT], row[STATE], tail_of(row)
@@ -598,12 +598,16 @@ class FlowTable:
         rest = max(0.0, original - rates[0] * spent), max(0.0, reply - rates[1] * spent)
         self.traffic.add(flow.progress.inbound, *rest)
 
-    def begin_listing(self, now: float) -> None:
-        """A listing starts: what it and events name from now on belongs to it."""
+    def begin_listing(self, now: float, in_step: bool = True) -> None:
+        """A listing starts: what it and events name from now on belongs to it.
+
+        ``in_step``: all events from before had been read, so that no NEW to come is of a flow that was listed before.
+        """
         self._new_order, self._at = Order(), 0
         self.generation += 1
         self.listing = True
         self._began = now
+        self._in_step_at = now if in_step else self._in_step_at
         self._pause = math.inf if self.listed_at is None else now - self.listed_at
         self.since = now if self.since is None else self.since
         self._gone.clear()

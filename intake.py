@@ -476,7 +476,7 @@ class Intake:
         self.newest = max(item.at, self.newest or 0.0)
         self.status.take(item)
         if isinstance(item, ListingBegan):
-            self.table.begin_listing(item.at)
+            self.table.begin_listing(item.at, item.in_step)
             self._rows = self._junk = 0
             self._counted.pop(ENTRIES, None)
             self._read[ENTRIES] = 0

@@ -166,6 +166,18 @@ def test_without_accounting_an_update_keeps_what_a_listing_said() -> None:
     assert flow.record().helper == "ftp"
 
 
+@pytest.mark.parametrize("in_step", [True, False])
+def test_a_late_event_is_of_the_flow_that_was_listed(in_step: bool) -> None:
+    """A NEW that waited while two listings began is no other flow's, where the second began before it was read."""
+    feed = Feed()
+    feed.listing(1)
+    feed.now += 0.7
+    feed.table.begin_listing(feed.now, in_step)
+    (listed,) = feed.table.live.values()
+    feed.event("new", 1)
+    assert (next(iter(feed.table.live.values())) is listed) != in_step
+
+
 def test_another_id_is_another_flow() -> None:
     feed = Feed()
     first = feed.event("new", 1, 7)
