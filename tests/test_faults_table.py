@@ -101,20 +101,23 @@ def test_half_a_table_is_not_counted_and_a_whole_one_at_once(ns: Namespace, tmp_
     with OnScreen(tmp_path, "--conntrack", conntrack, "--interval", 60, size=SIZE, program=program) as screen:
         screen.wait("tcp 51")
         screen.type("H")
-        screen.wait("no whole listing yet")
         screen.wait("60 %, 600 of 1000")
-        assert "51 flows" not in screen.text
-        assert "assured" not in screen.text
+        before = screen.text
+        assert "51 flows" not in before
+        assert "assured" not in before
         gate.touch()
         screen.wait("100 %, 600 flows: they stay until they time out")
+        assert "no whole listing yet" in before
         screen.wait("holds 100 %, 600 flows")
         screen.leave()
 
 
 def test_opening_health_counts_anew(ns: Namespace, tmp_path: Path) -> None:
     """What was counted when the table became crowded is not shown half a minute later."""
-    fill(ns, 1, 600)
+    fill(ns, 1, 400)
     with OnScreen(tmp_path, "--interval", 0.2, size=SIZE, program=limited(ns, tmp_path)) as screen:
+        screen.wait("Connections · 400")
+        fill(ns, 401, 600)
         screen.wait("holds 100 %")  # counted; the next count is 30 s away
         fill(ns, 601, 640, src="10.0.0.8")
         screen.wait("Connections · 640")
