@@ -208,6 +208,50 @@ def test_what_stands_around_a_line_is_taken_off_and_its_time_is_used(line: str, 
     assert (item["original"]["sport"], item["reply"]["dst"], item["nat"]) == (42998, "203.0.113.9", ["snat"])
 
 
+def test_a_mark_in_hexadecimal_is_a_mark() -> None:
+    """It was left out, and nothing was said."""
+    (item,) = objects(run("--replay", str(ODD / "13-hex-mark.txt"), "--json").stdout)
+    assert item["mark"] == 0x10000
+
+
+LISTED_LINE = (
+    "ipv4     2 tcp      6 300 ESTABLISHED src=10.0.0.5 dst=8.8.8.8 sport=4000 dport=443 "
+    "src=8.8.8.8 dst=203.0.113.9 sport=443 dport=4000 [ASSURED] mark=0 use=1 id=5\n"
+)
+
+
+def test_what_the_last_line_counts_and_is_not_there_is_said() -> None:
+    last = "conntrack v1.4.7 (conntrack-tools): 3 flow entries have been shown.\n"
+    result = run("--replay", "-", "--json", stdin=(LISTED_LINE + last).encode())
+    assert len(objects(result.stdout)) == 1
+    assert b"2 flow entries are missing: conntrack printed so many more than were read" in result.stderr
+    assert b"not understood" not in result.stderr
+
+
+def test_one_flow_has_one_word_for_its_nat_in_all_views() -> None:
+    """A flow that is masqueraded as this host was "snat" in Connections and "masq" in NAT."""
+    recording = f"# 1.0 own 203.0.113.9\n# 1.5 list\n{LISTED_LINE}# 2.0 end 1\n".encode()
+    for words in ((), ("--view", "nat"), ("--json",), ("--json", "--view", "nat"), ("--csv",)):
+        told = run("--replay", "-", "--once", *words, stdin=recording).stdout
+        assert re.findall(rb"snat|masq", told) == [b"snat"], words
+
+
+# --- moments ----------------------------------------------------------------------------------------------------------
+
+EDGES = ("0001-01-01T00:00", "9999-12-31T23:59", "14:02")
+
+
+@pytest.mark.parametrize("zone", ["UTC", "<+09>-9"])  # in the east the year 10000 begins early
+@pytest.mark.parametrize("moment", EDGES)
+@pytest.mark.parametrize("stamp", ["1795387256", "253402300800", "0"])  # the second one is the first of the year 10000
+def test_no_moment_ends_the_program(moment: str, stamp: str, zone: str) -> None:
+    """It was "internal error, ValueError: year 0 is out of range", or year 10000."""
+    recording = f"# {stamp}.5 list\n{LISTED_LINE}# {stamp}.7 end 1\n".encode()
+    for words in (("--once",), ("--json",)):
+        result = run("--replay", "-", *words, "-f", f"at:{moment}", stdin=recording, env={"TZ": zone})
+        assert (result.returncode, b"internal error" in result.stderr) == (0, False), (words, result.stderr)
+
+
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
@@ -423,6 +467,17 @@ def test_0_entries_say_how_tracking_is_switched_on(fake: Callable[[str], str]) -
     assert result.returncode == 0
     assert b"0 entries: tracking is off" in result.stderr
     assert b"iptables -I INPUT -m conntrack" in result.stderr
+
+
+@pytest.mark.parametrize("end", ["\\n", "\\r\\n"])  # the second one: docker exec -t and ssh -t
+def test_an_empty_table_is_one_also_where_all_output_comes_as_one(fake: Callable[[str], str], end: str) -> None:
+    """Its only line is then conntrack's last one. It was "not conntrack's", and the end was 1."""
+    last = f"printf 'conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown.{end}'"
+    for words in ((), ("--json",), ("--csv",)):
+        result = run("--once", *words, "--conntrack", fake(last))
+        assert (result.returncode, b"{" in result.stdout) == (0, False), result.stderr
+        assert b"0 entries: tracking is off" in result.stderr
+        assert b"not understood" not in result.stderr
 
 
 def test_filters_are_pushed_down_where_that_is_exact(fake: Callable[[str], str], tmp_path: Path) -> None:

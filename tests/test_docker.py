@@ -118,6 +118,17 @@ def test_the_lock_has_the_versions_of_the_requirements() -> None:
         assert word not in (ROOT / "Dockerfile").read_text()
 
 
+@pytest.mark.parametrize("name", ["README.md", "setup-conntrack-monitor.sh"])
+def test_the_wrapper_is_named_before_docker_attach(name: str) -> None:
+    """Nothing in the container can see a detach: docker attach leaves the alternate screen on and the cursor hidden."""
+    text = (ROOT / name).read_text()
+    ours, theirs = "conntrack-monitor/conntrack-monitor attach", "docker attach conntrack-monitor"
+    assert -1 < text.find(ours) < text.find(theirs)
+    for row in (line for line in text.splitlines() if line.startswith("| ") and theirs in line):
+        if not row.startswith(f"| `{theirs}`"):  # the row about itself
+            assert -1 < row.find(ours) < row.find(theirs), row
+
+
 def test_an_outsider_reads_nothing_and_is_told_what_helps(engine: Engine) -> None:
     words = ["run", "--rm", "--network", "host", "--cap-drop", "ALL", IMAGE, "--once"]
     said = engine.docker(*words, check=False)

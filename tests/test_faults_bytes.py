@@ -314,6 +314,26 @@ def hostile(seed: int) -> bytes:
     return b"".join(parts)
 
 
+MOMENTS = ("0001-01-01T00:00", "9999-12-31T23:59", "14:02")
+
+
+@pytest.mark.parametrize("stamp", [1_795_387_256, 253_402_300_800])  # the second one is the first of the year 10000
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_no_moment_ends_the_screen_while_it_is_typed(tmp_path: Path, moment: str, stamp: int) -> None:
+    recording = tmp_path / "one.rec"
+    recording.write_bytes(b"# %d.5 list\n%b# %d.7 end 1\n" % (stamp, real_lines()[0], stamp))
+    words = ("--no-config", "--replay", str(recording), "--speed", "0")
+    with OnScreen(tmp_path, *words, env={"TZ": "<+09>-9"}) as screen:  # in the east the year 10000 begins early
+        screen.wait("replay ended")
+        screen.type("/at:")
+        for typed in range(1, len(moment) + 1):
+            screen.type(moment[typed - 1])
+            screen.wait("at:" + moment[:typed])
+        screen.type("\r")
+        screen.wait(f"filter at:{moment}")
+        screen.leave()
+
+
 @pytest.mark.parametrize("first", range(0, RECORDINGS, AT_ONCE))
 def test_hostile_recordings_leave_the_screen_up(tmp_path: Path, first: int) -> None:
     recording = tmp_path / "hostile.rec"
