@@ -603,7 +603,7 @@ class FlowTable:
 
         ``in_step``: all events from before had been read, so that no NEW to come is of a flow that was listed before.
         """
-        self._new_order, self._at = Order(), 0
+        self._order, self._new_order, self._at = Order() if self.listing else self._order, Order(), 0
         self.generation += 1
         self.listing = True
         self._began = now
@@ -739,7 +739,7 @@ class FlowTable:
         """A listing ended. A complete one sweeps: what it did not name is gone."""
         self.listing = False
         self._gone.clear()
-        self._order, self._new_order = self._new_order if complete else self._order, Order()
+        self._order, self._new_order = self._new_order if complete else Order(), Order()
         if not complete:
             return
         gone = [flow for flow in self.live.values() if flow.last_seen.generation != self.generation]
