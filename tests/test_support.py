@@ -98,10 +98,12 @@ def test_udp_flows_answered_and_not(lab: Lab) -> None:
         answered = lab.udp_exchange(5004, flows=3, rounds=2)
     silent = lab.udp_unanswered(5005, flows=2)
     table = lab.table()
-    flags = {flow["original"].get("sport"): flow["flags"] for flow in table}
-    assert [flags[port] for port in answered] == [[], [], []]
-    assert [flags[port] for port in silent] == [["UNREPLIED"]] * 2
-    assert len({*answered, *silent}) == 5
+    flags = {(flow["original"].get("sport"), flow["original"].get("dport")): flow["flags"] for flow in table}
+    # A flow whose packets are 2 s apart, on a busy machine, is ASSURED.
+    assert [set(flags[port, 5004]) <= {"ASSURED"} for port in answered] == [True, True, True]
+    assert [flags[port, 5005] for port in silent] == [["UNREPLIED"]] * 2
+    assert len(set(answered)) == 3
+    assert len(set(silent)) == 2
 
 
 @needs_kernel
