@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, Union
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
 
 from IPy import IP
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 Network = Union["IPv4Network", "IPv6Network"]
-Address = TypeVar("Address")
 
 
 class Ends(NamedTuple):
@@ -218,95 +217,72 @@ class Known(NamedTuple):
     own: bool  # this host's
     here: bool  # this host's, or loopback
     taken: bool  # what goes to it comes in: it is here, or a multicast or broadcast address
-    many: bool  # a broadcast address of a network that this host is in
+    broadcast: bool  # of a network that this host is in
 
 
-def known_of(address: str, own: Set[str], local: Callable[[str], bool] | None = None) -> Known:
-    """``local``: which public addresses count as near."""
-    its, mine = scope(address), address in own
-    here = mine or its == "loopback"
-    public, taken = its == "public", here or its in ("multicast", "broadcast")
-    far = public and not mine and not (local and local(address))
-    return Known(address, public, far, mine, here, taken, hears_broadcast(address, own))
+class KnownAddresses(dict[bytes | str, Known]):
+    """Each address is looked at once, and what follows from it is told of flows: 200,000 have far fewer addresses.
 
-
-class KnownAddresses(dict[bytes, Known]):
-    """What ``known_of`` says, asked for once: 200,000 flows have far fewer addresses."""
+    An address is asked for as a flow's text has it (bytes), or as ``Ends`` has it (str).
+    """
 
     def __init__(self, own: Set[str], local: Callable[[str], bool] | None = None) -> None:
+        """``own``: this host's addresses. ``local``: which public addresses count as near."""
         super().__init__()
-        self.own = own
-        self._local = local
+        self._own, self._local = own, local
 
-    def __missing__(self, address: bytes) -> Known:
+    def __missing__(self, address: bytes | str) -> Known:
         if len(self) > MAX_REMEMBERED:
             self.clear()
-        known = self[address] = known_of(address.decode(), self.own, self._local)
+        text = address if isinstance(address, str) else address.decode()
+        its, own = scope(text), text in self._own
+        public, here = its == "public", own or its == "loopback"
+        far = public and not own and not (self._local and self._local(text))
+        taken = here or its in ("multicast", "broadcast")
+        known = self[address] = Known(text, public, far, own, here, taken, hears_broadcast(text, self._own))
         return known
 
-    def direction(self, src: bytes, reply_src: bytes) -> str | None:
-        """What ``direction`` says of a flow with these addresses."""
-        return _chain(self[src], self[reply_src]) if self.own else None
+    def direction(self, src: bytes | str, reply_src: bytes | str) -> str | None:
+        """Which of the kernel's chains INPUT, OUTPUT, FORWARD it takes: "in", "out", "fwd"; "local" within this host.
 
-    def remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> str:
-        """What ``remote`` says of a flow with these addresses."""
-        return _remote(self.__getitem__, src, dst, reply_src, reply_dst)
+        None where this host's own addresses are not known.
 
-    def inbound(self, src: bytes, reply_src: bytes) -> bool | None:
-        """What ``inbound`` says of a flow with these addresses; None where NAT decides."""
-        return _inbound(self.direction(src, reply_src), self[src], self[reply_src])
+        The responder is the source of the reply tuple. So a connection to this host's address is forwarded if DNAT
+        sends it on, and a connection that is masqueraded as this host is forwarded, too.
+        """
+        if not self._own:
+            return None
+        initiator, responder = self[src], self[reply_src]
+        if initiator.here:
+            return "local" if responder.here and not responder.broadcast else "out"
+        return "in" if responder.taken else "fwd"
 
+    def remote(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> str:
+        """The public end that is not this host; of two such ends the destination; else the end of another host.
 
-def direction(ends: Ends, own: Set[str]) -> str | None:
-    """Which of the kernel's chains INPUT, OUTPUT, FORWARD it takes: "in", "out", "fwd"; "local" within this host.
+        The real ends come first: the responder is the source of the reply tuple, the initiator that of the original
+        tuple. Then come the addresses that NAT put in their place.
+        """
+        for address in (reply_src, src, dst, reply_dst):
+            if (its := self[address]).far:
+                return its.text
+        initiator, target = self[src], self[dst]
+        return initiator.text if target.own and not initiator.own else target.text
 
-    None where this host's own addresses are not known.
+    def inbound(self, src: bytes | str, reply_src: bytes | str) -> bool | None:
+        """Was the flow opened from the far side? Then its original direction is what comes in, else what goes out.
 
-    The responder is the source of the reply tuple. So a connection to this host's address is forwarded if DNAT sends it
-    on, and a connection that is masqueraded as this host is forwarded, too.
-    """
-    return _chain(known_of(ends.src, own), known_of(ends.reply_src, own)) if own else None
-
-
-def _chain(initiator: Known, responder: Known) -> str:
-    if initiator.here:
-        return "local" if responder.here and not responder.many else "out"
-    return "in" if responder.taken else "fwd"
-
-
-def remote(ends: Ends, own: Set[str], local: Callable[[str], bool] | None = None) -> str:
-    """The public end that is not this host; of two such ends the destination; without one, the end of another host.
-
-    ``local``: which public addresses count as near.
-
-    The real ends come first: the responder is the source of the reply tuple, the initiator that of the original tuple.
-    Then come the addresses that NAT put in their place.
-    """
-    known = partial(known_of, own=own, local=local)
-    return _remote(known, ends.src, ends.dst, ends.reply_src, ends.reply_dst)
+        None where only NAT tells: see ``inbound_by_nat``.
+        """
+        way = self.direction(src, reply_src)
+        if way in ("in", "out", "local"):
+            return way == "in"
+        return True if self[src].public and not self[reply_src].public else None
 
 
-def _remote(
-    known: Callable[[Address], Known], src: Address, dst: Address, reply_src: Address, reply_dst: Address
-) -> str:
-    for address in (reply_src, src, dst, reply_dst):
-        if (its := known(address)).far:
-            return its.text
-    initiator, target = known(src), known(dst)
-    return initiator.text if target.own and not initiator.own else target.text
-
-
-def inbound(ends: Ends, own: Set[str]) -> bool:
-    """Was the flow opened from the far side? Then its original direction is what comes in, else what goes out."""
-    comes_in = _inbound(direction(ends, own), known_of(ends.src, own), known_of(ends.reply_src, own))
-    return ends.dnat and not ends.snat if comes_in is None else comes_in
-
-
-def _inbound(way: str | None, initiator: Known, responder: Known) -> bool | None:
-    """None: only NAT can tell."""
-    if way in ("in", "out", "local"):
-        return way == "in"
-    return True if initiator.public and not responder.public else None
+def inbound_by_nat(ends: Ends) -> bool:
+    """What ``KnownAddresses.inbound`` asks for: a port that is forwarded is opened from the far side."""
+    return ends.dnat and not ends.snat
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -441,7 +417,10 @@ class Context:
         return self.remote_end(flow.ends())
 
     def remote_end(self, its: Ends) -> str:
-        return remote(its, self.own, self.is_local if self.networks else None)
+        return self._known.remote(its.src, its.dst, its.reply_src, its.reply_dst)
+
+    def direction(self, its: Ends) -> str | None:
+        return self._known.direction(its.src, its.reply_src)
 
     def way_and_remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> tuple[str | None, str]:
         """``direction`` and ``remote`` of a flow with these addresses."""

@@ -16,7 +16,6 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-import addresses
 from addresses import Context, Ends, Place
 from flows import LISTED_ONLY, Flow, TapeEvent
 from grouping import Grouping, group_columns, group_object
@@ -109,7 +108,7 @@ def user_item(portid: int | None, progname: str | None) -> JsonObject:
 
 def derived(ends: Ends, context: Context) -> JsonObject:
     """What conntrack does not print, but follows from both tuples, this host's addresses and the databases."""
-    way = addresses.direction(ends, context.own)
+    way = context.direction(ends)
     return way_item(ends.nat, way) | remote_item(context.remote_end(ends), context)
 
 

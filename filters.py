@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
-import addresses
 from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key, service_name
@@ -258,7 +257,7 @@ def _direction(value: str, context: Context) -> Predicate:
     wanted = value.lower()
     if wanted not in ("in", "out", "fwd", "local"):
         raise ValueError(f"'{value}' is no direction; there are: in out fwd local")
-    return lambda flow: addresses.direction(flow.ends(), context.own) == wanted
+    return lambda flow: context.direction(flow.ends()) == wanted
 
 
 def _nat(value: str, context: Context) -> Predicate:
@@ -379,7 +378,7 @@ def bare(word: str, context: Context) -> Predicate:
             return True
         if is_service(b"%b %b" % (group.kind.protocol.encode(), flow.ports()[1])):
             return True
-        if in_direction and word in (addresses.direction(flow.ends(), context.own) or ""):
+        if in_direction and word in (context.direction(flow.ends()) or ""):
             return True
         place = context.remote(flow)
         if (known := places.get(place)) is None:
@@ -422,7 +421,7 @@ def shown_text(flow: Flow, context: Context) -> str:
     ):
         texts.append(address if port is None else f"{address}:{port}")
     texts.append(service(flow.kind.protocol, e.dport) or "")
-    texts.append(addresses.direction(e, context.own) or "")
+    texts.append(context.direction(e) or "")
     texts.extend(part for part in context.remote(flow) if part is not None)
     return " ".join(map(str, texts)).lower()
 

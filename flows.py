@@ -25,7 +25,7 @@ from itertools import islice, takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from addresses import Ends, KnownAddresses, own_addresses_of
+from addresses import Ends, KnownAddresses, inbound_by_nat, own_addresses_of
 from parse import (
     ADDRESS,
     COUNTERS,
@@ -98,7 +98,7 @@ class Progress(NamedTuple):
     """What a flow moves and how it ended. Most of 200,000 flows are idle; those share one (``shared_progress``)."""
 
     rates: tuple[float, float] | None = None  # bytes a second: original, reply; None until there are two samples
-    inbound: bool | None = None  # see addresses.inbound; None until the flow has moved something
+    inbound: bool | None = None  # see addresses.KnownAddresses; None until the flow has moved something
     exact: bool = False  # its NEW was seen, so ``born`` is its birth; else it is only when the flow was seen first
     listed: bytes | None = None  # the last listing's text, while ``tail`` is an event's and has no counters
     resting: bool = False  # nothing moved between the two newest listings
@@ -895,7 +895,7 @@ class FlowTable:
         return max(0, after.original_bytes - before.original_bytes), max(0, after.reply_bytes - before.reply_bytes)
 
     def _is_inbound(self, flow: Flow) -> bool:
-        """What ``addresses.inbound`` says; most flows are told without all of their ends."""
+        """Was it opened from the far side? Most flows are told without all of their ends."""
         src, dst = flow.addresses()
         reply = None if is_turned(flow.tail) else _REPLY.search(flow.tail)
         comes_in = self._addresses.inbound(src, reply.group(1) if reply else dst)
@@ -903,8 +903,7 @@ class FlowTable:
             return bool(comes_in)
         if reply.group(1) == dst and reply.group(2) in (None, flow.ports()[1]):
             return False  # no DNAT
-        ends = flow.ends()
-        return ends.dnat and not ends.snat
+        return inbound_by_nat(flow.ends())
 
     # --- out ----------------------------------------------------------------------------------------------------------
 

@@ -253,7 +253,7 @@ def _end_lines(flow: Flow, context: Context) -> list[LabelledLine]:
     s = facts_of(flow, context, names=False)
     lines: list[LabelledLine] = []
     lines.append(("NAT", nat_text(s, ", ") or "none"))
-    way = addresses.direction(e, context.own)
+    way = context.direction(e)
     words = {"in": "in, to this host", "out": "out, from this host", "fwd": "forwarded", "local": "within this host"}
     lines.append(("direction", words[way] if way else "unknown: this host's addresses are not known here"))
     lines += _place_lines("initiator", e.src, context)

@@ -16,18 +16,15 @@ from addresses import (
     Network,
     Site,
     _scope,
-    direction,
     hears_broadcast,
-    inbound,
     own_addresses_of,
-    remote,
     scope,
     within,
 )
 from flows import FlowTable
 from support.program import CAPTURES
 from support.strategies import any_blocks
-from support.tables import MARKS, OWN_ADDRESSES, feed, flows_of
+from support.tables import MARKS, OWN_ADDRESSES, direction, feed, flows_of, inbound, remote
 
 OWN = frozenset({"192.168.1.1", "203.0.113.1"})
 LAN, LAN2, PUBLIC, PUBLIC2, WAN, ROUTER = (

@@ -46,7 +46,7 @@ from grouping import NEAR, GroupRow, group_object
 from parse import Record, split_lines
 from support.printing import printed, records
 from support.strategies import any_blocks
-from support.tables import Monitor, address_order, flows_of, line, listing, place_of, shown
+from support.tables import Monitor, address_order, flows_of, line, listing, place_of, remote, shown
 from text import ASCII, UNICODE
 from view import in_order
 from vocabulary import VIEW_NAMES
@@ -69,10 +69,10 @@ SPECS: dict[str, Any] = {
     "proto": lambda f, _c: (f.kind.protocol, f.kind.number),
     "state": lambda f, _c: f.status(),
     "nat": lambda f, _c: "".join(f.ends().nat),
-    "cc": lambda f, c: last_if_none(place_of(addresses.remote(f.ends(), c.own)).country),
-    "city": lambda f, c: last_if_none(place_of(addresses.remote(f.ends(), c.own)).city),
-    "asn": lambda f, c: last_if_none(place_of(addresses.remote(f.ends(), c.own)).asn),
-    "org": lambda f, c: last_if_none(place_of(addresses.remote(f.ends(), c.own)).org),
+    "cc": lambda f, c: last_if_none(place_of(remote(f.ends(), c.own)).country),
+    "city": lambda f, c: last_if_none(place_of(remote(f.ends(), c.own)).city),
+    "asn": lambda f, c: last_if_none(place_of(remote(f.ends(), c.own)).asn),
+    "org": lambda f, c: last_if_none(place_of(remote(f.ends(), c.own)).org),
     "rate": lambda f, _c: -1.0 if f.rate() is None else f.rate(),
     "bytes": lambda f, _c: -1 if f.total() is None else f.total(),
     "packets": lambda f, _c: -1 if f.packets() is None else f.packets(),

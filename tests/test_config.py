@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 import config
 import conntrack_monitor
-from addresses import PLAIN_SITE, Context, Ends, remote
+from addresses import PLAIN_SITE, Context, Ends
 from config import WrongSetting
 from support.kernel import Lab, insert, needs_kernel
+from support.tables import remote
 from support.terminal import PROGRAM, Terminal
 
 MIXED = str(Path(__file__).parent.parent / "fixtures" / "captures" / "mixed-table" / "L.ext-id.txt")

@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-import addresses
 import flows
 from addresses import Ends
 from flows import Counts, Flow, FlowTable, counts_in
@@ -19,7 +18,7 @@ from parse import Parts, Record, split_lines
 from support.printing import printed as line_of
 from support.printing import records
 from support.strategies import blocks, histories
-from support.tables import OWN_ADDRESSES, feed
+from support.tables import OWN_ADDRESSES, feed, inbound
 from support.tables import event as event_line
 
 
@@ -794,7 +793,7 @@ def test_what_comes_in_is_told_of_a_flow_as_of_its_ends(block: bytes, own: froze
     table = FlowTable(own=own)
     feed(table, block)
     for flow in (*table, *table.past):
-        assert table._is_inbound(flow) == addresses.inbound(flow.ends(), own), flow.line()
+        assert table._is_inbound(flow) == inbound(flow.ends(), own), flow.line()
 
 
 OWN = frozenset({"203.0.113.5"})

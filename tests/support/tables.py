@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 from wcwidth import wcswidth
 
-from addresses import NO_LOOKUPS, Context, Lookups, Place
+from addresses import NO_LOOKUPS, Context, Ends, KnownAddresses, Lookups, Place, inbound_by_nat
 from flows import Flow, FlowTable
 from health import NOTHING_AROUND
 from intake import Facts, Intake, Item, Status
@@ -216,6 +216,19 @@ PLACES = [
     Place("US", "United States", None, 15169, "Google LLC"),
     Place(),
 ]
+
+
+def direction(ends: Ends, own: Set[str]) -> str | None:
+    return KnownAddresses(own).direction(ends.src, ends.reply_src)
+
+
+def remote(ends: Ends, own: Set[str], local: Callable[[str], bool] | None = None) -> str:
+    return KnownAddresses(own, local).remote(ends.src, ends.dst, ends.reply_src, ends.reply_dst)
+
+
+def inbound(ends: Ends, own: Set[str]) -> bool:
+    comes_in = KnownAddresses(own).inbound(ends.src, ends.reply_src)
+    return inbound_by_nat(ends) if comes_in is None else comes_in
 
 
 def place_of(address: str) -> Place:
