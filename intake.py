@@ -521,7 +521,7 @@ class Intake:
         self.status.take_lines(known, [])
         if not others:
             return
-        data = b"".join([joined(cuts[at]) + b"\n" for at in others]) if known else block.data
+        data = b"".join([joined(cuts[number]) + b"\n" for number in others]) if known else block.data
         news: list[Found] = []
         rows = self._take_rows(Block(data if block.data.endswith(b"\n") else data.rstrip(b"\n"), at), news)
         if len(rows) == len(others):  # else some are none, and nobody knows which

@@ -150,6 +150,7 @@ _ANY = rb"[0-9a-f:.]{2,45}"
 _OCTETS = rb"\.".join([rb"[12]?\d{1,2}"] * 4)
 _WHOLE = rb"(?:" + _OCTETS + rb"|[0-9a-f]{0,4}:[0-9a-f:]{1,38}(?:\." + rb"\.".join([rb"\d{1,3}"] * 3) + rb"|))"
 _PORT = rb"[1-6]?\d{1,4}"
+_FAMILY = rb"(?:ipv4     2 |ipv6     10 |)"
 _BEFORE = rb"(?:zone-orig=\d{1,5} |)(?:%b |)(?:\[UNREPLIED\] |)" % _COUNTED
 _DATE = rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d \d{4}\]"
 _USER = rb" \[USERSPACE\](?: portid=\d{1,10}(?: progname=[^\n]{0,64}|)|)"
@@ -176,7 +177,7 @@ def _grammar(heads: bytes, original: bytes, reply: bytes, end: bytes = _LINE_END
     """
     return re.compile(
         rb"^(\[\d{1,12}\.\d{1,6}\]\t|)(?:( {4}\[NEW\] | \[UPDATE\] |\[DESTROY\] )|)"
-        rb"((?:ipv4     2 |ipv6     10 |)(?:" + heads + rb") )(\d{1,10} |)([A-Z][A-Z0-9_]{2,31} |)"
+        rb"(" + _FAMILY + rb"(?:" + heads + rb") )(\d{1,10} |)([A-Z][A-Z0-9_]{2,31} |)"
         rb"(src=(" + _ANY + rb") dst=(" + _ANY + rb")" + original + rb" )(" + _BEFORE + rb")"
         rb"(?:src(=)\8 dst=\7 sport=\10 dport=\9|)((?(12)|" + reply + rb")" + _TAIL + end + rb")$",
         re.MULTILINE,
@@ -355,7 +356,7 @@ def split_lines(
 
 Cut = tuple[bytes, bytes, bytes, bytes]  # head, timeout, all behind it; or three empty ones and the whole line
 _TIMED = re.compile(
-    rb"^(?:((?:ipv4     2 |ipv6     10 |)[a-z][a-z0-9-]* +\d+ )(\d{1,10}) ((?:[A-Z][A-Z0-9_]* |)src=[^\n]*)|([^\n]+))$",
+    rb"^(?:(" + _FAMILY + rb"[a-z][a-z0-9-]* +\d+ )(\d{1,10}) ((?:[A-Z][A-Z0-9_]* |)src=[^\n]*)|([^\n]+))$",
     re.MULTILINE,
 )
 

@@ -71,7 +71,7 @@ def _width(char: str) -> int:
 
 def shorten(text: str, width: int, mark: str = "…") -> str:
     """``text`` in at most ``width`` cells; what is missing at the end is marked."""
-    if (len(text) if text.isascii() else cells(text)) <= width:  # a call less, 2,000 times in a frame
+    if cells(text) <= width:
         return text
     if width <= 1:
         return mark[:width]
@@ -124,10 +124,8 @@ def wrap(text: str, width: int, mark: str = "…") -> list[str]:
 
 
 def pad(text: str, width: int, right: bool) -> str:
-    if text.isascii():
-        return text.rjust(width) if right else text.ljust(width)
-    space = " " * max(0, width - cells(text))
-    return space + text if right else text + space
+    width -= cells(text) - len(text)
+    return text.rjust(width) if right else text.ljust(width)
 
 
 def clip(line: Iterable[Span], width: int, mark: str = "…") -> Line:
@@ -137,12 +135,9 @@ def clip(line: Iterable[Span], width: int, mark: str = "…") -> Line:
     for text, role in line:
         if left <= 0:
             break
-        size = len(text) if text.isascii() else cells(text)
-        if size > left:
-            text = shorten(text, left, mark)
-            size = cells(text)
-        out.append((text, role))
-        left -= size
+        shown = shorten(text, left, mark)
+        out.append((shown, role))
+        left -= cells(shown)
     return out
 
 
