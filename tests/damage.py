@@ -13,7 +13,7 @@ from pathlib import Path
 from geoip import GeoIP
 from support.mmdb import place, write
 
-DATABASES, NETWORKS = 200, 100
+DATABASES, NETWORKS = 200, 300
 KEY = re.compile(rb"\x47key\d{4}")  # a string behind its length; each record has its own
 
 
