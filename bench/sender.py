@@ -77,7 +77,7 @@ def main(rate: int, seconds: float, changed: int) -> None:
             sender.open(opened)
             opened += 1
         while moved < moves:
-            sender.move(moved * CHANGED % changed)
+            sender.move(moved % (changed // CHANGED) * CHANGED)
             moved += 1
     print(opened, time.monotonic() - start, flush=True)
 
