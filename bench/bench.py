@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -187,17 +188,14 @@ def pressed(screen: OnTerminal, key: bytes) -> float:
 
 
 def until_ordered(screen: OnTerminal) -> float:
-    """Milliseconds from the end of a frame that says "sort …" until the frame that says in which direction."""
-    began, last = time.monotonic(), screen.seen.rindex(FRAME)
-    if "…".encode() not in screen.seen[screen.seen.rindex(FRAME, 0, last) : last]:
-        return 0.0
-    start = last + len(FRAME)
-    while True:
-        ended = screen.until(FRAME, start)
-        end = screen.seen.index(FRAME, start)
-        if any(arrow.encode() in screen.seen[start:end] for arrow in "↓↑"):
-            return (ended - began) * 1000
-        start = end + len(FRAME)
+    """Milliseconds until the title says no longer "sort …"."""
+    began = ended = time.monotonic()
+    while any(SORTING.search(line) for line in screen.shown()):
+        ended = screen.until(FRAME, len(screen.seen))
+    return (ended - began) * 1000
+
+
+SORTING = re.compile(r" · sort \S+ …")
 
 
 def worst(measured: list[float]) -> float:
@@ -364,8 +362,6 @@ def said(child: subprocess.Popen[bytes]) -> tuple[int, float]:
 
 def heal(flows: int) -> Iterator[Row]:
     """The program was stopped, and events were lost: from when it goes on until the screen counts what is there."""
-    import pyte
-
     with table(flows, most=2 * flows + 100_000) as ns, OnTerminal(ns, PROGRAM, SCREEN) as screen:
         screen.until(b"%d" % flows)
         screen.watch(CALM)
@@ -374,14 +370,11 @@ def heal(flows: int) -> Iterator[Row]:
             child.wait()
         there, listing, used = kernel_count(ns), listing_time(ns), cpu(screen.pid)
         os.kill(screen.pid, signal.SIGCONT)
-        began, shown = time.monotonic(), pyte.Screen(*SCREEN)
-        stream, read = pyte.ByteStream(shown), 0
-        while f"Connections · {there} " not in "\n".join(shown.display):
+        began = time.monotonic()
+        while f"Connections · {there} " not in "\n".join(screen.shown()):
             screen.watch(0.1)
-            stream.feed(screen.seen[read:])
-            read = len(screen.seen)
             if time.monotonic() - began > 120:
-                raise SystemExit(f"bench: the screen never counted {there} flows: {shown.display}")
+                raise SystemExit(f"bench: the screen never counted {there} flows: {screen.shown()}")
         seconds, spent = time.monotonic() - began, cpu(screen.pid) - used
     yield at_most(f"{there} flows, until a loss was made good", seconds, 3, "s")
     figures = f"{spent:.3g} s of CPU, {seconds / listing:.2g}x conntrack -L"

@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import pyte  # noqa: E402
 from databases import make  # noqa: E402
 
 from support.kernel import Namespace, load  # noqa: E402
@@ -191,6 +192,9 @@ class OnTerminal:
 
     def __init__(self, ns: Namespace, argv: Sequence[str], size: tuple[int, int]) -> None:
         self.seen = b""
+        self._fed = 0
+        self._screen = pyte.Screen(*size)
+        self._stream = pyte.ByteStream(self._screen)
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.environ.update({"TERM": "xterm-256color", "LANG": "C.UTF-8"})
@@ -235,10 +239,8 @@ class OnTerminal:
     def type(self, keys: bytes) -> None:
         os.write(self.fd, keys)
 
-    def text(self, size: tuple[int, int]) -> str:
-        """The screen as it is now."""
-        import pyte
-
-        screen = pyte.Screen(*size)
-        pyte.ByteStream(screen).feed(self.seen)
-        return "\n".join(line.rstrip() for line in screen.display)
+    def shown(self) -> list[str]:
+        """The lines of the screen as it is now."""
+        self._stream.feed(self.seen[self._fed :])
+        self._fed = len(self.seen)
+        return list(self._screen.display)
