@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flows import Flow, FlowTable
+from flows import SHORTEST_INTERVAL, Flow, FlowTable
 from intake import Intake
 from source import Command, LiveSource
 from support.kernel import Lab, _turn, kernel_mark
@@ -93,13 +93,16 @@ def test_a_single_packet_never_has_a_rate(lab: Lab) -> None:
     """1,400 bytes listed 1 ms after the NEW were 1.4 MB/s, above all that really talked."""
     with Watch(lab) as watch:
         watch.listings(2)
-        seen: list[float | None] = []
-        for _ in range(4):
+        young = 0
+        while young < 4:
             (port,) = lab.udp_unanswered(9001)
             watch.source.list_now()  # the packet is as young as can be
             watch.until(lambda port=port: watch.flow(port) is not None, "the flow")  # type: ignore[misc]
-            seen.append(watch.rate(port))
-        assert seen == [None] * 4
+            flow = watch.flow(port)
+            assert flow is not None
+            if flow.sampled - flow.born < SHORTEST_INTERVAL:  # a busy machine took 1.25 s for it, and then it has one
+                assert flow.rate() is None
+                young += 1
         watch.listings(2)
         assert watch.rows() == 0.0
 
