@@ -237,7 +237,7 @@ class LineWriter:
         """A line of conntrack as a line of ours. ``flow``: what it is about; ``time``: as in ``json_object``."""
         stamp, _, head, digits, state = row[:ORIGINAL]
         text = usual_text(row)
-        copied = self._with_user(text) if b" [USERSPACE]" in text else self._copied(text)
+        copied = self._copied(*self._cut_user(text))
         if not copied:
             return self.of_item(json_object(record(row), flow, self._context, event, time))
         key = event, head, state, b":" in row[ORIGINAL]
@@ -255,7 +255,8 @@ class LineWriter:
     def of_flow(self, flow: Flow, event: str, time: str | None) -> str:
         """A flow of the table, as it is known now."""
         listed = flow.progress.listed
-        copied = self._copied(flow.text) if listed is None else self._completed(flow.text, flow.original + listed)
+        text, user = self._cut_user(flow.text)
+        copied = self._copied(text, user) if listed is None else self._completed(text, flow.original + listed, user)
         if not copied:
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
         key = event, flow.kind, flow.state, b":" in flow.key
@@ -271,17 +272,17 @@ class LineWriter:
             return f"{time},{head},{timeout},{copied}"
         return f'{{"time":"{time}",{head}{timeout}{copied}' if time else f"{{{head}{timeout}{copied}"
 
-    def _with_user(self, text: bytes) -> str:
-        """What ``_copied`` says, of a line that names who changed the flow."""
+    def _cut_user(self, text: bytes) -> tuple[bytes, str | None]:
+        """A line's text without who changed the flow, and what is written of that; None where the line says nothing."""
+        if b" [USERSPACE]" not in text:
+            return text, None
         text, portid, progname = cut_user(text)
         item = {"userspace": user_item(portid, progname)}
         if not self._json:
-            user = csv_row([_csv_cell(item, column) for column in _USER_COLUMNS]).rstrip("\n")
-        else:
-            user = f",{_inside(item)}" if item["userspace"] else ""
-        return self._copied(text, user)
+            return text, csv_row([_csv_cell(item, column) for column in _USER_COLUMNS]).rstrip("\n")
+        return text, f",{_inside(item)}" if item["userspace"] else ""
 
-    def _copied(self, text: bytes, user: str | None = None) -> str:
+    def _copied(self, text: bytes, user: str | None) -> str:
         """All from the original tuple on to the newline; "" where the line is not usual."""
         shape = shape_of(text)
         template = self._templates.get(shape)
@@ -293,12 +294,15 @@ class LineWriter:
         values = values_of(text)
         if template is None or len(values) != template.number:
             return ""
+        return self._filled(template, values, user)
+
+    def _filled(self, template: Template, values: list[bytes], user: str | None) -> str:
         copied = (template.text % template.values(values)).decode()
         if user is not None:  # in CSV in place of two empty cells: a comma between them
             copied = copied + user if self._json else copied[:-1] + user
         return f"{copied},{self._after(template.ends(values))}"
 
-    def _completed(self, newest: bytes, listed: bytes) -> str:
+    def _completed(self, newest: bytes, listed: bytes, user: str | None) -> str:
         """The newest text with what only the listing said, as ``Flow.record`` gives them; "" where one is not usual."""
         words, others = usual(newest), usual(listed)
         if words is None or others is None:
@@ -310,7 +314,7 @@ class LineWriter:
         if template is None:
             self._learn(shape, template := _template(words, self._json))
         values = [word for at, word in enumerate(words) if word is not None and at not in _NO_VALUES]
-        return f"{(template.text % template.values(values)).decode()},{self._after(template.ends(values))}"
+        return self._filled(template, values, user)
 
     def _learn(self, shape: bytes, template: Template | None) -> Template | None:
         """Remember what lines of this shape become."""

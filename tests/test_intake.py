@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given
@@ -31,7 +32,7 @@ from intake import (
     reject_text,
     since,
 )
-from parse import HEAD, ORIGINAL, Parts, cut_timeouts, split_lines
+from parse import HEAD, ORIGINAL, Cut, Parts, cut_timeouts, split_lines
 from support.strategies import histories
 from support.tables import counts, intake_of
 
@@ -160,6 +161,49 @@ def test_a_listing_is_read_again_only_where_it_says_something_new() -> None:
         intake.take(Block(b"".join(listed), 4.0 * turn))
         intake.take(ListingEnded(4.0 * turn, True))
     assert read == [0, 51]
+
+
+def numbered(number: int, line: bytes = COUNTED) -> bytes:
+    return line.replace(b"sport=1 ", b"sport=%d " % number).replace(b"id=1", b"id=%d" % number)
+
+
+class CountingTable(FlowTable):
+    """Remembers which lines of the newest listing it had to read."""
+
+    def listed_again(self, cuts: Sequence[Cut], now: float) -> list[int]:
+        self.read = super().listed_again(cuts, now)
+        return self.read
+
+
+def test_what_a_listing_that_broke_off_did_not_reach_is_not_read_anew() -> None:
+    """Read is what changed in the listing that broke off, and what then says again what it said before."""
+    lines = [numbered(number, BARE) for number in range(100)]
+    moved = [*lines[:9], lines[9].replace(b"mark=0", b"mark=7")]
+    table = CountingTable()
+    intake = Intake(table)
+    read: list[list[int]] = []
+    for turn, (listed, ends) in enumerate(
+        [(lines, 100), (lines, 100), (lines, 100), (moved, 10), ([], 0), (lines, 100)]
+    ):
+        intake.take(ListingBegan(4.0 * turn))
+        if ends:
+            intake.take(Block(b"".join(listed[:ends]), 4.0 * turn))
+            read.append(table.read)
+        intake.take(ListingEnded(4.0 * turn, ends == 100))
+    assert read[2:] == [[], [9], [9]]
+
+
+def test_listings_that_always_break_off_are_not_kept_without_end() -> None:
+    table = FlowTable(limit=150)
+    intake = Intake(table)
+    intake.take(ListingBegan(0.0))
+    intake.take(Block(b"".join(numbered(number) for number in range(100)), 0.0))
+    intake.take(ListingEnded(0.0, True))
+    for turn in range(1, 9):
+        intake.take(ListingBegan(4.0 * turn))
+        intake.take(Block(b"".join(numbered(1000 * turn + number) for number in range(100)), 4.0 * turn))
+        intake.take(ListingEnded(4.0 * turn, False))
+        assert len(table._order.marks) == len(table._order.flows) == 150
 
 
 # --- what a source says, taken in: losses, troubles, times, lines that are none; and failures of commands in words ----
