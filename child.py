@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -81,10 +82,13 @@ class Patience:
 class Child:
     """A process and both its pipes."""
 
-    def __init__(self, argv: Sequence[str], gather: float = 0.0, shown_as: Sequence[str] = ()) -> None:
+    def __init__(
+        self, argv: Sequence[str], gather: float = 0.0, shown_as: Sequence[str] = (), fed: bool = False
+    ) -> None:
         """``gather``: seconds to let output gather after all that was there has been read.
 
-        ``shown_as``: the words that messages have in place of the command's own.
+        ``shown_as``: the words that messages have in place of the command's own. ``fed``: it has a standard input, see
+        ``feed``; else that is empty.
         """
         self.argv = list(argv)
         self._shown_as = list(shown_as) or self.argv
@@ -101,7 +105,11 @@ class Child:
         self._quiet_until = 0.0  # till then nobody listens to its stderr
         self.leftover = b""  # what came after the last newline, once it has closed its output
         self._collected = b""  # what a short command printed
-        self.process = _process(self.argv)
+        self.process = _process(self.argv, fed)
+        if self.process.stdin:
+            os.set_blocking(self.process.stdin.fileno(), False)
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.process.stdin, F_SETPIPE_SZ, PIPE_SIZE)
         assert self.process.stdout
         assert self.process.stderr
         self.out: int | None = self.process.stdout.fileno()
@@ -160,6 +168,32 @@ class Child:
         self._close_out()
         self.leftover = self.splitter.feed(b"")
         return b""
+
+    def feed(self, data: memoryview) -> int:
+        """Write to its standard input as much as it takes now; returns how many bytes. All, once it has closed it."""
+        if self.process.stdin is None or self.process.stdin.closed:
+            return len(data)
+        try:
+            return os.write(self.process.stdin.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError:  # it has ended: nobody will read it
+            self.end_feed()
+            return len(data)
+
+    def feed_soon(self, until: float) -> bool:
+        """Wait until it takes more, or for ``until`` on the scale of time.monotonic(); False if it takes no more."""
+        if self.process.stdin is None or self.process.stdin.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.process.stdin, select.POLLOUT)
+        return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
+
+    def end_feed(self) -> None:
+        """There is no more for its standard input."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
 
     def collect(self) -> bytes:
         """Read on; return all whole lines so far. For a command with a short output."""
@@ -250,7 +284,7 @@ class Child:
         Its children may outlive it, as when a --via is killed. Until it is reaped, its number is that of their group.
         A child of another user (a user's sudo) can't be signalled; it ends when it writes to its closed pipe.
         """
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream and not stream.closed:
                 stream.close()
         self.out = self.err = None
@@ -324,12 +358,12 @@ def _text(path: str) -> str:
         return ""
 
 
-def _process(argv: Sequence[str]) -> subprocess.Popen[bytes]:
+def _process(argv: Sequence[str], fed: bool) -> subprocess.Popen[bytes]:
     # It has a session of its own: Ctrl+C and Ctrl+Z do not reach it, and a sudo or ssh in it can't ask for a password
     # at our terminal. restore_signals sets SIGPIPE back to its default; else conntrack -E would never end after us.
     return subprocess.Popen(
         argv,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if fed else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "LC_ALL": "C"},

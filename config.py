@@ -29,6 +29,7 @@ TABLES = ("marks", "zones", "local-networks")
 # These hold for one run. --allow-delete must be given each time, so that nobody deletes by accident.
 ONLY_ON_THE_COMMAND_LINE = {
     *("once", "json", "csv", "limit", "sample", "replay", "record", "update-geoip", "allow-delete", "no-config"),
+    *("headless", "who", "at"),
     *("help", "version", "print-man", "print-completion"),
 }
 INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true
@@ -36,6 +37,7 @@ INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 c
 FROM_ONES_OWN_FILE = {
     "via": "a program, and root runs nothing",
     "conntrack": "a program, and root runs nothing",
+    "log": "a folder to write to, and root writes nowhere",
     "geoip-db": "folders to write databases to, and root writes nowhere",
 }
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from addresses import Site
     from download import FetchProgress
+    from flowlog import LogPlan
     from geography import Plan
     from live import Live
-    from run import CommandLine, Once, Options, Stream
+    from run import CommandLine, Headless, Once, Options, Stream
     from source import Source
 
 VERSION = "0.1.0"
@@ -117,9 +118,55 @@ class _Bar:
         self._bar.update(progress.received - self._bar.pos)
 
 
+# --- the flow log -----------------------------------------------------------------------------------------------------
+
+
+def write_log(folder: str) -> int:
+    """Be the process that writes the flow log; returns the exit code."""
+    from flowlog import serve
+
+    return serve(folder)
+
+
+def who_had(options: CommandLine) -> int:
+    """Answer --who; returns the exit code."""
+    import time
+
+    from past import Question, asked_of, time_of
+    from run import ask
+
+    if options["who"] is None or not options["log"]:
+        missing = "--at goes with --who." if options["who"] is None else "--who asks a log: say which with --log DIR."
+        raise click.UsageError(missing)
+    if options["as_json"] and options["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other.")
+    now, option = time.time(), "--who"
+    try:
+        asked = asked_of(options["who"])
+        option = "--at"
+        begins, length = time_of(options["at"], now) if options["at"] is not None else (now, 1.0)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
+    format = "json" if options["as_json"] else "csv" if options["as_csv"] else "text"
+    return ask(options["log"], Question(*asked, begins, length), format, invocation())
+
+
+def _log_plan(ctx: click.Context, options: CommandLine) -> LogPlan | None:
+    """What is to be logged; a log from the settings or the environment is not for runs that only look."""
+    if not options["log"] or options["once"] or options["replay"] is not None:
+        if options["log"] and ctx.get_parameter_source("log") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("--log writes what the kernel does now; it does not go with --once or --replay.")
+        return None
+    from flowlog import LogPlan
+
+    return LogPlan(options["log"], options["log_keep"], options["log_size"])
+
+
 # --- running ----------------------------------------------------------------------------------------------------------
 
-_KEPT: list[Live | Once | Stream] = []  # what ran, until the process ends: to free its 200,000 flows takes 0.1 s
+_KEPT: list[
+    Live | Once | Stream | Headless
+] = []  # what ran, until the process ends: to free its 200,000 flows takes 0.1 s
 
 
 def run_program(options: Options) -> int:
@@ -155,12 +202,16 @@ def run_program(options: Options) -> int:
                     say(words)
 
 
-def _way(options: Options) -> type[Live | Once | Stream]:
+def _way(options: Options) -> type[Live | Once | Stream | Headless]:
     """Only what is needed is imported: what the screen needs takes 70 ms."""
     if options.once:
         from run import Once
 
         return Once
+    if options.headless:
+        from run import Headless
+
+        return Headless
     if options.format == "text":
         from live import Live
 
@@ -183,6 +234,28 @@ class Finite(click.FloatRange):
         if number != number:
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: 500M, 2G; k, M, G, T are thousands, with an i behind they are binary."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        import re
+
+        from filters import SIZES
+
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([a-z]{0,2}?)b?", str(value).lower())
+        if match is None or match.group(2) not in SIZES:
+            self.fail(f"{value!r} is no size; sizes are 500M, 2G or 1.5Gi.", param, ctx)
+        size = int(float(match.group(1)) * SIZES[match.group(2)])
+        if size < LEAST_LOG:
+            self.fail(f"{value!r} is too little: a log takes {LEAST_LOG // 1_000_000}M at least.", param, ctx)
+        return size
+
+
+LEAST_LOG = 1_000_000  # bytes: 10,000 flows
 
 
 class SortColumn(click.ParamType[str]):
@@ -396,6 +469,21 @@ NOTES = {
     help="Also write everything read to FILE, for --replay.",
 )
 @click.option(
+    "--log",
+    metavar="DIR",
+    shell_complete=_completes("file"),
+    help="Keep a flow log in DIR, for --who.",
+)
+@click.option(
+    "--log-keep", type=Finite(1, 36_500), default=30.0, show_default=True, metavar="DAYS", help="Days kept in the log."
+)
+@click.option(
+    "--log-size", type=Size(), default="2G", show_default=True, metavar="SIZE", help="Its size; old days go first."
+)
+@click.option("--headless", is_flag=True, help="No screen and no output: for --log, until SIGTERM or Ctrl+C.")
+@click.option("--who", metavar="ADDR[:PORT]", help="Who had this address (and port) --at a time? Asks the log.")
+@click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
+@click.option(
     "--geoip-db",
     multiple=True,
     metavar="PATH",
@@ -414,6 +502,7 @@ NOTES = {
     help="Don't read the settings file.",
 )
 @click.option("--geoip-worker", default="", hidden=True)
+@click.option("--log-writer", default="", hidden=True)
 @click.option("--heartbeat", default="", hidden=True)  # for the health check of a container
 @click.option(
     "--print-completion",
@@ -446,6 +535,10 @@ def command(ctx: click.Context, /, **given: object) -> None:
         if ctx.obj and ctx.obj.problem:
             click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
         ctx.exit(_guarded(lambda: fetch(_plan(ctx, options), options["geoip_worker"])))
+    if options["log_writer"]:
+        ctx.exit(_guarded(lambda: write_log(options["log_writer"])))
+    if options["who"] is not None or options["at"] is not None:
+        ctx.exit(_guarded(lambda: who_had(options)))
     ctx.exit(_guarded(lambda: run_program(_checked_options(ctx, options))))
 
 
@@ -539,6 +632,8 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         settings_problem=settings.problem,
         starts_again=_starts_again() if options["heartbeat"] else "",
         before=_before(options),
+        log=_log_plan(ctx, options),
+        headless=options["headless"],
     )
 
 
@@ -590,14 +685,23 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--limit goes with --once.")
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
         raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
+    if options["headless"]:
+        _check_headless(options)
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
         raise click.UsageError("--replay reads a file and runs nothing: --via and --conntrack have no meaning with it.")
-    if not (options["once"] or options["as_json"] or options["as_csv"]) and not sys.stdout.isatty():
+    if not any(options[way] for way in ("once", "as_json", "as_csv", "headless")) and not sys.stdout.isatty():
         raise click.UsageError(
             "standard output is no terminal, so there is no screen to draw on. "
-            "Use --once for a table, --json or --csv for a stream of events."
+            "Use --once for a table, --json or --csv for a stream of events, --headless for a log."
         )
+
+
+def _check_headless(options: CommandLine) -> None:
+    if any(options[way] for way in ("once", "as_json", "as_csv")):
+        raise click.UsageError("--headless writes nothing on standard output: not with --once, --json or --csv.")
+    if options["replay"] is not None or not (options["log"] or options["record"]):
+        raise click.UsageError("--headless is for what is written: say --log DIR (or --record FILE), and no --replay.")
 
 
 def _check_sort(ctx: click.Context, options: CommandLine) -> None:
@@ -627,7 +731,7 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     from source import Command, LiveSource, pushed_down
 
     path = options["replay"]
-    screen = not (options["once"] or options["as_json"] or options["as_csv"])
+    screen = not any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
     if path is not None:
         try:
             replay = Replay(path, options["speed"] if screen else 0.0)

@@ -466,13 +466,14 @@ class FlowTable:
         on_inferred: Callable[[Flow], None] | None = None,
         shortest: float = SHORTEST_INTERVAL,
         totals: bool = True,
+        on_closed: Callable[[Flow], None] | None = None,
     ) -> None:
-        """``on_inferred`` hears of a flow that only a listing showed to be gone; ``shortest``: SHORTEST_INTERVAL."""
+        """``on_closed`` hears of each flow that ends, ``on_inferred`` where only a listing showed it."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
-        self.linger, self.limit = linger, limit
-        self.own = self._own_told = own
+        self.linger, self.limit, self.own = linger, limit, own
+        self._own_told = own
         self._addresses = KnownAddresses(own)
         self.generation, self.listing = 0, False
         self.listings = 0  # complete ones
@@ -485,17 +486,16 @@ class FlowTable:
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
-        self._on_inferred = on_inferred
+        self._on_inferred, self._on_closed = on_inferred, on_closed
         self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
-        self._shortest = shortest
-        self._totals = totals  # somebody looks at rate_in and rate_out, which cost 15 us at the end of each flow
+        # ``totals``: somebody looks at rate_in and rate_out, which cost 15 us at the end of each flow.
+        self._shortest, self._totals = shortest, totals
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
-        self.traffic = Traffic()
+        self.traffic, self._last_seen = Traffic(), LastSeen(0.0, 0)
         self._ticked: float | None = None
         self._ticked_events, self._counters_seen = 0, False
         self._groups: dict[bytes, Group] = {}  # by head and state: the parser knows about 1,000 of them
-        self._last_seen = LastSeen(0.0, 0)
         self._order, self._new_order, self._at = Order(), Order(), 0
 
     def know_own(self, addresses: Set[str]) -> None:
@@ -829,6 +829,8 @@ class FlowTable:
 
     def _bury(self, flow: Flow) -> None:
         self.past.append(flow)
+        if self._on_closed is not None:
+            self._on_closed(flow)
         if self.linger <= 0:
             return
         if len(self.closed) >= MAX_CLOSED:

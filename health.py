@@ -114,6 +114,8 @@ class Surroundings(NamedTuple):
     attached: bool = False  # people look through docker attach: they can look away
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
+    log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
+    logged: str = ""  # how the flow log is doing
 
 
 NOTHING_AROUND = Surroundings()
@@ -453,6 +455,11 @@ def _base_rows(around: Surroundings) -> list[HealthRow]:
     return rows + [HealthRow("database", text, "warn", cure=cure) for text, cure in around.geography]
 
 
+def _log_rows(around: Surroundings) -> list[HealthRow]:
+    rows = [HealthRow("flow log", around.logged)] if around.logged else []
+    return rows + [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
+
+
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
@@ -468,7 +475,7 @@ def panel(
     rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
     rows += [*_sight_rows(status, table, around, now, live), *_setting_rows(status, table)]
     rows = [replace(row, cure=cure_there(row.cure, around.before) if live else "") for row in rows]
-    return rows + _base_rows(around)
+    return rows + _log_rows(around) + _base_rows(around)
 
 
 def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, str]]:
@@ -528,6 +535,7 @@ class About(Enum):
     BEHIND = auto()
     LATE_LISTING = auto()
     RECORDING = auto()
+    LOG = auto()
     DROPS = auto()
     KERNEL_EVENTS = auto()
     ACCOUNTING = auto()
@@ -640,6 +648,8 @@ def _losses(
         yield Notice(text, LOSS_CURE if live and status.narrow else "", not again, About.LOSS, (status.losses, again))
     if around.recording:
         yield Notice(around.recording, bad=True, about=About.RECORDING, state=around.recording)
+    for text, cure in around.log:
+        yield Notice(text, cure, bad=True, about=About.LOG, state=_magnitude(text))
     if live and status.listing_since is not None and now - status.listing_since > SLOW:
         text = f"the listing that began {now - status.listing_since:.0f} s ago has not ended"
         yield Notice(f"{text}: the table is older than that", about=About.LATE_LISTING)

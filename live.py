@@ -22,7 +22,7 @@ from keys import Do, Request, paste, press
 from names import Resolver
 from recording import Recorder
 from render import frame
-from run import FRAME, Feed, Options, Signals, give_up, say
+from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
@@ -163,6 +163,7 @@ class Live:
                 pass
         finally:
             self.screen.close()
+            self.feed.close()
             if self.deletion:
                 self.deletion.close()
             self.geography.close()
@@ -275,10 +276,18 @@ class Live:
             attached=bool(self.options.heartbeat),
             records=self.recorder is not None and not self.recorder.stopped,
             geography=self.geography.notices() + self.resolver.notices(),
+            log=log_notices(self.feed.log),
+            logged=self._logged(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
             before=self.options.before,
         )
+
+    def _logged(self) -> str:
+        """How the flow log is doing, for the panel of the table's health; "" without one."""
+        if self.feed.log is None:
+            return ""
+        return self.feed.log.state.text()
 
     def _notices(self, around: Surroundings) -> list[Notice]:
         status, shares = self.status, self.census.so_far

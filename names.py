@@ -199,6 +199,12 @@ class Resolver:
                 self._waiting.popitem(last=False)
         return name
 
+    def listed_name(self, address: str) -> str | None:
+        """The name in the hosts file, whether names are on or off: nobody is asked for it."""
+        if self._clock() >= self._look_due:
+            self._look()
+        return self._hosts.get(address)
+
     def notices(self) -> list[tuple[str, str]]:
         """What is wrong, and the command that helps."""
         return [(f"no names of hosts: {self._silent}", "cat /etc/resolv.conf")] if self.on and self._silent else []

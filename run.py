@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import select
+import shlex
 import signal
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -17,7 +19,7 @@ import click
 import export
 from addresses import Context, Lookups, Site
 from filters import Predicate, all_of, compile_filter, from_flags
-from flows import PAST, SHORTEST_INTERVAL, Flow, FlowTable
+from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
     BEHIND,
     LATE,
@@ -43,13 +45,16 @@ from intake import (
 from parse import STAMP, Parts
 from recording import Recorder
 from source import Source
+from text import clean
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
     from columns import ViewSpec
+    from flowlog import FlowLog, LogPlan
     from geography import Plan
     from geoip import GeoIP
     from health import Notice
+    from past import Question
     from view import Rows, RowsWanted
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -153,6 +158,13 @@ class CommandLine(TypedDict):
     no_download: bool
     update_geoip: bool
     allow_delete: bool
+    log: str | None
+    log_keep: float
+    log_size: int
+    who: str | None
+    at: str | None
+    headless: bool
+    log_writer: str
     geoip_worker: str
     heartbeat: str
 
@@ -184,6 +196,8 @@ class Options:
     sample: float | None = None  # with once: seconds between two listings
     starts_again: str = ""  # what to say when somebody quits and something starts the program again
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
+    log: LogPlan | None = None  # where the flow log is written
+    headless: bool = False  # nothing on standard output: the log is what the run is for
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -224,10 +238,14 @@ class Feed:
         on_inferred: Callable[[Flow], None] | None = None,
     ) -> None:
         self.source = source
+        self._told_epoch = 0.0
+        self.log = self._log(options)
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(
-            options.linger, past=options.past, on_inferred=on_inferred, shortest=shortest, totals=report is None
+            *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
+            totals=report is None and not options.headless,
+            on_closed=self.log.ended if self.log else None,
         )
         lists_again = not options.once or options.sample is not None
         self.intake = Intake(self.table, report, time.time(), lists_again)
@@ -235,13 +253,28 @@ class Feed:
         self._signals = signals
         self._recorder = recorder
         self._heartbeat = options.heartbeat
-        self._told_epoch = 0.0
         self._source_waits_until = 0.0  # nobody listens to the source till then
         self._next_beat = 0.0 if options.heartbeat else None
+
+    def _log(self, options: Options) -> FlowLog | None:
+        if options.log is None:
+            return None
+        from flowlog import FlowLog
+
+        return FlowLog(options.log, options.log.setup(self.source.name, options.plan.paths, options.site), self._epoch)
+
+    def close(self) -> None:
+        """Nothing more is to come: the log gets what is there."""
+        if self.log is not None:
+            self.log.close(self.table, self.source.clock())
 
     def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
         self._beat()
+        if self.log is not None:
+            self.log.poll(self.table, self.intake.status, self.source.clock())
+            fds = [*fds, *self.log.fds()]
+            until = min(self.log.deadline(), math.inf if until is None else until)
         poll = select.poll()
         waits = time.monotonic() < self._source_waits_until
         for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
@@ -258,6 +291,11 @@ class Feed:
         """What makes the table smaller, where memory is short."""
         live = self.source.live
         return "-p tcp or -4, so that conntrack sends fewer flows" if live else "a shorter recording"
+
+    @property
+    def refused(self) -> Problem | None:
+        """Why the log can't be written where it is wanted; what is started for the log ends then."""
+        return self.log.state.refused if self.log is not None else None
 
     def _beat(self) -> None:
         """Touch the file that says that the loop goes round; one that can't be touched says that it does not."""
@@ -381,16 +419,51 @@ def open_databases(geoip: GeoIP, plan: Plan) -> None:
         say(f"{MISSING}; try: {plan.command}")
 
 
+def log_notices(log: FlowLog | None) -> list[tuple[str, str]]:
+    """What is wrong with the log, and the command that helps."""
+    if log is None:
+        return []
+    state = log.state
+    found = [(problem.what, problem.cure) for problem in (state.refused, state.problem) if problem is not None]
+    return found + ([(state.aside, "")] if state.aside else [])
+
+
 def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool] = lambda _: True) -> list[Notice]:
     """What a header would say. Who holds most of a table that is nearly full is looked for where that ``is_news``."""
     from health import Surroundings, fills, notices_of, sampled_shares
 
     status, table, source = feed.intake.status, feed.table, feed.source
-    around = Surroundings(before=options.before)
+    around = Surroundings(before=options.before, log=log_notices(feed.log))
     notices = notices_of(status, table, source.live, source.clock(), around)
     if any(fills(notice) and is_news(notice) for notice in notices):
         notices = notices_of(status, table, source.live, source.clock(), around, sampled_shares(table))
     return notices
+
+
+# --- --who ------------------------------------------------------------------------------------------------------------
+
+
+def ask(folder: str, question: Question, format: str, called: str) -> int:
+    """Say who had an address at a time; returns the exit code. ``called``: the words that start this program."""
+    import past
+
+    try:
+        answer = past.who(folder, question)
+    except OSError as error:
+        cure = f"{called} --headless --log {shlex.quote(clean(folder, 200))}"
+        return give_up(Problem(f"there is no log to ask: {clean(folder, 200)}: {error.strerror}", cure))
+    except ImportError:
+        return give_up(past.NO_SQLITE)
+    if format == "json":
+        for item in past.answer_items(question, answer):
+            click.echo(json.dumps(item))
+    elif format == "csv":
+        for row in past.answer_rows(answer):
+            click.echo(export.csv_row([str(cell) for cell in row]), nl=False)
+        say(past.completeness(question, answer.extent))
+    else:
+        click.echo(past.answer_text(question, answer), nl=False)
+    return SUCCESS
 
 
 # --- --once -----------------------------------------------------------------------------------------------------------
@@ -564,6 +637,12 @@ class Stream:
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
+        try:
+            return self._run()
+        finally:
+            self._feed.close()
+
+    def _run(self) -> int:
         open_databases(self._geoip, self._options.plan)
         source, told = self._feed.source, False
         while not self._status.ended:
@@ -572,6 +651,8 @@ class Stream:
             self._feed.wait(until=time.monotonic() + FRAME)
             if self._signals.ending():
                 break
+            if self._feed.refused is not None:
+                return give_up(self._feed.refused)
             for item in source.poll():
                 self._take_in_order(item)
                 if self._feed.problem is not None:
@@ -675,3 +756,51 @@ class Stream:
     def _flush(self) -> None:
         out, self._out = self._out, []
         self._pipe.write(out)
+
+
+# --- --headless -------------------------------------------------------------------------------------------------------
+
+
+class Headless:
+    """``--headless``: the flow log is written, and standard error hears what is wrong."""
+
+    def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
+        self._options, self._signals = options, signals
+        self._feed = Feed(options, source, signals, recorder)
+        self._pipe = Pipe(signals)
+        self._next_look = 0.0
+
+    @property
+    def table(self) -> FlowTable:
+        return self._feed.table
+
+    @property
+    def helps_memory(self) -> str:
+        return self._feed.helps_memory
+
+    def run(self) -> int:
+        """Until somebody asks it to end; returns the exit code."""
+        try:
+            return self._run()
+        finally:
+            self._feed.close()
+
+    def _run(self) -> int:
+        feed = self._feed
+        while not self._signals.ending():
+            feed.wait(until=time.monotonic() + FRAME)
+            for item in feed.source.poll():
+                feed.take(item)
+            if (problem := feed.problem or feed.refused) is not None:
+                return give_up(problem)
+            feed.table.tick(feed.source.clock())
+            self._say_notices()
+        return SUCCESS
+
+    def _say_notices(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look and self._feed.table.listings:
+            self._next_look = now + FRAME
+            self._pipe.say_unread(self._feed.intake.status)
+            notices = pipe_notices(self._feed, self._options, lambda notice: self._pipe.is_news(notice, now))
+            self._pipe.say_notices(notices, now)

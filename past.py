@@ -1,0 +1,857 @@
+"""The past on disk: a file for each day, with flows, bytes by the hour and gaps; and asking who had an address.
+
+Times are seconds since 1970 (UTC). In a file they are whole milliseconds since the beginning of its day.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import pwd
+import re
+import shlex
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flows import Counts
+from intake import Problem
+from text import clean, size_text, text_table
+
+if TYPE_CHECKING:
+    import sqlite3
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+LOSING, DEAF, UNCOUNTED = "events were lost", "kernel events are off", "accounting is off: bytes are unknown"
+UNHEARD = "events stopped"
+NOT_RUNNING = "not running"
+DAY_SECONDS = 86_400
+HOUR_SECONDS = 3600
+LOCK = "lock"  # held by the process that writes; its text is the number of that process
+_DAY_FILE = re.compile(r"flows-(\d{4}-\d\d-\d\d)\.db")
+LOCKED = 5.0  # seconds that a reader may hold a file; it is tried again after that
+LAYOUT = 1  # PRAGMA user_version: of the tables below
+
+# One flow: 50 to 60 bytes. Ends of the reply are NULL where they mirror the original's, counters where nothing counts,
+# ``end_ms`` while the flow is there. The hosts of a day have numbers: as texts they took 40 bytes a flow more.
+_TABLES = """
+CREATE TABLE about (day REAL, began REAL, alive REAL);
+CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE host (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, country TEXT, asn INTEGER);
+CREATE TABLE kind (id INTEGER PRIMARY KEY, node INTEGER, reason TEXT, protocol TEXT, state TEXT, nat TEXT,
+    start_exact INTEGER, far INTEGER);
+CREATE TABLE flow (id INTEGER PRIMARY KEY, kind INTEGER, start_ms INTEGER, end_ms INTEGER,
+    src INTEGER, sport INTEGER, dst INTEGER, dport INTEGER,
+    reply_src INTEGER, reply_sport INTEGER, reply_dst INTEGER, reply_dport INTEGER,
+    packets_original INTEGER, bytes_original INTEGER, packets_reply INTEGER, bytes_reply INTEGER,
+    mark INTEGER, zone INTEGER, near_name INTEGER);
+CREATE INDEX flow_early ON flow (start_ms) WHERE start_ms < 0;
+CREATE TABLE unfinished (flow INTEGER PRIMARY KEY, key BLOB, kernel_id INTEGER);
+CREATE TABLE moved (node INTEGER, near INTEGER, hour INTEGER, near_name INTEGER, country TEXT, asn INTEGER,
+    service INTEGER, flows INTEGER, bytes_in INTEGER, bytes_out INTEGER,
+    PRIMARY KEY (near, hour, country, asn, service, near_name, node)) WITHOUT ROWID;
+CREATE TABLE total (sort TEXT, key TEXT, hour INTEGER, flows INTEGER, bytes_in INTEGER, bytes_out INTEGER,
+    PRIMARY KEY (sort, key, hour)) WITHOUT ROWID;
+CREATE TABLE label (sort TEXT, key TEXT, text TEXT, PRIMARY KEY (sort, key)) WITHOUT ROWID;
+CREATE TABLE gap (id INTEGER PRIMARY KEY, node INTEGER, since REAL, until REAL, reason TEXT);
+"""
+
+# ``far`` of a kind: which of a flow's addresses is the remote end.
+FAR_SIDES = ("src", "dst", "reply_src", "reply_dst")
+FLOW_ROWS = """
+SELECT node.text AS node, about.day + flow.start_ms / 1000.0 AS start,
+    CASE WHEN flow.end_ms IS NULL THEN about.alive ELSE about.day + flow.end_ms / 1000.0 END AS "end",
+    kind.reason, kind.protocol, kind.state, src.address AS src, flow.sport, dst.address AS dst, flow.dport,
+    coalesce(reply_src.address, dst.address) AS reply_src, coalesce(flow.reply_sport, flow.dport) AS reply_sport,
+    coalesce(reply_dst.address, src.address) AS reply_dst, coalesce(flow.reply_dport, flow.sport) AS reply_dport,
+    kind.nat, flow.packets_original, flow.bytes_original, flow.packets_reply, flow.bytes_reply,
+    coalesce(flow.mark, 0) AS mark, coalesce(flow.zone, 0) AS zone, far.country, far.asn, near_name.text AS near_name,
+    kind.start_exact
+FROM about, flow JOIN kind ON kind.id = flow.kind JOIN name AS node ON node.id = kind.node
+    JOIN host AS src ON src.id = flow.src JOIN host AS dst ON dst.id = flow.dst
+    LEFT JOIN host AS reply_src ON reply_src.id = flow.reply_src
+    LEFT JOIN host AS reply_dst ON reply_dst.id = flow.reply_dst
+    LEFT JOIN name AS near_name ON near_name.id = flow.near_name
+    LEFT JOIN host AS far ON far.id = CASE kind.far WHEN 0 THEN flow.src WHEN 1 THEN flow.dst
+        WHEN 2 THEN coalesce(flow.reply_src, flow.dst) WHEN 3 THEN coalesce(flow.reply_dst, flow.src) END
+"""
+_VIEWS = f"""
+CREATE VIEW flow_log AS {FLOW_ROWS};
+CREATE VIEW usage_log AS SELECT node.text AS node, about.day + moved.hour * 3600 AS hour, near.address AS near,
+    near_name.text AS near_name, nullif(moved.country, '') AS country, nullif(moved.asn, 0) AS asn,
+    service.text AS service, moved.flows, moved.bytes_in, moved.bytes_out
+FROM about, moved JOIN name AS node ON node.id = moved.node JOIN host AS near ON near.id = moved.near
+    JOIN name AS service ON service.id = moved.service LEFT JOIN name AS near_name ON near_name.id = moved.near_name;
+CREATE VIEW gap_log AS SELECT node.text AS node, gap.since, coalesce(gap.until, about.alive) AS until, gap.reason
+FROM about, gap JOIN name AS node ON node.id = gap.node;
+"""
+_SUMS = """DO UPDATE SET flows = flows + excluded.flows,
+bytes_in = coalesce(bytes_in + excluded.bytes_in, bytes_in, excluded.bytes_in),
+bytes_out = coalesce(bytes_out + excluded.bytes_out, bytes_out, excluded.bytes_out)"""
+_PUT_FLOW = f"INSERT OR REPLACE INTO flow VALUES ({', '.join('?' * 19)})"
+_ADD_MOVED = (
+    """INSERT INTO moved (node, near, hour, near_name, country, asn, service, flows, bytes_in, bytes_out)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (near, hour, country, asn, service, near_name, node) """
+    + _SUMS
+)
+_ADD_TOTAL = "INSERT INTO total VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sort, key, hour) " + _SUMS
+
+
+def day_of(moment: float) -> int:
+    """Days since 1970, UTC."""
+    return math.floor(moment / DAY_SECONDS)
+
+
+def day_name(day: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d", time.gmtime(day * DAY_SECONDS))
+    except (OverflowError, ValueError, OSError):  # a clock that was set to nonsense
+        return "1970-01-01"
+
+
+def day_files(folder: str) -> dict[int, str]:
+    """The paths of all day files by their day, the oldest first."""
+    found = {}
+    for name in os.listdir(folder):
+        if (match := _DAY_FILE.fullmatch(name)) is not None:
+            with contextlib.suppress(ValueError):
+                found[_day_number(match.group(1))] = os.path.join(folder, name)
+    return dict(sorted(found.items()))
+
+
+def _day_number(name: str) -> int:
+    import calendar
+
+    return calendar.timegm(time.strptime(name, "%Y-%m-%d")) // DAY_SECONDS
+
+
+def began_of(folder: str, day: int) -> float:
+    """When the file of a day was begun; the beginning of that day where it does not say."""
+    import sqlite3
+
+    path = os.path.join(os.path.abspath(folder), f"flows-{day_name(day)}.db")
+    try:
+        with contextlib.closing(sqlite3.connect(read_only(path), uri=True)) as db:
+            return float(db.execute("SELECT began FROM about").fetchone()[0])
+    except (sqlite3.Error, TypeError, ValueError):
+        return float(day * DAY_SECONDS)
+
+
+def read_only(path: str) -> str:
+    """The address by which sqlite3 opens a file to read it."""
+    from urllib.parse import quote
+
+    return f"file:{quote(path)}?mode=ro"
+
+
+def set_aside(folder: str, day: int) -> str:
+    """Give a damaged file another name, so that nobody reads it and nobody writes over it; returns that name."""
+    path = os.path.join(folder, f"flows-{day_name(day)}.db")
+    other = f"{path}.damaged-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path + end, other + end)
+    return other
+
+
+# --- one file ---------------------------------------------------------------------------------------------------------
+
+FlowValues = tuple[Any, ...]  # of a row of ``flow``, without its id
+Moved = tuple[int, int | None, int | None]  # flows, bytes in, bytes out; None: nothing counted them
+
+
+class OfEarlier(NamedTuple):
+    """A flow that was there when the log was written last."""
+
+    id: int
+    day: int
+    key: bytes
+    kernel_id: int | None
+    start: float
+    exact: bool
+    counts: Counts | None
+
+
+class DayFile:
+    """The database of a day: what is to be written is gathered, and written by ``commit`` in one transaction."""
+
+    def __init__(self, folder: str, day: int, now: float) -> None:
+        """Raises sqlite3.Error."""
+        import sqlite3
+
+        self.day, self.begins = day, day * DAY_SECONDS
+        self.path = os.path.join(folder, f"flows-{day_name(day)}.db")
+        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=LOCKED)
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")  # who reads does not hold up who writes
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._begin(now)
+            self._read_numbers()
+            self.inode = os.stat(self.path).st_ino
+        except BaseException:
+            self._db.close()
+            raise
+        self._flows: dict[int, FlowValues | None] = {}  # to be written, by id; None: to be deleted
+        self._unfinished: dict[int, tuple[bytes, int | None] | None] = {}
+        self._new_names: list[tuple[int, str]] = []
+        self._new_hosts: dict[int, tuple[int, str, str | None, int | None]] = {}
+        self._new_kinds: list[tuple[Any, ...]] = []
+        self._moved: dict[tuple[Any, ...], Moved] = {}
+        self._totals: dict[tuple[str, str, int], Moved] = {}
+        self._labels: dict[tuple[str, str], str] = {}
+        self._gaps: dict[int, tuple[int, int, float, float | None, str]] = {}
+
+    def _begin(self, now: float) -> None:
+        import sqlite3
+
+        (layout,) = self._db.execute("PRAGMA user_version").fetchone()
+        if layout == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_VIEWS} PRAGMA user_version = {LAYOUT}; COMMIT;")
+            self._db.execute("INSERT INTO about VALUES (?, ?, ?)", (self.begins, now, now))
+        elif layout != LAYOUT:
+            raise sqlite3.DatabaseError(f"its layout is {layout}, and this program writes {LAYOUT}")
+        self.began, self.alive = self._db.execute("SELECT began, alive FROM about").fetchone()
+
+    def _read_numbers(self) -> None:
+        self._names: dict[str, int] = {text: number for number, text in self._db.execute("SELECT * FROM name")}
+        rows = self._db.execute("SELECT id, address, country, asn FROM host")
+        self._hosts: dict[str, tuple[int, str | None, int | None]] = {row[1]: (row[0], *row[2:]) for row in rows}
+        self._kinds: dict[tuple[Any, ...], int] = {row[1:]: row[0] for row in self._db.execute("SELECT * FROM kind")}
+        (last,) = self._db.execute("SELECT max(id) FROM flow").fetchone()
+        self._next_flow = (last or 0) + 1
+        (last,) = self._db.execute("SELECT max(id) FROM gap").fetchone()
+        self._next_gap = (last or 0) + 1
+
+    def earlier(self) -> list[OfEarlier]:
+        """The flows that a run before this one left unfinished. From now on they ended when they were seen last."""
+        self._db.execute(
+            "UPDATE flow SET end_ms = (SELECT (alive - day) * 1000 FROM about) WHERE end_ms IS NULL",
+        )
+        self._db.execute("UPDATE gap SET until = (SELECT alive FROM about) WHERE until IS NULL")
+        rows = self._db.execute(
+            "SELECT flow.id, key, kernel_id, start_ms, start_exact, packets_original, bytes_original, packets_reply,"
+            " bytes_reply FROM unfinished JOIN flow ON flow.id = unfinished.flow JOIN kind ON kind.id = flow.kind"
+        )
+        return [
+            OfEarlier(
+                *(number, self.day, key, kernel_id, self.begins + start / 1000, bool(exact)),
+                None if counts[0] is None else Counts(*counts),
+            )
+            for number, key, kernel_id, start, exact, *counts in rows
+        ]
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are to be written."""
+        return len(self._flows) + len(self._moved)
+
+    # --- numbers for texts ---
+
+    def name(self, text: str) -> int:
+        if (number := self._names.get(text)) is None:
+            number = self._names[text] = len(self._names) + 1
+            self._new_names.append((number, text))
+        return number
+
+    def host(self, address: str, country: str | None = None, asn: int | None = None) -> int:
+        """``country``, ``asn``: where that is known; what was known before stays."""
+        known = self._hosts.get(address)
+        if known is not None and (known[1:] == (country, asn) or (country is None and asn is None)):
+            return known[0]
+        number = known[0] if known else len(self._hosts) + 1
+        self._hosts[address] = number, country, asn
+        self._new_hosts[number] = number, address, country, asn
+        return number
+
+    def kind(self, *values: Any) -> int:
+        if (number := self._kinds.get(values)) is None:
+            number = self._kinds[values] = len(self._kinds) + 1
+            self._new_kinds.append((number, *values))
+        return number
+
+    # --- rows ---
+
+    def next_flow(self) -> int:
+        self._next_flow += 1
+        return self._next_flow - 1
+
+    def put(self, number: int, values: FlowValues, unfinished: tuple[bytes, int | None] | None) -> None:
+        """A flow as it is now; ``unfinished``: its key and the kernel's id, where it is still there."""
+        self._flows[number] = values
+        self._unfinished[number] = unfinished
+
+    def drop(self, number: int) -> None:
+        self._flows[number] = self._unfinished[number] = None
+
+    def add(self, group: tuple[Any, ...], totals: Iterable[tuple[str, str, int]], moved: Moved) -> None:
+        self._moved[group] = _sum(self._moved.get(group), moved)
+        for total in totals:
+            self._totals[total] = _sum(self._totals.get(total), moved)
+
+    def label(self, sort: str, key: str, text: str) -> None:
+        self._labels[sort, key] = text
+
+    def gap(self, node: str, since: float, until: float | None, reason: str, number: int = 0) -> int:
+        """Note a gap, or with its ``number`` how it is now; returns the number."""
+        if not number:
+            number, self._next_gap = self._next_gap, self._next_gap + 1
+        self._gaps[number] = number, self.name(node), since, until, reason
+        return number
+
+    def commit(self, alive: float | None) -> None:
+        """Write all; ``alive``: the log is whole up to that time. Raises sqlite3.Error, and nothing is written then."""
+        import sqlite3
+
+        if not (alive or self.waiting or self._gaps):
+            return
+        db, gone = self._db, [(number,) for number, values in self._flows.items() if values is None]
+        finished = [(number,) for number, what in self._unfinished.items() if what is None]
+        flows = [(number, *values) for number, values in self._flows.items() if values is not None]
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("INSERT INTO name VALUES (?, ?)", self._new_names)
+            db.executemany("INSERT OR REPLACE INTO host VALUES (?, ?, ?, ?)", self._new_hosts.values())
+            db.executemany("INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_kinds)
+            db.executemany("DELETE FROM flow WHERE id = ?", gone)
+            db.executemany(_PUT_FLOW, flows)
+            db.executemany("DELETE FROM unfinished WHERE flow = ?", finished)
+            unfinished = [(number, *what) for number, what in self._unfinished.items() if what is not None]
+            db.executemany("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?)", unfinished)
+            db.executemany(_ADD_MOVED, [(*group, *moved) for group, moved in self._moved.items()])
+            db.executemany(_ADD_TOTAL, [(*total, *moved) for total, moved in self._totals.items()])
+            labels = [(*key, text) for key, text in self._labels.items()]
+            db.executemany("INSERT OR REPLACE INTO label VALUES (?, ?, ?)", labels)
+            db.executemany("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", self._gaps.values())
+            if alive:
+                db.execute("UPDATE about SET alive = ?", (alive,))
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self.alive = alive or self.alive
+        self.forget()
+
+    def forget(self) -> None:
+        """What was gathered is written, or all of it is given up."""
+        self.give_up()
+        for gathered in (self._new_hosts, self._gaps, self._labels):
+            gathered.clear()
+        self._new_names.clear()
+        self._new_kinds.clear()
+
+    def give_up(self) -> int:
+        """Forget the flows that could not be written, but no number of a text; returns how many they are."""
+        number = len(self._flows)
+        self._flows.clear()
+        self._unfinished.clear()
+        self._moved.clear()
+        self._totals.clear()
+        return number
+
+    def is_there(self) -> bool:
+        """Is the file that is written still the one that has the name?"""
+        try:
+            return os.stat(self.path).st_ino == self.inode
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        import sqlite3
+
+        with contextlib.suppress(sqlite3.Error):  # closing writes what WAL still holds into the file
+            self._db.close()
+
+
+def _sum(one: Moved | None, other: Moved) -> Moved:
+    if one is None:
+        return other
+    return one[0] + other[0], _plus(one[1], other[1]), _plus(one[2], other[2])
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other
+
+
+# OpenWrt's Python comes in pieces.
+NO_SQLITE = Problem("there is no flow log: this Python lacks the module sqlite3", "opkg install python3-sqlite3")
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """The log can't be written there. ``holder``: the process that writes it already."""
+
+    def __init__(self, what: str, cure: str = "", holder: int = 0) -> None:
+        super().__init__(what)
+        self.what, self.cure, self.holder = what, cure, holder
+
+
+def make_folder(folder: str) -> None:
+    """Make it where it is missing: for its owner alone, as it says who talks to whom. Raises Refused."""
+    shown = clean(folder, 200)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+    except FileNotFoundError:
+        raise Refused(
+            f"{shown} can't be made: the folder it is to be in is missing",
+            shlex.join(["mkdir", "-p", os.path.dirname(os.path.abspath(folder))]),
+        ) from None
+    except OSError as error:
+        raise Refused(f"{shown} can't be made: {error.strerror}", _place_of_its_own(folder)) from None
+    if stat.S_ISLNK(found.st_mode):
+        raise Refused(f"{shown} is a symbolic link, which anybody may turn", f"--log {shlex.quote(_real(folder))}")
+    if not stat.S_ISDIR(found.st_mode):
+        raise Refused(f"{shown} is no folder", _place_of_its_own(folder))
+    if found.st_uid != os.geteuid():
+        raise Refused(
+            f"{shown} belongs to {_user(found.st_uid)}, and this is {_user(os.geteuid())}", _place_of_its_own(folder)
+        )
+    if found.st_mode & 0o077:
+        raise Refused(
+            f"others may look into {shown}, and it says who talks to whom", shlex.join(["chmod", "700", folder])
+        )
+
+
+def _place_of_its_own(folder: str) -> str:
+    return f"--log {shlex.quote(os.path.abspath(folder).rstrip('/') + '-of-' + _user(os.geteuid()))}"
+
+
+def _real(folder: str) -> str:
+    return clean(os.path.realpath(folder), 200)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
+def hold(folder: str) -> int:
+    """Be the one that writes there; returns the descriptor of the lock. Raises Refused."""
+    path = os.path.join(folder, LOCK)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        cure = f"ls -ld {shlex.quote(folder)}; df -h {shlex.quote(folder)}"
+        raise Refused(f"{clean(folder, 200)} can't be written: {error.strerror}", cure) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(fd, 32).decode("ascii", "replace").strip()
+        os.close(fd)
+        number = int(holder) if holder.isdigit() else 0
+        by = f"process {number}" if number else "another process"
+        raise Refused(
+            f"{by} writes {clean(folder, 200)} already", f"ps -fp {number}" if number else "", number or 1
+        ) from None
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd
+
+
+def sizes(folder: str) -> dict[str, int]:
+    """Bytes of each day, by its file's name; with what belongs to it."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("flows-") and (match := _DAY_FILE.match(entry.name)):
+                with contextlib.suppress(OSError):
+                    size = entry.stat(follow_symlinks=False).st_size
+                    found[match.group()] = found.get(match.group(), 0) + size
+    return dict(sorted(found.items()))
+
+
+def prune(folder: str, keep: float, size: int, now: float) -> int:
+    """Delete days that are too old, then the oldest while all are too large; returns the bytes that are left.
+
+    Today's file is never deleted.
+    """
+    found, today = sizes(folder), f"flows-{day_name(day_of(now))}.db"
+    for name in list(found):
+        ends = (_day_number(name[6:16]) + 1) * DAY_SECONDS
+        if name != today and (ends < now - keep * DAY_SECONDS or sum(found.values()) > size):
+            _remove_day(folder, name)
+            del found[name]
+    return sum(found.values())
+
+
+def _remove_day(folder: str, name: str) -> None:
+    for entry in os.listdir(folder):
+        if entry.startswith(name):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, entry))
+
+
+# --- one file ---------------------------------------------------------------------------------------------------------
+
+
+class Unreadable(Exception):
+    """A file of the log can't be read."""
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[sqlite3.Connection]:
+    """A day file to read from. Raises Unreadable, also for what goes wrong while it is read."""
+    import sqlite3
+
+    name = clean(os.path.basename(path))
+    try:
+        with contextlib.closing(_connected(path)) as db:
+            if db.execute("PRAGMA user_version").fetchone() != (LAYOUT,):
+                raise Unreadable(f"{name} is of another version of this program")
+            yield db
+    except sqlite3.Error as error:
+        raise Unreadable(f"{name} can't be read: {clean(str(error), 80)}") from None
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    """Where the folder can't be written to, sqlite can't share the file with who writes it: then nobody does."""
+    import sqlite3
+
+    db = sqlite3.connect(read_only(os.path.abspath(path)), uri=True, timeout=5.0)
+    try:
+        db.execute("SELECT * FROM about").fetchone()
+    except sqlite3.OperationalError:
+        db.close()
+        if os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+            raise
+        db = sqlite3.connect(read_only(os.path.abspath(path)) + "&immutable=1", uri=True)
+    return db
+
+
+class LoggedGap(NamedTuple):
+    """A time for which the log may lack flows, or their bytes."""
+
+    since: float
+    until: float
+    reason: str
+
+
+@dataclass
+class Extent:
+    """What the log covers, as far as its files can be read."""
+
+    since: float | None = None
+    alive: float | None = None  # it was written last then
+    writer: bool = False  # a process writes it now
+    gaps: list[LoggedGap] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)  # by day, why
+
+    def read(self, db: sqlite3.Connection) -> None:
+        """Take in what a file covers."""
+        _, began, alive = db.execute("SELECT day, began, alive FROM about").fetchone()
+        self.since = began if self.since is None else min(began, self.since)
+        self.alive = alive if self.alive is None else max(alive, self.alive)
+        self.gaps += [LoggedGap(*row) for row in db.execute("SELECT since, until, reason FROM gap_log ORDER BY since")]
+
+
+def _is_written(folder: str) -> bool:
+    """Does a process write the log now?"""
+    try:
+        fd = os.open(os.path.join(folder, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+_ASKED = re.compile(r"(?:\[([^\]]+)\](?::(\d{1,5}))?|([0-9.]+)(?::(\d{1,5}))?|([0-9A-Fa-f:.]+))(?:/([a-z0-9-]+))?")
+_CLOCK_ONLY = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?")
+_WITH_DATE = re.compile(r"\d{4}-\d\d-\d\d[T_ ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?", re.I)
+INSTANT = 0.001  # seconds: of a time with fractions
+
+
+def asked_of(text: str) -> tuple[str, int | None, str | None]:
+    """Address, port and protocol of ADDR, ADDR:PORT, [ADDR]:PORT, with /tcp or the like behind. Raises ValueError."""
+    match = _ASKED.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        bracketed, port, plain, other, bare, protocol = match.groups()
+        address = str(ip_address(bracketed or plain or bare))
+        number = port or other
+        if number is not None and int(number) > 65_535:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"'{text}' is no address: 203.0.113.1, 203.0.113.1:38768/tcp or [2001:db8::1]:443") from None
+    return address, None if number is None else int(number), protocol
+
+
+def time_of(text: str, now: float) -> tuple[float, float]:
+    """When a time begins that somebody typed, and how long it is: a minute, a second, an instant. Raises ValueError.
+
+    Local time, where it names no zone. A time of day is today's; yesterday's where today's is still to come.
+    """
+    text = text.strip()
+    if (match := _CLOCK_ONLY.fullmatch(text)) is not None:
+        hour, minute, second = (int(group or 0) for group in match.groups())
+        day = datetime.fromtimestamp(now).replace(hour=hour, minute=minute, second=second, microsecond=0)
+        begins = day.timestamp()
+        return (begins if begins <= now else (day - timedelta(days=1)).timestamp()), 1.0 if match.group(3) else 60.0
+    match = _WITH_DATE.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        seconds, fraction, zone = match.groups()
+        bare = text[: len(text) - len(zone or "")]
+        written = {"": "", "z": "+00:00"}.get((zone or "").lower(), zone or "")
+        if written and ":" not in written:
+            written = f"{written[:3]}:{written[3:]}"
+        if fraction:
+            bare = bare[: -len(fraction)] + fraction.ljust(7, "0")
+        found = datetime.fromisoformat(bare.replace("_", "T").replace("t", "T") + written).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"'{text}' is no time: 2026-11-24T14:02:30, with or without +01:00, or 14:02 of today"
+        ) from None
+    return found, INSTANT if fraction else 1.0 if seconds else 60.0
+
+
+# --- who had it? ------------------------------------------------------------------------------------------------------
+
+
+class Question(NamedTuple):
+    """Who had an address (and port) at a time?"""
+
+    address: str
+    port: int | None
+    protocol: str | None
+    begins: float  # seconds since 1970
+    length: float  # seconds: of a second, or of a minute, that was named
+
+
+class LoggedFlow(NamedTuple):
+    """A row of ``flow_log``, and which of its addresses is the remote end."""
+
+    node: str
+    start: float
+    end: float
+    reason: str
+    protocol: str
+    state: str | None
+    src: str
+    sport: int | None
+    dst: str
+    dport: int | None
+    reply_src: str
+    reply_sport: int | None
+    reply_dst: str
+    reply_dport: int | None
+    nat: str | None
+    packets_original: int | None
+    bytes_original: int | None
+    packets_reply: int | None
+    bytes_reply: int | None
+    mark: int
+    zone: int
+    country: str | None
+    asn: int | None
+    near_name: str | None
+    start_exact: int
+
+    @property
+    def size(self) -> int | None:
+        if self.bytes_original is None or self.bytes_reply is None:
+            return None
+        return self.bytes_original + self.bytes_reply
+
+
+LOG_COLUMNS = LoggedFlow._fields
+_SIDES = (
+    ("flow.src", "flow.sport"),
+    ("flow.dst", "flow.dport"),
+    ("coalesce(flow.reply_src, flow.dst)", "coalesce(flow.reply_sport, flow.dport)"),
+    ("coalesce(flow.reply_dst, flow.src)", "coalesce(flow.reply_dport, flow.sport)"),
+)
+
+
+@dataclass
+class Answer:
+    """The flows that a question is about, and what the log covers."""
+
+    flows: list[LoggedFlow]
+    extent: Extent
+
+
+def who(folder: str, question: Question) -> Answer:
+    """Every flow that had the address at that time on any side of a translation. Raises OSError without a folder."""
+    extent, flows = Extent(writer=_is_written(folder)), []
+    day = day_of(question.begins)
+    for number, path in day_files(folder).items():
+        try:
+            with _opened(path) as db:
+                extent.read(db)
+                # A flow is in the file of the day of its end. Those that begin on one day and end on another are few,
+                # and an index has them.
+                if number >= day_of(question.begins):
+                    flows += _flows_of(db, question, number, number > day)
+        except Unreadable as why:
+            extent.unreadable[number] = str(why)
+    return Answer(sorted(flows, key=lambda flow: (flow.start, flow.end)), extent)
+
+
+def _flows_of(db: sqlite3.Connection, question: Question, day: int, later: bool) -> list[LoggedFlow]:
+    host = db.execute("SELECT id FROM host WHERE address = ?", (question.address,)).fetchone()
+    if host is None:
+        return []
+    begins = (question.begins - day * DAY_SECONDS) * 1000
+    with_port = "({} = :host AND {} = :port)" if question.port is not None else "{} = :host"
+    sides = [with_port.format(*side) for side in _SIDES]
+    where = [
+        *(["flow.start_ms < 0"] if later else []),
+        "flow.start_ms < :until",
+        "(flow.end_ms >= :since OR (flow.end_ms IS NULL AND about.alive >= :moment))",
+        f"({' OR '.join(sides)})",
+        *(["kind.protocol = :protocol"] if question.protocol else []),
+    ]
+    values = {
+        "host": host[0],
+        "port": question.port,
+        "protocol": question.protocol,
+        "since": begins,
+        "until": begins + question.length * 1000,
+        "moment": question.begins,
+    }
+    return [LoggedFlow(*row) for row in db.execute(f"{FLOW_ROWS} WHERE {' AND '.join(where)}", values)]
+
+
+# --- is that all? -----------------------------------------------------------------------------------------------------
+
+YOUNG = 60.0  # seconds: a flow that is there for longer has a row before its end
+ALL_WRITTEN = 2 * YOUNG + 10.0  # seconds after which each flow that is still open has a row
+
+
+def doubts(question: Question, extent: Extent) -> list[str]:
+    """Why the answer may lack flows, a sentence each; none where the log is whole for that time."""
+    begins, ends = question.begins, question.begins + question.length
+    if extent.since is None or extent.alive is None:
+        return [*extent.unreadable.values(), "the log has no file that can be read"]
+    out = [text for day, text in extent.unreadable.items() if day >= day_of(begins)]
+    if begins < extent.since:
+        out.append(f"the log begins later, at {local_moment(extent.since)}")
+    if begins > extent.alive:
+        running = "" if extent.writer else ", and nobody writes it now"
+        out.append(f"the log was written last at {local_moment(extent.alive)}{running}")
+    elif ends > extent.alive - ALL_WRITTEN and extent.writer:
+        out.append("that is less than two minutes ago, and flows that are young and still open have no entry yet")
+    for gap in extent.gaps:
+        if gap.since < ends and gap.until >= begins and gap.reason != UNCOUNTED:
+            out.append(f"from {local_moment(gap.since)} to {local_moment(gap.until)}: {gap.reason}")
+    return out
+
+
+def completeness(question: Question, extent: Extent) -> str:
+    """The sentence on whether that is all."""
+    why = doubts(question, extent)
+    if why:
+        return f"The log is not complete for that moment: {'; '.join(why)}."
+    return (
+        f"The log is complete for that moment: it begins at {local_moment(extent.since or 0.0)}, and has no gap then."
+    )
+
+
+def local_moment(at: float) -> str:
+    """A local time with its zone."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))
+    except (OverflowError, ValueError, OSError):
+        return f"{at:.0f}"
+
+
+# --- as text, JSON, CSV -----------------------------------------------------------------------------------------------
+
+
+def _with_port(address: str, port: int | None) -> str:
+    if port is None:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _short(at: float, begins: float) -> str:
+    """A time of day; with its date where that is another one than the question's."""
+    here, there = time.localtime(at), time.localtime(begins)
+    return time.strftime("%H:%M:%S" if here[:3] == there[:3] else "%Y-%m-%d %H:%M:%S", here)
+
+
+def inside_of(flow: LoggedFlow) -> tuple[str, str, str]:
+    """The end that NAT hides, what it shows in its place, and the other side."""
+    snat = (flow.reply_dst, flow.reply_dport) != (flow.src, flow.sport)
+    dnat = (flow.reply_src, flow.reply_sport) != (flow.dst, flow.dport)
+    if dnat and not snat:
+        return (
+            _with_port(flow.reply_src, flow.reply_sport),
+            _with_port(flow.dst, flow.dport),
+            _with_port(flow.src, flow.sport),
+        )
+    shown = _with_port(flow.reply_dst, flow.reply_dport) if snat else ""
+    return _with_port(flow.src, flow.sport), shown, _with_port(flow.reply_src, flow.reply_sport)
+
+
+_TITLES = ("INSIDE", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
+_RIGHT = _TITLES.index("BYTES")
+_KNOWN_BY = {"destroy": "the kernel", "swept": "a listing", "open": "still open"}
+
+
+def answer_text(question: Question, answer: Answer) -> str:
+    """A table for people, and the sentence."""
+    lines = []
+    for flow in answer.flows:
+        inside, shown, remote = inside_of(flow)
+        open_now = flow.reason == "open"
+        lines.append(
+            [
+                *(inside, clean(flow.near_name or ""), shown or "-", remote, flow.protocol),
+                ("" if flow.start_exact else "<") + _short(flow.start, question.begins),
+                ">" * open_now + _short(flow.end, question.begins),
+                *(size_text(flow.size), flow.country or "-", f"AS{flow.asn}" if flow.asn else "-"),
+                _KNOWN_BY.get(flow.reason, flow.reason),
+            ]
+        )
+    asked = _with_port(question.address, question.port)
+    head = f"{asked} at {local_moment(question.begins)}: "
+    number = len(lines)
+    head += "no flow had it\n" if not number else f"{number} flow{'s' * (number > 1)}\n"
+    table = text_table(list(_TITLES), lines, lambda i: i == _RIGHT) if lines else ""
+    return f"{head}{table}{completeness(question, answer.extent)}\n"
+
+
+def answer_items(question: Question, answer: Answer) -> Iterator[dict[str, object]]:
+    """An object for each flow, with the columns of ``flow_log``; then one that says whether that is all."""
+    for flow in answer.flows:
+        yield {name: value for name, value in flow._asdict().items() if value is not None}
+    extent = answer.extent
+    begins, ends = question.begins, question.begins + question.length
+    gaps = [gap._asdict() for gap in extent.gaps if gap.since < ends and gap.until >= begins]
+    last = {
+        "complete": not doubts(question, extent),
+        "since": extent.since,
+        "until": extent.alive,
+        "gaps": gaps,
+        "text": completeness(question, extent),
+    }
+    yield {name: value for name, value in last.items() if value is not None}
+
+
+def answer_rows(answer: Answer) -> Iterator[Sequence[object]]:
+    """The columns of ``flow_log``, then a row for each flow."""
+    yield LOG_COLUMNS
+    for flow in answer.flows:
+        yield ["" if value is None else value for value in flow]
