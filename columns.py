@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 import addresses
 from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, service_name
+from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, UsageRow, service_name
 from parse import WITH_PORTS
-from text import ASCII, DAY, clean, endpoint, fine_bar, service, size_text, span_text, text_table
+from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
 from vocabulary import ViewName
 
 # --- sort keys of flows -----------------------------------------------------------------------------------------------
@@ -606,6 +606,116 @@ SERVICE_COLUMNS = (
 )
 
 
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class UsageFacts:
+    """The facts that the cells of a row of usage are made of."""
+
+    row: UsageRow
+    glyphs: Glyphs
+    name: Callable[[str], str | None]
+
+
+UsageColumn = Column[UsageFacts, UsageRow]
+BARS = 31  # cells: the days of a month, and more than the hours of a day
+
+
+def _by_usage(value: Callable[[UsageRow], Any]) -> Keys[UsageRow]:
+    return lambda rows, _context: [value(row) for row in rows]
+
+
+def _usage_size(key: str, title: str, rank: int, size: Callable[[UsageRow], int | None]) -> UsageColumn:
+    return UsageColumn(
+        *(key, title, max(6, len(title)), 9, rank, lambda s: size_text(size(s.row))),
+        _by_usage(lambda row: _unknown_last(size(row))),
+        right=True,
+        descending=True,
+    )
+
+
+def _bars_text(s: UsageFacts) -> str:
+    """A bar for each hour or day, or for a few where there are many; the newest at the right; a blank is unknown."""
+    slots, few = s.row.slots[::-1], max(1, -(-len(s.row.slots) // BARS))
+    pieces = [[value for value in slots[at : at + few] if value is not None] for at in range(0, len(slots), few)][::-1]
+    drawn = sparkline([sum(piece) for piece in pieces], s.glyphs)
+    return "".join(bar if piece else " " for piece, bar in zip(pieces, drawn)).rjust(BARS)
+
+
+_USAGE_SIZES = (
+    _usage_size("bytes", "BYTES", 20, lambda row: row.size),
+    _usage_size("in", "IN", 25, lambda row: row.span[0]),
+    _usage_size("out", "OUT", 25, lambda row: row.span[1]),
+    UsageColumn(
+        *("bars", "BARS", BARS, BARS, 28, _bars_text),
+        _by_usage(lambda row: _unknown_last(row.size)),
+        descending=True,
+    ),
+    _usage_size("today-in", "TODAY-IN", 30, lambda row: row.today[0]),
+    _usage_size("today-out", "TODAYOUT", 30, lambda row: row.today[1]),
+    _usage_size("week-in", "7D-IN", 40, lambda row: row.week[0]),
+    _usage_size("week-out", "7D-OUT", 40, lambda row: row.week[1]),
+    _usage_size("month-in", "30D-IN", 50, lambda row: row.month[0]),
+    _usage_size("month-out", "30D-OUT", 50, lambda row: row.month[1]),
+    UsageColumn(
+        *("flows", "FLOWS", 7, 7, 60, lambda s: str(s.row.flows)),
+        _by_usage(lambda row: row.flows),
+        right=True,
+        descending=True,
+    ),
+)
+_USAGE_NAME = UsageColumn(
+    *("name", "NAME", 12, 30, 15, lambda s: clean(s.row.label) or ("" if s.row.key else "unknown")),
+    _by_usage(lambda row: row.label or "~"),
+)
+
+
+def _usage_host(s: UsageFacts) -> str:
+    return clean(s.row.label) or s.name(s.row.key) or clean(s.row.key)
+
+
+def _order_by_key(rows: Sequence[UsageRow], _context: Context) -> SortKeys:
+    return address_numbers([row.key.encode() for row in rows])
+
+
+def _usage_service(s: UsageFacts) -> str:
+    name = service_name(s.row.key) if re.fullmatch(r"[a-z0-9-]+(/\d{1,5})?", s.row.key) else ""
+    return clean(f"{s.row.key} {name}".strip())
+
+
+def _usage_key(
+    key: str, title: str, least: int, cell: Callable[[UsageFacts], str], order: Keys[UsageRow]
+) -> UsageColumn:
+    """The column that says what a row is."""
+    most = 30 if least > 10 else least  # addresses and services are longer than codes
+    return UsageColumn(key, title, least, most, MOST_IMPORTANT, cell, order, middle=True)
+
+
+USAGE_COLUMNS: dict[str, tuple[UsageColumn, ...]] = {
+    "host": (
+        _usage_key(
+            *("host", "HOST", 15), _usage_host, lambda rows, _c: address_numbers([r.key.encode() for r in rows])
+        ),
+        *_USAGE_SIZES,
+    ),
+    "country": (
+        _usage_key(*("country", "CC", 4), lambda s: clean(s.row.key or "--", 4), _by_usage(lambda row: row.key or "~")),
+        _USAGE_NAME,
+        *_USAGE_SIZES,
+    ),
+    "network": (
+        _usage_key(
+            *("asn", "ASN", 10, lambda s: f"AS{s.row.key}" if s.row.key.isdigit() else clean(s.row.key) or "--"),
+            _by_usage(lambda row: int(row.key) if row.key.isdigit() else math.inf),
+        ),
+        _USAGE_NAME,
+        *_USAGE_SIZES,
+    ),
+    "service": (_usage_key(*("service", "SERVICE", 14), _usage_service, _by_usage(lambda r: r.key)), *_USAGE_SIZES),
+}
+
+
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
@@ -715,6 +825,7 @@ class ViewSpec:
     grouping: Grouping | None = None  # a row is all flows of one key
     translated: bool = False  # rows are flows that NAT translates, also those that have ended
     tape: bool = False  # rows are events
+    logged: str = ""  # rows are of the flow log: sums of hosts, countries, networks or services
     on_map: bool = False  # rows are drawn where they are
     chooses_places: bool = False  # key c says which columns of places there are
     enters: str = ""  # the view in which Enter shows the flows of a row; "": Enter shows details
@@ -724,8 +835,13 @@ class ViewSpec:
     empty: tuple[str, str] = ("", "")  # why there may be no row, and the command that helps
 
     @property
+    def adds_up(self) -> bool:
+        """Is a row a sum?"""
+        return self.grouping is not None or bool(self.logged)
+
+    @property
     def rows_are_flows(self) -> bool:
-        return self.grouping is None and not self.tape
+        return not self.adds_up and not self.tape
 
     @property
     def sorts(self) -> tuple[str, ...]:
@@ -794,6 +910,20 @@ _NAT_COLUMNS = (
     replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
+NO_USAGE = "the flow log has nothing of that time", ""
+
+
+def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
+    return ViewSpec(
+        *(name, "", f"Usage by {sort}", f"who moved how much, by {sort}", USAGE_COLUMNS[sort]),
+        sort="bytes",
+        logged=sort,
+        turns_to=turns_to,
+        tab="usage",
+        empty=NO_USAGE,
+    )
+
+
 _FLOWS_OF = "connections"  # the view that shows the flows of a row
 VIEWS = (
     ViewSpec(
@@ -852,6 +982,14 @@ VIEWS = (
         turned_sort="rate",
     ),
     ViewSpec(
+        *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
+        sort="bytes",
+        logged="host",
+        enters="usage-countries",
+        turns_to="usage-countries",
+        empty=NO_USAGE,
+    ),
+    ViewSpec(
         *("remotes", "", "Remote hosts", "a row is a host on the far side; in is what it sends", REMOTE_COLUMNS),
         sort="rate",
         once="bytes",
@@ -860,6 +998,9 @@ VIEWS = (
         turns_to="hosts",
         tab="hosts",
     ),
+    _usage_by("usage-countries", "country", "usage-networks"),
+    _usage_by("usage-networks", "network", "usage-services"),
+    _usage_by("usage-services", "service", "usage"),
 )
 VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
@@ -867,16 +1008,18 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 # --- rows as text -----------------------------------------------------------------------------------------------------
 
 
-def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent], context: Context) -> str:
+def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
     columns = [column for column in spec.columns if not column.narrow_form_of]
     lines = []
     for row in rows:
-        cells: FlowFacts | GroupFacts | EventFacts
+        cells: FlowFacts | GroupFacts | EventFacts | UsageFacts
         if isinstance(row, Flow):
             cells = facts_of(row, context, names=False)
         elif isinstance(row, TapeEvent):
             cells = EventFacts(row, context, names=False)
+        elif isinstance(row, UsageRow):
+            cells = UsageFacts(row, ASCII, context.name)
         else:
             cells = GroupFacts(row, context.where, context.name, ASCII.eighths, "")
         lines.append([column.cell(cells) for column in columns])

@@ -151,6 +151,31 @@ def who_had(options: CommandLine) -> int:
     return ask(options["log"], Question(*asked, begins, length), format, invocation())
 
 
+def usage_of(options: CommandLine) -> int:
+    """Print the flow log's usage; returns the exit code."""
+    import time
+
+    from columns import VIEW_BY_NAME
+    from past import near_of, since_of
+    from run import UsageAsked, print_usage
+
+    if not options["log"]:
+        raise click.UsageError("--view usage reads a flow log: say which with --log DIR.")
+    try:
+        near, since = near_of(options["expression"] or ""), since_of(options["since"] or DAY_SPAN, time.time())
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    format = "json" if options["as_json"] else "csv" if options["as_csv"] else "text"
+    sort = options["sort"] or VIEW_BY_NAME[options["view"]].sort
+    asked = UsageAsked(
+        *(options["log"], options["view"], since, near, sort, options["reverse"], options["limit"], format)
+    )
+    return print_usage(asked, invocation())
+
+
+DAY_SPAN = "24h"  # of usage, where nobody says --since
+
+
 def _log_plan(ctx: click.Context, options: CommandLine) -> LogPlan | None:
     """What is to be logged; a log from the settings or the environment is not for runs that only look."""
     if not options["log"] or options["once"] or options["replay"] is not None:
@@ -483,6 +508,7 @@ NOTES = {
 @click.option("--headless", is_flag=True, help="No screen and no output: for --log, until SIGTERM or Ctrl+C.")
 @click.option("--who", metavar="ADDR[:PORT]", help="Who had this address (and port) --at a time? Asks the log.")
 @click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
+@click.option("--since", metavar="SPAN", help=f"With --view usage: 7d, 12h, or a TIME [{DAY_SPAN}].")
 @click.option(
     "--geoip-db",
     multiple=True,
@@ -539,6 +565,9 @@ def command(ctx: click.Context, /, **given: object) -> None:
         ctx.exit(_guarded(lambda: write_log(options["log_writer"])))
     if options["who"] is not None or options["at"] is not None:
         ctx.exit(_guarded(lambda: who_had(options)))
+    if options["once"] and options["view"].startswith("usage"):
+        _check_combinations(ctx, options)
+        ctx.exit(_guarded(lambda: usage_of(options)))
     ctx.exit(_guarded(lambda: run_program(_checked_options(ctx, options))))
 
 
@@ -633,6 +662,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         starts_again=_starts_again() if options["heartbeat"] else "",
         before=_before(options),
         log=_log_plan(ctx, options),
+        since=_since(options),
         headless=options["headless"],
     )
 
@@ -695,6 +725,23 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
             "standard output is no terminal, so there is no screen to draw on. "
             "Use --once for a table, --json or --csv for a stream of events, --headless for a log."
         )
+
+
+def _since(options: CommandLine) -> str:
+    """The span of usage, as it was typed; wrong words are found now."""
+    import time
+
+    from past import since_of
+
+    if options["since"] is None:
+        return DAY_SPAN
+    if not options["view"].startswith("usage"):
+        raise click.UsageError("--since goes with --view usage.")
+    try:
+        since_of(options["since"], time.time())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--since'") from None
+    return options["since"]
 
 
 def _check_headless(options: CommandLine) -> None:

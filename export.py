@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from addresses import Context, Ends, Place
 from flows import LISTED_ONLY, Flow, TapeEvent
-from grouping import Grouping, group_columns, group_object
+from grouping import Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
 from parse import (
     ORIGINAL,
     USUAL_WORDS,
@@ -463,3 +463,9 @@ def view_texts(
             yield writer.of_gone(row, f"{row.ended + context.epoch:.6f}")
         else:
             yield writer.of_flow(row, "destroy", f"{row.ended + context.epoch:.6f}")
+
+
+def usage_texts(sort: str, rows: Sequence[UsageRow], per_day: bool, format: str) -> Iterator[str]:
+    """Rows of usage as JSON lines or CSV."""
+    items = [usage_object(row, sort, per_day) for row in rows]
+    yield from map(json_line, items) if format == "json" else csv_of(items, usage_columns(sort))

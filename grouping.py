@@ -268,6 +268,74 @@ def group_columns(grouping: Grouping) -> list[str]:
     return [grouping.name, *label, *numbers, grouping.others]
 
 
+# --- what the flow log knows ------------------------------------------------------------------------------------------
+
+InAndOut = tuple[int | None, int | None]  # bytes; None where nothing counted them
+
+
+@dataclass(frozen=True)
+class UsageRow:
+    """What a near host, a country, a network or a service moved, by the flow log."""
+
+    key: str
+    label: str  # its name; "" where none is known
+    flows: int  # that began in the span
+    span: InAndOut
+    today: InAndOut
+    week: InAndOut  # the 7 days before today
+    month: InAndOut  # the 30 days before today
+    slots: tuple[int | None, ...]  # bytes of each hour or day of the span, both ways
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the span, both ways."""
+        came, went = self.span
+        return came if went is None else went if came is None else came + went
+
+
+USAGE_NAMES = {"host": "host", "country": "country", "network": "asn", "service": "service"}  # of a key, in JSON
+_WINDOWS_OF_USAGE = ("bytes", "today", "week", "month")
+USAGE_SLOTS = "hours", "days"
+
+
+def usage_object(row: UsageRow, sort: str, per_day: bool) -> GroupObject:
+    """The JSON object of a row of usage; what nothing counted has no key, and is null among ``hours`` or ``days``."""
+    key: object = int(row.key) if sort == "network" and row.key else row.key or None
+    item: GroupObject = {USAGE_NAMES[sort]: key}
+    if row.label:
+        item["name"] = row.label
+    item["flows"] = row.flows
+    for name, moved in zip(_WINDOWS_OF_USAGE, (row.span, row.today, row.week, row.month)):
+        item |= {f"{name}_{way}": size for way, size in zip(("in", "out"), moved) if size is not None}
+    return {**item, USAGE_SLOTS[per_day]: list(row.slots)}
+
+
+def usage_row(item: GroupObject, sort: str) -> UsageRow:
+    """The row that such an object is of. Raises KeyError, TypeError and ValueError for what is none."""
+    key = item[USAGE_NAMES[sort]]
+    span, today, week, month = (
+        (_bytes_in(item.get(f"{name}_in")), _bytes_in(item.get(f"{name}_out"))) for name in _WINDOWS_OF_USAGE
+    )
+    slots = next(item[name] for name in USAGE_SLOTS if name in item)
+    flows, label = item["flows"], item.get("name", "")
+    if not isinstance(flows, int) or not isinstance(slots, list):
+        raise ValueError(item)
+    bars = tuple(_bytes_in(value) for value in slots)
+    return UsageRow("" if key is None else str(key), str(label), flows, span, today, week, month, bars)
+
+
+def _bytes_in(value: object) -> int | None:
+    if value is None or isinstance(value, int):
+        return value
+    raise ValueError(value)
+
+
+def usage_columns(sort: str) -> list[str]:
+    """All keys that objects of usage may have, in their order: the columns of CSV."""
+    sizes = [f"{name}_{way}" for name in _WINDOWS_OF_USAGE for way in ("in", "out")]
+    return [USAGE_NAMES[sort], "name", "flows", *sizes, *USAGE_SLOTS]
+
+
 # --- what is new ------------------------------------------------------------------------------------------------------
 
 GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK, "service": SERVICE}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from columns import VIEWS
 from filters import FilterError
 from flows import FlowTable
-from grouping import Baseline, GroupRow
+from grouping import Baseline, GroupRow, UsageRow
 from text import clean
 from view import GEO_MODES, Dialog, Pause, Prompt, Purpose, Return, View
 
@@ -183,7 +183,7 @@ def _is_chosen(view: View, again: str) -> bool:
 def _details(view: View, _table: FlowTable) -> Request:
     """Everything about a flow; of a sum the flows that it is made of."""
     spec = view.spec
-    if not _is_chosen(view, "list its flows" if spec.enters else "see all about it"):
+    if not _is_chosen(view, "see what it is made of" if spec.enters else "see all about it"):
         return NOTHING
     if isinstance(view.selected, GroupRow) and spec.grouping is not None and spec.enters:
         came = Return(spec, view.filter, view.selected, view.at_top)
@@ -192,9 +192,23 @@ def _details(view: View, _table: FlowTable) -> Request:
         view.show(spec.enters)
         view.set_filter(f"({view.filter}) {term}" if " or " in view.filter.lower() else f"{view.filter} {term}".strip())
         view.trail.append(came)
+    elif isinstance(view.selected, UsageRow):
+        _enter_usage(view, view.selected)
     elif view.rows.order:
         view.overlay, view.scroll = "details", 0
     return NOTHING
+
+
+def _enter_usage(view: View, row: UsageRow) -> None:
+    """Of a host its countries; t then turns to its networks and services."""
+    spec = view.spec
+    if not spec.enters:
+        view.message = "Enter on a host shows its countries; t turns to networks and services"
+        return
+    came = Return(spec, view.filter, row, view.at_top)
+    view.show(spec.enters)
+    view.set_filter(f"near:{row.key}")
+    view.trail.append(came)
 
 
 def _show(name: str) -> Action:

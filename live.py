@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shlex
 import signal
+import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
 
 from addresses import Lookups
-from columns import VIEW_BY_NAME
+from child import Child
+from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
-from export import json_line, view_texts
+from export import json_line, usage_texts, view_texts
 from flows import Flow, FlowTable
 from geography import Geography
-from grouping import GroupRow, group_key, group_object
+from grouping import GroupRow, UsageRow, group_key, group_object, usage_row
 from health import Census, Notice, Surroundings, notices_of
 from intake import SUCCESS, ListingEnded
 from keyboard import Pasted
@@ -26,7 +31,7 @@ from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import Dialog, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedUsage, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -50,10 +55,16 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
         yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
         return
     rows, written = list(view.rows.order), 0
+    spec, usage = view.spec, view.usage
     try:
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             format = "csv" if path.lower().endswith(".csv") else "json"
-            for text in view_texts(view.spec.grouping, rows, format, view.context, moment):
+            texts = (
+                usage_texts(spec.logged, rows, usage is not None and usage.per_day, format)
+                if spec.logged
+                else view_texts(spec.grouping, rows, format, view.context, moment)
+            )
+            for text in texts:
                 file.write(text)
                 written += 1
                 if written % EXPORTED_AT_ONCE == 0:
@@ -70,6 +81,8 @@ def copied(view: View) -> str:
     row = view.selected
     if isinstance(row, GroupRow):
         return printable(json_line(group_object(row, view.spec.grouping))).strip() if view.spec.grouping else ""
+    if isinstance(row, UsageRow):
+        return printable("".join(usage_texts(view.spec.logged, [row], per_day=False, format="json"))).strip()
     flow = flow_of(row)
     return "" if flow is None else printable(flow.line())[:COPIED]
 
@@ -96,6 +109,78 @@ def affected_flows(view: View, table: FlowTable, everything: bool) -> list[Flow]
         return [flow for flow in flows if group_key(flow, grouping, view.context) == row.key]
     flow = flow_of(row)
     return [] if flow is None or table.live.get(flow.key) is not flow else [flow]
+
+
+# --- the flow log -----------------------------------------------------------------------------------------------------
+
+LOG_ASKED_EVERY = 60.0  # seconds between two questions to the log: usage grows by the minute
+LONGEST_LOG_ANSWER = 64 << 20  # bytes
+
+
+class Inquiry:
+    """A question to the flow log. Another process looks for the answer: of 30 days it may take a second."""
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+        self._answer: list[bytes] = []
+        self._size = 0
+
+    def ask(self, words: Sequence[str]) -> None:
+        """Ask with these options; an answer that is waited for is given up."""
+        self.close()
+        self._answer, self._size = [], 0
+        with contextlib.suppress(OSError):  # no process to be had: asked again later
+            self._child = Child([sys.executable, os.path.abspath(sys.argv[0]), "--no-config", *words])
+
+    def fds(self) -> list[int]:
+        return self._child.fds() if self._child else []
+
+    @property
+    def ends(self) -> bool:
+        """Has the other process said all, so that its end may be looked for at any time?"""
+        return self._child is not None and self._child.out is None
+
+    def poll(self) -> Answered | None:
+        """The answer, once it is whole."""
+        if (child := self._child) is None:
+            return None
+        while data := child.read():
+            self._answer.append(data)
+            self._size += len(data)
+            if self._size > LONGEST_LOG_ANSWER:
+                child.stop()
+        child.read_errors()
+        if child.ended() is None:
+            return None
+        child.stop()
+        self._child = None
+        items = []
+        for line in b"".join(self._answer).splitlines():
+            with contextlib.suppress(ValueError):  # a line that was cut when it was killed
+                items.append(json.loads(line))
+        said = child.stderr.decode("utf-8", "replace").splitlines()
+        return Answered(items, [clean(line.partition(": ")[2] or line) for line in said if line.strip()])
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+
+class Answered(NamedTuple):
+    """What the log has answered: objects, and remarks for people."""
+
+    items: list[dict[str, object]]
+    remarks: list[str]
+
+
+def usage_answered(spec: ViewSpec, answered: Answered) -> LoggedUsage:
+    """The rows of a view of usage."""
+    rows = []
+    for item in answered.items:
+        with contextlib.suppress(KeyError, TypeError, ValueError, StopIteration):
+            rows.append(usage_row(item, spec.logged))
+    return LoggedUsage(spec, rows, any("days" in item for item in answered.items), answered.remarks)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -145,6 +230,9 @@ class Live:
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
         self.quits = False  # somebody at the keyboard wants the end
+        self.inquiry = Inquiry()
+        self.asked: tuple[str, ...] = ()  # what the log was asked last
+        self.next_question = 0.0
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
@@ -153,6 +241,7 @@ class Live:
         spec = VIEW_BY_NAME[options.view]
         view = View(context, options.base(context), sort=options.sort or "", reverse=options.reverse, spec=spec)
         view.set_filter(options.expression)
+        view.span = options.since or view.span
         return view
 
     def run(self) -> int:
@@ -164,6 +253,7 @@ class Live:
         finally:
             self.screen.close()
             self.feed.close()
+            self.inquiry.close()
             if self.deletion:
                 self.deletion.close()
             self.geography.close()
@@ -180,11 +270,14 @@ class Live:
         """Wait until there is anything to do; the fds that are ready."""
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds(), *self.resolver.fds()]
+        reading += self.inquiry.fds()
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
         until = min(until, self.resolver.deadline() or until, self.screen.keys_due or until)
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
+        if self.inquiry.ends:
+            until = min(until, time.monotonic() + 0.02)
         if self._wants_census():
             until = min(until, max(self.next_census, time.monotonic()))
         if self.screen.more_keys or self.exporting is not None or (self.view.rows.working and not writing):
@@ -210,6 +303,19 @@ class Live:
                 self.view.rows.expire()  # counters, and what no event told of, may be what the filter wants
         self.table.tick(self._now())
         self._sift()
+        self._go_on_beside()
+        if self.screen.pending:
+            self.screen.flush()
+            self.next_frame = max(self.next_frame, time.monotonic())  # the viewer is late, not we
+        else:
+            if self.view.rows.working or time.monotonic() >= self.next_frame:
+                self._order()
+            if time.monotonic() >= self.next_frame:
+                self._draw()
+        return self.screen.hung_up
+
+    def _go_on_beside(self) -> None:
+        """Do what is due of all that goes on beside the table."""
         if self.last_frame:  # the first screen comes first
             self.geography.poll()
             if self.geography.renewed():
@@ -222,15 +328,7 @@ class Live:
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
         self._take_census()
-        if self.screen.pending:
-            self.screen.flush()
-            self.next_frame = max(self.next_frame, time.monotonic())  # the viewer is late, not we
-        else:
-            if self.view.rows.working or time.monotonic() >= self.next_frame:
-                self._order()
-            if time.monotonic() >= self.next_frame:
-                self._draw()
-        return self.screen.hung_up
+        self._inquire()
 
     def _key_is_due(self) -> bool:
         """Has the rest of a sequence been waited for long enough?"""
@@ -388,6 +486,9 @@ class Live:
             self._put_aside()
         elif do is Do.EXPORT:
             self.exporting = export_rows(view, request.text, self.feed.recorded_time())
+        elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN) and view.spec.logged:
+            at = SPANS.index(view.span) if view.span in SPANS else 0
+            view.span = SPANS[max(0, min(at + (1 if do is Do.LIST_MORE_OFTEN else -1), len(SPANS) - 1))]
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN):
             seconds = self.source.pace(0.5 if do is Do.LIST_MORE_OFTEN else 2.0)
             view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
@@ -459,6 +560,31 @@ class Live:
         if done:
             self.census_cost = 0.0
             self._frame_after(QUICK)
+
+    def _inquire(self) -> None:
+        """Ask the flow log what the view is about, again once a minute, and take the answer."""
+        view = self.view
+        if not view.spec.logged:
+            return
+        words = self._question()
+        now = time.monotonic()
+        if not words:
+            view.usage = view.usage or LoggedUsage(view.spec, [], False, ["there is no flow log: start with --log DIR"])
+            return
+        if words != self.asked or now >= self.next_question:
+            self.asked, self.next_question = words, now + LOG_ASKED_EVERY
+            self.inquiry.ask(words)
+        if (answered := self.inquiry.poll()) is not None:
+            view.usage = usage_answered(view.spec, answered)
+            self._soon()
+
+    def _question(self) -> tuple[str, ...]:
+        """The options that print what the view of usage is about; none without a log."""
+        view, log = self.view, self.options.log
+        if log is None:
+            return ()
+        words = ("--once", "--json", "--view", view.spec.name, "--since", view.span, "--log", log.folder)
+        return (*words, "-f", view.filter) if view.filter.startswith("near:") else words
 
     def _export(self) -> None:
         """Go on with an export for a moment."""

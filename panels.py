@@ -13,7 +13,6 @@ from intake import LATE
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
 from text import (
-    Glyphs,
     Line,
     bar,
     cells,
@@ -26,6 +25,7 @@ from text import (
     shorten,
     size_text,
     span_text,
+    sparkline,
     spread,
     wrap,
 )
@@ -89,16 +89,6 @@ def _state(scene: Scene) -> tuple[str, str]:
         return f"{scene.behind:.0f} s behind", "warn"
     hangs = status.listing_since is not None and now - status.listing_since > SLOW
     return "live", "warn" if hangs or status.healed < status.losses else "good"
-
-
-def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:
-    """A value a character; the scale's top is the next 1, 2 or 5 times a power of ten, so that it does not flutter."""
-    top, step = 1.0, 0
-    while top < max(values, default=0.0):
-        top *= (2.0, 2.5, 2.0)[step % 3]
-        step += 1
-    levels = len(glyphs.spark) - 1
-    return "".join(glyphs.spark[min(levels, round(value / top * levels))] for value in values)
 
 
 def _table_line(scene: Scene, width: int) -> Line:
@@ -393,7 +383,7 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
     lines += [[(text, "plain")] for text in wrap(f" {spec.title}: {spec.about}", max(8, width), mark)]
     views = [spec for spec in VIEWS if spec.key]
     names = " ".join(spec.name for spec in views)
-    lines += _wrapped(f"{views[0].key} to {views[-1].key}", f"views: {names}", width, mark)
+    lines += _wrapped(f"{views[0].key} to {views[-2].key}, {views[-1].key}", f"views: {names}", width, mark)
     left: Binding | None = None
     for binding in BINDINGS:
         if binding.keys[0] in {spec.key for spec in views}:

@@ -14,15 +14,18 @@ import re
 import shlex
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from addresses import NOWHERE, Place
 from flows import Counts
+from grouping import InAndOut, UsageRow
 from intake import Problem
-from text import clean, size_text, text_table
+from text import clean, size_text, span_text, text_table
 
 if TYPE_CHECKING:
     import sqlite3
@@ -96,6 +99,7 @@ _SUMS = """DO UPDATE SET flows = flows + excluded.flows,
 bytes_in = coalesce(bytes_in + excluded.bytes_in, bytes_in, excluded.bytes_in),
 bytes_out = coalesce(bytes_out + excluded.bytes_out, bytes_out, excluded.bytes_out)"""
 _PUT_FLOW = f"INSERT OR REPLACE INTO flow VALUES ({', '.join('?' * 19)})"
+_PUT_ENDED = f"INSERT INTO flow VALUES (NULL, {', '.join('?' * 18)})"
 _ADD_MOVED = (
     """INSERT INTO moved (node, near, hour, near_name, country, asn, service, flows, bytes_in, bytes_out)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (near, hour, country, asn, service, near_name, node) """
@@ -164,6 +168,8 @@ def set_aside(folder: str, day: int) -> str:
 # --- one file ---------------------------------------------------------------------------------------------------------
 
 FlowValues = tuple[Any, ...]  # of a row of ``flow``, without its id
+Mark = tuple[bytes, int | None]  # the key of a flow that is still there, and the kernel's id
+MovedBy = tuple[int, int, int, int, str, int, int]  # a key of ``moved``: node, near, hour, name, country, ASN, service
 Moved = tuple[int, int | None, int | None]  # flows, bytes in, bytes out; None: nothing counted them
 
 
@@ -199,13 +205,13 @@ class DayFile:
             self._db.close()
             raise
         self._flows: dict[int, FlowValues | None] = {}  # to be written, by id; None: to be deleted
-        self._unfinished: dict[int, tuple[bytes, int | None] | None] = {}
+        self._ended: list[FlowValues] = []  # flows that are over and have no row yet
+        self._unfinished: dict[int, Mark | None] = {}
         self._new_names: list[tuple[int, str]] = []
         self._new_hosts: dict[int, tuple[int, str, str | None, int | None]] = {}
         self._new_kinds: list[tuple[Any, ...]] = []
-        self._moved: dict[tuple[Any, ...], Moved] = {}
-        self._totals: dict[tuple[str, str, int], Moved] = {}
-        self._labels: dict[tuple[str, str], str] = {}
+        self._moved: dict[MovedBy, Moved] = {}
+        self._new_labels: dict[tuple[str, str], str] = {}
         self._gaps: dict[int, tuple[int, int, float, float | None, str]] = {}
 
     def _begin(self, now: float) -> None:
@@ -220,9 +226,17 @@ class DayFile:
         self.began, self.alive = self._db.execute("SELECT began, alive FROM about").fetchone()
 
     def _read_numbers(self) -> None:
-        self._names: dict[str, int] = {text: number for number, text in self._db.execute("SELECT * FROM name")}
-        rows = self._db.execute("SELECT id, address, country, asn FROM host")
-        self._hosts: dict[str, tuple[int, str | None, int | None]] = {row[1]: (row[0], *row[2:]) for row in rows}
+        rows = self._db.execute("SELECT id, text FROM name ORDER BY id").fetchall()
+        self._texts = ["", *(text for _, text in rows)]  # by number
+        self._names: dict[str, int] = {text: number for number, text in rows}
+        hosts = self._db.execute("SELECT id, address, country, asn FROM host ORDER BY id").fetchall()
+        self._addresses = ["", *(row[1] for row in hosts)]  # by number
+        self._hosts: dict[str, tuple[int, Place]] = {
+            address: (number, Place(country=country, asn=asn)) for number, address, country, asn in hosts
+        }
+        self._labels: dict[tuple[str, str], str] = {
+            (sort, key): text for sort, key, text in self._db.execute("SELECT sort, key, text FROM label")
+        }
         self._kinds: dict[tuple[Any, ...], int] = {row[1:]: row[0] for row in self._db.execute("SELECT * FROM kind")}
         (last,) = self._db.execute("SELECT max(id) FROM flow").fetchone()
         self._next_flow = (last or 0) + 1
@@ -250,25 +264,43 @@ class DayFile:
     @property
     def waiting(self) -> int:
         """Rows that are to be written."""
-        return len(self._flows) + len(self._moved)
+        return len(self._flows) + len(self._ended) + len(self._moved)
 
     # --- numbers for texts ---
 
     def name(self, text: str) -> int:
         if (number := self._names.get(text)) is None:
             number = self._names[text] = len(self._names) + 1
+            self._texts.append(text)
             self._new_names.append((number, text))
         return number
 
-    def host(self, address: str, country: str | None = None, asn: int | None = None) -> int:
-        """``country``, ``asn``: where that is known; what was known before stays."""
-        known = self._hosts.get(address)
-        if known is not None and (known[1:] == (country, asn) or (country is None and asn is None)):
+    def host(self, address: str) -> int:
+        """The number of an address; its place is kept as it is."""
+        if (known := self._hosts.get(address)) is not None:
             return known[0]
-        number = known[0] if known else len(self._hosts) + 1
-        self._hosts[address] = number, country, asn
-        self._new_hosts[number] = number, address, country, asn
+        return self._place(address, len(self._hosts) + 1, NOWHERE)
+
+    def place(self, address: str, place: Place) -> None:
+        """Where an address is; what was known of it before stays where nothing is known now."""
+        known = self._hosts.get(address)
+        if known is None or (known[1] is not place and known[1] != place and place != NOWHERE):
+            self._place(address, known[0] if known else len(self._hosts) + 1, place)
+
+    def _place(self, address: str, number: int, place: Place) -> int:
+        if number == len(self._addresses):
+            self._addresses.append(address)
+        self._hosts[address] = number, place
+        self._new_hosts[number] = number, address, place.country, place.asn
+        for sort, key, label in (("country", place.country, place.country_name), ("network", place.asn, place.org)):
+            if key is not None and label and self._labels.get((sort, str(key))) != label:
+                self._labels[sort, str(key)] = self._new_labels[sort, str(key)] = label
         return number
+
+    def label_host(self, address: str, name: str) -> None:
+        """The name by which a host is shown."""
+        if self._labels.get(("host", address)) != name:
+            self._labels["host", address] = self._new_labels["host", address] = name
 
     def kind(self, *values: Any) -> int:
         if (number := self._kinds.get(values)) is None:
@@ -282,21 +314,27 @@ class DayFile:
         self._next_flow += 1
         return self._next_flow - 1
 
-    def put(self, number: int, values: FlowValues, unfinished: tuple[bytes, int | None] | None) -> None:
-        """A flow as it is now; ``unfinished``: its key and the kernel's id, where it is still there."""
+    def put(self, number: int, values: FlowValues, unfinished: Mark | None, is_new: bool) -> None:
+        """A flow as it is now; ``unfinished``: where it is still there. ``is_new``: it has no row yet."""
         self._flows[number] = values
-        self._unfinished[number] = unfinished
+        if unfinished is not None or not is_new:
+            self._unfinished[number] = unfinished
+
+    def put_ended(self, values: FlowValues, group: MovedBy, came: int | None, went: int | None) -> None:
+        """A flow that is over and has no row yet, and what it moved."""
+        self._ended.append(values)
+        sums = self._moved.get(group)
+        if sums is None or came is None or sums[1] is None:
+            self.add(group, (1, came, went))
+        else:
+            self._moved[group] = sums[0] + 1, sums[1] + came, (sums[2] or 0) + (went or 0)
 
     def drop(self, number: int) -> None:
         self._flows[number] = self._unfinished[number] = None
 
-    def add(self, group: tuple[Any, ...], totals: Iterable[tuple[str, str, int]], moved: Moved) -> None:
+    def add(self, group: MovedBy, moved: Moved) -> None:
+        """Add to the sums of an hour."""
         self._moved[group] = _sum(self._moved.get(group), moved)
-        for total in totals:
-            self._totals[total] = _sum(self._totals.get(total), moved)
-
-    def label(self, sort: str, key: str, text: str) -> None:
-        self._labels[sort, key] = text
 
     def gap(self, node: str, since: float, until: float | None, reason: str, number: int = 0) -> int:
         """Note a gap, or with its ``number`` how it is now; returns the number."""
@@ -321,12 +359,13 @@ class DayFile:
             db.executemany("INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_kinds)
             db.executemany("DELETE FROM flow WHERE id = ?", gone)
             db.executemany(_PUT_FLOW, flows)
+            db.executemany(_PUT_ENDED, self._ended)
             db.executemany("DELETE FROM unfinished WHERE flow = ?", finished)
             unfinished = [(number, *what) for number, what in self._unfinished.items() if what is not None]
             db.executemany("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?)", unfinished)
             db.executemany(_ADD_MOVED, [(*group, *moved) for group, moved in self._moved.items()])
-            db.executemany(_ADD_TOTAL, [(*total, *moved) for total, moved in self._totals.items()])
-            labels = [(*key, text) for key, text in self._labels.items()]
+            db.executemany(_ADD_TOTAL, [(*total, *moved) for total, moved in self._totals().items()])
+            labels = [(*key, text) for key, text in self._new_labels.items()]
             db.executemany("INSERT OR REPLACE INTO label VALUES (?, ?, ?)", labels)
             db.executemany("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", self._gaps.values())
             if alive:
@@ -337,23 +376,34 @@ class DayFile:
                 db.execute("ROLLBACK")
             raise
         self.alive = alive or self.alive
+        self._next_flow += len(self._ended)  # their numbers follow on the largest that is there
         self.forget()
+
+    def _totals(self) -> dict[tuple[str, str, int], Moved]:
+        """The sums of the hours, of hosts, countries, networks and services apart."""
+        totals: dict[tuple[str, str, int], Moved] = {}
+        for (_, near, hour, _, country, asn, service), moved in self._moved.items():
+            keys = ("host", self._addresses[near]), ("country", country), ("service", self._texts[service])
+            for sort, key in (*keys, ("network", str(asn) if asn else "")):
+                total = sort, key, hour
+                totals[total] = _sum(totals.get(total), moved)
+        return totals
 
     def forget(self) -> None:
         """What was gathered is written, or all of it is given up."""
         self.give_up()
-        for gathered in (self._new_hosts, self._gaps, self._labels):
+        for gathered in (self._new_hosts, self._gaps, self._new_labels):
             gathered.clear()
         self._new_names.clear()
         self._new_kinds.clear()
 
     def give_up(self) -> int:
         """Forget the flows that could not be written, but no number of a text; returns how many they are."""
-        number = len(self._flows)
+        number = len(self._flows) + len(self._ended)
         self._flows.clear()
+        self._ended.clear()
         self._unfinished.clear()
         self._moved.clear()
-        self._totals.clear()
         return number
 
     def is_there(self) -> bool:
@@ -855,3 +905,175 @@ def answer_rows(answer: Answer) -> Iterator[Sequence[object]]:
     yield LOG_COLUMNS
     for flow in answer.flows:
         yield ["" if value is None else value for value in flow]
+
+
+# --- who moved how much? ----------------------------------------------------------------------------------------------
+
+WEEK, MONTH = 7, 30  # days before today
+MOST_HOURS = 72  # a bar for each hour of so many; of more a bar for each day
+
+
+class Usage(NamedTuple):
+    """Who moved how much: a row for each, the sum of all, and what the log does not know of that time."""
+
+    rows: list[UsageRow]
+    total: UsageRow
+    since: float
+    per_day: bool  # a bar is a day; else an hour
+    remarks: list[str]
+
+
+class _Windows(NamedTuple):
+    """When the times begin for which there are columns: the chosen span, today, and the days before today."""
+
+    since: float
+    today: float
+    week: float
+    month: float
+    slots: list[float]  # where each bar begins
+
+    @property
+    def first(self) -> float:
+        return min(self.since, self.month)
+
+
+class _Sums:
+    """What one key moved, while it is added up; None where nothing counted it."""
+
+    def __init__(self, slots: int) -> None:
+        self.flows = 0
+        self.sums: list[InAndOut] = [(None, None)] * 4  # span, today, week, month
+        self.slots: list[int | None] = [None] * slots
+
+    def add(self, at: float, slot: int, windows: _Windows, moved: Moved) -> None:
+        flows, came, went = moved
+        wanted = (
+            at >= windows.since,
+            at >= windows.today,
+            windows.week <= at < windows.today,
+            windows.month <= at < windows.today,
+        )
+        for number, inside in enumerate(wanted):
+            if inside:
+                before = self.sums[number]
+                self.sums[number] = _plus(before[0], came), _plus(before[1], went)
+        if wanted[0]:
+            self.flows += flows
+            self.slots[slot] = _plus(self.slots[slot], _plus(came, went))
+
+    def row(self, key: str, label: str) -> UsageRow:
+        span, today, week, month = self.sums
+        return UsageRow(key, label, self.flows, span, today, week, month, tuple(self.slots))
+
+
+def usage(folder: str, sort: str, since: float, now: float, near: str = "") -> Usage:
+    """What each host, country, network or service moved since then; ``near``: of the flows of that host only.
+
+    Raises OSError without a folder. An hour belongs to the times in which it begins.
+    """
+    windows = _windows(since, now)
+    extent, per_day = Extent(writer=_is_written(folder)), _is_per_day(since, now)
+    sums: dict[str, _Sums] = {}
+    labels: dict[str, str] = {}
+    whole = _Sums(len(windows.slots))
+    for day, path in day_files(folder).items():
+        begins = float(day * DAY_SECONDS)
+        try:
+            with _opened(path) as db:
+                extent.read(db)
+                if begins + DAY_SECONDS <= windows.first:
+                    continue
+                for key, hour, flows, came, went in _hours(db, sort, near):
+                    at = begins + hour * HOUR_SECONDS
+                    if (of_key := sums.get(key)) is None:
+                        of_key = sums[key] = _Sums(len(windows.slots))
+                    slot = max(0, bisect_right(windows.slots, at) - 1)
+                    of_key.add(at, slot, windows, (flows, came, went))
+                    whole.add(at, slot, windows, (flows, came, went))
+                labels.update(db.execute("SELECT key, text FROM label WHERE sort = ?", (sort,)))
+        except Unreadable as why:
+            extent.unreadable[day] = str(why)
+    rows = [of_key.row(key, labels.get(key, "")) for key, of_key in sums.items()]
+    return Usage(rows, whole.row("all", "all"), windows.since, per_day, _remarks(extent, windows.since, now))
+
+
+def _is_per_day(since: float, now: float) -> bool:
+    return now - since > MOST_HOURS * HOUR_SECONDS
+
+
+def _windows(since: float, now: float) -> _Windows:
+    midnight = datetime.fromtimestamp(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    week, month = ((midnight - timedelta(days=days)).timestamp() for days in (WEEK, MONTH))
+    since = math.floor(since / HOUR_SECONDS) * float(HOUR_SECONDS)
+    if not _is_per_day(since, now):
+        slots = [since + hour * HOUR_SECONDS for hour in range(int((now - since) // HOUR_SECONDS) + 1)]
+        return _Windows(since, midnight.timestamp(), week, month, slots)
+    day, slots = datetime.fromtimestamp(since).replace(hour=0, minute=0, second=0, microsecond=0), []
+    while day <= midnight:
+        slots.append(day.timestamp())
+        day += timedelta(days=1)
+    return _Windows(since, midnight.timestamp(), week, month, slots)
+
+
+_OF_ONE_HOST = {
+    "host": "near.address",
+    "country": "moved.country",
+    "network": "nullif(moved.asn, 0)",
+    "service": "service.text",
+}
+
+
+def _hours(db: sqlite3.Connection, sort: str, near: str) -> Iterator[tuple[str, int, int, int | None, int | None]]:
+    """Key, hour, flows, bytes in and out."""
+    if not near:
+        return db.execute("SELECT key, hour, flows, bytes_in, bytes_out FROM total WHERE sort = ?", (sort,))
+    return db.execute(
+        f"SELECT coalesce({_OF_ONE_HOST[sort]}, '') || '', hour, sum(flows), sum(bytes_in), sum(bytes_out)"
+        " FROM moved JOIN host AS near ON near.id = moved.near JOIN name AS service ON service.id = moved.service"
+        " WHERE near.address = ? GROUP BY 1, 2",
+        (near,),
+    )
+
+
+def _remarks(extent: Extent, since: float, now: float) -> list[str]:
+    """What the log does not know of the time since then, a sentence each."""
+    out = list(extent.unreadable.values())
+    if extent.since is None or extent.alive is None:
+        return [*out, "the log has no file that can be read"]
+    if extent.since > since + HOUR_SECONDS:
+        out.append(f"the log begins later, at {local_moment(extent.since)}")
+    gaps = [gap for gap in extent.gaps if gap.until > since]
+    if gaps:
+        seconds = sum(min(gap.until, now) - max(gap.since, since) for gap in gaps)
+        reasons = ", ".join(dict.fromkeys(gap.reason for gap in gaps))
+        number = "a gap" if len(gaps) == 1 else f"{len(gaps)} gaps"
+        out.append(f"{number} of {span_text(max(0.0, seconds))} in all: {reasons}")
+    if not extent.writer:
+        out.append(f"nobody writes it now; it was written last at {local_moment(extent.alive)}")
+    return out
+
+
+def since_of(text: str, now: float) -> float:
+    """When a span begins that somebody typed: 7d, 12h, or a time. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,6})([hdw])", text.strip().lower())
+    if match is None:
+        try:
+            return time_of(text, now)[0]
+        except ValueError:
+            raise ValueError(f"'{text}' is no span: 12h, 7d, 30d, or a time like 2026-11-24T14:02") from None
+    return now - int(match.group(1)) * {"h": HOUR_SECONDS, "d": DAY_SECONDS, "w": 7 * DAY_SECONDS}[match.group(2)]
+
+
+def near_of(expression: str) -> str:
+    """The host that a filter of usage names, near:10.0.0.5; "" where there is no filter. Raises ValueError."""
+    match = re.fullmatch(r"near:\[?([0-9A-Fa-f:.]+)\]?", expression.strip())
+    if not expression.strip():
+        return ""
+    try:
+        if match is None:
+            raise ValueError
+        return str(ip_address(match.group(1)))
+    except ValueError:
+        raise ValueError(
+            f"'{expression}': usage can be asked of one host, as near:10.0.0.5, and of nothing else"
+        ) from None

@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from addresses import Place
-from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, fit, zone_text
+from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, UsageFacts, fit, zone_text
 from flows import Flow, FlowTable, TapeEvent
+from grouping import UsageRow
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
-from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, wrap
+from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, size_text, wrap
 from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row, unwatched
 from worldmap import Spot, world
 
@@ -106,10 +107,21 @@ def _counts(view: View) -> list[str]:
     rows, spec = view.rows, view.spec
     more = "+" * rows.sifting
     flows = f"{rows.fitting}{more} of {rows.total}" if view.predicate is not None else f"{rows.total}"
+    if spec.logged:
+        return _usage_counts(view)
     if spec.grouping is None:
         return [flows]
     number = f"{len(rows.order)} of {len(rows.groups)} hosts" if spec.on_map else f"{len(rows.order)}"
     return [number, f"{flows} flows"]
+
+
+def _usage_counts(view: View) -> list[str]:
+    """How many rows there are, what all of them moved, and what the log does not know."""
+    usage = view.usage
+    if usage is None or usage.spec is not view.spec:
+        return [f"last {view.span}"]
+    came, went = usage.moved
+    return [str(len(view.rows.order)), f"last {view.span}: in {size_text(came)} out {size_text(went)}", *usage.remarks]
 
 
 def _tabs(view: View) -> Line:
@@ -340,6 +352,8 @@ class _RowFacts:
         if isinstance(row, TapeEvent):
             role = {"new": "new", "destroy": "closed"}.get(row.event, "plain")
             return EventFacts(row, self._context, self.view.names), role
+        if isinstance(row, UsageRow):
+            return UsageFacts(row, self._scene.glyphs, self._context.name), "plain"
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
         facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
@@ -408,6 +422,8 @@ def empty_reason(
     view: View, status: Status, table: FlowTable, live: bool, before: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """Why no row is there: (words, command that helps). ``before``: see Surroundings."""
+    if view.spec.logged:
+        return _no_usage(view)
     if len(table) and view.rows.working:
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
@@ -429,3 +445,10 @@ def empty_reason(
     if status.facts.get("count", 0) > 0 and view.base is None:
         return [("the kernel counts entries but lists none", shlex.join([*before, "conntrack", "-L"]))]
     return [(TRACKING_OFF, cure_there(TRACKING_CURE, before)), ("or simply nobody has sent anything yet", "")]
+
+
+def _no_usage(view: View) -> list[tuple[str, str]]:
+    """Why no row of usage is there."""
+    if view.usage is None or view.usage.spec is not view.spec:
+        return [("asking the flow log ...", "")]
+    return [(remark, "") for remark in view.usage.remarks] or [view.spec.empty]

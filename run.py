@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import click
 
@@ -163,6 +163,7 @@ class CommandLine(TypedDict):
     log_size: int
     who: str | None
     at: str | None
+    since: str | None
     headless: bool
     log_writer: str
     geoip_worker: str
@@ -197,6 +198,7 @@ class Options:
     starts_again: str = ""  # what to say when somebody quits and something starts the program again
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
+    since: str = ""  # of usage, as it was typed
     headless: bool = False  # nothing on standard output: the log is what the run is for
 
     def base(self, context: Context) -> Predicate | None:
@@ -450,8 +452,7 @@ def ask(folder: str, question: Question, format: str, called: str) -> int:
     try:
         answer = past.who(folder, question)
     except OSError as error:
-        cure = f"{called} --headless --log {shlex.quote(clean(folder, 200))}"
-        return give_up(Problem(f"there is no log to ask: {clean(folder, 200)}: {error.strerror}", cure))
+        return give_up(_no_log(folder, error, called))
     except ImportError:
         return give_up(past.NO_SQLITE)
     if format == "json":
@@ -464,6 +465,53 @@ def ask(folder: str, question: Question, format: str, called: str) -> int:
     else:
         click.echo(past.answer_text(question, answer), nl=False)
     return SUCCESS
+
+
+# --- --view usage --once ----------------------------------------------------------------------------------------------
+
+
+class UsageAsked(NamedTuple):
+    """What of the log's usage is to be printed."""
+
+    folder: str
+    view: ViewName
+    since: float  # seconds since 1970
+    near: str  # only of this host's flows; "": of all
+    sort: str
+    reverse: bool
+    limit: int | None
+    format: str
+
+
+def print_usage(asked: UsageAsked, called: str) -> int:
+    """Say who moved how much; returns the exit code. ``called``: the words that start this program."""
+    import past
+    from addresses import Context
+    from columns import VIEW_BY_NAME, table_text
+    from view import in_order
+
+    spec, context = VIEW_BY_NAME[asked.view], Context()
+    try:
+        found = past.usage(asked.folder, spec.logged, asked.since, time.time(), asked.near)
+    except OSError as error:
+        return give_up(_no_log(asked.folder, error, called))
+    except ImportError:
+        return give_up(past.NO_SQLITE)
+    keys = spec.column(asked.sort).keys(found.rows, context)
+    rows = in_order(found.rows, keys, spec.falling(asked.sort, asked.reverse), asked.limit)[: asked.limit]
+    if asked.format == "text":
+        click.echo(table_text(spec, [*rows, found.total], context), nl=False)
+    else:
+        for text in export.usage_texts(spec.logged, rows, found.per_day, asked.format):
+            click.echo(text, nl=False)
+    for remark in found.remarks:
+        say(remark)
+    return SUCCESS
+
+
+def _no_log(folder: str, error: OSError, called: str) -> Problem:
+    cure = f"{called} --headless --log {shlex.quote(clean(folder, 200))}"
+    return Problem(f"there is no log to ask: {clean(folder, 200)}: {error.strerror}", cure)
 
 
 # --- --once -----------------------------------------------------------------------------------------------------------

@@ -388,3 +388,13 @@ class Glyphs:
 
 UNICODE = Glyphs()
 ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "_.-=+*%#", "#", ascii=True)
+
+
+def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:
+    """A value a character; the scale's top is the next 1, 2 or 5 times a power of ten, so that it does not flutter."""
+    top, step = 1.0, 0
+    while top < max(values, default=0.0):
+        top *= (2.0, 2.5, 2.0)[step % 3]
+        step += 1
+    levels = len(glyphs.spark) - 1
+    return "".join(glyphs.spark[min(levels, round(value / top * levels))] for value in values)

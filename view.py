@@ -17,12 +17,12 @@ from addresses import Context
 from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
 from filters import Predicate, all_of, compile_filter, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
-from grouping import Baseline, Grouper, GroupRow, group_key, shares
+from grouping import Baseline, Grouper, GroupRow, UsageRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
 from text import UNICODE, Glyphs, Line, clean
 
-Row = Flow | GroupRow | TapeEvent
+Row = Flow | GroupRow | TapeEvent | UsageRow
 
 # --- prompts and questions --------------------------------------------------------------------------------------------
 
@@ -118,6 +118,24 @@ class Return:
     at_top: bool
 
 
+@dataclass(frozen=True, eq=False)
+class LoggedUsage:
+    """What the flow log has answered to the question who moved how much."""
+
+    spec: ViewSpec
+    rows: Sequence[UsageRow]
+    per_day: bool  # a bar is a day; else an hour
+    remarks: Sequence[str]  # what the log does not know of that time, and why there is no answer
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes in and out of all rows, as far as they are known."""
+        return sum(row.span[0] or 0 for row in self.rows), sum(row.span[1] or 0 for row in self.rows)
+
+
+SPANS = ("24h", "48h", "7d", "30d", "90d", "365d")
+
+
 class Pause:
     """What was there when a pause began, and the rows of flows as they were first shown in it."""
 
@@ -171,6 +189,8 @@ class View:
     at_top: bool = True  # nobody has moved away from the top: the window stays there, wherever the selected row goes
     page: int = 10  # rows on screen in the last frame
     message: str = ""
+    span: str = SPANS[0]  # of usage
+    usage: LoggedUsage | None = None  # what the flow log has answered last
 
     def __post_init__(self) -> None:
         self.sort = self.sort or self.spec.sort
@@ -192,7 +212,8 @@ class View:
 
     def rows_wanted(self) -> RowsWanted:
         choices = self.spec, self.filter, self.sort, self.reverse, self.closed, self.frozen
-        return RowsWanted(*choices, self.predicate, self.pause, self.baseline)
+        usage = self.usage if self.usage is not None and self.usage.spec is self.spec else None
+        return RowsWanted(*choices, self.predicate, self.pause, self.baseline, usage)
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""
@@ -283,12 +304,14 @@ def first_row(view: View, page: int) -> int:
 
 def flow_of(row: Row | None) -> Flow | None:
     """The flow that a row is or tells of; None for one that stands for many."""
-    return None if isinstance(row, GroupRow) else row.flow if isinstance(row, TapeEvent) else row
+    return None if isinstance(row, GroupRow | UsageRow) else row.flow if isinstance(row, TapeEvent) else row
 
 
 def _position(order: list[Any], selected: Row) -> int:
     """Raises ValueError if it is not there. Of groups the keys are looked through: 200,000 in 5 ms instead of 30."""
-    return [row.key for row in order].index(selected.key) if isinstance(selected, GroupRow) else order.index(selected)
+    if isinstance(selected, GroupRow | UsageRow):
+        return [row.key for row in order].index(selected.key)
+    return order.index(selected)
 
 
 # --- what a frame is made of ------------------------------------------------------------------------------------------
@@ -395,6 +418,7 @@ class RowsWanted:
     predicate: Predicate | None = field(default=None, compare=False)  # what the filter and the flags want
     pause: Pause | None = field(default=None, compare=False)
     baseline: Baseline | None = field(default=None, compare=False)
+    usage: LoggedUsage | None = None  # where the rows are of the flow log
     at_once: bool = field(default=False, compare=False)  # all in one go: nobody waits at keys
     limit: int | None = field(default=None, compare=False)
 
@@ -534,7 +558,7 @@ class Rows:
         """
         number, self._heard = min(table.events - self._heard, len(table.tape)), table.events
         wanted = self._wanted
-        if number <= 0 or wanted is None or wanted.pause is not None or wanted.spec.grouping is not None:
+        if number <= 0 or wanted is None or wanted.pause is not None or wanted.spec.adds_up:
             return False
         predicate, new = wanted.predicate, islice(reversed(table.tape), number)
         found: list[Any]
@@ -553,6 +577,8 @@ class Rows:
     def _merge(self, wanted: RowsWanted, table: FlowTable, now: float) -> bool:
         """Put what has arrived on show, if that is due and no great work."""
         passed, new = now - self._merged_at, self._arrived[self._merged :]
+        if wanted.spec.logged:
+            return False
         if 0 <= passed < (MERGE_EVERY if new else REFRESH) or wanted.pause is not None:
             return False
         rows = self._merged_events(wanted, new) if wanted.spec.tape else self._merged_flows(wanted, new, table, now)
@@ -597,6 +623,8 @@ class Rows:
             yield from _learn(table, wanted.baseline)
         if wanted.spec.grouping is not None:
             yield from self._add_up(table)
+        elif wanted.spec.logged:
+            yield from self._take_usage(wanted)
         elif wanted.spec.tape:
             yield from self._play_tape(wanted, table)
         else:
@@ -713,6 +741,14 @@ class Rows:
         self.fitting = len(found)
         keys = wanted.spec.column(wanted.sort).keys(found, self._context)
         self._found = in_order(found, keys, wanted.falling, wanted.limit)
+        self._ranking = False
+        self._show()
+
+    def _take_usage(self, wanted: RowsWanted) -> Iterator[None]:
+        """What the flow log has answered, in order."""
+        rows = wanted.usage.rows if wanted.usage is not None else []
+        self.total = self.fitting = len(rows)
+        self._found = yield from self._ordered(wanted, rows)
         self._ranking = False
         self._show()
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-ViewName = Literal["connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "remotes"]
+ViewName = Literal[
+    "connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "usage", "remotes",
+    "usage-countries", "usage-networks", "usage-services",
+]  # fmt: skip
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
 

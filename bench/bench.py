@@ -226,6 +226,41 @@ def live(flows: int) -> Iterator[Row]:
     yield at_most("... the oldest byte rate", max(gaps, default=seconds), 10, "s")
 
 
+def log(_flows: int) -> Iterator[Row]:
+    """What the flow log costs at 5,000 NATed flows a second that begin and end, beside the same run without it."""
+    rate, first, seconds, runs = 5000, 12.0, 20.0, 2
+    shares: dict[bool, list[float]] = {False: [], True: []}
+    lost, late = 0, 0.0
+    for logs in [False, True] * runs:
+        with table(0, most=200_000) as ns, tempfile.TemporaryDirectory() as folder:
+            ns.sysctl("net.netfilter.nf_conntrack_udp_timeout", 5)
+            more = ["--log", folder] if logs else []
+            with sender(ns, rate, first + seconds + 30), OnTerminal(ns, [*PROGRAM, *more], SCREEN) as screen:
+                screen.until(FRAME)
+                screen.watch(first)
+                share, frames = spent_and_frames(screen, seconds)
+                shares[logs].append(share)
+                if logs:
+                    lost += screen.seen.count(b"lost") - screen.seen.count(b"lost none")
+                    late = max(late, frames)
+    ratio = best(shares[True]) / best(shares[False])
+    yield at_most(f"{rate} flows a second, with a log", ratio, 1.3, "x without it")
+    yield Row("... CPU without and with it", f"{best(shares[False]):.2f}, {best(shares[True]):.2f} of a core", "", True)
+    yield Row("... events lost", f"{lost}", "none", lost == 0)
+    yield at_most("... the longest time between two frames", late, 2.0, "s")
+
+
+def spent_and_frames(screen: OnTerminal, seconds: float) -> tuple[float, float]:
+    """Share of a core over so many seconds, and the longest time between two frames."""
+    began, used = time.monotonic(), cpu(screen.pid)
+    at, seen, longest = began, len(screen.seen), 0.0
+    while (now := time.monotonic()) - began < seconds:
+        screen.watch(0.02)
+        if FRAME in screen.seen[seen:]:
+            longest, at, seen = max(longest, now - at), now, len(screen.seen)
+    return (cpu(screen.pid) - used) / (time.monotonic() - began), max(longest, time.monotonic() - at)
+
+
 def frames(flows: int) -> Iterator[Row]:
     """What a frame of 200x50 costs while all that it shows changes."""
     with table(min(flows, 20_000)) as ns:
@@ -407,7 +442,7 @@ def churn(_flows: int) -> Iterator[Row]:
 
 BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     bench.__name__: bench
-    for bench in (start, parse, once, lines, memory, keys, live, frames, small, calm, burst, heal, places, churn)
+    for bench in (start, parse, once, lines, memory, keys, live, log, frames, small, calm, burst, heal, places, churn)
 }
 
 

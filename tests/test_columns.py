@@ -693,6 +693,9 @@ def test_the_views_and_what_each_is_sorted_by() -> None:
         if kind.grouping is not None:
             assert (kind.tape, kind.translated, kind.rows_are_flows) == (False, False, False)
             return "map" if kind.on_map else "sums"
+        if kind.logged:
+            assert (kind.tape, kind.translated, kind.rows_are_flows, kind.on_map) == (False,) * 4
+            return kind.logged
         assert kind.rows_are_flows != kind.tape
         assert not kind.on_map
         return "events" if kind.tape else "translated" if kind.translated else "flows"
@@ -706,7 +709,11 @@ def test_the_views_and_what_each_is_sorted_by() -> None:
         ("nat", "6", "NAT", "translated", "age", ""),
         ("events", "7", "Events", "events", "time", ""),
         ("map", "8", "Map", "map", "flows", ""),
+        ("usage", "0", "Usage", "host", "bytes", ""),
         ("remotes", "", "Remote hosts", "sums", "rate", "bytes"),
+        ("usage-countries", "", "Usage by country", "country", "bytes", ""),
+        ("usage-networks", "", "Usage by network", "network", "bytes", ""),
+        ("usage-services", "", "Usage by service", "service", "bytes", ""),
     ]
     falling = {kind.name: {key for key in kind.sorts if kind.falling(key, False)} for kind in VIEWS}
     assert falling["connections"] == {"nat", "rate", "bytes", "packets", "age"}
@@ -717,6 +724,9 @@ def test_the_views_and_what_each_is_sorted_by() -> None:
     )
     assert falling["nat"] == {"rate", "bytes", "age", "start", "end"}
     assert falling["events"] == {"time", "bytes"}
+    windows = {f"{window}-{way}" for window in ("today", "week", "month") for way in ("in", "out")}
+    for name in ("usage", "usage-countries", "usage-networks", "usage-services"):
+        assert falling[name] == windows | {"bytes", "in", "out", "bars", "flows"}
     for kind in VIEWS:
         assert {key for key in kind.sorts if kind.falling(key, True)} == set(kind.sorts) - falling[kind.name]
         assert "natkind" not in kind.sorts

@@ -13,7 +13,7 @@ from filters import compile_filter
 from flows import FlowTable
 from intake import ACCOUNTING_CURE, EVENTS_CURE, Problem, Status
 from keys import BINDINGS
-from panels import details, header, sparkline
+from panels import details, header
 from support.tables import LONG, MARKS, Monitor, event, feed, line, listing, many, marked_table, shown
 from view import Scene, View
 
@@ -99,7 +99,7 @@ def test_rates_of_both_directions_are_in_the_header() -> None:
 
 @given(st.lists(st.floats(0, 1e9), max_size=60))
 def test_sparklines_have_a_character_a_value_and_keep_their_order(values: list[float]) -> None:
-    from text import Glyphs
+    from text import Glyphs, sparkline
 
     glyphs = Glyphs()
     line_ = sparkline(values, glyphs)
@@ -120,7 +120,7 @@ def test_the_help_is_whole_at_80x42() -> None:
         if not binding.keys[0].isdigit():
             assert f"{' '.join(binding.keys)} " in text
             assert binding.text in text
-    assert "1 to 8 " in text
+    assert "1 to 8, 0 " in text
     assert "country:DE" in text
     assert "lines" not in shown(monitor, (80, 42))[0]
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from addresses import NOWHERE, Context, Detail, Lookups, Place, Site
 from columns import MOST_IMPORTANT, VIEWS, ViewSpec, fit
 from flows import Flow
+from grouping import UsageRow
 from health import Shares, Surroundings, UsedDatabase
 from intake import Problem, Statistics
 from keys import BINDINGS, press
@@ -23,7 +24,7 @@ from render import FIXED, _wanted_columns, frame
 from support.strategies import keys, monitors, sizes
 from support.tables import LONG, Monitor, event, feed, is_well_formed, line, listing, many, shown, width_of
 from text import ASCII, Line, cells
-from view import Dialog, Scene, View
+from view import Dialog, LoggedUsage, Scene, View
 
 # --- any frame --------------------------------------------------------------------------------------------------------
 
@@ -623,6 +624,39 @@ def asked() -> str:
     return screen_of(monitor, 60, 14)
 
 
+def usage_row_of(key: str, label: str, size: int) -> UsageRow:
+    slots = tuple(None if hour < 3 else (hour * size) % 97 for hour in range(25))
+    return UsageRow(key, label, size // 7, (size, size // 9), (size // 2, None), (3 * size, 7), (None, None), slots)
+
+
+USED = {
+    "usage": [(LAN, "laptop", 123_456_789), (LAN2, "", 9_876_543), (SIX, "", 12)],
+    "usage-countries": [("US", "United States", 1_234_567), ("", "", 999), ("DE", "Germany", 55_555)],
+    "usage-networks": [("15169", "Google LLC", 1_234_567), ("", "", 999)],
+    "usage-services": [("tcp/443", "", 1_234_567), ("udp/53", "", 999), ("icmp", "", 84)],
+}
+
+
+def usage() -> str:
+    """What the flow log says: each of its views, before the answer and without a row."""
+    out = []
+    for width in (40, 80, 140, 200):
+        for name, rows in USED.items():
+            monitor = network()
+            monitor.view.show(name)
+            known = [usage_row_of(*row) for row in rows]
+            monitor.view.usage = LoggedUsage(monitor.view.spec, known, False, ["a gap of 2h in all: not running"])
+            monitor.refresh(1.0)
+            out.append(screen_of(monitor, width, 12))
+    for answer in (None, [], ["there is no flow log: start with --log DIR"]):
+        monitor = network()
+        monitor.view.show("usage")
+        monitor.view.usage = None if answer is None else LoggedUsage(monitor.view.spec, [], False, answer)
+        monitor.refresh(1.0)
+        out.append(screen_of(monitor, 80, 8))
+    return "\n".join(out)
+
+
 def columns_of_all_views() -> str:
     """Every view's columns: widths (least, roomy, most), rank, and what else is said of them."""
     out = []
@@ -688,6 +722,7 @@ SCREENS: dict[str, Callable[[], str]] = {
     "ended": ended,
     "delete": asked,
     "columns": columns_of_all_views,
+    "usage": usage,
 }
 
 

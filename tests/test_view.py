@@ -845,15 +845,15 @@ def named(monitor: Monitor) -> str:
 def test_the_keys_of_the_views() -> None:
     monitor = world_of(3)
     names = []
-    for key in "2345678":
+    for key in "23456708":
         monitor.keys(key)
         names.append(monitor.view.spec.name)
-    assert names == ["hosts", "countries", "networks", "services", "nat", "events", "map"]
+    assert names == ["hosts", "countries", "networks", "services", "nat", "events", "usage", "map"]
     names = []
-    for key in ("tab", "["):
+    for key in ("tab", "tab", "[", "["):
         monitor.keys(key)
         names.append(monitor.view.spec.name)
-    assert names == ["connections", "map"]
+    assert names == ["usage", "connections", "usage", "map"]
     monitor.keys("t")
     assert monitor.view.sort == "rate"
     monitor.keys("t")
@@ -866,6 +866,11 @@ def test_the_keys_of_the_views() -> None:
     assert named(monitor) == "connections"
     monitor.keys("2", "t", "t")
     assert named(monitor) == "hosts"
+    names = []
+    for key in "0tttt":
+        monitor.keys(key)
+        names.append(named(monitor))
+    assert names == ["usage", "usage-countries", "usage-networks", "usage-services", "usage"]
 
 
 def test_each_view_keeps_its_own_order() -> None:
