@@ -20,6 +20,7 @@ RUN apt-get update -qq \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/apt /var/log/dpkg.log \
         /usr/share/doc/* /usr/share/man/* \
  && mkdir -p /usr/share/GeoIP \
+ && mkdir -m 0700 /log \
  && ln -s /opt/conntrack-monitor/conntrack_monitor.py /usr/local/bin/conntrack-monitor
 COPY --from=build /opt/conntrack-monitor /opt/conntrack-monitor
 

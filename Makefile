@@ -55,7 +55,7 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 
 # What installs or fetches: a Docker engine, a debootstrap, sshd, every Python here, databases. Mostly waiting, so it
 # runs beside the others.
-INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz ssh geography download tmux))
+INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz unit ssh geography download tmux))
 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
 KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live faults_table faults_conntrack faults_kernel faults_terminal))

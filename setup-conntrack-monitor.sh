@@ -6,6 +6,7 @@ umask 022
 
 readonly NAME=conntrack-monitor
 readonly VOLUME=conntrack-monitor_geoip-data # the name that compose gives it where a file says geoip-data only
+readonly VOLUME_LOG=conntrack-monitor_flow-log
 readonly VOLUME_BEFORE=geoip-data            # the name in an earlier version: its files are copied over
 readonly BEFORE=$NAME-before                 # a container that is not compose's, while its successor is tried
 readonly IMAGE_DEFAULT=ghcr.io/0xf00f00/conntrack-monitor:latest
@@ -16,15 +17,20 @@ usage() {
 Usage: ./setup-conntrack-monitor.sh [options] [SUDO_PASSWORD]
 
 Installs Conntrack Monitor in ~/conntrack-monitor and starts it; again, to renew it. What runs already is only replaced
-by what has started; if anything fails, it is as before. The databases in the volume conntrack-monitor_geoip-data stay.
+by what has started; if anything fails, it is as before. The databases in the volume conntrack-monitor_geoip-data stay,
+and so does a flow log.
 SUDO_PASSWORD is only used where docker needs root and sudo a password; "-" reads it from standard input, without it you
 are asked. As an argument it ends up in your shell's history; one that begins with - goes after --.
 
   --build              build the image from the checkout that this script is in
   --image REF          this image [ghcr.io/0xf00f00/conntrack-monitor:latest]
   --enable-accounting  let the kernel count bytes and packets of each flow, now and at boot
+  --log                keep a flow log, a record of who talks to whom, in the volume conntrack-monitor_flow-log; a later
+                       run without this goes on with it
+  --no-log             keep none any more; what was written stays
   --uninstall          remove container, image and folder, and the settings of --enable-accounting
-  --purge              with --uninstall: the volume with the databases, too, and geoip-data of an earlier version (asks first)
+  --purge              with --uninstall: the volumes with the databases and the flow log, too, and geoip-data of an
+                       earlier version (asks first)
   --dry-run            print what would be done, and do nothing
   --yes                ask nothing
   -h, --help           this text
@@ -36,9 +42,9 @@ END
 
 # --- what the installed files say -----------------------------------------------------------------
 
-compose_file() { # IMAGE
+compose_file() { # IMAGE LOG
     local text
-    text=$(compose_lines "$1")
+    text=$(compose_lines "$1" "$2")
     cat <<'END'
 # Conntrack Monitor over this machine's own connection table. Written by setup-conntrack-monitor.sh.
 #   ~/conntrack-monitor/conntrack-monitor attach    look at it; Ctrl+P Ctrl+Q looks away, and your terminal is as before
@@ -56,7 +62,9 @@ as_written() { # FILE: is the compose file as one of our versions wrote it?
     [ -n "$noted" ] && [ "$noted" = "$(sed '1,/^# Checksum /d' "$1" | checksum)" ]
 }
 
-compose_lines() { # IMAGE; as docker-compose.yml of the checkout, without build
+# As docker-compose.yml of the checkout, without build; the flow log's lines only where it is on, as compose 1 makes every
+# volume that a file names.
+compose_lines() { # IMAGE on|off
     cat <<END
 services:
   conntrack-monitor:
@@ -81,7 +89,18 @@ END
       CONNTRACK_MONITOR_STOP: docker stop conntrack-monitor # ... and what is
       CONNTRACK_MONITOR_GEOIP_URL: # a value from here or .env goes in; none does where there is none
       CONNTRACK_MONITOR_NO_DOWNLOAD:
-    volumes: ["geoip-data:/usr/share/GeoIP"]
+END
+    if [ "$2" = on ]; then
+        cat <<'END'
+      CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}" # a flow log: a record of who talks to whom
+      CONNTRACK_MONITOR_LOG_KEEP:
+      CONNTRACK_MONITOR_LOG_SIZE:
+    volumes: ["geoip-data:/usr/share/GeoIP", "flow-log:/log"]
+END
+    else
+        echo '    volumes: ["geoip-data:/usr/share/GeoIP"] # with a flow log: setup-conntrack-monitor.sh --log'
+    fi
+    cat <<'END'
     # q and Ctrl+C end the program, and this starts it again; only `docker stop` is the end. CONNTRACK_MONITOR_RESTART=no
     # or on-failure lets q be the end.
     restart: ${CONNTRACK_MONITOR_RESTART:-unless-stopped}
@@ -92,6 +111,11 @@ END
 volumes:
   geoip-data:
     name: conntrack-monitor_geoip-data # as compose names it by itself in a folder conntrack-monitor
+END
+    [ "$2" = on ] || return 0
+    cat <<'END'
+  flow-log:
+    name: conntrack-monitor_flow-log
 END
 }
 
@@ -118,7 +142,7 @@ Usage: conntrack-monitor COMMAND
   status     is it running, is it well?
   logs       what it said; options of docker logs work
   update     fetch the image anew and restart
-  uninstall  remove container, image and folder; --purge: the databases, too
+  uninstall  remove container, image and folder; --purge: databases and flow log, too
 TEXT
 }
 
@@ -292,7 +316,7 @@ ask() { # QUESTION
 
 # --- options --------------------------------------------------------------------------------------
 
-build=0 image='' uninstall=0 purge=0 accounting=0 dry=0 yes=0 password='' has_password=0 password_fd='' from_stdin=0 folder=''
+build=0 image='' uninstall=0 purge=0 accounting=0 dry=0 yes=0 password='' has_password=0 password_fd='' from_stdin=0 folder='' log='' also=''
 handed=() # the options that are given on to the run as root
 
 parse() {
@@ -307,6 +331,8 @@ parse() {
         --uninstall) uninstall=1 ;;
         --purge) purge=1 ;;
         --enable-accounting) accounting=1 ;;
+        --log) log=on ;;
+        --no-log) log=off ;;
         --dry-run) dry=1 ;;
         --yes | -y) yes=1 ;;
         -h | --help) usage; exit 0 ;;
@@ -338,7 +364,7 @@ parse() {
         shift
     done
     [ "$purge" = 0 ] || [ "$uninstall" = 1 ] || usage_error "--purge goes with --uninstall"
-    [ "$uninstall" = 0 ] || [ "$build$accounting" = 00 ] || usage_error "--uninstall goes with --purge, --dry-run and --yes alone"
+    [ "$uninstall" = 0 ] || [ "$build$accounting$log" = 00 ] || usage_error "--uninstall goes with --purge, --dry-run and --yes alone"
     if [ -n "$password_fd" ]; then
         IFS= read -r password <&"$password_fd" || true
         exec {password_fd}<&-
@@ -379,7 +405,7 @@ take_argument() {
 # What root is to know of our environment, which sudo keeps from it: NAME=VALUE lines.
 kept_for_root() {
     local name
-    for name in DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CONNTRACK_MONITOR_{IMAGE,RESTART,GEOIP_URL,NO_DOWNLOAD} SETUP_ROOT; do
+    for name in DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CONNTRACK_MONITOR_{IMAGE,RESTART,GEOIP_URL,NO_DOWNLOAD,LOG,LOG_KEEP,LOG_SIZE} SETUP_ROOT; do
         [ -z "${!name:-}" ] || printf '%s=%s\n' "$name" "${!name}"
     done
 }
@@ -551,22 +577,26 @@ start_container() {
     ok "$NAME"
 }
 
-# --- the volume -----------------------------------------------------------------------------------
+# --- the volumes ----------------------------------------------------------------------------------
 
 # With compose's own labels, so that compose takes it for its own.
-make_volume() {
-    local said project=com.docker.compose.project=$NAME volume=com.docker.compose.volume=geoip-data
-    if ! exists volume "$VOLUME"; then
-        volume_made=1
-        if [ "$dry" = 1 ]; then
-            would docker volume create --label "$project" --label "$volume" "$VOLUME"
-        else
-            said=$(docker volume create --label "$project" --label "$volume" "$VOLUME" 2>&1 </dev/null) ||
-                die $EX_FILES "the volume $VOLUME can't be made: ${said##*$'\n'}"
-        fi
+make_volume() { # its name in the compose file
+    local said name=${NAME}_$1 project=com.docker.compose.project=$NAME volume=com.docker.compose.volume=$1
+    if exists volume "$name"; then return; fi
+    volumes_made+=("$name")
+    if [ "$dry" = 1 ]; then
+        would docker volume create --label "$project" --label "$volume" "$name"
+    else
+        said=$(docker volume create --label "$project" --label "$volume" "$name" 2>&1 </dev/null) ||
+            die $EX_FILES "the volume $name can't be made: ${said##*$'\n'}"
     fi
+}
+
+make_volumes() {
+    make_volume geoip-data
+    [ "$log" = off ] || make_volume flow-log
     if ! exists volume "$VOLUME_BEFORE"; then
-        ok "$VOLUME"
+        ok "$VOLUME$also"
     elif [ "$dry" = 1 ]; then
         note "  would copy: the files of the volume $VOLUME_BEFORE of an earlier version"
     else
@@ -584,10 +614,10 @@ adopt_volume() {
             cp -au --remove-destination /before/. /now/ && : >/now/.copied-from-geoip-data && echo copied' 2>&1 </dev/null) ||
         die $EX_FILES "the databases in the volume $VOLUME_BEFORE of an earlier version can't be copied: ${said##*$'\n'}"
     if [ "$said" = copied ]; then
-        ok "$VOLUME, with the files of $VOLUME_BEFORE of an earlier version"
+        ok "$VOLUME, with the files of $VOLUME_BEFORE of an earlier version$also"
         old_volume=1
     else
-        ok "$VOLUME"
+        ok "$VOLUME$also"
     fi
 }
 
@@ -612,7 +642,7 @@ write_files() {
             cp -p "$folder/$name" "$folder/$name.before" || return
     done
     writing=1
-    compose_file "$image" | put "$folder/docker-compose.yml" 0644 || return
+    compose_file "$image" "$log" | put "$folder/docker-compose.yml" 0644 || return
     wrapper_file | put "$folder/$NAME" 0755 || return
     if [ -f "$script" ] && ! [ "$script" -ef "$folder/setup-conntrack-monitor.sh" ]; then
         put "$folder/setup-conntrack-monitor.sh" 0755 <"$script" || return
@@ -665,7 +695,7 @@ accounting_files() { [ -e "$etc/sysctl.d/90-$NAME.conf" ] || [ -e "$etc/modprobe
 
 # What there was, and how far we are: what going back needs.
 before_id='' before_image='' before_running='' before_project='' before_place='' before_files='' tagged=''
-writing=0 folder_made=0 kept='' volume_made=0 old_volume=0 replacing=0
+writing=0 folder_made=0 kept='' volumes_made=() old_volume=0 replacing=0
 
 look_back() {
     local facts
@@ -678,7 +708,7 @@ look_back() {
 
 # A failure, or Ctrl+C: files, image, volume and container are as they were.
 go_back() {
-    local status=$?
+    local status=$? name
     trap - EXIT
     [ "$dry" = 0 ] || exit "$status"
     trap '' INT TERM
@@ -694,7 +724,7 @@ go_back() {
     elif [ -n "$before_id" ]; then
         echo "What was there before is untouched." >&2
     fi
-    if [ "$volume_made" = 1 ]; then docker volume rm "$VOLUME" >/dev/null 2>&1 </dev/null; fi
+    for name in ${volumes_made[@]+"${volumes_made[@]}"}; do docker volume rm "$name" >/dev/null 2>&1 </dev/null; done
     exit "$status"
 }
 
@@ -728,7 +758,18 @@ remove_before() {
     if [ -n "$before_id" ]; then ok; else ok "there is nothing"; fi
 }
 
+# With a log or without: as this run says, else as it is.
+choose_log() {
+    [ -n "$log" ] || [ -z "${CONNTRACK_MONITOR_LOG:-}" ] || log=on
+    if [ -z "$log" ]; then
+        log=off
+        ! grep -q '^ *CONNTRACK_MONITOR_LOG: "' "$folder/docker-compose.yml" 2>/dev/null || log=on
+    fi
+    if [ "$log" = on ]; then also=", $VOLUME_LOG"; fi
+}
+
 install() {
+    choose_log
     step 1 "Docker"
     need_compose
     ok "$(docker version --format '{{.Server.Version}}' </dev/null), compose $(compose version --short)"
@@ -736,8 +777,8 @@ install() {
     trap go_back EXIT
     step 2 "the image"
     get_image
-    step 3 "the volume for the databases"
-    make_volume
+    step 3 "the volume for the databases${also:+, and for the flow log}"
+    make_volumes
     step 4 "writing $folder"
     write_files || die $EX_FILES "$folder can't be written"
     ok "${kept:+the docker-compose.yml that was there is kept as ${kept##*/}}"
@@ -757,6 +798,9 @@ install() {
 Look at it:  "$folder/$NAME" attach     (look away: Ctrl+P Ctrl+Q; your terminal is as before)
 Or:          docker attach $NAME      (after Ctrl+P Ctrl+Q it leaves your terminal in disorder; type: reset)
 Stop it:     "$folder/$NAME" stop
+END
+    [ "$log" = off ] || cat <<END
+Who was it?  docker exec $NAME $NAME --who ADDRESS:PORT --at 2026-11-24T14:02:30+01:00
 END
     [ "$old_volume" = 0 ] || echo "The volume $VOLUME_BEFORE is used no more; once all is well: docker volume rm $VOLUME_BEFORE"
 }
@@ -780,17 +824,17 @@ remove() {
     fi
     step 3 "$folder"
     remove_files
-    for name in "$VOLUME" "$VOLUME_BEFORE"; do
+    for name in "$VOLUME" "$VOLUME_BEFORE" "$VOLUME_LOG"; do
         if exists volume "$name"; then left+=("$name"); fi
     done
     if [ "$purge" = 1 ]; then
-        step 4 "the volume with the databases"
+        step 4 "the volumes with the databases and the flow log"
         for name in ${left[@]+"${left[@]}"}; do
             act docker volume rm "$name" || die $EX_DAEMON "the volume $name is in use"
         done
         ok "${left[*]:-there is none}"
     elif [ ${#left[@]} -gt 0 ]; then
-        note "The databases stay in the volume ${left[*]}; --uninstall --purge takes them, too."
+        note "Databases and flow log stay in: ${left[*]}; --uninstall --purge takes these volumes, too."
     fi
 }
 
@@ -817,7 +861,7 @@ main() {
     parse "$@"
     command -v docker >/dev/null || need_docker absent
     [ "$purge" = 0 ] || [ "$dry" = 1 ] ||
-        ask "Remove the volume $VOLUME, and $VOLUME_BEFORE of an earlier version, with all databases in them, your own ones too?"
+        ask "Remove the volume $VOLUME, and $VOLUME_BEFORE of an earlier version, with all databases in them, your own ones too, and $VOLUME_LOG with the whole flow log?"
     state=$(docker_state)
     if [ "$(id -u)" != 0 ]; then
         if [ "$state" = forbidden ]; then

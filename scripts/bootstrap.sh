@@ -9,7 +9,8 @@ python=${PYTHON:-python3}
 # What the system must have, as commands and the Debian package each comes in.
 wanted="conntrack:conntrack"
 [ "$what" = test ] && wanted="$wanted ip:iproute2 nft:nftables iptables:iptables tmux:tmux git:git \
-debootstrap:debootstrap sshd:openssh-server ssh:openssh-client zsh:zsh fish:fish groff:groff-base"
+debootstrap:debootstrap sshd:openssh-server ssh:openssh-client zsh:zsh fish:fish groff:groff-base \
+sqlite3:sqlite3 systemd-analyze:systemd"
 missing=""
 for pair in $wanted; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"

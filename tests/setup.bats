@@ -51,7 +51,7 @@ in_terminal() { # INPUT COMMAND...
 }
 
 @test "wrong options are 2, in one line and a hint" {
-    for words in --frob "--image" "--purge" "--uninstall --build" "--uninstall --enable-accounting"; do
+    for words in --frob "--image" "--purge" "--uninstall --build" "--uninstall --enable-accounting" "--uninstall --log"; do
         # shellcheck disable=SC2086
         run "$SCRIPT" $words
         [ "$status" = 2 ]
@@ -277,9 +277,58 @@ untouched() {
     [ ! -e "$FOLDER" ]
 }
 
+# But for comments, what builds, and who turns the log on.
+lines() { sed '/^ *#/d; s/  *#.*//; /^    build: /d; s/\(CONNTRACK_MONITOR_LOG:\) .*/\1/' "$1"; }
+
 @test "the file it writes is the checkout's, without build" {
+    "$SCRIPT" --log
+    diff <(lines "$ROOT/docker-compose.yml") <(lines "$FOLDER/docker-compose.yml")
+    "$SCRIPT" --no-log
+    diff <(lines "$ROOT/docker-compose.yml" | sed '/flow-log:$/d; /_LOG/d; /_flow-log/d; s|, "flow-log:/log"||') \
+        <(lines "$FOLDER/docker-compose.yml")
+}
+
+# --- the flow log ---
+
+on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLDER/docker-compose.yml"; }
+
+@test "a flow log: off by itself, on by --log or the variable, as it is by a later run, off by --no-log" {
     "$SCRIPT"
-    diff <(grep -v '^#\|^    build: ' "$ROOT/docker-compose.yml") <(grep -v '^#' "$FOLDER/docker-compose.yml")
+    not on
+    not called flow-log
+    : >"$STUB/there"
+    run "$SCRIPT" --log
+    [ "$status" = 0 ]
+    on
+    called "docker volume create --label com.docker.compose.project=conntrack-monitor --label com.docker.compose.volume=flow-log conntrack-monitor_flow-log"
+    [[ $output == *"[3] "*"and for the flow log ... ok: "*", conntrack-monitor_flow-log"*"--who ADDRESS:PORT --at "* ]]
+    "$SCRIPT" --image my/image:2
+    on
+    run "$SCRIPT" --no-log
+    not on
+    [[ $output != *"--who"* ]]
+    CONNTRACK_MONITOR_LOG=/log "$SCRIPT"
+    on
+    [ ! -e "$FOLDER/docker-compose.yml.old" ]
+}
+
+@test "a flow log as root by sudo: the variables go with it" {
+    STUB_DOCKER=root STUB_SUDO=free CONNTRACK_MONITOR_LOG=/log run "$SCRIPT"
+    [ "$status" = 0 ]
+    on
+}
+
+@test "it does not start: the volumes that this run made go, and no other" {
+    : >"$STUB/there"
+    STUB_UP="no" run "$SCRIPT" --log
+    [ "$status" = 8 ]
+    called "docker volume rm conntrack-monitor_geoip-data"
+    called "docker volume rm conntrack-monitor_flow-log"
+    echo volume >"$STUB/there"
+    : >"$STUB/calls"
+    STUB_UP="no" run "$SCRIPT" --log
+    [ "$status" = 8 ]
+    not called "docker volume rm"
 }
 
 @test "another image, in the file, too" {
@@ -612,7 +661,7 @@ installed() {
     not called "volume rm"
     [ ! -e "$FOLDER" ]
     [ -z "$(find "$SETUP_ROOT" -type f)" ]
-    [[ $output == *"The databases stay in the volume conntrack-monitor_geoip-data"* ]]
+    [[ $output == *"Databases and flow log stay in: conntrack-monitor_geoip-data conntrack-monitor_flow-log"* ]]
 }
 
 @test "uninstall takes no file of the user's" {
@@ -648,7 +697,9 @@ installed() {
     [ ! -s "$STUB/calls" ]
     STUB_UID=0 run in_terminal y "$SCRIPT" --uninstall --purge
     [ "$status" = 0 ]
+    [[ $output == *"conntrack-monitor_flow-log with the whole flow log?"* ]]
     called "docker volume rm conntrack-monitor_geoip-data"
+    called "docker volume rm conntrack-monitor_flow-log"
 }
 
 @test "purge with --yes asks nobody, and takes the volume of an earlier version, too" {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -18,6 +20,22 @@ from conntrack_monitor import VERSION, command
 from download import FETCHED_KINDS, FILE
 from export import CSV_COLUMNS
 from grouping import GroupRow, group_object
+from past import (
+    DAY_SECONDS,
+    DEAF,
+    LOCK,
+    LOSING,
+    NOT_RUNNING,
+    UNCOUNTED,
+    UNHEARD,
+    Answer,
+    DayFile,
+    Extent,
+    LoggedGap,
+    Question,
+    answer_items,
+    day_name,
+)
 from recording import FIRST_LINE
 from support.program import CAPTURES
 from support.terminal import ROOT
@@ -136,6 +154,51 @@ def test_the_keys_of_a_view_s_rows(kind: ViewSpec) -> None:
     row.label = "a name" if kind.name in ("countries", "networks") else ""
     row.flows = row.rated = row.counted = 1
     assert said[kind.name] == [*group_object(row, kind.grouping)]
+
+
+# --- the flow log -----------------------------------------------------------------------------------------------------
+
+
+def columns_of_the_log(folder: Path) -> dict[str, list[str]]:
+    """The columns of each view of a day's file."""
+    file = DayFile(str(folder), 20_781, 20_781 * DAY_SECONDS)
+    file.close()
+    with closing(sqlite3.connect(file.path)) as db:
+        views = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'view'")]
+        return {view: [row[1] for row in db.execute(f"PRAGMA table_info({view})")] for view in views}
+
+
+def test_the_columns_of_the_flow_log(tmp_path: Path) -> None:
+    there = columns_of_the_log(tmp_path)
+    assert {words(row[0])[0]: words(row[1]) for row in rows(chapter("Flow log"))} == there
+    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8").partition("\n## Views\n")[2]
+    for view, columns in there.items():
+        table = explained.partition(f"\n`{view}`, ")[2].partition("\n\n")[2].partition("\n\n")[0]
+        assert [word for row in rows(table) for word in words(row[0])] == columns
+
+
+def test_the_keys_of_an_answer() -> None:
+    extent = Extent(1.0, 9.0, gaps=[LoggedGap(2.0, 7.0, LOSING)])
+    (last,) = answer_items(Question("192.0.2.1", None, None, 5.0, 1.0), Answer([], extent))
+    before, _, after = chapter("Flow log").partition("then one with ")[2].partition(" (objects with ")
+    inner, _, rest = after.partition(")")
+    assert [*last] == [*words(before), *words(rest.partition(";")[0])]
+    assert isinstance(last["gaps"], list)
+    assert [*last["gaps"][0]] == words(inner)
+
+
+def test_every_reason_of_a_gap_is_explained() -> None:
+    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8")
+    for reason in (LOSING, DEAF, UNCOUNTED, UNHEARD, NOT_RUNNING):
+        assert f"| `{reason}` |" in explained
+
+
+def test_what_the_log_writes(tmp_path: Path) -> None:
+    said = words(chapter("Files that it writes"))
+    assert LOCK in said
+    file = DayFile(str(tmp_path), 20_781, 20_781 * DAY_SECONDS)
+    file.close()
+    assert Path(file.path).name.replace(day_name(20_781), "YYYY-MM-DD") in said
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

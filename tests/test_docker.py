@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.debian import run
-from support.docker import IMAGE, KEPT, NAME, PLUGIN, ROOT, Engine, listen_in, missing_engine
+from support.docker import IMAGE, KEPT, NAME, PLUGIN, ROOT, VOLUMES, Engine, listen_in, missing_engine
 from support.http import Server, serving
 from support.terminal import PROGRAM, Terminal, Tmux
 from support.waiting import wait_for
@@ -377,7 +377,7 @@ def test_either_compose_starts_and_removes_it(engine: Engine, up: Callable[..., 
     assert "obsolete" not in engine.compose("ps")
     engine.compose("down")
     assert engine.status() == ""
-    assert engine.docker("volume", "ls", "-q").split() == ["conntrack-monitor_geoip-data"]
+    assert sorted(engine.docker("volume", "ls", "-q").split()) == list(VOLUMES)
     printed = install(engine)
     assert re.search(rf"compose v?{composer}\.", printed), printed
     assert engine.status() == "running"
@@ -455,6 +455,48 @@ def test_the_hint_about_no_databases_is_a_command_of_the_host(engine: Engine, up
     assert "not fetched: 127.0.0.1" in engine.docker(*command.split()[1:], check=False)
 
 
+# --- the flow log ---------------------------------------------------------------------------------
+
+
+def closed(engine: Engine, source: str) -> None:
+    """A flow that begins and ends while the log is kept."""
+    engine.add_flow(source)
+    engine.delete_flow(source)
+
+
+def who(engine: Engine, address: str) -> str:
+    """What the container's program answers of this minute, by its own clock."""
+    ask = f"{NAME} --who {address} --at $(date +%H:%M)"
+    return engine.inside("sh", "-c", ask, check=False)
+
+
+def test_no_log_unless_it_is_asked_for(engine: Engine, up: Callable[..., None]) -> None:
+    up()
+    closed(engine, "10.1.2.3")
+    beat_again(engine)
+    assert engine.inside("ls", "-A", "/log") == ""
+
+
+def test_the_log_is_in_its_volume_and_stays(engine: Engine, up: Callable[..., None], composer: str) -> None:
+    assert composer
+    up(CONNTRACK_MONITOR_LOG="/log", CONNTRACK_MONITOR_LOG_KEEP="7")
+    wait_for(lambda: "flows-" in engine.inside("ls", "/log"), what="the first file")
+    assert engine.inside("stat", "-c", "%a %u", "/log").split() == ["700", "0"]  # as the image has it
+    closed(engine, "10.1.2.3")
+    wait_for(lambda: "192.0.2.7:443" in who(engine, "10.1.2.3"), lambda: who(engine, "10.1.2.3"))
+    engine.add_flow("10.4.4.4")
+    program = ["docker", "exec", "-it", NAME, NAME]  # another screen leaves the log to the one that writes it
+    with Terminal(size=(120, 20), env=engine.env, program=program) as terminal:
+        terminal.wait("10.4.4.4")
+        terminal.type("q")
+        assert terminal.end() == 0
+    engine.docker("stop", NAME)
+    assert engine.inspect("{{.State.ExitCode}}") == "0"
+    engine.compose("down")
+    up(CONNTRACK_MONITOR_LOG="/log")
+    wait_for(lambda: "192.0.2.7:443" in who(engine, "10.4.4.4"), what="what the container before wrote")
+
+
 # --- the setup script -----------------------------------------------------------------------------
 
 
@@ -498,6 +540,11 @@ def test_setup_from_nothing_to_nothing(engine: Engine, tmux: Tmux) -> None:
     assert engine.inspect("{{.State.Status}} {{.State.ExitCode}}") == "exited 0"
     run(*wrapper, "start", env={**engine.env, **QUIET})  # as it was: nothing is made anew
     assert engine.status() == "running"
+    assert "flow-log" not in engine.docker("volume", "ls", "-q")
+    install(engine, "--log")
+    wait_for(lambda: "flows-" in engine.inside("ls", "/log"), what="the flow log")
+    install(engine)
+    wait_for(lambda: "flows-" in engine.inside("ls", "/log"), what="the flow log, still")
     install(engine, "--uninstall", "--purge", "--yes")
     assert engine.docker("ps", "-aq") == ""
     assert engine.docker("volume", "ls", "-q") == ""

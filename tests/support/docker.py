@@ -32,6 +32,7 @@ from support.waiting import wait_for
 ROOT = Path(__file__).parents[2]
 GATEWAY = "172.31.99.1"
 NAME = "conntrack-monitor"
+VOLUMES = ("conntrack-monitor_flow-log", "conntrack-monitor_geoip-data")
 IMAGE = "ghcr.io/0xf00f00/conntrack-monitor:latest"
 KEPT = "cm-kept:1"  # what uninstalling does not take: with the image would go what the next is built from
 # Compose 2, a plugin that Debian 12 has no package of; CI fetches Debian 13's.
@@ -240,7 +241,7 @@ class Engine:
     def remove(self) -> None:
         """No container and no volume; the image stays."""
         self.docker("rm", "-f", "-v", NAME, check=False)
-        self.docker("volume", "rm", "-f", "conntrack-monitor_geoip-data", "geoip-data", check=False)
+        self.docker("volume", "rm", "-f", *VOLUMES, "geoip-data", check=False)
 
     def log_size(self) -> int:
         """Bytes of the container's log on disk."""
