@@ -128,6 +128,13 @@ def write_log(folder: str) -> int:
     return serve(folder)
 
 
+def search_log(folder: str, asked: str) -> int:
+    """Answer what the NAT view asks; returns the exit code."""
+    from run import answer_search
+
+    return answer_search(folder, asked)
+
+
 def who_had(options: CommandLine) -> int:
     """Answer --who; returns the exit code."""
     import time
@@ -529,6 +536,7 @@ NOTES = {
 )
 @click.option("--geoip-worker", default="", hidden=True)
 @click.option("--log-writer", default="", hidden=True)
+@click.option("--log-search", default="", hidden=True)
 @click.option("--heartbeat", default="", hidden=True)  # for the health check of a container
 @click.option(
     "--print-completion",
@@ -563,6 +571,8 @@ def command(ctx: click.Context, /, **given: object) -> None:
         ctx.exit(_guarded(lambda: fetch(_plan(ctx, options), options["geoip_worker"])))
     if options["log_writer"]:
         ctx.exit(_guarded(lambda: write_log(options["log_writer"])))
+    if options["log_search"]:
+        ctx.exit(_guarded(lambda: search_log(options["log"] or "", options["log_search"])))
     if options["who"] is not None or options["at"] is not None:
         ctx.exit(_guarded(lambda: who_had(options)))
     if options["once"] and options["view"].startswith("usage"):

@@ -572,6 +572,30 @@ def moments(text: str, now: float) -> list[float]:
     return [begins for begins in found if begins is not None]
 
 
+def shown_as(text: str) -> tuple[str, int | None] | None:
+    """Address and port of the one ``wan:`` of an expression, where no flow fits without it; else None."""
+    terms = re.findall(r"(?i)(?<![^\s(])(?:wan):(\S+?)(?=[\s)]|$)", text)
+    if len(terms) != 1 or "," in terms[0] or re.search(r"(?i)\bor\b|\bnot\b|!", text):
+        return None
+    match = _WAN.fullmatch(terms[0])
+    if match is None or "/" in terms[0]:
+        return None
+    port = match.group(2) or match.group(4)
+    return match.group(1) or match.group(3) or match.group(5), int(port) if port else None
+
+
+def asked_moment(text: str, now: float) -> tuple[float, int] | None:
+    """When the one ``at:`` of an expression begins and its length, where no flow fits without it; else None."""
+    terms = re.findall(r"(?i)(?<![^\s(])at:([\d:T_-]+)(?=[\s)]|$)", text)
+    if len(terms) != 1 or re.search(r"(?i)\bor\b|\bnot\b|!", text):
+        return None
+    with suppress(ValueError):
+        moment = moment_of(terms[0])
+        if (begins := moment.begins(now)) is not None:
+            return begins, moment.length
+    return None
+
+
 Maker = Callable[[str, Context], Predicate]
 
 # What makes the predicate of each field in vocabulary.FIELDS.

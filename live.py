@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from addresses import Lookups
 from child import Child
 from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
-from flows import Flow, FlowTable
+from filters import asked_moment, shown_as
+from flows import ICMP, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
 from grouping import GroupRow, UsageRow, group_key, group_object, usage_row
 from health import Census, Notice, Surroundings, notices_of
@@ -25,13 +27,14 @@ from intake import SUCCESS, ListingEnded
 from keyboard import Pasted
 from keys import Do, Request, paste, press
 from names import Resolver
+from parse import PROTOCOLS, Kind
 from recording import Recorder
 from render import frame
 from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import SPANS, Dialog, LoggedUsage, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -183,6 +186,49 @@ def usage_answered(spec: ViewSpec, answered: Answered) -> LoggedUsage:
     return LoggedUsage(spec, rows, any("days" in item for item in answered.items), answered.remarks)
 
 
+def logged_flow(item: dict[str, Any], epoch: float) -> Flow:
+    """A flow of the log as one of the table that has ended. Raises KeyError, TypeError and ValueError for what is none.
+
+    ``epoch``: what is to be added to the source's clock for seconds since 1970.
+    """
+    protocol = str(item["protocol"])
+    number = int(protocol[2:]) if re.fullmatch(r"ip\d{1,3}", protocol) else PROTOCOLS[protocol]
+    kind = Kind("ipv6" if ":" in item["src"] else "ipv4", protocol, number)
+    counters = [item[f"{what}_{way}"] for way in ("original", "reply") for what in ("packets", "bytes")]
+    texts = ["", ""]
+    if None not in counters:
+        texts = [f"packets={counters[at]} bytes={counters[at + 1]} " for at in (0, 2)]
+    original = _tuple_text(number, item["src"], item["sport"], item["dst"], item["dport"])
+    reply = _tuple_text(number, item["reply_src"], item["reply_sport"], item["reply_dst"], item["reply_dport"])
+    key = f"{number} {original}".encode()
+    ended, inferred = item["end"] - epoch, item["reason"] != "destroy"
+    progress = Progress(exact=bool(item["start_exact"]), ended=ended, inferred=inferred)
+    flow = Flow(key, Group(kind, item["state"]), item["start"] - epoch, progress, LastSeen(ended, 0))
+    flow.tail = f"{texts[0]}{reply}{texts[1]}mark={int(item['mark'])}".encode()
+    return flow
+
+
+def _tuple_text(number: int, src: str, sport: int | None, dst: str, dport: int | None) -> str:
+    if number in ICMP:
+        return f"src={src} dst={dst} type=8 code=0 id={sport or dport or 0} "
+    if number == GRE_NUMBER:
+        return f"src={src} dst={dst} srckey=0x{sport or 0:x} dstkey=0x{dport or 0:x} "
+    ports = "" if sport is None else f"sport={sport} dport={dport or 0} "
+    return f"src={src} dst={dst} {ports}"
+
+
+GRE_NUMBER = 47
+
+
+def flows_answered(filter: str, answered: Answered, epoch: float) -> LoggedFlows:
+    """The flows that the NAT view asked for."""
+    flows = []
+    for item in answered.items:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            flows.append(logged_flow(item, epoch))
+    return LoggedFlows(filter, flows, "; ".join(answered.remarks) or "the log did not answer")
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 # A census counts 5,000 flows in 6 ms; 200,000 take 40 steps. It begins when the table is half full. A person who looks
@@ -232,6 +278,7 @@ class Live:
         self.quits = False  # somebody at the keyboard wants the end
         self.inquiry = Inquiry()
         self.asked: tuple[str, ...] = ()  # what the log was asked last
+        self.asked_for = self.view.spec, ""  # ... for this view and this filter
         self.next_question = 0.0
 
     def _first_view(self) -> View:
@@ -563,28 +610,35 @@ class Live:
 
     def _inquire(self) -> None:
         """Ask the flow log what the view is about, again once a minute, and take the answer."""
-        view = self.view
-        if not view.spec.logged:
-            return
+        view, now = self.view, time.monotonic()
+        if view.spec.logged and self.options.log is None and view.usage is None:
+            view.usage = LoggedUsage(view.spec, [], False, ["there is no flow log: start with --log DIR"])
         words = self._question()
-        now = time.monotonic()
-        if not words:
-            view.usage = view.usage or LoggedUsage(view.spec, [], False, ["there is no flow log: start with --log DIR"])
-            return
-        if words != self.asked or now >= self.next_question:
+        if words and (words != self.asked or now >= self.next_question):
             self.asked, self.next_question = words, now + LOG_ASKED_EVERY
             self.inquiry.ask(words)
+            self.asked_for = view.spec, view.filter
         if (answered := self.inquiry.poll()) is not None:
-            view.usage = usage_answered(view.spec, answered)
+            spec, filter = self.asked_for
+            if spec.logged:
+                view.usage = usage_answered(spec, answered)
+            else:
+                view.logged = flows_answered(filter, answered, view.context.epoch)
             self._soon()
 
     def _question(self) -> tuple[str, ...]:
-        """The options that print what the view of usage is about; none without a log."""
+        """The options that print what the view asks the log; none without a log, or where nothing is asked."""
         view, log = self.view, self.options.log
         if log is None:
             return ()
-        words = ("--once", "--json", "--view", view.spec.name, "--since", view.span, "--log", log.folder)
-        return (*words, "-f", view.filter) if view.filter.startswith("near:") else words
+        if view.spec.logged:
+            words = ("--once", "--json", "--view", view.spec.name, "--since", view.span, "--log", log.folder)
+            return (*words, "-f", view.filter) if view.filter.startswith("near:") else words
+        shown = shown_as(view.filter) if view.spec.translated else None
+        moment = asked_moment(view.filter, time.time()) if view.spec.translated else None
+        if shown is None and moment is None:
+            return ()
+        return ("--log-search", json.dumps([*(shown or (None, None)), *(moment or (None, 0))]), "--log", log.folder)
 
     def _export(self) -> None:
         """Go on with an export for a moment."""

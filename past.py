@@ -783,6 +783,59 @@ def _flows_of(db: sqlite3.Connection, question: Question, day: int, later: bool)
     return [LoggedFlow(*row) for row in db.execute(f"{FLOW_ROWS} WHERE {' AND '.join(where)}", values)]
 
 
+MOST_FOUND = 1000  # flows that a question without an address or a time gets, the newest
+
+
+class Search(NamedTuple):
+    """What the NAT view asks: who was shown as an address, who was there at a time, or both; the newest first."""
+
+    address: str | None
+    port: int | None
+    begins: float | None
+    length: float = 0.0
+
+
+def search(folder: str, asked: Search) -> Answer:
+    """The translated flows that fit, MOST_FOUND at most. Raises OSError without a folder."""
+    extent, flows = Extent(writer=_is_written(folder)), []
+    for number, path in reversed(day_files(folder).items()):
+        try:
+            with _opened(path) as db:
+                extent.read(db)
+                its_time = asked.begins is None or number >= day_of(asked.begins)
+                if its_time and len(flows) < MOST_FOUND:
+                    flows += _found_in(db, asked, number)
+        except Unreadable as why:
+            extent.unreadable[number] = str(why)
+    return Answer(sorted(flows, key=lambda flow: flow.end, reverse=True)[:MOST_FOUND], extent)
+
+
+def _found_in(db: sqlite3.Connection, asked: Search, day: int) -> list[LoggedFlow]:
+    where, values = ["kind.nat IS NOT NULL"], dict[str, object]()
+    if asked.begins is not None:
+        begins = (asked.begins - day * DAY_SECONDS) * 1000
+        where += ["flow.start_ms < :until", "(flow.end_ms >= :since OR flow.end_ms IS NULL)"]
+        values |= {"since": begins, "until": begins + asked.length * 1000}
+    if asked.address is not None:
+        host = db.execute("SELECT id FROM host WHERE address = ?", (asked.address,)).fetchone()
+        if host is None:
+            return []
+        port = "({} = :host AND {} = :port)" if asked.port is not None else "{} = :host"
+        where.append(f"({port.format(*_SIDES[1])} OR {port.format(*_SIDES[3])})")
+        values |= {"host": host[0], "port": asked.port}
+    text = f"{FLOW_ROWS} WHERE {' AND '.join(where)} ORDER BY flow.id DESC LIMIT {MOST_FOUND}"
+    return [LoggedFlow(*row) for row in db.execute(text, values)]
+
+
+def extent_text(extent: Extent) -> str:
+    """How far back the log goes, and how many gaps it has."""
+    if extent.since is None:
+        return "; ".join(extent.unreadable.values()) or "the log has no file that can be read"
+    gaps = sum(gap.reason != UNCOUNTED for gap in extent.gaps)
+    words = "" if not gaps else " with a gap" if gaps == 1 else f" with {gaps} gaps"
+    return f"log since {local_moment(extent.since)}{words}"
+
+
 # --- is that all? -----------------------------------------------------------------------------------------------------
 
 YOUNG = 60.0  # seconds: a flow that is there for longer has a row before its end

@@ -83,7 +83,9 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact(f"rows {old:.0f} s old", "warn")
     if view.filter and not view.covered:
         fact(f"filter {clean(view.filter)}", "accent")
-        if reach := unwatched(view.filter, view.context, scene.table, view.spec.translated):
+        if view.from_log is not None:
+            fact(view.from_log.reach)
+        elif reach := unwatched(view.filter, view.context, scene.table, view.spec.translated):
             fact(reach, "warn")
     tabs = _tabs(view)
     used = length(line)
@@ -428,6 +430,8 @@ def empty_reason(
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
     if len(table) and view.baseline is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
+    if view.from_log is not None:
+        return [(f"no flow fits the filter; {view.from_log.reach}", "Esc")]
     if reach := unwatched(view.filter, view.context, table, view.spec.translated):
         return [(f"nobody can tell: {reach}", "Esc")]
     if len(table) and view.predicate is not None:

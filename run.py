@@ -22,6 +22,7 @@ from filters import Predicate, all_of, compile_filter, from_flags
 from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
     BEHIND,
+    FAILED,
     LATE,
     NOT_FOUND,
     NOT_PERMITTED,
@@ -166,6 +167,7 @@ class CommandLine(TypedDict):
     since: str | None
     headless: bool
     log_writer: str
+    log_search: str
     geoip_worker: str
     heartbeat: str
 
@@ -464,6 +466,20 @@ def ask(folder: str, question: Question, format: str, called: str) -> int:
         say(past.completeness(question, answer.extent))
     else:
         click.echo(past.answer_text(question, answer), nl=False)
+    return SUCCESS
+
+
+def answer_search(folder: str, text: str) -> int:
+    """Answer what the NAT view asks the log, a ``past.Search`` as JSON; returns the exit code."""
+    import past
+
+    try:
+        answer = past.search(folder, past.Search(*json.loads(text)))
+    except (OSError, ImportError):
+        return FAILED
+    for flow in answer.flows:
+        click.echo(json.dumps(flow._asdict()))
+    say(past.extent_text(answer.extent))
     return SUCCESS
 
 

@@ -133,6 +133,15 @@ class LoggedUsage:
         return sum(row.span[0] or 0 for row in self.rows), sum(row.span[1] or 0 for row in self.rows)
 
 
+@dataclass(frozen=True, eq=False)
+class LoggedFlows:
+    """The flows that the flow log has of those that a filter asks for."""
+
+    filter: str
+    flows: Sequence[Flow]
+    reach: str  # how far back the log goes
+
+
 SPANS = ("24h", "48h", "7d", "30d", "90d", "365d")
 
 
@@ -191,6 +200,7 @@ class View:
     message: str = ""
     span: str = SPANS[0]  # of usage
     usage: LoggedUsage | None = None  # what the flow log has answered last
+    logged: LoggedFlows | None = None  # ... to the filter of the NAT view
 
     def __post_init__(self) -> None:
         self.sort = self.sort or self.spec.sort
@@ -205,6 +215,12 @@ class View:
         return self.spec.falling(self.sort, self.reverse)
 
     @property
+    def from_log(self) -> LoggedFlows | None:
+        """What the flow log has of what is asked for now."""
+        fits = self.logged is not None and self.spec.translated and self.logged.filter == self.filter
+        return self.logged if fits else None
+
+    @property
     def covered(self) -> str:
         """What covers the rows. A question that waits for its answer does, whatever else is open."""
         asks = self.dialog is not None and self.dialog.prompt is not None and self.prompt is None
@@ -213,7 +229,7 @@ class View:
     def rows_wanted(self) -> RowsWanted:
         choices = self.spec, self.filter, self.sort, self.reverse, self.closed, self.frozen
         usage = self.usage if self.usage is not None and self.usage.spec is self.spec else None
-        return RowsWanted(*choices, self.predicate, self.pause, self.baseline, usage)
+        return RowsWanted(*choices, self.predicate, self.pause, self.baseline, usage, self.from_log)
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""
@@ -419,6 +435,7 @@ class RowsWanted:
     pause: Pause | None = field(default=None, compare=False)
     baseline: Baseline | None = field(default=None, compare=False)
     usage: LoggedUsage | None = None  # where the rows are of the flow log
+    logged: LoggedFlows | None = None  # where flows of the log stand beside those of the table
     at_once: bool = field(default=False, compare=False)  # all in one go: nobody waits at keys
     limit: int | None = field(default=None, compare=False)
 
@@ -656,7 +673,7 @@ class Rows:
             flows += table.closed if wanted.closed else ()
         if not wanted.spec.translated:
             return flows
-        there = dict.fromkeys([*flows, *table.past] if wanted.closed else flows)
+        there = dict.fromkeys([*flows, *table.past, *_not_there(wanted, table)] if wanted.closed else flows)
         plainly = [flow for flow in there if not flow.plain]  # quick; the few that NAT leaves alone go later
         return [flow for flow in plainly if flow.ends().nat] if wanted.at_once else plainly
 
@@ -776,6 +793,24 @@ class Rows:
             keys += keys_of(piece, self._context)
             yield
         return keys
+
+
+SAME_TIME = 2.0  # seconds: two flows of one key whose ends are no further apart are one
+
+
+def _not_there(wanted: RowsWanted, table: FlowTable) -> list[Flow]:
+    """The flows of the log that are not in memory, too."""
+    if wanted.logged is None:
+        return []
+    ends: dict[bytes, list[float]] = {}
+    for flow in table.past:
+        ends.setdefault(flow.key, []).append(flow.ended or 0.0)
+    return [
+        flow
+        for flow in wanted.logged.flows
+        if not any(abs(end - (flow.ended or 0.0)) <= SAME_TIME for end in ends.get(flow.key, ()))
+        and not (flow.key in table.live and table.live[flow.key].birth() <= flow.born + SAME_TIME)
+    ]
 
 
 def _fitting(wanted: RowsWanted, rows: Sequence[Any]) -> int:

@@ -866,11 +866,11 @@ def test_the_keys_of_the_views() -> None:
     assert named(monitor) == "connections"
     monitor.keys("2", "t", "t")
     assert named(monitor) == "hosts"
-    names = []
+    turned = []
     for key in "0tttt":
         monitor.keys(key)
-        names.append(named(monitor))
-    assert names == ["usage", "usage-countries", "usage-networks", "usage-services", "usage"]
+        turned.append(named(monitor))
+    assert turned == ["usage", "usage-countries", "usage-networks", "usage-services", "usage"]
 
 
 def test_each_view_keeps_its_own_order() -> None:
