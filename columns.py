@@ -202,6 +202,7 @@ class Column(Generic[FactsT, RowT]):
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
+    of_log: bool = False  # is there where a flow log is
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
 
     def __post_init__(self) -> None:
@@ -416,6 +417,7 @@ class EventFacts:
     event: TapeEvent
     context: Context
     names: bool
+    first: Callable[[Flow], Sequence[str]] = lambda _flow: ()  # what of a flow was seen first within a day
 
 
 GroupColumn = Column[GroupFacts, GroupRow]
@@ -805,6 +807,10 @@ EVENT_COLUMNS = (
         descending=True,
     ),
     EventColumn(*("lasted", "LASTED", 6, 6, 50), _lasted, lambda hs, c: [h.flow.age(c.now) for h in hs], right=True),
+    EventColumn(
+        *("first", "NEW", 7, 28, 15, lambda s: " ".join(s.first(s.event.flow)), _of(lambda h: h.flow.born)),
+        of_log=True,
+    ),
 )
 
 
@@ -846,7 +852,7 @@ class ViewSpec:
     @property
     def sorts(self) -> tuple[str, ...]:
         """The columns that one can sort by."""
-        return tuple(column.key for column in self.columns if not column.narrow_form_of)
+        return tuple(column.key for column in self.columns if not (column.narrow_form_of or column.of_log))
 
     def column(self, key: str) -> AnyColumn:
         return next(column for column in self.columns if column.key == key)
@@ -1010,7 +1016,7 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    columns = [column for column in spec.columns if not column.narrow_form_of]
+    columns = [column for column in spec.columns if not (column.narrow_form_of or column.of_log)]
     lines = []
     for row in rows:
         cells: FlowFacts | GroupFacts | EventFacts | UsageFacts

@@ -128,11 +128,11 @@ def write_log(folder: str) -> int:
     return serve(folder)
 
 
-def search_log(folder: str, asked: str) -> int:
-    """Answer what the NAT view asks; returns the exit code."""
-    from run import answer_search
+def ask_log(folder: str, search: str) -> int:
+    """Answer what the screen asks the log: what its NAT view searches, or what was known; returns the exit code."""
+    from run import answer_search, tell_known
 
-    return answer_search(folder, asked)
+    return answer_search(folder, search) if search else tell_known(folder)
 
 
 def who_had(options: CommandLine) -> int:
@@ -537,6 +537,7 @@ NOTES = {
 @click.option("--geoip-worker", default="", hidden=True)
 @click.option("--log-writer", default="", hidden=True)
 @click.option("--log-search", default="", hidden=True)
+@click.option("--log-first", is_flag=True, hidden=True)
 @click.option("--heartbeat", default="", hidden=True)  # for the health check of a container
 @click.option(
     "--print-completion",
@@ -571,8 +572,8 @@ def command(ctx: click.Context, /, **given: object) -> None:
         ctx.exit(_guarded(lambda: fetch(_plan(ctx, options), options["geoip_worker"])))
     if options["log_writer"]:
         ctx.exit(_guarded(lambda: write_log(options["log_writer"])))
-    if options["log_search"]:
-        ctx.exit(_guarded(lambda: search_log(options["log"] or "", options["log_search"])))
+    if options["log_search"] or options["log_first"]:
+        ctx.exit(_guarded(lambda: ask_log(options["log"] or "", options["log_search"])))
     if options["who"] is not None or options["at"] is not None:
         ctx.exit(_guarded(lambda: who_had(options)))
     if options["once"] and options["view"].startswith("usage"):

@@ -342,14 +342,21 @@ GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK
 
 
 class Baseline:
-    """What was known when ``m`` was pressed: the keys of every grouping."""
+    """What was known when ``m`` was pressed, or what the flow log had seen a day ago: the keys of every grouping."""
 
-    def __init__(self, at: float, context: Context) -> None:
+    def __init__(self, at: float, context: Context, logged: Iterable[tuple[str, str]] | None = None) -> None:
+        """``logged``: what the flow log had seen by ``at``, keys with "host", "country", "network" or "service" before.
+
+        The log does not remember hosts of the far side.
+        """
         self.at = at
-        self.complete = False  # all flows that were there have been looked at
+        self.complete = logged is not None  # all flows that were there have been looked at
         self._context = context
-        self._parts = {grouping.by: part_of(grouping.by, context) for grouping in GROUPINGS.values()}
+        groupings = [grouping for grouping in GROUPINGS.values() if logged is None or grouping is not FAR]
+        self._parts = {grouping.by: part_of(grouping.by, context) for grouping in groupings}
         self._known: dict[str, set[str]] = {by: set() for by in self._parts}
+        for sort, key in logged or ():
+            self._known.setdefault("near" if sort == "host" else sort, set()).add(key)
 
     def learn(self, flow: Flow) -> None:
         near, far, _ = self._context.sides(flow)
@@ -367,8 +374,12 @@ class Baseline:
             return False
         near, far, _ = self._context.sides(flow)
         what = service_key(flow)
-        return any(self.is_new_key(g, self._parts[g.by](near, far, what)) for g in groupings)
+        return any(self.is_new_key(g, self._parts[g.by](near, far, what)) for g in groupings if g.by in self._parts)
+
+    def new_of(self, flow: Flow) -> list[str]:
+        """Which of a flow's host, country, network and service were not there yet."""
+        return [name for name, grouping in GROUPINGS.items() if self.is_new(flow, (grouping,))]
 
     def is_new_key(self, grouping: Grouping, key: str) -> bool:
         """Flows without a known country or network do not count as new."""
-        return key != "" and key not in self._known[grouping.by]
+        return key != "" and grouping.by in self._known and key not in self._known[grouping.by]

@@ -21,7 +21,7 @@ from export import json_line, usage_texts, view_texts
 from filters import asked_moment, shown_as
 from flows import ICMP, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
-from grouping import GroupRow, UsageRow, group_key, group_object, usage_row
+from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
 from health import Census, Notice, Surroundings, notices_of
 from intake import SUCCESS, ListingEnded
 from keyboard import Pasted
@@ -116,6 +116,7 @@ def affected_flows(view: View, table: FlowTable, everything: bool) -> list[Flow]
 
 # --- the flow log -----------------------------------------------------------------------------------------------------
 
+NEWS_EVERY, NEWS_SPAN = 600.0, 86_400.0  # seconds
 LOG_ASKED_EVERY = 60.0  # seconds between two questions to the log: usage grows by the minute
 LONGEST_LOG_ANSWER = 64 << 20  # bytes
 
@@ -184,6 +185,14 @@ def usage_answered(spec: ViewSpec, answered: Answered) -> LoggedUsage:
         with contextlib.suppress(KeyError, TypeError, ValueError, StopIteration):
             rows.append(usage_row(item, spec.logged))
     return LoggedUsage(spec, rows, any("days" in item for item in answered.items), answered.remarks)
+
+
+def known_keys(answered: Answered) -> Iterator[tuple[str, str]]:
+    """What the log had seen: sort and key of each host, country, network and service."""
+    for item in answered.items:
+        key = item.get("key")
+        if isinstance(key, list) and len(key) == 2:
+            yield str(key[0]), str(key[1])
 
 
 def logged_flow(item: dict[str, Any], epoch: float) -> Flow:
@@ -280,6 +289,7 @@ class Live:
         self.asked: tuple[str, ...] = ()  # what the log was asked last
         self.asked_for = self.view.spec, ""  # ... for this view and this filter
         self.next_question = 0.0
+        self.news, self.next_news = Inquiry(), 0.0
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
@@ -301,6 +311,7 @@ class Live:
             self.screen.close()
             self.feed.close()
             self.inquiry.close()
+            self.news.close()
             if self.deletion:
                 self.deletion.close()
             self.geography.close()
@@ -317,13 +328,13 @@ class Live:
         """Wait until there is anything to do; the fds that are ready."""
         writing = [self.screen.out_fd] if self.screen.pending else []
         reading = [*([] if keyboard is None else [keyboard]), *self.geography.fds(), *self.resolver.fds()]
-        reading += self.inquiry.fds()
+        reading += [*self.inquiry.fds(), *self.news.fds()]
         until = self.geography.deadline() if writing else min(self.next_frame, self.geography.deadline())
         until = min(until, self.resolver.deadline() or until, self.screen.keys_due or until)
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
-        if self.inquiry.ends:
+        if self.inquiry.ends or self.news.ends:
             until = min(until, time.monotonic() + 0.02)
         if self._wants_census():
             until = min(until, max(self.next_census, time.monotonic()))
@@ -614,6 +625,7 @@ class Live:
         if view.spec.logged and self.options.log is None and view.usage is None:
             view.usage = LoggedUsage(view.spec, [], False, ["there is no flow log: start with --log DIR"])
         words = self._question()
+        self._ask_what_is_new(now)
         if words and (words != self.asked or now >= self.next_question):
             self.asked, self.next_question = words, now + LOG_ASKED_EVERY
             self.inquiry.ask(words)
@@ -624,6 +636,16 @@ class Live:
                 view.usage = usage_answered(spec, answered)
             else:
                 view.logged = flows_answered(filter, answered, view.context.epoch)
+            self._soon()
+
+    def _ask_what_is_new(self, now: float) -> None:
+        """Ask the log what it had seen a day ago, now and then: new: and the view of events tell what it had not."""
+        if self.options.log is not None and now >= self.next_news and self.table.listings:
+            self.next_news = now + NEWS_EVERY
+            self.news.ask(("--log-first", "--log", self.options.log.folder))
+        if (answered := self.news.poll()) is not None and answered.items:
+            at = self._now() - NEWS_SPAN
+            self.view.first_seen = Baseline(at, self.view.context, known_keys(answered))
             self._soon()
 
     def _question(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import shlex
 import stat
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -433,6 +433,71 @@ def _plus(one: int | None, other: int | None) -> int | None:
 # OpenWrt's Python comes in pieces.
 NO_SQLITE = Problem("there is no flow log: this Python lacks the module sqlite3", "opkg install python3-sqlite3")
 
+# --- what was seen first ----------------------------------------------------------------------------------------------
+
+FIRST_FILE = "first-seen.db"
+FIRST_SORTS = ("host", "country", "network", "service")
+MOST_FIRST = 500_000  # keys that are kept: all ports of two protocols, all networks, and 300,000 hosts
+
+
+class FirstSeen:
+    """When each host, country, network and service was seen first, for as long as the log is kept and longer."""
+
+    def __init__(self, folder: str) -> None:
+        """Raises sqlite3.Error."""
+        import sqlite3
+
+        self.path = os.path.join(folder, FIRST_FILE)
+        try:
+            self._open()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:  # damaged: what is seen from now on is new again
+            os.rename(self.path, f"{self.path}.damaged-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}")
+            self._open()
+
+    def _open(self) -> None:
+        import sqlite3
+
+        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=LOCKED)
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS first_seen"
+            " (sort TEXT, key TEXT, at REAL, PRIMARY KEY (sort, key)) WITHOUT ROWID"
+        )
+        self._known = {(sort, key) for sort, key in self._db.execute("SELECT sort, key FROM first_seen")}
+
+    def learn(self, keys: Iterable[tuple[str, str]], at: float) -> None:
+        """These were seen at that time. Raises sqlite3.Error, and nothing is learned then."""
+        new = [key for key in keys if key[1] and key not in self._known]
+        if not new or len(self._known) > MOST_FIRST:
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("INSERT OR IGNORE INTO first_seen VALUES (?, ?, ?)", [(*key, at) for key in new])
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._known.update(new)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def known_before(folder: str, at: float) -> tuple[float | None, list[tuple[str, str]]]:
+    """When the first thing was seen (None: nothing was), and the keys that had been seen by ``at``, by their sort."""
+    import sqlite3
+
+    path = os.path.join(os.path.abspath(folder), FIRST_FILE)
+    try:
+        with contextlib.closing(sqlite3.connect(read_only(path), uri=True, timeout=LOCKED)) as db:
+            (since,) = db.execute("SELECT min(at) FROM first_seen").fetchone()
+            return since, list(db.execute("SELECT sort, key FROM first_seen WHERE at <= ?", (at,)))
+    except sqlite3.Error:
+        return None, []
+
+
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
@@ -797,7 +862,8 @@ class Search(NamedTuple):
 
 def search(folder: str, asked: Search) -> Answer:
     """The translated flows that fit, MOST_FOUND at most. Raises OSError without a folder."""
-    extent, flows = Extent(writer=_is_written(folder)), []
+    extent = Extent(writer=_is_written(folder))
+    flows: list[LoggedFlow] = []
     for number, path in reversed(day_files(folder).items()):
         try:
             with _opened(path) as db:
@@ -832,8 +898,8 @@ def extent_text(extent: Extent) -> str:
     if extent.since is None:
         return "; ".join(extent.unreadable.values()) or "the log has no file that can be read"
     gaps = sum(gap.reason != UNCOUNTED for gap in extent.gaps)
-    words = "" if not gaps else " with a gap" if gaps == 1 else f" with {gaps} gaps"
-    return f"log since {local_moment(extent.since)}{words}"
+    words = "" if not gaps else ", a gap" if gaps == 1 else f", {gaps} gaps"
+    return f"log since {time.strftime('%Y-%m-%d %H:%M', time.localtime(extent.since))}{words}"
 
 
 # --- is that all? -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from addresses import Place
-from columns import MOST_IMPORTANT, VIEWS, AnyColumn, EventFacts, FlowFacts, GroupFacts, UsageFacts, fit, zone_text
+from columns import (
+    MOST_IMPORTANT,
+    VIEWS,
+    AnyColumn,
+    EventFacts,
+    FlowFacts,
+    GroupFacts,
+    UsageFacts,
+    fit,
+    zone_text,
+)
 from flows import Flow, FlowTable, TapeEvent
 from grouping import UsageRow
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
@@ -81,12 +91,8 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
         fact("order held", "warn")
     elif (old := _rows_age(scene)) > LATE:
         fact(f"rows {old:.0f} s old", "warn")
-    if view.filter and not view.covered:
-        fact(f"filter {clean(view.filter)}", "accent")
-        if view.from_log is not None:
-            fact(view.from_log.reach)
-        elif reach := unwatched(view.filter, view.context, scene.table, view.spec.translated):
-            fact(reach, "warn")
+    for text, role in [] if view.covered else _filter_facts(scene):
+        fact(text, role)
     tabs = _tabs(view)
     used = length(line)
     if not view.covered and used + length(tabs) + 6 <= width:
@@ -95,6 +101,18 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     if used + 2 < width:
         line.append((" " + glyphs.rule * (width - used - 1), "dim"))
     return line
+
+
+def _filter_facts(scene: Scene) -> list[tuple[str, str]]:
+    """The filter, and how far back goes what it is asked of."""
+    view = scene.view
+    if not view.filter:
+        return []
+    facts = [(f"filter {clean(view.filter)}", "accent")]
+    if view.from_log is not None:
+        return [(view.from_log.reach, "plain"), *facts]
+    reach = unwatched(view.filter, view.context, scene.table, view.spec.translated)
+    return [*facts, (reach, "warn")] if reach else facts
 
 
 def _rows_age(scene: Scene) -> float:
@@ -296,7 +314,7 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
         "off": set(),
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
-    columns = list(view.spec.columns)
+    columns = [column for column in view.spec.columns if not column.of_log or view.first_seen is not None]
     if view.spec.chooses_places:
         columns = [column for column in columns if column.key not in geo or column.key in only]
     asked = {view.sort} | (only if view.geo != "auto" else set())
@@ -341,6 +359,10 @@ def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyph
     return text[:end].ljust(end), "head"
 
 
+def _nothing_new(_flow: Flow) -> list[str]:
+    return []
+
+
 class _RowFacts:
     """What the cells of a row are made of, and the role of its calm parts."""
 
@@ -353,7 +375,8 @@ class _RowFacts:
             return self._flow(row)
         if isinstance(row, TapeEvent):
             role = {"new": "new", "destroy": "closed"}.get(row.event, "plain")
-            return EventFacts(row, self._context, self.view.names), role
+            seen = self.view.first_seen
+            return EventFacts(row, self._context, self.view.names, seen.new_of if seen else _nothing_new), role
         if isinstance(row, UsageRow):
             return UsageFacts(row, self._scene.glyphs, self._context.name), "plain"
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
@@ -401,7 +424,7 @@ def _role(key: str, text: str, base: str) -> str:
         return "warn" if text in _BEGINNING else "good" if text in _ESTABLISHED else "dim"
     if key in ("nat", "natkind", "translated", "kind"):
         return "nat"
-    if key == "share":
+    if key in ("share", "first"):
         return "accent"
     if key in ("rate", "bytes", "packets", "in", "out", "bytes-in", "bytes-out", "new"):
         return "dim" if text in ("-", "0") else ("accent" if key == "rate" else base)
@@ -428,7 +451,7 @@ def empty_reason(
         return _no_usage(view)
     if len(table) and view.rows.working:
         return [("adding up ..." if view.spec.grouping else "looking ...", "")]
-    if len(table) and view.baseline is None and "new:" in view.filter.lower():
+    if len(table) and view.baseline is None and view.first_seen is None and "new:" in view.filter.lower():
         return [("nothing is marked: what would be new?", "m")]
     if view.from_log is not None:
         return [(f"no flow fits the filter; {view.from_log.reach}", "Esc")]

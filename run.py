@@ -168,6 +168,7 @@ class CommandLine(TypedDict):
     headless: bool
     log_writer: str
     log_search: str
+    log_first: bool
     geoip_worker: str
     heartbeat: str
 
@@ -480,6 +481,24 @@ def answer_search(folder: str, text: str) -> int:
     for flow in answer.flows:
         click.echo(json.dumps(flow._asdict()))
     say(past.extent_text(answer.extent))
+    return SUCCESS
+
+
+LEARNING = 3600.0  # seconds: what a log sees in its first hour was there before it
+
+
+def tell_known(folder: str) -> int:
+    """Print what the log had seen a day ago, for the screen: an object a line; returns the exit code."""
+    import past
+
+    now = time.time()
+    since, _ = past.known_before(folder, 0.0)
+    if since is None:
+        return FAILED
+    _, keys = past.known_before(folder, max(now - 86_400.0, since + LEARNING))
+    click.echo(json.dumps({"since": since}))
+    for key in keys:
+        click.echo(json.dumps({"key": key}))
     return SUCCESS
 
 

@@ -201,6 +201,7 @@ class View:
     span: str = SPANS[0]  # of usage
     usage: LoggedUsage | None = None  # what the flow log has answered last
     logged: LoggedFlows | None = None  # ... to the filter of the NAT view
+    first_seen: Baseline | None = None  # what the log had seen a day ago
 
     def __post_init__(self) -> None:
         self.sort = self.sort or self.spec.sort
@@ -233,7 +234,7 @@ class View:
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""
-        self.wanted = compile_filter(text, self.context, lambda: self.baseline)
+        self.wanted = compile_filter(text, self.context, lambda: self.baseline or self.first_seen)
         self.filter = text.strip()
 
     def show(self, name: str) -> None:
