@@ -257,7 +257,7 @@ class Feed:
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
         self._recorder = recorder
-        self._heartbeat = options.heartbeat
+        self._heartbeat, self._headless = options.heartbeat, options.headless
         self._source_waits_until = 0.0  # nobody listens to the source till then
         self._next_beat = 0.0 if options.heartbeat else None
 
@@ -299,8 +299,13 @@ class Feed:
 
     @property
     def refused(self) -> Problem | None:
-        """Why the log can't be written where it is wanted; what is started for the log ends then."""
-        return self.log.state.refused if self.log is not None else None
+        """Why the log can't be written where it is wanted: what is started for the log ends then.
+
+        Where another process writes it, only what is for nothing else ends.
+        """
+        if self.log is None or (self.log.state.holder and not self._headless):
+            return None
+        return self.log.state.refused
 
     def _beat(self) -> None:
         """Touch the file that says that the loop goes round; one that can't be touched says that it does not."""
@@ -429,6 +434,8 @@ def log_notices(log: FlowLog | None) -> list[tuple[str, str]]:
     if log is None:
         return []
     state = log.state
+    if state.holder:  # it is kept, and can be asked
+        return []
     found = [(problem.what, problem.cure) for problem in (state.refused, state.problem) if problem is not None]
     return found + ([(state.aside, "")] if state.aside else [])
 

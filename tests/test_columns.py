@@ -553,6 +553,7 @@ def test_events_are_sorted() -> None:
             "source": [2, 1, 0, 3],
         },
         **{"destination": [2, 1, 0, 3], "cc": [2, 0, 3, 1], "bytes": [0, 2, 3, 1], "lasted": [1, 0, 3, 2]},
+        "first": [0, 3, 1, 2],
     }
     for column in EVENT_COLUMNS:
         order = in_order(told, column.keys(told, CONTEXT), False)
