@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import marshal
+import math
 import os
 import re
 import select
@@ -21,7 +22,8 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from functools import partial
+from typing import Any, NamedTuple, TypedDict
 
 from addresses import Context, Ends, Lookups, Site
 from child import Child
@@ -30,6 +32,7 @@ from grouping import service_key
 from intake import Problem, Status
 from parse import WITH_PORTS, Kind, usual
 from past import (
+    CUT_OFF,
     DAY_SECONDS,
     DEAF,
     HOUR_SECONDS,
@@ -44,7 +47,7 @@ from past import (
     Mark,
     OfEarlier,
     Refused,
-    began_of,
+    covered,
     day_files,
     day_name,
     day_of,
@@ -53,18 +56,16 @@ from past import (
     prune,
     set_aside,
     sizes,
+    still_holds,
 )
 from text import clean, size_text
-
-if TYPE_CHECKING:
-    pass
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 # Seconds; with the one in which the loop gathers, a crash loses 6 s of closed flows, and 10 s are promised.
 COMMIT_EVERY = 5.0
 MOST_UNWRITTEN = 200_000  # rows kept while the disk takes nothing: 100 MiB; those beyond are a gap
-ADOPTED_WITHIN = 600.0  # seconds after the start in which a flow may be one that an earlier run left unfinished
+SAME_BIRTH = 2.0  # seconds: delta-time is in whole ones
 PRUNE_EVERY = 60.0  # seconds between two looks at what is too old or too much
 NO_NAME = 0
 
@@ -85,16 +86,29 @@ class EndedFlows(NamedTuple):
     groups: bytes  # numbers, array("L")
     starts: bytes  # array("d")
     ends: bytes
-    swept: bytes  # 1 where only a listing said so
 
-    def rows(self) -> Iterator[tuple[Sequence[bytes], int, float, float, int]]:
+    def rows(self) -> Iterator[tuple[Sequence[bytes], int, float, float]]:
         groups, starts, ends = array("L", self.groups), array("d", self.starts), array("d", self.ends)
-        return zip(_USUAL_END.findall(self.text), groups, starts, ends, self.swept)
+        return zip(_USUAL_END.findall(self.text), groups, starts, ends)
+
+    def days(self) -> set[int]:
+        """Of the ends."""
+        ends = array("d", self.ends)
+        return {day_of(end) for end in (min(ends), max(ends))} if ends else set()
 
 
 # What the loop tells the writer: a tuple that begins with one of these.
-GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER = range(6)
+# PASSED: all flows that are there and were born before a time have been told. UNSEEN: flows may end and nobody tells.
+GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED = range(10)
 Message = tuple[Any, ...]
+
+
+OF_FLOWS = ENDED, OPEN, ALL_ENDED
+
+
+def ends_in(message: Message) -> int:
+    """The flows that have ended, by what a message tells."""
+    return len(message[2]) // array("L").itemsize if message[0] == ALL_ENDED else int(message[0] == ENDED)
 
 
 class Setup(TypedDict):
@@ -109,7 +123,7 @@ class Setup(TypedDict):
 
 
 class Unfinished(NamedTuple):
-    """A flow that has a row and has not ended."""
+    """A flow that has a row and has not ended. ``id`` is 0 where the row was lost with its file."""
 
     id: int
     day: int
@@ -119,13 +133,51 @@ class Unfinished(NamedTuple):
     counts: Counts | None  # as they are in the row
 
 
-@dataclass
-class OpenGap:
-    """A gap that goes on."""
+class OpenGap(NamedTuple):
+    """A gap that goes on; its number is 0 until it is in a file."""
 
-    day: int
-    number: int
     since: float
+    day: int
+    number: int = 0
+
+
+class Note(NamedTuple):
+    """A gap that is over and is to be written."""
+
+    since: float
+    until: float
+    reason: str
+    day: int
+    number: int = 0
+
+
+class Told(NamedTuple):
+    """When a flow was told: its end, or when it was there; and since when that is not certain."""
+
+    at: float
+    seen: float | None  # when it was seen last; None: the kernel told its end
+    counted: float  # when its counters were read
+
+
+class Damaged(Exception):
+    """A day's file can't be read or written, whatever room there is."""
+
+    def __init__(self, day: int, why: str) -> None:
+        super().__init__(why)
+        self.day, self.why = day, why
+
+
+@contextlib.contextmanager
+def _told_apart(day: int) -> Iterator[None]:
+    """A full disk is one thing, a damaged file another. Raises sqlite3.OperationalError or Damaged."""
+    import sqlite3
+
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise Damaged(day, str(error)) from None
 
 
 class _Near(NamedTuple):
@@ -159,7 +211,7 @@ class _Cache:
         self.hosts: dict[bytes, int] = _Asking(lambda address: file.host(address.decode()))
         self.near: dict[bytes, _Near] = _Asking(lambda address: writer.near_end(file, address.decode()))
         self.far: dict[bytes, tuple[str, int]] = _Asking(lambda address: writer.far_end(file, address.decode()))
-        self.kinds: dict[tuple[int, int, bool, bool, int], int] = _Asking(lambda what: writer.usual_kind(file, *what))
+        self.kinds: dict[tuple[int, bool, bool, int], int] = _Asking(lambda what: writer.usual_kind(file, *what))
         self.services: dict[tuple[int, bytes], int] = _Asking(lambda what: file.name(writer.service(*what)))
 
 
@@ -171,62 +223,96 @@ class Writer:
         self._context, self._name_of = context, name_of
         self._files: dict[int, DayFile] = {}
         self._groups: dict[int, Group] = {}
-        self._kinds: dict[tuple[object, ...], int] = {}  # numbers of kinds, by what they say
         self._cache: _Cache | None = None
         self._unfinished: dict[bytes, Unfinished] = {}
-        self._earlier: dict[bytes, OfEarlier] = {}
+        self._earlier: dict[bytes, OfEarlier] = {}  # flows that may be seen again
         self._gaps: dict[str, OpenGap] = {}
-        self._lost: tuple[float, int] | None = None  # since when rows were given up, and how many
+        self._notes: list[Note] = []
+        self._lost: tuple[float, int] | None = None  # since when flows were given up, and how many
+        self._first = True  # nothing was written there before
+        self._whole: float | None = None  # the flows that were born before have been told
         self.now = 0.0  # the newest time that the loop has told
-        self.began = 0.0
         self._begins: dict[int, float] = {}  # of a day's file
         self.set_aside = ""  # what happened to a damaged file
 
     # --- files ---
 
     def begin(self, now: float) -> None:
-        """Take up what an earlier run has left. Raises sqlite3.Error."""
-        self.now = self.began = now
-        newest = None
-        for day in list(day_files(self.folder))[-2:]:
+        """Take up what an earlier run has left. Raises sqlite3.Error and OSError; it can be called again then."""
+        self.now, newest = now, None
+        today = day_of(now)
+        for day in [day for day in day_files(self.folder) if day <= today][-2:]:
             file = self._file(day)
-            self._earlier |= {flow.key: flow for flow in file.earlier()}
-            newest = file.alive
-        if newest is not None and newest < now:
-            file = self._file(day_of(now))
-            self._gaps[NOT_RUNNING] = OpenGap(file.day, file.gap(self.node, newest, None, NOT_RUNNING), newest)
-        self._file(day_of(now))
+            try:
+                self._take_up(file)
+            except Damaged as damage:
+                self.set_aside_damaged(damage)
+                file = self._file(day)
+            file.end_gaps()
+            if not file.fresh:
+                newest = file
+        self._first = newest is None
+        if newest is not None:
+            self._whole = min(now, newest.alive)  # what may be missing before that is a gap
+            if newest.alive > now:
+                reason = "the clock was set back while the log was not written"
+                self._notes.append(Note(now, newest.alive, reason, today))
+            self._gaps[NOT_RUNNING] = OpenGap(min(now, newest.alive), today)
+            if newest.whole < newest.alive:
+                self._notes.append(Note(newest.whole, newest.alive, CUT_OFF, today))
+        self._file(today)
+
+    def _take_up(self, file: DayFile) -> None:
+        """The flows that are unfinished in a file may be seen again; until then they ended when it was written last."""
+        with _told_apart(file.day):
+            found = file.earlier()
+        for flow in found:
+            before = self._earlier.get(flow.key)
+            if before is not None and before.day < flow.day and before[2:4] == flow[2:4]:
+                self._drop(before.day, before.id)  # it was being moved
+            self._earlier[flow.key] = flow
+        file.end_open(file.alive)
 
     def _file(self, day: int) -> DayFile:
-        import sqlite3
-
         if (file := self._files.get(day)) is not None:
             return file
+        now = max(self.now, day * DAY_SECONDS)
         try:
-            file = DayFile(self.folder, day, max(self.now, day * DAY_SECONDS))
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            self._put_aside(day, str(error))
-            file = DayFile(self.folder, day, max(self.now, day * DAY_SECONDS))
-            file.gap(self.node, file.begins, self.now, f"the file of {day_name(day)} was damaged and is set aside")
+            with _told_apart(day):
+                file = DayFile(self.folder, day, now, self._whole)
+        except Damaged as damage:
+            self._put_aside(day, damage.why)
+            file = DayFile(self.folder, day, now, self._whole)
         self._files[day] = file
         return file
 
     def _put_aside(self, day: int, why: str) -> None:
         other = set_aside(self.folder, day)
         self.set_aside = f"flows-{day_name(day)}.db is damaged ({clean(why, 60)}): set aside as {other}"
+        begins = float(day * DAY_SECONDS)
+        until = min(max(self.now, begins), begins + DAY_SECONDS)
+        self._notes.append(Note(begins, until, f"the file of {day_name(day)} was damaged and is set aside", day))
+
+    def _drop(self, day: int, number: int) -> None:
+        """A row moves to another file, where its own is not deleted already."""
+        if number and (file := self._kept(day)) is not None:
+            file.drop(number)
+
+    def _kept(self, day: int) -> DayFile | None:
+        """The file of a day, where it is not deleted."""
+        return self._file(day) if day in self._files or day in day_files(self.folder) else None
 
     # --- taking in ---
 
     def take(self, message: Message) -> None:
+        """Raises sqlite3.Error, Damaged and OSError where a day's file can't be opened; it can be taken again then."""
         what = message[0]
         if what == ENDED:
-            _, group, key, tail, listed, start, exact, end, inferred = message
-            self._end(self._flow(group, key, tail, listed, start, exact), end, "swept" if inferred else "destroy")
+            _, group, key, tail, listed, start, exact, end, seen = message
+            self._end(self._flow(group, key, tail, listed, start, exact), Told(end, seen, end))
         elif what == OPEN:
-            _, group, key, tail, listed, start, exact, at = message
-            self._go_on(self._flow(group, key, tail, listed, start, exact), at)
+            _, group, key, tail, listed, start, exact, at, seen, counted = message
+            self._go_on(self._flow(group, key, tail, listed, start, exact), Told(at, seen, min(at, counted)))
         elif what == GROUP:
             _, number, family, protocol, protocol_number, state = message
             self._groups[number] = Group(Kind(family, protocol, protocol_number), state)
@@ -236,19 +322,31 @@ class Writer:
             self._begin_gap(*message[1:])
         elif what == GAP_OVER:
             self._end_gap(*message[1:])
+        elif what == PASSED:
+            self._passed(message[1])
+        elif what == UNSEEN:
+            self._lose_sight(message[1])
+        elif what == CLOCK_SET:
+            self._clock_was_set(*message[1:])
+        elif what == ALL_ENDED:
+            self._take_ended(EndedFlows(*message[1:]))
 
-    def take_ended(self, ended: EndedFlows) -> None:
+    def _take_ended(self, ended: EndedFlows) -> None:
         """Take in flows that are over and have no row yet: in a fifth of the time that others take.
 
         At 5,000 flows a second, all that the log does is to take an eighth of a core at most.
         """
+        for day in ended.days():  # what can't be opened is found now, before any of them is taken
+            self._file(day)
         cache, remote_side = self._cache, self._context.known.remote_side
-        for words, group, start, end, swept in ended.rows():
+        if cache is not None and self._files.get(cache.file.day) is not cache.file:
+            cache = None
+        for words, group, start, end in ended.rows():
             if cache is None or not cache.begins <= end < cache.until:
                 cache = self._cache = _Cache(self._file(day_of(end)), self)
             src, dst, sport, dport, packets, size, reply_src, reply_dst, reply_sport, reply_dport, *back, other = words
             if other:
-                self._take_unusual(other, group, start, end, bool(swept))
+                self._take_unusual(other, group, start, end)
                 continue
             if not reply_src:
                 reply_src, reply_dst, reply_sport, reply_dport = dst, src, dport, sport
@@ -263,7 +361,7 @@ class Writer:
             reply_from = (hosts[reply_src], int(reply_sport)) if dnat else (None, None)
             reply_to = (hosts[reply_dst], int(reply_dport)) if snat else (None, None)
             counts = NO_COUNTS if there is None else (int(packets), there, int(back[0]), here)
-            kind, mark = cache.kinds[group, swept, snat, dnat, side], int(back[2]) or None if back[2] else None
+            kind, mark = cache.kinds[group, snat, dnat, side], int(back[2]) or None if back[2] else None
             times = round((start - begins) * 1000), round((end - begins) * 1000)
             ends = hosts[src], int(sport), hosts[dst], int(dport), *reply_from, *reply_to
             hour, service = int((end - begins) // HOUR_SECONDS), cache.services[group, dport]
@@ -273,66 +371,100 @@ class Writer:
                 *((there, here) if inward else (here, there)),
             )
 
-    def _take_unusual(self, text: bytes, group: int, start: float, end: float, swept: bool) -> None:
+    def _take_unusual(self, text: bytes, group: int, start: float, end: float) -> None:
         """A flow whose text has words that routers rarely print."""
         original = ORIGINAL_PORTS.match(text)
         if original is not None:
             key, tail = self._groups[group].prefix + original.group(), text[original.end() :]
-            self._end(self._flow(group, key, tail, None, start, True), end, "swept" if swept else "destroy")
+            self._end(self._flow(group, key, tail, None, start, True), Told(end, None, end))
 
     def _flow(self, group: int, key: bytes, tail: bytes, listed: bytes | None, start: float, exact: bool) -> Flow:
         flow = Flow(key, self._groups[group], start, Progress(exact=exact, listed=listed), LastSeen(start, 0))
         flow.tail = tail
         return flow
 
-    def _known(self, flow: Flow) -> Unfinished | None:
+    def _known(self, flow: Flow, kernel_id: int | None) -> Unfinished | None:
         """The row that the flow has already: of this run, or left by an earlier one."""
-        known = self._unfinished.pop(flow.key, None)
-        if known is not None or (old := self._earlier.pop(flow.key, None)) is None:
-            return known
-        counts, ours = flow.counts(), id_in(flow.progress.listed or flow.tail)
+        known = self._unfinished.get(flow.key)
+        if known is not None:
+            # The end may be told of a flow that had this key before.
+            return None if None not in (known.kernel_id, kernel_id) and known.kernel_id != kernel_id else known
+        if (old := self._earlier.get(flow.key)) is None:
+            return None
+        counts = _counts_of(flow)
         goes_on = counts is None or old.counts is None or counts.original_packets >= old.counts.original_packets
-        if ours != old.kernel_id or not goes_on or (flow.exact and flow.born > self.began):
+        is_younger = flow.exact and flow.born > old.start + SAME_BIRTH
+        if kernel_id != old.kernel_id or not goes_on or is_younger:
             return None
         return Unfinished(old.id, old.day, old.kernel_id, old.start, old.exact, old.counts)
 
-    def _end(self, flow: Flow, end: float, reason: str) -> None:
-        known = self._known(flow)
-        file = self._file(day_of(end))
-        self._put(file, flow, known, end, reason, None)
+    def _forget(self, key: bytes, known: Unfinished | None) -> None:
+        if known is not None and self._unfinished.pop(key, None) is None:
+            self._earlier.pop(key, None)
 
-    def _go_on(self, flow: Flow, at: float) -> None:
-        known = self._known(flow)
-        file = self._file(day_of(at))
+    def _end(self, flow: Flow, told: Told) -> None:
+        known = self._known(flow, id_in(flow.progress.listed or flow.tail))
+        self._put(self._file(day_of(told.at)), flow, known, told, None)
+        self._forget(flow.key, known)
+
+    def _go_on(self, flow: Flow, told: Told) -> None:
         kernel_id = id_in(flow.progress.listed or flow.tail)
-        number = self._put(file, flow, known, at, "open", (flow.key, kernel_id))
-        start, exact = (known.start, known.exact) if known else (flow.born, flow.exact)
-        self._unfinished[flow.key] = Unfinished(number, file.day, kernel_id, start, exact, flow.counts())
+        known = self._known(flow, kernel_id)
+        file = self._file(day_of(told.at))
+        number = self._put(file, flow, known, told, (flow.key, kernel_id))
+        self._forget(flow.key, known)
+        start, exact, counts = flow.born, flow.exact, _counts_of(flow)
+        if known:
+            start, exact, counts = known.start, known.exact, counts or known.counts
+        self._unfinished[flow.key] = Unfinished(number, file.day, kernel_id, start, exact, counts)
 
-    def _put(
-        self, file: DayFile, flow: Flow, known: Unfinished | None, at: float, reason: str, unfinished: Mark | None
-    ) -> int:
-        """Write a flow's row as it is at ``at``, and add what it moved since the row was written last."""
-        number = known.id if known and known.day == file.day else file.next_flow()
+    def _passed(self, whole: float) -> None:
+        """What an earlier run left and has not been seen by now will not be seen again."""
+        self._whole = whole if self._whole is None else max(self._whole, whole)
+        for flow in self._earlier.values():
+            if (file := self._kept(flow.day)) is not None:
+                file.finish(flow.id)
+        self._earlier.clear()
+
+    def _lose_sight(self, at: float) -> None:
+        """From now on flows may end, and nobody tells: those that are told again were there all the time."""
+        for key, known in self._unfinished.items():
+            if known.id:
+                self._earlier[key] = OfEarlier(
+                    known.id, known.day, key, known.kernel_id, known.start, known.exact, known.counts
+                )
+        self._unfinished.clear()
+        for file in self._files.values():
+            file.end_open(min(at, file.begins + DAY_SECONDS))
+
+    def _put(self, file: DayFile, flow: Flow, known: Unfinished | None, told: Told, unfinished: Mark | None) -> int:
+        """Write a flow's row as it is, and add what it moved since the row was written last."""
+        sums = self._kept(day_of(told.counted)) or file  # of a day that is deleted already, they count from midnight on
+        number = known.id if known and known.day == file.day else 0
         if known and known.day != file.day:  # a flow is in the file of the day of its end
-            self._file(known.day).drop(known.id)
+            self._drop(known.day, known.id)
+        number = number or file.next_flow()
         start, exact = (known.start, known.exact) if known else (flow.born, flow.exact)
         ends, counts, mark, zone = told_by(flow)
         near_end, far_end, inward = self._context.sides_of_ends(ends)
-        near, far, begins = self.near_end(file, near_end), self.far_end(file, far_end), file.begins
+        near, far = self.near_end(file, near_end), self.far_end(file, far_end)
+        reason = "open" if unfinished else "destroy" if told.seen is None else "swept"
+        kind = _protocol(flow.kind), flow.state, NAT_WORDS[ends.snat + 2 * ends.dnat], int(exact)
         values = (
-            self._kind(file, flow.group, reason, ends, exact, ends.addresses.index(far_end)),
-            *(round((start - begins) * 1000), None if unfinished else round((at - begins) * 1000)),
+            file.kind(near.node, reason, *kind, ends.addresses.index(far_end)),
+            *(_ms(start, file), None if unfinished else _ms(told.at, file)),
             *_end_values(file, ends),
             *(counts or NO_COUNTS),
-            *(mark or None, zone, near.name or None),
+            *(mark or None, zone, near.name or None, None if told.seen is None else _ms(told.seen, file)),
         )
         file.put(number, values, unfinished, is_new=known is None)
-        came, went = _moved_since(known.counts if known else None, counts, inward)
-        if known is None or came or went:
-            hour, service = int((at - begins) // HOUR_SECONDS), file.name(service_key(flow))
-            by = near.node, near.host, hour, near.name, *far, service
-            file.add(by, (0 if known else 1, came, went))
+        moved = _moved_since(known.counts if known else None, counts, inward)
+        if known is None or any(moved):
+            if sums is not file:  # which has numbers of its own
+                near, far = self.near_end(sums, near_end), self.far_end(sums, far_end)
+            hour = int(max(0.0, told.counted - sums.begins) // HOUR_SECONDS)
+            by = near.node, near.host, hour, near.name, *far, sums.name(service_key(flow))
+            sums.add(by, (0 if known else 1, *moved))
         return number
 
     def near_end(self, file: DayFile, address: str) -> _Near:
@@ -347,36 +479,29 @@ class Writer:
         file.place(address, place)
         return place.country or "", place.asn or 0
 
-    def usual_kind(self, file: DayFile, group: int, swept: int, snat: bool, dnat: bool, far: int) -> int:
-        its, reason = self._groups[group], "swept" if swept else "destroy"
+    def usual_kind(self, file: DayFile, group: int, snat: bool, dnat: bool, far: int) -> int:
+        its = self._groups[group]
         values = _protocol(its.kind), its.state, NAT_WORDS[snat + 2 * dnat], 1, far
-        return file.kind(file.name(self.node), reason, *values)
+        return file.kind(file.name(self.node), "destroy", *values)
 
     def service(self, group: int, port: bytes) -> str:
         return f"{_protocol(self._groups[group].kind)}/{port.decode()}"
-
-    def _kind(self, file: DayFile, group: Group, reason: str, ends: Ends, exact: bool, far: int) -> int:
-        nat = ends.snat + 2 * ends.dnat
-        key = file.day, group, reason, nat, exact, far
-        if (number := self._kinds.get(key)) is None:
-            if len(self._kinds) > MOST_KINDS:
-                self._kinds.clear()
-            number = file.kind(
-                *(file.name(self.node), reason, _protocol(group.kind), group.state, NAT_WORDS[nat], int(exact), far)
-            )
-            self._kinds[key] = number
-        return number
 
     # --- gaps ---
 
     def _begin_gap(self, reason: str, since: float) -> None:
         if reason not in self._gaps:
-            file = self._file(day_of(since))
-            self._gaps[reason] = OpenGap(file.day, file.gap(self.node, since, None, reason), since)
+            self._gaps[reason] = OpenGap(since, day_of(since))
 
-    def _end_gap(self, reason: str, until: float) -> None:
+    def _end_gap(self, reason: str, until: float, said: str = "") -> None:
+        """``said``: the reason in its last words."""
         if (gap := self._gaps.pop(reason, None)) is not None:
-            self._file(gap.day).gap(self.node, gap.since, max(gap.since, until), reason, gap.number)
+            self._notes.append(Note(gap.since, max(gap.since, until), said or reason, gap.day, gap.number))
+            if reason == NOT_RUNNING:
+                self._first = False
+        elif reason == NOT_RUNNING and self._first:  # what was there before is known from now on
+            self._first = False
+            self._file(day_of(self.now)).begin_at(until)
 
     def _split_gaps(self, day: int) -> None:
         """A gap that goes on beyond midnight is one in the file of each day."""
@@ -384,38 +509,80 @@ class Writer:
             if gap.day < day:
                 midnight = float(day * DAY_SECONDS)
                 self._end_gap(reason, midnight)
-                self._begin_gap(reason, midnight)
+                self._gaps[reason] = OpenGap(midnight, day)
+
+    def _clock_was_set(self, reason: str, before: float, after: float, since: float) -> None:
+        """``since``: from when on the clock had gone as it did before it was set."""
+        if after > before:  # nobody looked at the times between; a router without a battery starts in 1970
+            if (written := self._written_before(after)) > before:
+                before = self._whole = written
+            self._notes.append(Note(before, after, reason, day_of(after)))
+        else:  # these times come twice
+            file = self._files.get(day_of(since))
+            since = after if file is not None and file.began < since - 1.0 else since
+            self._whole = None if self._whole is None else min(self._whole, after)
+            self._notes.append(Note(max(after, since), before, reason, day_of(before)))
+
+    def _written_before(self, at: float) -> float:
+        """Up to when the log was written by then."""
+        for day in sorted((day for day in day_files(self.folder) if day <= day_of(at)), reverse=True):
+            file = self._files.get(day)
+            alive = file.alive if file else covered(self.folder, day).alive
+            if alive < at:
+                return alive
+        return -math.inf
+
+    def _note_gaps(self) -> None:
+        for note in self._notes:
+            file = self._file(note.day)
+            file.gap(self.node, *note[:3], note.number)
+        self._notes.clear()
+        for reason, gap in list(self._gaps.items()):
+            if not gap.number:
+                number = self._file(gap.day).gap(self.node, gap.since, None, reason)
+                self._gaps[reason] = gap._replace(number=number)
 
     # --- writing ---
 
     def commit(self, now: float) -> None:
-        """Write what was gathered, and that the log is whole up to ``now``. Raises sqlite3.Error and OSError."""
-        self.now = now
+        """Write what was gathered, and that it is all up to ``now``. Raises sqlite3.Error, Damaged and OSError."""
+        self.now, today = now, day_of(now)
         if self._cache is not None:
             self._cache.near.clear()
-        if now - self.began > ADOPTED_WITHIN:
-            self._earlier.clear()
-        today = day_of(now)
-        if not all(file.is_there() for file in self._files.values()):
-            raise FileNotFoundError(errno.ENOENT, "the folder or a file of it was removed", self.folder)
+        self._look_for_files()
         self._file(today)
         self._split_gaps(today)
-        for file in list(self._files.values()):
-            file.commit(now if file.day == today else None)
-            if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
-                self._files.pop(file.day).close()
-                self._cache = None
         if self._lost is not None:
             since, number = self._lost
+            self._notes.append(Note(since, now, f"{number} flows could not be written", today))
             self._lost = None
-            self._file(today).gap(self.node, since, now, f"{number} flows could not be written")
+        self._note_gaps()
+        # Today's first: a flow that moves is in both files for a moment, and not in none.
+        for file in sorted(self._files.values(), key=lambda file: file.day, reverse=True):
+            with _told_apart(file.day):
+                file.commit(*((now, self._whole) if file.day == today else (None,)))
+            if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
+                self._files.pop(file.day).close()
 
-    def give_up(self, since: float) -> None:
-        """Too much waits to be written: forget it, and note the gap when there is room again."""
-        number = sum(file.give_up() for file in self._files.values())
-        first, before = self._lost or (since, 0)
-        self._lost = first, before + number
-        self._unfinished.clear()  # their rows may not be there
+    def let_go(self) -> None:
+        """Close all files but today's: they may be deleted. Raises what ``commit`` raises."""
+        self.commit(self.now)
+        for day in [day for day in self._files if day != day_of(self.now)]:
+            self._files.pop(day).close()
+
+    def give_up(self, more: int = 0) -> None:
+        """Too much waits to be written: forget it, and note the gap when there is room again. Raises sqlite3.Error.
+
+        ``more``: flows that were not even taken. What is on disk of flows that are still there is taken up from there.
+        """
+        number = more + sum(file.give_up() for file in self._files.values())
+        first = min((file.whole for file in self._files.values()), default=self.now)
+        since, before = self._lost or (first, 0)
+        self._lost = since, before + number
+        self._unfinished.clear()
+        self._earlier.clear()
+        for file in sorted(self._files.values(), key=lambda file: file.day):
+            self._take_up(file)
 
     def since(self) -> float:
         """When the log begins: with the oldest file, which may have begun in the middle of its day."""
@@ -423,65 +590,69 @@ class Writer:
         if oldest is None:
             return self.now
         if oldest not in self._begins:
-            file = self._files.get(oldest)
-            self._begins[oldest] = file.began if file else began_of(self.folder, oldest)
-        return self._begins[oldest]
+            self._begins[oldest] = covered(self.folder, oldest).began
+        file = self._files.get(oldest)
+        return file.began if file else self._begins[oldest]
 
     @property
     def waiting(self) -> int:
         return sum(file.waiting for file in self._files.values())
 
+    def _look_for_files(self) -> None:
+        """What was removed is begun anew. Raises FileNotFoundError once, so that all flows are told again."""
+        gone = [file for file in self._files.values() if not file.is_there()]
+        for file in gone:
+            self._lose(file.day)
+            until = min(self.now, file.begins + DAY_SECONDS)
+            reason = f"the file of {day_name(file.day)} was removed"
+            self._notes.append(Note(min(file.began, until), until, reason, day_of(self.now)))
+        if gone:
+            self.set_aside = f"{gone[0].path} was removed while it was written: it is begun anew"
+            raise FileNotFoundError(errno.ENOENT, "removed", gone[0].path)
+
+    def _lose(self, day: int) -> None:
+        """The rows of a day's file are lost, and what was gathered for it. Gaps that go on are written again."""
+        self._files.pop(day).close()
+        begins = day * DAY_SECONDS
+        # What a flow moved in hours of days before is in their files; what it moved on that day counts anew.
+        self._unfinished = {
+            key: known._replace(id=0) if known.day == day else known
+            for key, known in self._unfinished.items()
+            if known.day != day or known.start < begins
+        }
+        self._earlier = {key: flow for key, flow in self._earlier.items() if flow.day != day}
+        self._notes = [note._replace(number=0) if note.day == day else note for note in self._notes]
+        self._gaps = {reason: gap._replace(number=0) if gap.day == day else gap for reason, gap in self._gaps.items()}
+
     def forget_places(self) -> None:
         """The databases are others now."""
         self._cache = None
 
-    def begin_anew(self, now: float, why: str) -> None:
-        """The files are gone or damaged. Raises sqlite3.Error and OSError."""
-        since = min((file.began for file in self._files.values()), default=now)
-        self.drop_files()
-        make_folder(self.folder)
-        self._unfinished.clear()
-        self._gaps = {}
-        self.now = now
-        file = self._file(day_of(now))
-        file.gap(self.node, since, now, why)
-
     def drop_files(self) -> None:
-        self._kinds.clear()
-        self._cache = None
         for file in self._files.values():
             file.close()
         self._files.clear()
 
-    def set_aside_damaged(self, now: float, why: str) -> None:
-        """A file that was open turned out to be damaged: today's is begun anew."""
-        days = list(self._files)
-        self.drop_files()
-        for day in days:
-            self._put_aside(day, why)
-        self._unfinished.clear()
-        self._gaps = {}
-        self.now = now
-        for day in days:
-            file = self._file(day)
-            until = min(now, file.begins + DAY_SECONDS)
-            file.gap(self.node, file.begins, until, f"the file of {day_name(day)} was damaged and is set aside")
+    def set_aside_damaged(self, damage: Damaged) -> None:
+        """A file that was open turned out to be damaged. Raises OSError."""
+        self._put_aside(damage.day, damage.why)
+        self._lose(damage.day)
 
 
+MOST_COUNTED = 1 << 62  # SQLite ends at twice that; the kernel counts further, and no flow ever got there
 LATE_ENDS = 120.0  # seconds after midnight for which the file of the day before stays open
 
 
 NAT_WORDS = None, "snat", "dnat", "both"
 NO_COUNTS = None, None, None, None
 MOST_CACHED = 200_000  # numbers of addresses: 30 MB
-MOST_KINDS = 10_000  # remembered: protocols, states and reasons of a day make a few hundred
 
 
 def told_by(flow: Flow) -> tuple[Ends, Counts | None, int, int | None]:
     """Ends, counters, mark and zone of a flow: of a usual text in a fifth of the time."""
     words = usual(flow.text) if flow.progress.listed is None else None
     if words is None or words[2] is None:  # without ports
-        return flow.ends(), flow.counts(), flow.mark(), next(iter(flow.zones()), None)
+        return flow.ends(), _counts_of(flow), flow.mark(), next(iter(flow.zones()), None)
     src, dst, sport, dport = words[0] or b"", words[1] or b"", int(words[2]), int(words[3] or 0)
     here, there = src.decode(), dst.decode()
     if words[11] is not None:  # turned
@@ -492,9 +663,26 @@ def told_by(flow: Flow) -> tuple[Ends, Counts | None, int, int | None]:
     packets, back = words[8], words[20]
     counts = None
     if packets is not None and back is not None:
-        counts = Counts(int(packets), int(words[9] or 0), int(back), int(words[21] or 0))
+        counts = _bounded(Counts(int(packets), int(words[9] or 0), int(back), int(words[21] or 0)))
     zone = words[24] or words[7] or words[19]
     return ends, counts, int(words[23] or 0), int(zone) if zone else None
+
+
+def _counts_of(flow: Flow) -> Counts | None:
+    counts = flow.counts()
+    return None if counts is None else _bounded(counts)
+
+
+def _bounded(counts: Counts) -> Counts:
+    return counts if max(counts) < MOST_COUNTED else Counts(*(min(count, MOST_COUNTED) for count in counts))
+
+
+def _protocol(kind: Kind) -> str:
+    return kind.protocol if kind.protocol != "unknown" else f"ip{kind.number}"
+
+
+def _ms(moment: float, file: DayFile) -> int:
+    return round((moment - file.begins) * 1000)
 
 
 def _end_values(file: DayFile, ends: Ends) -> FlowValues:
@@ -507,17 +695,13 @@ def _end_values(file: DayFile, ends: Ends) -> FlowValues:
     )
 
 
-def _protocol(kind: Kind) -> str:
-    return kind.protocol if kind.protocol != "unknown" else f"ip{kind.number}"
-
-
 def _moved_since(before: Counts | None, now: Counts | None, inward: bool) -> tuple[int | None, int | None]:
     """Bytes in and out that are not in the sums yet. Counters that fell were reset (conntrack -L -z): all is new."""
     if now is None:
         return None, None
-    before = before or Counts(0, 0, 0, 0)
+    if before is None or any(after < then for after, then in zip(now, before, strict=True)):
+        before = Counts(0, 0, 0, 0)
     there, back = now.original_bytes - before.original_bytes, now.reply_bytes - before.reply_bytes
-    there, back = there if there >= 0 else now.original_bytes, back if back >= 0 else now.reply_bytes
     return (there, back) if inward else (back, there)
 
 
@@ -545,7 +729,9 @@ def serve(folder: str) -> int:
     frames = _frames()
     setup: Setup | None = next((said for _, said in frames if said is not None), None)
     if setup is not None:
-        _Service(folder, setup).run(frames)
+        service = _Service(folder, setup, lock)
+        service.run(frames)
+        lock = service.lock
     os.close(lock)
     return 0
 
@@ -580,7 +766,7 @@ def _frames() -> Iterator[tuple[float, Any]]:
 class _Service:
     """The writer, and what goes wrong with its disk."""
 
-    def __init__(self, folder: str, setup: Setup) -> None:
+    def __init__(self, folder: str, setup: Setup, lock: int) -> None:
         from ipaddress import ip_network
 
         from geoip import GeoIP
@@ -593,37 +779,43 @@ class _Service:
         context = Context(Lookups(where=self._geoip.lookup), Site(networks=networks))
         self._resolver = Resolver()
         self._writer = Writer(folder, setup["node"], context, self._resolver.listed_name)
+        self.lock = lock
+        self._untaken: deque[Message] = deque()  # what the loop told and the writer could not take yet
         self._began = False
         self._now = 0.0  # the newest time that the loop has told
         self._due = self._prune_due = 0.0
         self._bytes = 0
-        self._failing_since: float | None = None
+        self._failing = False
         self._problem: tuple[str, str] | None = None
 
     def run(self, frames: Iterable[tuple[float, Any]]) -> None:
-        for now, said in frames:
-            if said is not None:
+        for now, messages in frames:
+            if messages is not None:
                 self._now = now
-                self._guarded(lambda: self._take(*said))  # noqa: B023  called at once
+                self._untaken.extend(messages)
+                self._guarded(self._take)
             if self._now and time.monotonic() >= self._due:
                 self._due = time.monotonic() + COMMIT_EVERY
                 self._commit()
         self._commit()
         self._writer.drop_files()
 
-    def _take(self, messages: Sequence[Message], ended: Sequence[bytes]) -> None:
+    def _take(self) -> None:
+        """What fails is tried again: a message that is lost may say what the next ones mean."""
         if not self._began:
             self._writer.begin(self._now)
             self._began = True
-        for message in messages:
-            self._writer.take(message)
-        self._writer.take_ended(EndedFlows(*ended))
+        while self._untaken:
+            self._writer.take(self._untaken[0])
+            self._untaken.popleft()
 
     def _commit(self) -> None:
-        if not self._began:
+        if not self._now or not self._keeps_lock():
             return
         if time.monotonic() >= self._prune_due:
             self._prune_due = time.monotonic() + PRUNE_EVERY
+            if self._began:
+                self._guarded(self._writer.let_go)
             self._bytes = prune(self._folder, self._keep, self._size, self._now)
             if self._geoip.changed():
                 self._geoip.open()
@@ -631,10 +823,40 @@ class _Service:
         if self._bytes > self._size:
             self._fail("today's flows alone take more than --log-size", f"--log-size {2 * self._size >> 20}M")
         else:
-            self._guarded(lambda: self._writer.commit(self._now))
-        if self._writer.waiting > MOST_UNWRITTEN and self._failing_since is not None:
-            self._writer.give_up(self._failing_since)
+            self._guarded(self._write)
+        if self._failing and self._writer.waiting + len(self._untaken) > MOST_UNWRITTEN:
+            self._give_up()
         self._report()
+
+    def _write(self) -> None:
+        self._take()
+        self._writer.commit(self._now)
+
+    def _give_up(self) -> None:
+        ended = sum(map(ends_in, self._untaken))
+        self._untaken = deque(message for message in self._untaken if message[0] not in OF_FLOWS)
+        import sqlite3
+
+        with contextlib.suppress(
+            OSError, Damaged, sqlite3.Error
+        ):  # its files can't even be read: the next start will tell
+            self._writer.give_up(ended)
+        _tell({"again": True})
+
+    def _keeps_lock(self) -> bool:
+        """Hold the lock anew where it was removed: else another process could hold one of the same name."""
+        if still_holds(self._folder, self.lock):
+            return True
+        try:
+            make_folder(self._folder)
+            lock = hold(self._folder)
+        except Refused as refusal:
+            self._fail(refusal.what, refusal.cure)
+            self._report()
+            return False
+        os.close(self.lock)
+        self.lock = lock
+        return True
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do what may find the disk full, the folder gone or a file damaged."""
@@ -642,14 +864,14 @@ class _Service:
 
         try:
             work()
-            self._failing_since = self._problem = None
-        except sqlite3.OperationalError as error:
-            self._fail(f"the flow log is not written: {clean(str(error), 80)}", f"df -h {shlex.quote(self._folder)}")
-        except sqlite3.DatabaseError as error:
-            why = str(error)
-            self._again(lambda: self._writer.set_aside_damaged(self._now, why))
+            self._problem = None
+            self._failing = False
+        except Damaged as damage:
+            self._again(partial(self._writer.set_aside_damaged, damage))
         except FileNotFoundError:
-            self._again(lambda: self._writer.begin_anew(self._now, "the log's folder was removed"))
+            self._again(lambda: None)
+        except sqlite3.Error as error:
+            self._fail(f"the flow log is not written: {clean(str(error), 80)}", f"df -h {shlex.quote(self._folder)}")
         except OSError as error:
             self._fail(f"the flow log is not written: {error.strerror}", f"df -h {shlex.quote(self._folder)}")
 
@@ -659,19 +881,23 @@ class _Service:
 
         try:
             work()
+            make_folder(self._folder)
+            self._writer.commit(self._now)
             _tell({"again": True})
         except Refused as refusal:
             self._fail(refusal.what, refusal.cure)
-        except (sqlite3.Error, OSError) as error:
+        except (OSError, Damaged, sqlite3.Error) as error:
             self._fail(f"the flow log is not written: {clean(str(error), 80)}", f"ls -ld {shlex.quote(self._folder)}")
 
     def _fail(self, what: str, cure: str) -> None:
-        self._failing_since = self._failing_since or self._now
+        self._failing = True
         self._problem = what, cure
 
     def _report(self) -> None:
         found = sizes(self._folder)
-        since = self._writer.since()
+        since = self._now
+        with contextlib.suppress(OSError):  # the folder has gone
+            since = self._writer.since()
         days = max((self._now - since) / DAY_SECONDS, 1 / 24)
         _tell(
             {
@@ -687,6 +913,8 @@ GATHER = 1.0  # seconds between two batches
 PASS_EVERY = 60.0  # seconds between two looks at all flows
 PASS_STEP = 5000  # flows that are looked at in a turn of the loop: 2 ms
 MOST_BEHIND = 64 << 20  # bytes that wait for the writer: 200,000 flows
+TOO_FAST = "flows come faster than the log is written"
+MOST_EPOCHS = 100
 STEPPED_BY = 1.0  # seconds: a smaller step of the clock is no gap
 AGAIN = (1.0, 5.0, 30.0)  # seconds until the writer is started again, after so many failures
 REFUSED_AGAIN = 5.0  # seconds until a folder that was refused is looked at again
@@ -742,9 +970,6 @@ class LogState:
         )
 
 
-NONE_ENDED = EndedFlows(b"", b"", b"", b"", b"")
-
-
 class FlowLog:
     """What the loop holds of the log. It never waits for the writer."""
 
@@ -758,18 +983,24 @@ class FlowLog:
         self._start_due = 0.0
         self._batch: list[Message] = []
         self._texts: list[bytes] = []  # of flows that are over, and beside it what else is known of each
-        self._ended_groups, self._starts, self._ends, self._swept = array("L"), array("d"), array("d"), bytearray()
+        self._ended_groups, self._starts, self._ends = array("L"), array("d"), array("d")
         self._out: deque[memoryview] = deque()
         self._out_size = 0
         self._due = self._pass_due = 0.0
-        self._passed_day = -1
+        self._passed_hour = -1.0
         self._left: list[Flow] = []  # still to be looked at in this pass
+        self._left_since: float | None = None  # when this pass was begun, seconds since 1970
         self._told: dict[bytes, int] = {}  # what was told of a flow that has a row
+        self._epochs: list[tuple[float, float]] = []  # before the clock was set: until when, and the epoch then
+        self._looked: float | None = None  # when the clock was looked at last
+        self._set_at = -math.inf  # what the clock said when it had been set last, or at the start
         self._groups: dict[Group, int] = {}
         self._own: object = None
         self._gaps: dict[str, float] = {}
-        self._dropped: tuple[float, int] | None = None  # since when the writer was too far behind, and the flows
+        self._dropped: int | None = None  # the flows that were not told because the writer was too far behind
+        self._losses = 0  # of events
         self._listings = 0
+        self._listed: float | None = None  # when the first listing was complete
         self._started = 0.0  # when the writer was started, by the source's clock
 
     # --- what the table tells ---
@@ -778,18 +1009,17 @@ class FlowLog:
         """A flow has ended."""
         its, epoch = flow.progress, self._epoch
         told = self._told.pop(flow.key, None)
-        counted = its.listed is None or b"packets=" in flow.tail
-        if told is None and its.exact and counted and flow.kind.number in WITH_PORTS and b"|" not in flow.key:
+        plain = not its.inferred and its.exact and (its.listed is None or b"packets=" in flow.tail)
+        if told is None and plain and flow.kind.number in WITH_PORTS and b"|" not in flow.key:
             self._texts.append(flow.text)
             self._ended_groups.append(self._group(flow.group))
-            self._starts.append(flow.born + epoch)
+            self._starts.append(self._born(flow) if self._epochs else flow.born + epoch)
             self._ends.append((its.ended or 0.0) + epoch)
-            self._swept.append(its.inferred)
             return
         self._batch.append(
             (
-                *(ENDED, self._group(flow.group), flow.key, flow.tail, its.listed, flow.birth() + epoch),
-                *(flow.knows_age(), (its.ended or 0.0) + epoch, its.inferred),
+                *(ENDED, self._group(flow.group), flow.key, flow.tail, its.listed, self._born(flow)),
+                *(flow.knows_age(), (its.ended or 0.0) + epoch, flow.last_seen.at + epoch if its.inferred else None),
             )
         )
 
@@ -799,8 +1029,13 @@ class FlowLog:
         said = hash((number, flow.tail, its.listed))
         if self._told.get(flow.key) != said:
             self._told[flow.key] = said
-            start = flow.birth() + epoch
-            self._batch.append((OPEN, number, flow.key, flow.tail, its.listed, start, flow.knows_age(), now + epoch))
+            exact, times = flow.knows_age(), (now + epoch, flow.last_seen.at + epoch, flow.sampled + epoch)
+            self._batch.append((OPEN, number, flow.key, flow.tail, its.listed, self._born(flow), exact, *times))
+
+    def _born(self, flow: Flow) -> float:
+        """What the clock said when the flow was born."""
+        birth = flow.birth()
+        return birth + next((epoch for until, epoch in self._epochs if birth < until), self._epoch)
 
     def _group(self, group: Group) -> int:
         if (number := self._groups.get(group)) is None:
@@ -824,7 +1059,7 @@ class FlowLog:
         if self._child is None:
             if self.state.holder or moment < self._start_due:
                 self._batch.clear()
-                self._forget_ended()
+                self._take_texts()
                 self._due = max(moment + GATHER, min(self._start_due, moment + GATHER))
                 return
             self._start(now)
@@ -839,35 +1074,54 @@ class FlowLog:
 
     def _look(self, table: FlowTable, status: Status, now: float) -> None:
         """Once a second: clock, gaps, own addresses, and whether a pass is due."""
-        epoch, before = self._epoch_of(), self._epoch
-        if abs(epoch - before) > STEPPED_BY:
-            reason = f"the clock was set {'forward' if epoch > before else 'back'} by {abs(epoch - before):.0f} s"
-            first, last = sorted((now + before, now + epoch))
-            self._batch += [(GAP_BEGAN, reason, first), (GAP_OVER, reason, last)]
-        self._epoch = epoch
+        self._look_at_clock(now)
+        epoch = self._epoch
         if table.own is not self._own:
             self._own = table.own
             self._batch.append((OWN, sorted(table.own)))
+        if self._listed is None and table.listings:
+            self._listed = table.listed_at
         self._look_at_gaps(table, status, now)
-        day = day_of(now + epoch)
-        if day != self._passed_day:  # a flow that is there is in the file of today
+        hour, before = (now + epoch) // HOUR_SECONDS, self._passed_hour
+        if day_of(hour * HOUR_SECONDS) != day_of(before * HOUR_SECONDS):  # a flow that is there is in the file of today
             self._told.clear()
         first = table.listings > 0 and self._listings == 0
-        if day != self._passed_day or first or time.monotonic() >= self._pass_due:
-            self._passed_day, self._listings = day, table.listings
+        # At each full hour, too: what a flow moved belongs to the hour in which it was counted.
+        if hour != before or first or time.monotonic() >= self._pass_due:
+            self._passed_hour, self._listings = hour, table.listings
             self._pass_due = time.monotonic() + PASS_EVERY
             self._left = [flow for flow in table.live.values() if not flow.exact or now - flow.born >= YOUNG]
+            self._left_since = now + epoch if table.listings else None
+
+    def _look_at_clock(self, now: float) -> None:
+        epoch, before = self._epoch_of(), self._epoch
+        looked = now if self._looked is None else self._looked
+        if self._looked is None:
+            self._set_at = now + epoch
+        elif abs(epoch - before) > STEPPED_BY:
+            reason = f"the clock was set {'forward' if epoch > before else 'back'} by {abs(epoch - before):.0f} s"
+            # It was set after it was looked at last, and before now.
+            times = (looked + before, now + epoch) if epoch > before else (now + before, looked + epoch)
+            self._batch.append((CLOCK_SET, reason, *times, self._set_at))
+            self._epochs = [*self._epochs[-MOST_EPOCHS:], (looked, before)]
+            self._set_at = looked + epoch
+        self._looked, self._epoch = now, epoch
 
     def _look_at_gaps(self, table: FlowTable, status: Status, now: float) -> None:
         losing = status.losses > status.healed
         lost_at = (now if status.lost_at is None else status.lost_at) - status.behind
+        if status.losses != self._losses and not losing:  # lost and made good between two looks
+            self._gap(LOSING, True, lost_at)
+        self._losses = status.losses
         self._gap(LOSING, losing, lost_at if losing else now)
         self._gap(DEAF, status.facts.get("events") == 0, now)
         self._gap(UNCOUNTED, status.facts.get("acct") == 0, now)
         self._gap(UNHEARD, "events" in status.troubles, now)
-        if table.watched_since is not None and NOT_RUNNING not in self._gaps:
-            self._gaps[NOT_RUNNING] = table.watched_since  # said once for each start of the writer
-            self._batch.append((GAP_OVER, NOT_RUNNING, max(table.watched_since, self._started) + self._epoch))
+        watched = table.watched_since if DEAF not in self._gaps else now  # nobody hears of births: that is its own gap
+        if watched is not None and self._listed is not None and NOT_RUNNING not in self._gaps:
+            self._gaps[NOT_RUNNING] = watched  # said once for each start of the writer
+            known = max(watched, self._listed, self._started)
+            self._batch.append((GAP_OVER, NOT_RUNNING, known + self._epoch))
 
     def _gap(self, reason: str, is_on: bool, at: float) -> None:
         if is_on and reason not in self._gaps:
@@ -883,6 +1137,9 @@ class FlowLog:
         for flow in piece:
             if flow.progress.ended is None:
                 self._open(flow, now)
+        if self._left_since is not None and not self._left:
+            self._batch.append((PASSED, self._left_since - YOUNG))
+            self._left_since = None
 
     # --- the writer ---
 
@@ -897,8 +1154,8 @@ class FlowLog:
         for kept in (self._out, self._told, self._groups, self._gaps):
             kept.clear()
         self._out_size, self._own, self._listings = 0, None, 0
-        self._batch = []
-        self._forget_ended()
+        self._batch, self._left, self._left_since, self._dropped = [], [], None, None
+        self._take_texts()
         self._put((now + self._epoch, self._setup))
 
     def _fail(self, problem: Problem) -> None:
@@ -911,32 +1168,36 @@ class FlowLog:
         if self._child is None:
             return
         batch, self._batch = self._batch, []
-        ended = self._take_ended()
+        if self._texts:
+            batch.append((ALL_ENDED, *self._take_texts()))
         if self._out_size > MOST_BEHIND:
-            since, number = self._dropped or (now, 0)
-            self._dropped = since, number + len(ended.swept) + sum(message[0] == ENDED for message in batch)
-            ended = NONE_ENDED
             # What says how things are must not be lost: only flows are.
-            batch = [message for message in batch if message[0] not in (ENDED, OPEN)]
+            kept = [message for message in batch if message[0] not in (*OF_FLOWS, PASSED)]
+            if self._dropped is None:
+                self._dropped, seen = 0, now + self._epoch - 2 * GATHER
+                kept += [(UNSEEN, seen), (GAP_BEGAN, TOO_FAST, seen - 2 * YOUNG)]  # the youngest have no row yet
+            self._dropped += sum(map(ends_in, batch))
+            batch = kept
         elif self._dropped is not None:
-            since, number = self._dropped
+            said = f"{self._dropped} flows came faster than the log could be written"
+            batch.append((GAP_OVER, TOO_FAST, now + self._epoch, said))
             self._dropped = None
-            self._told.clear()
-            reason = f"{number} flows came faster than the log could be written"
-            batch += [(GAP_BEGAN, reason, since + self._epoch), (GAP_OVER, reason, now + self._epoch)]
-        self._put((now + self._epoch, (batch, tuple(ended))))
+            self._tell_all()
+        self._put((now + self._epoch, batch))
 
-    def _take_ended(self) -> EndedFlows:
-        """What is to be handed over of flows that are over; from now on others are gathered."""
-        text = b"\n".join(self._texts)
-        columns = self._ended_groups.tobytes(), self._starts.tobytes(), self._ends.tobytes(), bytes(self._swept)
-        self._forget_ended()
-        return EndedFlows(text, *columns)
-
-    def _forget_ended(self) -> None:
+    def _take_texts(self) -> EndedFlows:
+        """What was gathered of flows that are over; from now on others are."""
+        columns = self._ended_groups.tobytes(), self._starts.tobytes(), self._ends.tobytes()
+        ended = EndedFlows(b"\n".join(self._texts), *columns)
         self._texts.clear()
-        for column in (self._ended_groups, self._starts, self._ends, self._swept):
+        for column in (self._ended_groups, self._starts, self._ends):
             del column[:]
+        return ended
+
+    def _tell_all(self) -> None:
+        """The rows of flows that are there may be lost: tell of all of them again."""
+        self._told.clear()
+        self._pass_due = 0.0
 
     def _put(self, frame: tuple[float, Any]) -> None:
         data = marshal.dumps(frame)
@@ -969,8 +1230,7 @@ class FlowLog:
         if "refused" in said:
             self.state = replace(self.state, refused=Problem(*said["refused"]), holder=said["holder"])
         elif "again" in said:
-            self._told.clear()
-            self._pass_due = 0.0
+            self._tell_all()
         else:
             self._failures = 0
             problem = Problem(*said["problem"]) if said["problem"] else None
@@ -984,6 +1244,8 @@ class FlowLog:
             return
         for flow in table.live.values():
             self._open(flow, now)
+        if table.listings:
+            self._batch.append((PASSED, now + self._epoch))
         self._send(now)
         until = time.monotonic() + LAST_WORDS
         while self._out and time.monotonic() < until and child.feed_soon(until):

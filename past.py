@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import math
 import os
 import pwd
@@ -35,17 +36,20 @@ if TYPE_CHECKING:
 LOSING, DEAF, UNCOUNTED = "events were lost", "kernel events are off", "accounting is off: bytes are unknown"
 UNHEARD = "events stopped"
 NOT_RUNNING = "not running"
+CUT_OFF = "the log broke off: flows that were open and younger than two minutes may lack an entry"
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3600
 LOCK = "lock"  # held by the process that writes; its text is the number of that process
 _DAY_FILE = re.compile(r"flows-(\d{4}-\d\d-\d\d)\.db")
+LOCK_PATIENCE = 0.2  # seconds until a lock is really held by somebody
 LOCKED = 5.0  # seconds that a reader may hold a file; it is tried again after that
-LAYOUT = 1  # PRAGMA user_version: of the tables below
+LAYOUT = 2  # PRAGMA user_version: of the tables below
 
 # One flow: 50 to 60 bytes. Ends of the reply are NULL where they mirror the original's, counters where nothing counts,
-# ``end_ms`` while the flow is there. The hosts of a day have numbers: as texts they took 40 bytes a flow more.
+# ``end_ms`` while the flow is there; ``seen_ms`` is when a flow was seen last whose end nobody told. The hosts of a day
+# have numbers: as texts they took 40 bytes a flow more. ``whole``: the flows that were born before then have a row.
 _TABLES = """
-CREATE TABLE about (day REAL, began REAL, alive REAL);
+CREATE TABLE about (day REAL, began REAL, alive REAL, whole REAL);
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE host (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, country TEXT, asn INTEGER);
 CREATE TABLE kind (id INTEGER PRIMARY KEY, node INTEGER, reason TEXT, protocol TEXT, state TEXT, nat TEXT,
@@ -54,7 +58,7 @@ CREATE TABLE flow (id INTEGER PRIMARY KEY, kind INTEGER, start_ms INTEGER, end_m
     src INTEGER, sport INTEGER, dst INTEGER, dport INTEGER,
     reply_src INTEGER, reply_sport INTEGER, reply_dst INTEGER, reply_dport INTEGER,
     packets_original INTEGER, bytes_original INTEGER, packets_reply INTEGER, bytes_reply INTEGER,
-    mark INTEGER, zone INTEGER, near_name INTEGER);
+    mark INTEGER, zone INTEGER, near_name INTEGER, seen_ms INTEGER);
 CREATE INDEX flow_early ON flow (start_ms) WHERE start_ms < 0;
 CREATE TABLE unfinished (flow INTEGER PRIMARY KEY, key BLOB, kernel_id INTEGER);
 CREATE TABLE moved (node INTEGER, near INTEGER, hour INTEGER, near_name INTEGER, country TEXT, asn INTEGER,
@@ -76,7 +80,8 @@ SELECT node.text AS node, about.day + flow.start_ms / 1000.0 AS start,
     coalesce(reply_dst.address, src.address) AS reply_dst, coalesce(flow.reply_dport, flow.sport) AS reply_dport,
     kind.nat, flow.packets_original, flow.bytes_original, flow.packets_reply, flow.bytes_reply,
     coalesce(flow.mark, 0) AS mark, coalesce(flow.zone, 0) AS zone, far.country, far.asn, near_name.text AS near_name,
-    kind.start_exact
+    kind.start_exact, about.day + CASE WHEN flow.end_ms IS NULL THEN max(flow.seen_ms, (about.whole - about.day) * 1000)
+        ELSE flow.seen_ms END / 1000.0 AS seen
 FROM about, flow JOIN kind ON kind.id = flow.kind JOIN name AS node ON node.id = kind.node
     JOIN host AS src ON src.id = flow.src JOIN host AS dst ON dst.id = flow.dst
     LEFT JOIN host AS reply_src ON reply_src.id = flow.reply_src
@@ -98,8 +103,9 @@ FROM about, gap JOIN name AS node ON node.id = gap.node;
 _SUMS = """DO UPDATE SET flows = flows + excluded.flows,
 bytes_in = coalesce(bytes_in + excluded.bytes_in, bytes_in, excluded.bytes_in),
 bytes_out = coalesce(bytes_out + excluded.bytes_out, bytes_out, excluded.bytes_out)"""
-_PUT_FLOW = f"INSERT OR REPLACE INTO flow VALUES ({', '.join('?' * 19)})"
-_PUT_ENDED = f"INSERT INTO flow VALUES (NULL, {', '.join('?' * 18)})"
+_PUT_FLOW = f"INSERT OR REPLACE INTO flow VALUES ({', '.join('?' * 20)})"
+_PUT_ENDED = f"INSERT INTO flow VALUES (NULL, {', '.join('?' * 18)}, NULL)"
+_END_OPEN = "UPDATE flow SET end_ms = ?, seen_ms = max(coalesce(seen_ms, 0), ?) WHERE end_ms IS NULL"
 _ADD_MOVED = (
     """INSERT INTO moved (node, near, hour, near_name, country, asn, service, flows, bytes_in, bytes_out)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (near, hour, country, asn, service, near_name, node) """
@@ -136,16 +142,24 @@ def _day_number(name: str) -> int:
     return calendar.timegm(time.strptime(name, "%Y-%m-%d")) // DAY_SECONDS
 
 
-def began_of(folder: str, day: int) -> float:
-    """When the file of a day was begun; the beginning of that day where it does not say."""
+class Covered(NamedTuple):
+    """What a day's file covers."""
+
+    began: float
+    alive: float
+
+
+def covered(folder: str, day: int) -> Covered:
+    """What the file of a day says that it covers; nothing but the beginning of its day where it does not say."""
     import sqlite3
 
     path = os.path.join(os.path.abspath(folder), f"flows-{day_name(day)}.db")
     try:
         with contextlib.closing(sqlite3.connect(read_only(path), uri=True)) as db:
-            return float(db.execute("SELECT began FROM about").fetchone()[0])
+            began, alive = db.execute("SELECT began, alive FROM about").fetchone()
+            return Covered(float(began), float(alive))
     except (sqlite3.Error, TypeError, ValueError):
-        return float(day * DAY_SECONDS)
+        return Covered(float(day * DAY_SECONDS), float(day * DAY_SECONDS))
 
 
 def read_only(path: str) -> str:
@@ -159,6 +173,8 @@ def set_aside(folder: str, day: int) -> str:
     """Give a damaged file another name, so that nobody reads it and nobody writes over it; returns that name."""
     path = os.path.join(folder, f"flows-{day_name(day)}.db")
     other = f"{path}.damaged-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
+    while os.path.exists(other):
+        other += "-again"
     for end in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.rename(path + end, other + end)
@@ -188,8 +204,8 @@ class OfEarlier(NamedTuple):
 class DayFile:
     """The database of a day: what is to be written is gathered, and written by ``commit`` in one transaction."""
 
-    def __init__(self, folder: str, day: int, now: float) -> None:
-        """Raises sqlite3.Error."""
+    def __init__(self, folder: str, day: int, now: float, whole: float | None = None) -> None:
+        """``now``, ``whole``: what a new file says it is written from, and whole up to. Raises sqlite3.Error."""
         import sqlite3
 
         self.day, self.begins = day, day * DAY_SECONDS
@@ -198,7 +214,7 @@ class DayFile:
         try:
             self._db.execute("PRAGMA journal_mode = WAL")  # who reads does not hold up who writes
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._begin(now)
+            self._begin(now, now if whole is None else whole)
             self._read_numbers()
             self.inode = os.stat(self.path).st_ino
         except BaseException:
@@ -213,17 +229,20 @@ class DayFile:
         self._moved: dict[MovedBy, Moved] = {}
         self._new_labels: dict[tuple[str, str], str] = {}
         self._gaps: dict[int, tuple[int, int, float, float | None, str]] = {}
+        self._gaps_end = False  # gaps that a run before this one left open end where it was written last
+        self._open_end: int | None = None  # when the flows that are open in the file ended, as far as is known
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: float, whole: float) -> None:
         import sqlite3
 
         (layout,) = self._db.execute("PRAGMA user_version").fetchone()
-        if layout == 0:
+        self.fresh = layout == 0
+        if self.fresh:
             self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_VIEWS} PRAGMA user_version = {LAYOUT}; COMMIT;")
-            self._db.execute("INSERT INTO about VALUES (?, ?, ?)", (self.begins, now, now))
+            self._db.execute("INSERT INTO about VALUES (?, ?, ?, ?)", (self.begins, now, now, whole))
         elif layout != LAYOUT:
             raise sqlite3.DatabaseError(f"its layout is {layout}, and this program writes {LAYOUT}")
-        self.began, self.alive = self._db.execute("SELECT began, alive FROM about").fetchone()
+        self.began, self.alive, self.whole = self._db.execute("SELECT began, alive, whole FROM about").fetchone()
 
     def _read_numbers(self) -> None:
         rows = self._db.execute("SELECT id, text FROM name ORDER BY id").fetchall()
@@ -244,11 +263,7 @@ class DayFile:
         self._next_gap = (last or 0) + 1
 
     def earlier(self) -> list[OfEarlier]:
-        """The flows that a run before this one left unfinished. From now on they ended when they were seen last."""
-        self._db.execute(
-            "UPDATE flow SET end_ms = (SELECT (alive - day) * 1000 FROM about) WHERE end_ms IS NULL",
-        )
-        self._db.execute("UPDATE gap SET until = (SELECT alive FROM about) WHERE until IS NULL")
+        """The flows that are unfinished in the file, as it is on disk. Raises sqlite3.Error."""
         rows = self._db.execute(
             "SELECT flow.id, key, kernel_id, start_ms, start_exact, packets_original, bytes_original, packets_reply,"
             " bytes_reply FROM unfinished JOIN flow ON flow.id = unfinished.flow JOIN kind ON kind.id = flow.kind"
@@ -260,6 +275,21 @@ class DayFile:
             )
             for number, key, kernel_id, start, exact, *counts in rows
         ]
+
+    def begin_at(self, moment: float) -> None:
+        """What was there before that is not known."""
+        self.began = moment
+
+    def end_gaps(self) -> None:
+        """Nobody is left who could end the gaps that are open in the file."""
+        self._gaps_end = True
+
+    def end_open(self, at: float) -> None:
+        """Nobody sees the open flows any more: until they are seen again, they ended then."""
+        ends = self._open_end = round((at - self.begins) * 1000)
+        for number, values in self._flows.items():
+            if values is not None and values[2] is None:
+                self._flows[number] = (*values[:2], ends, *values[3:])
 
     @property
     def waiting(self) -> int:
@@ -332,6 +362,10 @@ class DayFile:
     def drop(self, number: int) -> None:
         self._flows[number] = self._unfinished[number] = None
 
+    def finish(self, number: int) -> None:
+        """Its flow will not be seen again."""
+        self._unfinished[number] = None
+
     def add(self, group: MovedBy, moved: Moved) -> None:
         """Add to the sums of an hour."""
         self._moved[group] = _sum(self._moved.get(group), moved)
@@ -343,41 +377,50 @@ class DayFile:
         self._gaps[number] = number, self.name(node), since, until, reason
         return number
 
-    def commit(self, alive: float | None) -> None:
-        """Write all; ``alive``: the log is whole up to that time. Raises sqlite3.Error, and nothing is written then."""
+    def commit(self, alive: float | None, whole: float | None = None) -> None:
+        """Write all; ``alive``: it is all there was up to that time. Raises sqlite3.Error, and writes nothing then."""
         import sqlite3
 
-        if not (alive or self.waiting or self._gaps):
+        if not (alive or self.waiting or self._gaps or self._unfinished or self._open_end is not None):
             return
-        db, gone = self._db, [(number,) for number, values in self._flows.items() if values is None]
-        finished = [(number,) for number, what in self._unfinished.items() if what is None]
-        flows = [(number, *values) for number, values in self._flows.items() if values is not None]
+        db, now, so_far = self._db, alive or self.alive, self.whole if whole is None else whole
         try:
             db.execute("BEGIN IMMEDIATE")
-            db.executemany("INSERT INTO name VALUES (?, ?)", self._new_names)
-            db.executemany("INSERT OR REPLACE INTO host VALUES (?, ?, ?, ?)", self._new_hosts.values())
-            db.executemany("INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_kinds)
-            db.executemany("DELETE FROM flow WHERE id = ?", gone)
-            db.executemany(_PUT_FLOW, flows)
-            db.executemany(_PUT_ENDED, self._ended)
-            db.executemany("DELETE FROM unfinished WHERE flow = ?", finished)
-            unfinished = [(number, *what) for number, what in self._unfinished.items() if what is not None]
-            db.executemany("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?)", unfinished)
-            db.executemany(_ADD_MOVED, [(*group, *moved) for group, moved in self._moved.items()])
-            db.executemany(_ADD_TOTAL, [(*total, *moved) for total, moved in self._totals().items()])
-            labels = [(*key, text) for key, text in self._new_labels.items()]
-            db.executemany("INSERT OR REPLACE INTO label VALUES (?, ?, ?)", labels)
-            db.executemany("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", self._gaps.values())
+            self._write(db)
             if alive:
-                db.execute("UPDATE about SET alive = ?", (alive,))
+                db.execute("UPDATE about SET began = ?, alive = ?, whole = ?", (self.began, now, so_far))
             db.execute("COMMIT")
         except sqlite3.Error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        self.alive = alive or self.alive
+        if alive:
+            self.alive, self.whole = now, so_far
         self._next_flow += len(self._ended)  # their numbers follow on the largest that is there
         self.forget()
+
+    def _write(self, db: sqlite3.Connection) -> None:
+        if self._open_end is not None:  # before the rows of flows that were seen again
+            db.execute(_END_OPEN, (self._open_end, round((self.whole - self.begins) * 1000)))
+        if self._gaps_end:
+            db.execute("UPDATE gap SET until = (SELECT alive FROM about) WHERE until IS NULL")
+        gone = [(number,) for number, values in self._flows.items() if values is None]
+        finished = [(number,) for number, what in self._unfinished.items() if what is None]
+        flows = [(number, *values) for number, values in self._flows.items() if values is not None]
+        db.executemany("INSERT INTO name VALUES (?, ?)", self._new_names)
+        db.executemany("INSERT OR REPLACE INTO host VALUES (?, ?, ?, ?)", self._new_hosts.values())
+        db.executemany("INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_kinds)
+        db.executemany("DELETE FROM flow WHERE id = ?", gone)
+        db.executemany(_PUT_FLOW, flows)
+        db.executemany(_PUT_ENDED, self._ended)
+        db.executemany("DELETE FROM unfinished WHERE flow = ?", finished)
+        unfinished = [(number, *what) for number, what in self._unfinished.items() if what is not None]
+        db.executemany("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?)", unfinished)
+        db.executemany(_ADD_MOVED, [(*group, *moved) for group, moved in self._moved.items()])
+        db.executemany(_ADD_TOTAL, [(*total, *moved) for total, moved in self._totals().items()])
+        labels = [(*key, text) for key, text in self._new_labels.items()]
+        db.executemany("INSERT OR REPLACE INTO label VALUES (?, ?, ?)", labels)
+        db.executemany("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", self._gaps.values())
 
     def _totals(self) -> dict[tuple[str, str, int], Moved]:
         """The sums of the hours, of hosts, countries, networks and services apart."""
@@ -396,10 +439,12 @@ class DayFile:
             gathered.clear()
         self._new_names.clear()
         self._new_kinds.clear()
+        self._gaps_end, self._open_end = False, None
 
     def give_up(self) -> int:
-        """Forget the flows that could not be written, but no number of a text; returns how many they are."""
-        number = len(self._flows) + len(self._ended)
+        """Forget the flows that could not be written, but no number of a text; returns how many of them had ended."""
+        number = sum(values is not None and values[2] is not None for values in self._flows.values())
+        number += len(self._ended)
         self._flows.clear()
         self._ended.clear()
         self._unfinished.clear()
@@ -427,7 +472,7 @@ def _sum(one: Moved | None, other: Moved) -> Moved:
 
 
 def _plus(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else one + other
+    return other if one is None else one if other is None else min(one + other, (1 << 63) - 1)
 
 
 # OpenWrt's Python comes in pieces.
@@ -560,9 +605,7 @@ def hold(folder: str) -> int:
     except OSError as error:
         cure = f"ls -ld {shlex.quote(folder)}; df -h {shlex.quote(folder)}"
         raise Refused(f"{clean(folder, 200)} can't be written: {error.strerror}", cure) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _locked(fd):
         holder = os.read(fd, 32).decode("ascii", "replace").strip()
         os.close(fd)
         number = int(holder) if holder.isdigit() else 0
@@ -570,9 +613,32 @@ def hold(folder: str) -> int:
         raise Refused(
             f"{by} writes {clean(folder, 200)} already", f"ps -fp {number}" if number else "", number or 1
         ) from None
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
+    with contextlib.suppress(OSError):  # a full disk: the lock holds without its text, and there may be room soon
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
     return fd
+
+
+def _locked(fd: int) -> bool:
+    """Take the lock. Whoever asks the log looks at the lock for a moment: that is no writer."""
+    until = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
+def still_holds(folder: str, lock: int) -> bool:
+    """Is the lock still the file that has the name, so that nobody else can hold another one?"""
+    try:
+        return os.path.samestat(os.fstat(lock), os.lstat(os.path.join(folder, LOCK)))
+    except OSError:
+        return False
 
 
 def sizes(folder: str) -> dict[str, int]:
@@ -659,15 +725,17 @@ class Extent:
 
     since: float | None = None
     alive: float | None = None  # it was written last then
+    whole: float = math.inf  # what was born later and is still open may lack a row
     writer: bool = False  # a process writes it now
     gaps: list[LoggedGap] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)  # by day, why
 
-    def read(self, db: sqlite3.Connection) -> None:
-        """Take in what a file covers."""
-        _, began, alive = db.execute("SELECT day, began, alive FROM about").fetchone()
+    def read(self, db: sqlite3.Connection, counts: bool = True) -> None:
+        """Take in what a file covers. A wrong clock may have begun one for a day to come: that one does not count."""
+        began, alive, whole = db.execute("SELECT began, alive, whole FROM about").fetchone()
         self.since = began if self.since is None else min(began, self.since)
-        self.alive = alive if self.alive is None else max(alive, self.alive)
+        if counts and (self.alive is None or alive > self.alive):
+            self.alive, self.whole = alive, whole
         self.gaps += [LoggedGap(*row) for row in db.execute("SELECT since, until, reason FROM gap_log ORDER BY since")]
 
 
@@ -716,14 +784,14 @@ def time_of(text: str, now: float) -> tuple[float, float]:
     Local time, where it names no zone. A time of day is today's; yesterday's where today's is still to come.
     """
     text = text.strip()
-    if (match := _CLOCK_ONLY.fullmatch(text)) is not None:
-        hour, minute, second = (int(group or 0) for group in match.groups())
-        day = datetime.fromtimestamp(now).replace(hour=hour, minute=minute, second=second, microsecond=0)
-        begins = day.timestamp()
-        return (begins if begins <= now else (day - timedelta(days=1)).timestamp()), 1.0 if match.group(3) else 60.0
-    match = _WITH_DATE.fullmatch(text)
+    refusal = f"'{text}' is no time: 2026-11-24T14:02:30, with or without +01:00, or 14:02 of today"
     try:
-        if match is None:
+        if (match := _CLOCK_ONLY.fullmatch(text)) is not None:
+            hour, minute, second = (int(group or 0) for group in match.groups())
+            day = datetime.fromtimestamp(now).replace(hour=hour, minute=minute, second=second, microsecond=0)
+            begins = day.timestamp()
+            return (begins if begins <= now else (day - timedelta(days=1)).timestamp()), 1.0 if match[3] else 60.0
+        if (match := _WITH_DATE.fullmatch(text)) is None:
             raise ValueError
         seconds, fraction, zone = match.groups()
         bare = text[: len(text) - len(zone or "")]
@@ -734,9 +802,7 @@ def time_of(text: str, now: float) -> tuple[float, float]:
             bare = bare[: -len(fraction)] + fraction.ljust(7, "0")
         found = datetime.fromisoformat(bare.replace("_", "T").replace("t", "T") + written).timestamp()
     except (ValueError, OverflowError, OSError):
-        raise ValueError(
-            f"'{text}' is no time: 2026-11-24T14:02:30, with or without +01:00, or 14:02 of today"
-        ) from None
+        raise ValueError(refusal) from None
     return found, INSTANT if fraction else 1.0 if seconds else 60.0
 
 
@@ -754,7 +820,7 @@ class Question(NamedTuple):
 
 
 class LoggedFlow(NamedTuple):
-    """A row of ``flow_log``, and which of its addresses is the remote end."""
+    """A row of ``flow_log``. ``seen``: where no DESTROY told of its end, it had been seen then for the last time."""
 
     node: str
     start: float
@@ -781,6 +847,7 @@ class LoggedFlow(NamedTuple):
     asn: int | None
     near_name: str | None
     start_exact: int
+    seen: float | None
 
     @property
     def size(self) -> int | None:
@@ -809,18 +876,41 @@ class Answer:
 def who(folder: str, question: Question) -> Answer:
     """Every flow that had the address at that time on any side of a translation. Raises OSError without a folder."""
     extent, flows = Extent(writer=_is_written(folder)), []
-    day = day_of(question.begins)
+    last, today = day_of(question.begins + question.length - INSTANT / 2), day_of(time.time())
     for number, path in day_files(folder).items():
         try:
             with _opened(path) as db:
-                extent.read(db)
+                extent.read(db, number <= max(today, last))
                 # A flow is in the file of the day of its end. Those that begin on one day and end on another are few,
                 # and an index has them.
                 if number >= day_of(question.begins):
-                    flows += _flows_of(db, question, number, number > day)
+                    flows += _flows_of(db, question, number, number > last)
         except Unreadable as why:
             extent.unreadable[number] = str(why)
+    if doubtful := [flow for flow in flows if flow.seen is not None and flow.seen < question.begins]:
+        later = _successors(folder, min(flow.seen or 0.0 for flow in doubtful), question.begins)
+        flows = [flow for flow in flows if flow.seen is None or later.get(_reply_of(flow), 0.0) <= flow.seen]
     return Answer(sorted(flows, key=lambda flow: (flow.start, flow.end)), extent)
+
+
+def _reply_of(flow: LoggedFlow) -> tuple[object, ...]:
+    """What two flows never have in common at the same time."""
+    reply = flow.reply_src, flow.reply_sport, flow.reply_dst, flow.reply_dport
+    return (flow.node, flow.protocol, flow.zone, *reply)
+
+
+def _successors(folder: str, since: float, until: float) -> dict[tuple[object, ...], float]:
+    """When flows with this reply began, in that time. Whoever had it before them had ended, whoever saw that or not."""
+    found: dict[tuple[object, ...], float] = {}
+    for number, path in day_files(folder).items():
+        if number >= day_of(since):
+            with contextlib.suppress(Unreadable), _opened(path) as db:
+                begins = number * DAY_SECONDS
+                limits = ((since - begins) * 1000, (until - begins) * 1000)
+                rows = db.execute(f"{FLOW_ROWS} WHERE flow.start_ms > ? AND flow.start_ms <= ?", limits)
+                for flow in itertools.starmap(LoggedFlow, rows):
+                    found[_reply_of(flow)] = max(flow.start, found.get(_reply_of(flow), 0.0))
+    return found
 
 
 def _flows_of(db: sqlite3.Connection, question: Question, day: int, later: bool) -> list[LoggedFlow]:
@@ -905,7 +995,6 @@ def extent_text(extent: Extent) -> str:
 # --- is that all? -----------------------------------------------------------------------------------------------------
 
 YOUNG = 60.0  # seconds: a flow that is there for longer has a row before its end
-ALL_WRITTEN = 2 * YOUNG + 10.0  # seconds after which each flow that is still open has a row
 
 
 def doubts(question: Question, extent: Extent) -> list[str]:
@@ -919,8 +1008,8 @@ def doubts(question: Question, extent: Extent) -> list[str]:
     if begins > extent.alive:
         running = "" if extent.writer else ", and nobody writes it now"
         out.append(f"the log was written last at {local_moment(extent.alive)}{running}")
-    elif ends > extent.alive - ALL_WRITTEN and extent.writer:
-        out.append("that is less than two minutes ago, and flows that are young and still open have no entry yet")
+    elif ends > extent.whole:
+        out.append("flows that were open and young when it was written last have no entry yet")
     for gap in extent.gaps:
         if gap.since < ends and gap.until >= begins and gap.reason != UNCOUNTED:
             out.append(f"from {local_moment(gap.since)} to {local_moment(gap.until)}: {gap.reason}")

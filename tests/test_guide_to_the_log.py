@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from addresses import Place
 from past import _TITLES, DAY_SECONDS, LOSING, DayFile, FlowValues
 from support.terminal import ROOT
 
@@ -27,17 +28,18 @@ pytestmark = pytest.mark.skipif(
 def masqueraded(file: DayFile) -> FlowValues:
     """A flow of a second that a router sent on under its own address."""
     kind = file.kind(file.name("router"), "destroy", "tcp", "TIME_WAIT", "snat", 1, FAR)
-    ends = (file.host("10.0.0.5"), 38_768, file.host("198.51.100.7", "DE", 64_501), 443)
+    file.place("198.51.100.7", Place("DE", asn=64_501))
+    ends = (file.host("10.0.0.5"), 38_768, file.host("198.51.100.7"), 443)
     reply = (None, None, file.host("203.0.113.1"), None)
-    return (kind, 50_550_000, 50_551_000, *ends, *reply, 12, 1_500, 10, 52_000, None, None, file.name("laptop"))
+    return (kind, 50_550_000, 50_551_000, *ends, *reply, 12, 1_500, 10, 52_000, None, None, file.name("laptop"), None)
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     file = DayFile(str(tmp_path), DAY, MIDNIGHT)
-    file.put(file.next_flow(), masqueraded(file), None)
+    file.put(file.next_flow(), masqueraded(file), None, is_new=True)
     group = (file.name("router"), file.host("10.0.0.5"), 14, file.name("laptop"), "DE", 64_501, file.name("tcp/443"))
-    file.add(group, [("host", "10.0.0.5", 14)], (1, 52_000, 1_500))
+    file.add(group, (1, 52_000, 1_500))
     file.gap("router", MIDNIGHT + 60, MIDNIGHT + 61.5, LOSING)
     file.commit(MIDNIGHT + 60_000)
     file.close()
@@ -82,7 +84,9 @@ def test_what_is_missing(log: Path) -> None:
 def test_the_answer_that_is_shown_has_the_program_s_columns() -> None:
     shown = next(line for line in README.splitlines() if "KNOWN BY" in line)
     assert re.split(r"\s{2,}", shown.strip()) == list(_TITLES)
-    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8").partition("\n## Asking\n")[2]
+    explained = (
+        (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8").partition("\n## Asking\n")[2].partition("\n## ")[0]
+    )
     said = [
         name for row in re.findall(r"^\| (`[A-Z].*?) \|", explained, re.M) for name in re.findall(r"`([A-Z ]+)`", row)
     ]
