@@ -98,7 +98,8 @@ class EndedFlows(NamedTuple):
 
 
 # What the loop tells the writer: a tuple that begins with one of these.
-# PASSED: all flows that are there and were born before a time have been told. UNSEEN: flows may end and nobody tells.
+# PASSED: all flows that were born before a time have been told, and were there at another one.
+# UNSEEN: from now on flows may end and nobody tells.
 GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED = range(10)
 Message = tuple[Any, ...]
 
@@ -231,6 +232,7 @@ class Writer:
         self._lost: tuple[float, int] | None = None  # since when flows were given up, and how many
         self._first = True  # nothing was written there before
         self._whole: float | None = None  # the flows that were born before have been told
+        self._seen: float | None = None  # all that are open were there then
         self.now = 0.0  # the newest time that the loop has told
         self._begins: dict[int, float] = {}  # of a day's file
         self.set_aside = ""  # what happened to a damaged file
@@ -259,7 +261,7 @@ class Writer:
                 self._notes.append(Note(now, newest.alive, reason, today))
             self._gaps[NOT_RUNNING] = OpenGap(min(now, newest.alive), today)
             if newest.whole < newest.alive:
-                self._notes.append(Note(newest.whole, newest.alive, CUT_OFF, today))
+                self._notes.append(Note(newest.certain, newest.alive, CUT_OFF, today))
         self._file(today)
 
     def _take_up(self, file: DayFile) -> None:
@@ -271,7 +273,7 @@ class Writer:
             if before is not None and before.day < flow.day and before[2:4] == flow[2:4]:
                 self._drop(before.day, before.id)  # it was being moved
             self._earlier[flow.key] = flow
-        file.end_open(file.alive)
+        file.end_open()
 
     def _file(self, day: int) -> DayFile:
         if (file := self._files.get(day)) is not None:
@@ -323,9 +325,9 @@ class Writer:
         elif what == GAP_OVER:
             self._end_gap(*message[1:])
         elif what == PASSED:
-            self._passed(message[1])
+            self._passed(*message[1:])
         elif what == UNSEEN:
-            self._lose_sight(message[1])
+            self._lose_sight()
         elif what == CLOCK_SET:
             self._clock_was_set(*message[1:])
         elif what == ALL_ENDED:
@@ -391,7 +393,7 @@ class Writer:
             return None if None not in (known.kernel_id, kernel_id) and known.kernel_id != kernel_id else known
         if (old := self._earlier.get(flow.key)) is None:
             return None
-        counts = _counts_of(flow)
+        counts = _storable(flow)
         goes_on = counts is None or old.counts is None or counts.original_packets >= old.counts.original_packets
         is_younger = flow.exact and flow.born > old.start + SAME_BIRTH
         if kernel_id != old.kernel_id or not goes_on or is_younger:
@@ -413,20 +415,21 @@ class Writer:
         file = self._file(day_of(told.at))
         number = self._put(file, flow, known, told, (flow.key, kernel_id))
         self._forget(flow.key, known)
-        start, exact, counts = flow.born, flow.exact, _counts_of(flow)
+        start, exact, counts = flow.born, flow.exact, _storable(flow)
         if known:
             start, exact, counts = known.start, known.exact, counts or known.counts
         self._unfinished[flow.key] = Unfinished(number, file.day, kernel_id, start, exact, counts)
 
-    def _passed(self, whole: float) -> None:
+    def _passed(self, whole: float, seen: float) -> None:
         """What an earlier run left and has not been seen by now will not be seen again."""
         self._whole = whole if self._whole is None else max(self._whole, whole)
+        self._seen = seen
         for flow in self._earlier.values():
             if (file := self._kept(flow.day)) is not None:
                 file.finish(flow.id)
         self._earlier.clear()
 
-    def _lose_sight(self, at: float) -> None:
+    def _lose_sight(self) -> None:
         """From now on flows may end, and nobody tells: those that are told again were there all the time."""
         for key, known in self._unfinished.items():
             if known.id:
@@ -435,7 +438,7 @@ class Writer:
                 )
         self._unfinished.clear()
         for file in self._files.values():
-            file.end_open(min(at, file.begins + DAY_SECONDS))
+            file.end_open()
 
     def _put(self, file: DayFile, flow: Flow, known: Unfinished | None, told: Told, unfinished: Mark | None) -> int:
         """Write a flow's row as it is, and add what it moved since the row was written last."""
@@ -560,7 +563,7 @@ class Writer:
         # Today's first: a flow that moves is in both files for a moment, and not in none.
         for file in sorted(self._files.values(), key=lambda file: file.day, reverse=True):
             with _told_apart(file.day):
-                file.commit(*((now, self._whole) if file.day == today else (None,)))
+                file.commit(*((now, self._whole, self._seen) if file.day == today else (None,)))
             if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
                 self._files.pop(file.day).close()
 
@@ -576,7 +579,7 @@ class Writer:
         ``more``: flows that were not even taken. What is on disk of flows that are still there is taken up from there.
         """
         number = more + sum(file.give_up() for file in self._files.values())
-        first = min((file.whole for file in self._files.values()), default=self.now)
+        first = min((file.certain for file in self._files.values()), default=self.now)
         since, before = self._lost or (first, 0)
         self._lost = since, before + number
         self._unfinished.clear()
@@ -652,7 +655,7 @@ def told_by(flow: Flow) -> tuple[Ends, Counts | None, int, int | None]:
     """Ends, counters, mark and zone of a flow: of a usual text in a fifth of the time."""
     words = usual(flow.text) if flow.progress.listed is None else None
     if words is None or words[2] is None:  # without ports
-        return flow.ends(), _counts_of(flow), flow.mark(), next(iter(flow.zones()), None)
+        return flow.ends(), _storable(flow), flow.mark(), next(iter(flow.zones()), None)
     src, dst, sport, dport = words[0] or b"", words[1] or b"", int(words[2]), int(words[3] or 0)
     here, there = src.decode(), dst.decode()
     if words[11] is not None:  # turned
@@ -668,7 +671,7 @@ def told_by(flow: Flow) -> tuple[Ends, Counts | None, int, int | None]:
     return ends, counts, int(words[23] or 0), int(zone) if zone else None
 
 
-def _counts_of(flow: Flow) -> Counts | None:
+def _storable(flow: Flow) -> Counts | None:
     counts = flow.counts()
     return None if counts is None else _bounded(counts)
 
@@ -990,6 +993,7 @@ class FlowLog:
         self._passed_hour = -1.0
         self._left: list[Flow] = []  # still to be looked at in this pass
         self._left_since: float | None = None  # when this pass was begun, seconds since 1970
+        self._left_seen = 0.0  # all flows of the pass that are there were seen then or later
         self._told: dict[bytes, int] = {}  # what was told of a flow that has a row
         self._epochs: list[tuple[float, float]] = []  # before the clock was set: until when, and the epoch then
         self._looked: float | None = None  # when the clock was looked at last
@@ -1091,7 +1095,7 @@ class FlowLog:
             self._passed_hour, self._listings = hour, table.listings
             self._pass_due = time.monotonic() + PASS_EVERY
             self._left = [flow for flow in table.live.values() if not flow.exact or now - flow.born >= YOUNG]
-            self._left_since = now + epoch if table.listings else None
+            self._left_since, self._left_seen = now + epoch if table.listings else None, now
 
     def _look_at_clock(self, now: float) -> None:
         epoch, before = self._epoch_of(), self._epoch
@@ -1137,8 +1141,9 @@ class FlowLog:
         for flow in piece:
             if flow.progress.ended is None:
                 self._open(flow, now)
+                self._left_seen = min(self._left_seen, flow.last_seen.at)
         if self._left_since is not None and not self._left:
-            self._batch.append((PASSED, self._left_since - YOUNG))
+            self._batch.append((PASSED, self._left_since - YOUNG, self._left_seen + self._epoch))
             self._left_since = None
 
     # --- the writer ---
@@ -1175,7 +1180,7 @@ class FlowLog:
             kept = [message for message in batch if message[0] not in (*OF_FLOWS, PASSED)]
             if self._dropped is None:
                 self._dropped, seen = 0, now + self._epoch - 2 * GATHER
-                kept += [(UNSEEN, seen), (GAP_BEGAN, TOO_FAST, seen - 2 * YOUNG)]  # the youngest have no row yet
+                kept += [(UNSEEN,), (GAP_BEGAN, TOO_FAST, seen - 2 * YOUNG)]  # the youngest have no row yet
             self._dropped += sum(map(ends_in, batch))
             batch = kept
         elif self._dropped is not None:
@@ -1245,7 +1250,8 @@ class FlowLog:
         for flow in table.live.values():
             self._open(flow, now)
         if table.listings:
-            self._batch.append((PASSED, now + self._epoch))
+            seen = min((flow.last_seen.at for flow in table.live.values()), default=now)
+            self._batch.append((PASSED, now + self._epoch, seen + self._epoch))
         self._send(now)
         until = time.monotonic() + LAST_WORDS
         while self._out and time.monotonic() < until and child.feed_soon(until):

@@ -47,9 +47,10 @@ LAYOUT = 2  # PRAGMA user_version: of the tables below
 
 # One flow: 50 to 60 bytes. Ends of the reply are NULL where they mirror the original's, counters where nothing counts,
 # ``end_ms`` while the flow is there; ``seen_ms`` is when a flow was seen last whose end nobody told. The hosts of a day
-# have numbers: as texts they took 40 bytes a flow more. ``whole``: the flows that were born before then have a row.
+# have numbers: as texts they took 40 bytes a flow more. ``whole``: the flows that were born before then have a row;
+# ``seen``: those that are open were all there then.
 _TABLES = """
-CREATE TABLE about (day REAL, began REAL, alive REAL, whole REAL);
+CREATE TABLE about (day REAL, began REAL, alive REAL, whole REAL, seen REAL);
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
 CREATE TABLE host (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, country TEXT, asn INTEGER);
 CREATE TABLE kind (id INTEGER PRIMARY KEY, node INTEGER, reason TEXT, protocol TEXT, state TEXT, nat TEXT,
@@ -80,7 +81,7 @@ SELECT node.text AS node, about.day + flow.start_ms / 1000.0 AS start,
     coalesce(reply_dst.address, src.address) AS reply_dst, coalesce(flow.reply_dport, flow.sport) AS reply_dport,
     kind.nat, flow.packets_original, flow.bytes_original, flow.packets_reply, flow.bytes_reply,
     coalesce(flow.mark, 0) AS mark, coalesce(flow.zone, 0) AS zone, far.country, far.asn, near_name.text AS near_name,
-    kind.start_exact, about.day + CASE WHEN flow.end_ms IS NULL THEN max(flow.seen_ms, (about.whole - about.day) * 1000)
+    kind.start_exact, about.day + CASE WHEN flow.end_ms IS NULL THEN max(flow.seen_ms, (about.seen - about.day) * 1000)
         ELSE flow.seen_ms END / 1000.0 AS seen
 FROM about, flow JOIN kind ON kind.id = flow.kind JOIN name AS node ON node.id = kind.node
     JOIN host AS src ON src.id = flow.src JOIN host AS dst ON dst.id = flow.dst
@@ -105,7 +106,8 @@ bytes_in = coalesce(bytes_in + excluded.bytes_in, bytes_in, excluded.bytes_in),
 bytes_out = coalesce(bytes_out + excluded.bytes_out, bytes_out, excluded.bytes_out)"""
 _PUT_FLOW = f"INSERT OR REPLACE INTO flow VALUES ({', '.join('?' * 20)})"
 _PUT_ENDED = f"INSERT INTO flow VALUES (NULL, {', '.join('?' * 18)}, NULL)"
-_END_OPEN = "UPDATE flow SET end_ms = ?, seen_ms = max(coalesce(seen_ms, 0), ?) WHERE end_ms IS NULL"
+_END_OPEN = """UPDATE flow SET seen_ms = max(coalesce(seen_ms, :seen), :seen),
+end_ms = coalesce(:end, max(coalesce(seen_ms, :seen), :seen)) WHERE end_ms IS NULL"""
 _ADD_MOVED = (
     """INSERT INTO moved (node, near, hour, near_name, country, asn, service, flows, bytes_in, bytes_out)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (near, hour, country, asn, service, near_name, node) """
@@ -230,7 +232,7 @@ class DayFile:
         self._new_labels: dict[tuple[str, str], str] = {}
         self._gaps: dict[int, tuple[int, int, float, float | None, str]] = {}
         self._gaps_end = False  # gaps that a run before this one left open end where it was written last
-        self._open_end: int | None = None  # when the flows that are open in the file ended, as far as is known
+        self._open_end: dict[str, int | None] | None = None  # when the open flows were seen last, and when they ended
 
     def _begin(self, now: float, whole: float) -> None:
         import sqlite3
@@ -239,10 +241,11 @@ class DayFile:
         self.fresh = layout == 0
         if self.fresh:
             self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_VIEWS} PRAGMA user_version = {LAYOUT}; COMMIT;")
-            self._db.execute("INSERT INTO about VALUES (?, ?, ?, ?)", (self.begins, now, now, whole))
+            self._db.execute("INSERT INTO about VALUES (?, ?, ?, ?, 0)", (self.begins, now, now, whole))
         elif layout != LAYOUT:
             raise sqlite3.DatabaseError(f"its layout is {layout}, and this program writes {LAYOUT}")
-        self.began, self.alive, self.whole = self._db.execute("SELECT began, alive, whole FROM about").fetchone()
+        found = self._db.execute("SELECT began, alive, whole, seen FROM about").fetchone()
+        self.began, self.alive, self.whole, self.seen = map(float, found)
 
     def _read_numbers(self) -> None:
         rows = self._db.execute("SELECT id, text FROM name ORDER BY id").fetchall()
@@ -284,12 +287,21 @@ class DayFile:
         """Nobody is left who could end the gaps that are open in the file."""
         self._gaps_end = True
 
-    def end_open(self, at: float) -> None:
-        """Nobody sees the open flows any more: until they are seen again, they ended then."""
-        ends = self._open_end = round((at - self.begins) * 1000)
+    def end_open(self) -> None:
+        """Nobody sees the open flows any more: until they are seen again, they ended when they were seen last.
+
+        That is later where the log was ended in good order: then whoever took their ports is in it, too.
+        """
+        seen, alive = round((self.seen - self.begins) * 1000), round((self.alive - self.begins) * 1000)
+        self._open_end = {"seen": seen, "end": alive if self.whole >= self.alive else None}
         for number, values in self._flows.items():
             if values is not None and values[2] is None:
-                self._flows[number] = (*values[:2], ends, *values[3:])
+                self._flows[number] = (*values[:2], max(values[-1] or seen, seen), *values[3:])
+
+    @property
+    def certain(self) -> float:
+        """Up to when all is in the file, if nobody tells what happened after it was written last."""
+        return min(self.whole, self.seen or self.whole)
 
     @property
     def waiting(self) -> int:
@@ -377,31 +389,34 @@ class DayFile:
         self._gaps[number] = number, self.name(node), since, until, reason
         return number
 
-    def commit(self, alive: float | None, whole: float | None = None) -> None:
+    def commit(self, alive: float | None, whole: float | None = None, seen: float | None = None) -> None:
         """Write all; ``alive``: it is all there was up to that time. Raises sqlite3.Error, and writes nothing then."""
         import sqlite3
 
         if not (alive or self.waiting or self._gaps or self._unfinished or self._open_end is not None):
             return
         db, now, so_far = self._db, alive or self.alive, self.whole if whole is None else whole
+        last = self.seen if seen is None else seen
         try:
             db.execute("BEGIN IMMEDIATE")
             self._write(db)
             if alive:
-                db.execute("UPDATE about SET began = ?, alive = ?, whole = ?", (self.began, now, so_far))
+                db.execute(
+                    "UPDATE about SET began = ?, alive = ?, whole = ?, seen = ?", (self.began, now, so_far, last)
+                )
             db.execute("COMMIT")
         except sqlite3.Error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
         if alive:
-            self.alive, self.whole = now, so_far
+            self.alive, self.whole, self.seen = now, so_far, last
         self._next_flow += len(self._ended)  # their numbers follow on the largest that is there
         self.forget()
 
     def _write(self, db: sqlite3.Connection) -> None:
         if self._open_end is not None:  # before the rows of flows that were seen again
-            db.execute(_END_OPEN, (self._open_end, round((self.whole - self.begins) * 1000)))
+            db.execute(_END_OPEN, self._open_end)
         if self._gaps_end:
             db.execute("UPDATE gap SET until = (SELECT alive FROM about) WHERE until IS NULL")
         gone = [(number,) for number, values in self._flows.items() if values is None]

@@ -642,7 +642,7 @@ def test_what_could_not_be_written_is_a_gap_and_no_open_flow_is_lost_by_it(logge
     logged.log._tell_all()  # what the process asks for then
     logged.seconds(3)
     found = {row["src"]: (row["reason"], row["end"]) for row in flow_rows(logged.folder)}
-    assert found == {INSIDE: ("open", logged.now), "10.0.0.6": ("open", committed)}
+    assert found == {INSIDE: ("open", logged.now), "10.0.0.6": ("open", NOON)}
     logged.tell("destroy", nat(5), (500, 500))
     logged.seconds(3)
     assert usage(logged.folder) == (2, 510, 510)
