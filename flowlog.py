@@ -43,6 +43,7 @@ from past import (
     UNHEARD,
     YOUNG,
     DayFile,
+    FirstSeen,
     FlowValues,
     Mark,
     OfEarlier,
@@ -71,9 +72,11 @@ NO_NAME = 0
 
 # Text of a flow with ports, from its original tuple on, as almost all are; the last group has any other text.
 _USUAL_END = re.compile(
-    rb"^(?:src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) (?:packets=(\d+) bytes=(\d+) )?(?:\[UNREPLIED\] )?"
-    rb"(?:=|src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+))(?: packets=(\d+) bytes=(\d+))?"
-    rb"(?: \[(?:ASSURED|OFFLOAD|HW_OFFLOAD)\])?(?: mark=(\d+))?(?: delta-time=\d+)?(?: use=\d+)?(?: id=\d+)?|(.*))$",
+    (
+        rb"^(?:src=(\S+) dst=(\S+) sport=# dport=# (?:packets=# bytes=# )?(?:\[UNREPLIED\] )?"
+        rb"(?:=|src=(\S+) dst=(\S+) sport=# dport=#)(?: packets=# bytes=#)?(?: \[(?:ASSURED|OFFLOAD|HW_OFFLOAD)\])?"
+        rb"(?: mark=#)?(?: delta-time=\d+)?(?: use=\d+)?(?: id=\d+)?|(.*))$"
+    ).replace(b"#", rb"(\d{1,18})"),  # more digits are more than SQLite holds: see MOST_COUNTED
     re.M,
 )
 ORIGINAL_PORTS = re.compile(rb"src=\S+ dst=\S+ sport=\d+ dport=\d+ ")
@@ -225,6 +228,8 @@ class Writer:
         self._files: dict[int, DayFile] = {}
         self._groups: dict[int, Group] = {}
         self._cache: _Cache | None = None
+        self._first_seen: FirstSeen | None = None
+        self._moved: set[tuple[str, str]] = set()  # keys that have moved something
         self._unfinished: dict[bytes, Unfinished] = {}
         self._earlier: dict[bytes, OfEarlier] = {}  # flows that may be seen again
         self._gaps: dict[str, OpenGap] = {}
@@ -564,8 +569,21 @@ class Writer:
         for file in sorted(self._files.values(), key=lambda file: file.day, reverse=True):
             with _told_apart(file.day):
                 file.commit(*((now, self._whole, self._seen) if file.day == today else (None,)))
+            self._moved |= file.take_moved()
             if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
                 self._files.pop(file.day).close()
+
+        self._learn(now)
+
+    def _learn(self, now: float) -> None:
+        """Note what was not there before: hosts, countries, networks, services. Raises sqlite3.Error and OSError."""
+        if self._first_seen is not None and not self._first_seen.is_there():
+            self._first_seen.close()
+            self._first_seen = None
+        if self._first_seen is None:
+            self._first_seen = FirstSeen(self.folder)
+        self._first_seen.learn(self._moved, now)
+        self._moved.clear()
 
     def let_go(self) -> None:
         """Close all files but today's: they may be deleted. Raises what ``commit`` raises."""
@@ -632,6 +650,10 @@ class Writer:
         self._cache = None
 
     def drop_files(self) -> None:
+        self._cache = None
+        if self._first_seen is not None:
+            self._first_seen.close()
+            self._first_seen = None
         for file in self._files.values():
             file.close()
         self._files.clear()
@@ -962,6 +984,8 @@ class LogState:
         """How far back it goes, how large it is, and how far back it will go at the present pace."""
         plan = self.plan
         shown = clean(plan.folder, 60)
+        if self.holder:
+            return f"{shown}: process {self.holder} writes it, and this screen reads it"
         if self.alive is None or self.since is None:
             return f"{shown}: nothing is written yet"
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))

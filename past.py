@@ -229,6 +229,7 @@ class DayFile:
         self._new_hosts: dict[int, tuple[int, str, str | None, int | None]] = {}
         self._new_kinds: list[tuple[Any, ...]] = []
         self._moved: dict[MovedBy, Moved] = {}
+        self._keys: set[tuple[str, str]] = set()  # of what has moved something
         self._new_labels: dict[tuple[str, str], str] = {}
         self._gaps: dict[int, tuple[int, int, float, float | None, str]] = {}
         self._gaps_end = False  # gaps that a run before this one left open end where it was written last
@@ -445,7 +446,13 @@ class DayFile:
             for sort, key in (*keys, ("network", str(asn) if asn else "")):
                 total = sort, key, hour
                 totals[total] = _sum(totals.get(total), moved)
+        self._keys.update((sort, key) for sort, key, _ in totals)
         return totals
+
+    def take_moved(self) -> set[tuple[str, str]]:
+        """What has moved something since the last call: a sort (host, country, network, service) and a key of each."""
+        keys, self._keys = self._keys, set()
+        return keys
 
     def forget(self) -> None:
         """What was gathered is written, or all of it is given up."""
@@ -526,6 +533,14 @@ class FirstSeen:
             " (sort TEXT, key TEXT, at REAL, PRIMARY KEY (sort, key)) WITHOUT ROWID"
         )
         self._known = {(sort, key) for sort, key in self._db.execute("SELECT sort, key FROM first_seen")}
+        self._inode = os.stat(self.path).st_ino
+
+    def is_there(self) -> bool:
+        """Is the file that is written still the one that has the name?"""
+        try:
+            return os.stat(self.path).st_ino == self._inode
+        except OSError:
+            return False
 
     def learn(self, keys: Iterable[tuple[str, str]], at: float) -> None:
         """These were seen at that time. Raises sqlite3.Error, and nothing is learned then."""
