@@ -917,10 +917,28 @@ def who(folder: str, question: Question) -> Answer:
                     flows += _flows_of(db, question, number, number > last)
         except Unreadable as why:
             extent.unreadable[number] = str(why)
-    if doubtful := [flow for flow in flows if flow.seen is not None and flow.seen < question.begins]:
-        later = _successors(folder, min(flow.seen or 0.0 for flow in doubtful), question.begins)
-        flows = [flow for flow in flows if flow.seen is None or later.get(_reply_of(flow), 0.0) <= flow.seen]
+    flows = _without_gone(folder, flows, question, extent)
     return Answer(sorted(flows, key=lambda flow: (flow.start, flow.end)), extent)
+
+
+def _without_gone(folder: str, flows: list[LoggedFlow], question: Question, extent: Extent) -> list[LoggedFlow]:
+    """The flows but those that had ended by then, though nobody told so at once: another one had its addresses.
+
+    Where the log may lack that other one, a flow that is over counts for as long as it was seen.
+    """
+    at = question.begins
+    unsure = [flow.seen for flow in flows if flow.seen is not None and flow.seen < at]
+    if not unsure:
+        return flows
+    later = _successors(folder, min(unsure), at)
+    flows = [flow for flow in flows if flow.seen is None or later.get(_reply_of(flow), 0.0) <= flow.seen]
+    if not doubts(question, extent):
+        return flows
+    return [
+        flow
+        for flow in flows
+        if flow.seen is None or flow.seen >= at or (flow.reason == "open" and flow.end >= (extent.alive or 0.0))
+    ]
 
 
 def _reply_of(flow: LoggedFlow) -> tuple[object, ...]:

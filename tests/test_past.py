@@ -240,6 +240,9 @@ def test_a_swept_flow_did_not_have_a_port_that_another_had_begun_to_use(logged: 
     logged.seconds(2)
     logged.tell("destroy", nat(7, 1002, id=3), (1, 1))
     logged.seconds(3)
+    # Nobody had it for certain, as long as one that is young might have no entry yet.
+    assert insiders(logged.folder, f"{WAN}:40001", began + 1) == []
+    logged.seconds(130)
     at = f"{WAN}:40000"
     assert insiders(logged.folder, at, began - 1) == ["10.0.0.5"]
     assert insiders(logged.folder, at, began + 1) == ["10.0.0.7"]
