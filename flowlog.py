@@ -63,8 +63,8 @@ from text import clean, size_text
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
-# Seconds; with the one in which the loop gathers, a crash loses 6 s of closed flows, and 10 s are promised.
-COMMIT_EVERY = 5.0
+# Seconds; with the one in which the loop gathers, a crash loses 3 s of closed flows, and 10 s are promised.
+COMMIT_EVERY = 2.0
 MOST_UNWRITTEN = 200_000  # rows kept while the disk takes nothing: 100 MiB; those beyond are a gap
 SAME_BIRTH = 2.0  # seconds: delta-time is in whole ones
 PRUNE_EVERY = 60.0  # seconds between two looks at what is too old or too much
@@ -112,7 +112,9 @@ OF_FLOWS = ENDED, OPEN, ALL_ENDED
 
 def ends_in(message: Message) -> int:
     """The flows that have ended, by what a message tells."""
-    return len(message[2]) // array("L").itemsize if message[0] == ALL_ENDED else int(message[0] == ENDED)
+    if message[0] == ALL_ENDED:
+        return len(message[2]) // array("L").itemsize
+    return int(message[0] == ENDED and not message[-1])  # whose end was not told before, by a listing
 
 
 class Setup(TypedDict):
@@ -315,7 +317,7 @@ class Writer:
         """Raises sqlite3.Error, Damaged and OSError where a day's file can't be opened; it can be taken again then."""
         what = message[0]
         if what == ENDED:
-            _, group, key, tail, listed, start, exact, end, seen = message
+            _, group, key, tail, listed, start, exact, end, seen, _ = message
             self._end(self._flow(group, key, tail, listed, start, exact), Told(end, seen, end))
         elif what == OPEN:
             _, group, key, tail, listed, start, exact, at, seen, counted = message
@@ -410,9 +412,14 @@ class Writer:
             self._earlier.pop(key, None)
 
     def _end(self, flow: Flow, told: Told) -> None:
-        known = self._known(flow, id_in(flow.progress.listed or flow.tail))
-        self._put(self._file(day_of(told.at)), flow, known, told, None)
+        kernel_id = id_in(flow.progress.listed or flow.tail)
+        known, file = self._known(flow, kernel_id), self._file(day_of(told.at))
+        number = self._put(file, flow, known, told, None)
         self._forget(flow.key, known)
+        if told.seen is not None:  # its DESTROY may have been waiting to be read while the listing ran
+            start, exact = (known.start, known.exact) if known else (flow.born, flow.exact)
+            counts = _storable(flow) or (known.counts if known else None)
+            self._earlier[flow.key] = OfEarlier(number, file.day, flow.key, kernel_id, start, exact, counts)
 
     def _go_on(self, flow: Flow, told: Told) -> None:
         kernel_id = id_in(flow.progress.listed or flow.tail)
@@ -1019,6 +1026,7 @@ class FlowLog:
         self._left_since: float | None = None  # when this pass was begun, seconds since 1970
         self._left_seen = 0.0  # all flows of the pass that are there were seen then or later
         self._told: dict[bytes, int] = {}  # what was told of a flow that has a row
+        self._swept: set[bytes] = set()  # keys of flows whose end a listing has told since the last pass
         self._epochs: list[tuple[float, float]] = []  # before the clock was set: until when, and the epoch then
         self._looked: float | None = None  # when the clock was looked at last
         self._set_at = -math.inf  # what the clock said when it had been set last, or at the start
@@ -1044,10 +1052,14 @@ class FlowLog:
             self._starts.append(self._born(flow) if self._epochs else flow.born + epoch)
             self._ends.append((its.ended or 0.0) + epoch)
             return
+        again = flow.key in self._swept and not its.inferred
+        if its.inferred:
+            self._swept.add(flow.key)
+        seen = flow.last_seen.at + epoch if its.inferred else None
         self._batch.append(
             (
                 *(ENDED, self._group(flow.group), flow.key, flow.tail, its.listed, self._born(flow)),
-                *(flow.knows_age(), (its.ended or 0.0) + epoch, flow.last_seen.at + epoch if its.inferred else None),
+                *(flow.knows_age(), (its.ended or 0.0) + epoch, seen, again),
             )
         )
 
@@ -1119,6 +1131,7 @@ class FlowLog:
             self._passed_hour, self._listings = hour, table.listings
             self._pass_due = time.monotonic() + PASS_EVERY
             self._left = [flow for flow in table.live.values() if not flow.exact or now - flow.born >= YOUNG]
+            self._swept.clear()
             self._left_since, self._left_seen = now + epoch if table.listings else None, now
 
     def _look_at_clock(self, now: float) -> None:
@@ -1188,7 +1201,9 @@ class FlowLog:
         self._put((now + self._epoch, self._setup))
 
     def _fail(self, problem: Problem) -> None:
-        self.state = replace(self.state, problem=problem)
+        """Try again later. A writer that never wrote anything and ends each time never will."""
+        never = self.state.alive is None and self._failures >= len(AGAIN)
+        self.state = replace(self.state, problem=problem, refused=problem if never else self.state.refused)
         self._start_due = time.monotonic() + AGAIN[min(self._failures, len(AGAIN) - 1)]
         self._failures += 1
 

@@ -122,6 +122,7 @@ def _noted(_number: int, _frame: object) -> None:
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 STEPPED = 0.02  # seconds: two clocks are read one after the other, and milliseconds on show must not flicker
+LAST_LOOK, QUIET = 1.0, 0.1  # seconds for what is still to be read at the end; without any of it nothing is
 BEAT = 2.0  # seconds between two heartbeats; the container's health check allows 15
 FRAME = 1.0  # seconds between frames when only numbers change
 FLOOD, SOURCE_WAITS_SHARE = (
@@ -269,9 +270,16 @@ class Feed:
         return FlowLog(options.log, options.log.setup(self.source.name, options.plan.paths, options.site), self._epoch)
 
     def close(self) -> None:
-        """Nothing more is to come: the log gets what is there."""
-        if self.log is not None:
-            self.log.close(self.table, self.source.clock())
+        """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
+        if self.log is None:
+            return
+        began = calm = time.monotonic()
+        while (now := time.monotonic()) - calm < QUIET and now - began < LAST_LOOK:
+            self.wait(until=calm + QUIET)
+            for item in self.source.poll():
+                self.take(item)
+                calm = time.monotonic() if isinstance(item, Block) else calm
+        self.log.close(self.table, self.source.clock())
 
     def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""

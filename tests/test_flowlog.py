@@ -226,16 +226,17 @@ def test_the_second_says_who_writes_and_ends(tmp_path: Path, router: Namespace, 
         running.leave()
 
 
-def test_the_second_on_a_screen_goes_on_without_a_log(tmp_path: Path, router: Namespace, log: Path) -> None:
+def test_the_second_on_a_screen_reads_the_log_of_the_first(tmp_path: Path, router: Namespace, log: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     with (
         logging(tmp_path, router, log) as running,
         OnScreen(other, "--no-config", "--log", log, program=inside(router)) as screen,
     ):
-        screen.wait("already")
         insert(router, **translated())
         screen.wait("10.0.0.5")
+        screen.type("H")
+        screen.wait("writes it, and this screen reads it")
         screen.leave()
         running.leave()
 

@@ -24,7 +24,7 @@ from live import logged_flow
 from parse import split_lines
 from past import DAY_SECONDS, FirstSeen, Search, known_before, near_of, search, since_of
 from support.kernel import Namespace, insert, needs_kernel
-from support.logs import INSIDE, NOON, SERVER, WAN, Conn, Logged, nat, quick_folder, rows, where_of
+from support.logs import INSIDE, NOON, SERVER, WAN, Conn, Logged, nat, quick_folder, rows, usage, where_of
 from support.program import OnScreen, inside
 from support.terminal import PROGRAM
 
@@ -104,6 +104,32 @@ def test_the_quick_way_of_flows_that_are_over_says_what_the_other_says(
         patch.setattr(flowlog, "WITH_PORTS", frozenset())
         slow = told(Path(folder) / "slow", steps, patch)
     assert quick == slow
+
+
+def test_an_end_that_a_listing_told_before_the_kernel_is_told_once(logged: Logged) -> None:
+    """Its DESTROY waits to be read while a listing shows that it is gone: one row, and the bytes of the DESTROY once."""
+    for counted in (nat(5, port=40_001, id=1), nat(6, port=40_002, id=None)):
+        logged.tell("new", counted)
+        logged.seconds(3)
+        logged.list((counted, (10, 20)))
+        logged.seconds(3)
+        logged.list()
+        logged.seconds(3)
+        logged.tell("destroy", counted, (100, 2_000))
+        logged.seconds(3)
+    logged.tell("destroy", nat(5, port=40_001, id=2), (1, 1))  # of another flow of that tuple
+    logged.seconds(3)
+    logged.close()
+    found = [
+        (row["src"], row["reason"], row["bytes_original"], row["bytes_reply"])
+        for row in rows(logged.folder, "SELECT * FROM flow_log")
+    ]
+    assert sorted(found) == [
+        (INSIDE, "destroy", 1, 1),
+        (INSIDE, "destroy", 100, 2_000),
+        ("10.0.0.6", "destroy", 100, 2_000),
+    ]
+    assert usage(logged.folder) == (3, 4_001, 201)
 
 
 def test_most_flows_take_the_quick_way(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
