@@ -64,6 +64,7 @@ COMMIT_EVERY = (
     2.0  # seconds; with the second that the loop gathers, a crash loses 3 s and not the 10 s that are promised
 )
 MOST_UNWRITTEN = 200_000  # rows kept while the disk takes nothing: 100 MiB; those beyond are a gap
+LATE_DESTROY = 10.0  # seconds after which the flows that were swept are forgotten
 SAME_BIRTH = 2.0  # seconds: delta-time is in whole ones
 PRUNE_EVERY = 60.0  # seconds between two looks at what is too old or too much
 NO_NAME = 0
@@ -157,6 +158,8 @@ class Writer:
         self._groups: dict[int, Group] = {}
         self._unfinished: dict[bytes, Unfinished] = {}
         self._earlier: dict[bytes, OfEarlier] = {}  # flows that may be seen again
+        self._swept: dict[bytes, Unfinished] = {}  # of late: a DESTROY may be on its way
+        self._swept_until = 0.0
         self._gaps: dict[str, OpenGap] = {}
         self._notes: list[Note] = []
         self._lost: tuple[float, int] | None = None  # since when flows were given up, and how many
@@ -286,9 +289,17 @@ class Writer:
             self._earlier.pop(key, None)
 
     def _end(self, flow: Flow, told: Told) -> None:
-        known = self._known(flow, id_in(flow.progress.listed or flow.tail))
-        self._put(self._file(day_of(told.at)), flow, known, told, None)
+        kernel_id = id_in(flow.progress.listed or flow.tail)
+        known, swept = self._known(flow, kernel_id), self._swept.get(flow.key)
+        if known is None and swept is not None and not flow.exact and swept.kernel_id == kernel_id:
+            known = swept  # its DESTROY was read after a listing that no longer had it
+        file = self._file(day_of(told.at))
+        number = self._put(file, flow, known, told, None)
         self._forget(flow.key, known)
+        self._swept.pop(flow.key, None)
+        if told.seen is not None:
+            start, exact = (known.start, known.exact) if known else (flow.born, flow.exact)
+            self._swept[flow.key] = Unfinished(number, file.day, kernel_id, start, exact, _storable(flow))
 
     def _go_on(self, flow: Flow, told: Told) -> None:
         kernel_id = id_in(flow.progress.listed or flow.tail)
@@ -434,6 +445,9 @@ class Writer:
         self._look_for_files()
         self._file(today)
         self._split_gaps(today)
+        if now > self._swept_until:
+            self._swept_until = now + LATE_DESTROY
+            self._swept.clear()
         if self._lost is not None:
             since, number = self._lost
             self._notes.append(Note(since, now, f"{number} flows could not be written", today))
@@ -463,6 +477,7 @@ class Writer:
         self._lost = since, before + number
         self._unfinished.clear()
         self._earlier.clear()
+        self._swept.clear()
         for file in sorted(self._files.values(), key=lambda file: file.day):
             self._take_up(file)
 
@@ -503,6 +518,7 @@ class Writer:
             if known.day != day or known.start < begins
         }
         self._earlier = {key: flow for key, flow in self._earlier.items() if flow.day != day}
+        self._swept.clear()
         self._notes = [note._replace(number=0) if note.day == day else note for note in self._notes]
         self._gaps = {reason: gap._replace(number=0) if gap.day == day else gap for reason, gap in self._gaps.items()}
 
