@@ -13,9 +13,9 @@ run: ## Watch this machine's connections (or the bundled recording, where that c
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: ## Everything: ruff, mypy, pytest (without ARGS pytest in three parts, all at once; each speaks when it has ended)
+test: ## Everything: ruff, mypy, pytest (without ARGS pytest in four parts, all at once; each speaks when it has ended)
 	@scripts/bootstrap.sh test
-	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j4 check test-install test-kernel test-plain)
+	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j5 check test-install test-kernel test-log test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test
@@ -60,12 +60,18 @@ INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz unit s
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
 KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live faults_table faults_conntrack faults_kernel faults_terminal))
 
-.PHONY: test-plain test-install test-kernel
+# The flow log: its tests wait for disks, restarts and minutes.
+LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log))
+
+.PHONY: test-plain test-install test-kernel test-log
 test-plain: ## pytest without what installs or waits
-	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%) $(KERNEL:%=--ignore=%)
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%) $(KERNEL:%=--ignore=%) $(LOG:%=--ignore=%)
 
 test-kernel: ## pytest of what waits for a kernel: churn, faults, the live screen
 	.venv/bin/pytest -p no:cacheprovider $(KERNEL)
+
+test-log: ## pytest of the flow log
+	.venv/bin/pytest -p no:cacheprovider $(LOG)
 
 test-install: ## pytest of what installs or fetches: one file, ssh, container, setup script, databases
 	.venv/bin/pytest -p no:cacheprovider $(INSTALL)

@@ -66,6 +66,7 @@ from text import clean, size_text
 # Seconds; with the one in which the loop gathers, a crash loses 3 s of closed flows, and 10 s are promised.
 COMMIT_EVERY = 2.0
 MOST_UNWRITTEN = 200_000  # rows kept while the disk takes nothing: 100 MiB; those beyond are a gap
+LATE_DESTROY = 10.0  # seconds for which, at least, the flows that were swept are remembered
 SAME_BIRTH = 2.0  # seconds: delta-time is in whole ones
 PRUNE_EVERY = 60.0  # seconds between two looks at what is too old or too much
 NO_NAME = 0
@@ -234,6 +235,9 @@ class Writer:
         self._moved: set[tuple[str, str]] = set()  # keys that have moved something
         self._unfinished: dict[bytes, Unfinished] = {}
         self._earlier: dict[bytes, OfEarlier] = {}  # flows that may be seen again
+        self._swept: dict[bytes, Unfinished] = {}  # of late: a DESTROY may be on its way
+        self._swept_before: dict[bytes, Unfinished] = {}  # those of the LATE_DESTROY seconds before
+        self._swept_until = 0.0
         self._gaps: dict[str, OpenGap] = {}
         self._notes: list[Note] = []
         self._lost: tuple[float, int] | None = None  # since when flows were given up, and how many
@@ -413,13 +417,18 @@ class Writer:
 
     def _end(self, flow: Flow, told: Told) -> None:
         kernel_id = id_in(flow.progress.listed or flow.tail)
-        known, file = self._known(flow, kernel_id), self._file(day_of(told.at))
+        known = self._known(flow, kernel_id)
+        swept = self._swept.get(flow.key) or self._swept_before.get(flow.key)
+        if known is None and swept is not None and not flow.exact and swept.kernel_id == kernel_id:
+            known = swept  # its DESTROY was read after a listing that no longer had it
+        file = self._file(day_of(told.at))
         number = self._put(file, flow, known, told, None)
         self._forget(flow.key, known)
-        if told.seen is not None:  # its DESTROY may have been waiting to be read while the listing ran
+        for some in (self._swept, self._swept_before):
+            some.pop(flow.key, None)
+        if told.seen is not None:
             start, exact = (known.start, known.exact) if known else (flow.born, flow.exact)
-            counts = _storable(flow) or (known.counts if known else None)
-            self._earlier[flow.key] = OfEarlier(number, file.day, flow.key, kernel_id, start, exact, counts)
+            self._swept[flow.key] = Unfinished(number, file.day, kernel_id, start, exact, _storable(flow))
 
     def _go_on(self, flow: Flow, told: Told) -> None:
         kernel_id = id_in(flow.progress.listed or flow.tail)
@@ -567,6 +576,9 @@ class Writer:
         self._look_for_files()
         self._file(today)
         self._split_gaps(today)
+        if now > self._swept_until:
+            self._swept_until = now + LATE_DESTROY
+            self._swept_before, self._swept = self._swept, {}
         if self._lost is not None:
             since, number = self._lost
             self._notes.append(Note(since, now, f"{number} flows could not be written", today))
@@ -609,6 +621,8 @@ class Writer:
         self._lost = since, before + number
         self._unfinished.clear()
         self._earlier.clear()
+        self._swept.clear()
+        self._swept_before.clear()
         for file in sorted(self._files.values(), key=lambda file: file.day):
             self._take_up(file)
 
@@ -649,6 +663,8 @@ class Writer:
             if known.day != day or known.start < begins
         }
         self._earlier = {key: flow for key, flow in self._earlier.items() if flow.day != day}
+        self._swept.clear()
+        self._swept_before.clear()
         self._notes = [note._replace(number=0) if note.day == day else note for note in self._notes]
         self._gaps = {reason: gap._replace(number=0) if gap.day == day else gap for reason, gap in self._gaps.items()}
 

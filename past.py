@@ -955,7 +955,8 @@ def _successors(folder: str, since: float, until: float) -> dict[tuple[object, .
             with contextlib.suppress(Unreadable), _opened(path) as db:
                 begins = number * DAY_SECONDS
                 limits = ((since - begins) * 1000, (until - begins) * 1000)
-                rows = db.execute(f"{FLOW_ROWS} WHERE flow.start_ms > ? AND flow.start_ms <= ?", limits)
+                early = " AND flow.start_ms < 0" if number > day_of(until) else ""  # an index has those
+                rows = db.execute(f"{FLOW_ROWS} WHERE flow.start_ms > ? AND flow.start_ms <= ?{early}", limits)
                 for flow in itertools.starmap(LoggedFlow, rows):
                     found[_reply_of(flow)] = max(flow.start, found.get(_reply_of(flow), 0.0))
     return found

@@ -236,7 +236,7 @@ def test_the_second_on_a_screen_reads_the_log_of_the_first(tmp_path: Path, route
         insert(router, **translated())
         screen.wait("10.0.0.5")
         screen.type("H")
-        screen.wait("writes it, and this screen reads it")
+        screen.wait("this screen reads it")
         screen.leave()
         running.leave()
 

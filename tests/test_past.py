@@ -229,6 +229,18 @@ def test_a_flow_that_a_listing_no_longer_had_was_swept(logged: Logged) -> None:
     assert (row["reason"], row["end"], row["seen"]) == ("swept", NOON + 12, NOON)
 
 
+def test_a_destroy_that_is_read_after_the_sweep_ends_the_same_flow(logged: Logged) -> None:
+    logged.list((nat(), (100, 100)))
+    logged.seconds(LISTED)
+    logged.list()
+    logged.seconds(1)
+    logged.tell("destroy", nat(), (150, 170))
+    logged.seconds(3)
+    (row,) = flow_rows(logged.folder)
+    assert (row["reason"], row["start"], row["seen"]) == ("destroy", NOON, None)
+    assert usage(logged.folder) == (1, 170, 150)
+
+
 def test_a_swept_flow_did_not_have_a_port_that_another_had_begun_to_use(logged: Logged) -> None:
     """It ended somewhere between two listings; the kernel gave its port to another one only after that."""
     watched(logged, nat(5, id=1), nat(6, 1001, 40001, id=2))

@@ -178,7 +178,7 @@ def test_usage_by_host_country_network_and_service(logged: Logged) -> None:
 def test_days_weeks_and_bars(logged: Logged) -> None:
     """A connection at noon every day, of as many bytes as days have passed; the last one today."""
     for day in range(41):
-        passes(logged, nat(5, port=40_000 + day), (0, 10 * (40 - day)))
+        passes(logged, nat(5, port=40_000 + day), (0, 10 * (41 - day)))
         logged.clock += DAY_SECONDS - 11.0
         logged.kill()
         logged.begin()
@@ -189,11 +189,11 @@ def test_days_weeks_and_bars(logged: Logged) -> None:
     found = past.usage(str(logged.folder), "host", now - 7 * DAY_SECONDS, now)
     (row,) = found.rows
     assert found.per_day
-    assert row.today == (0, 0)
-    assert row.week == (10 * sum(range(1, 8)), 0)
-    assert row.month == (10 * sum(range(1, 31)), 0)
-    assert row.span == (10 * sum(range(7)), 0)  # the flow of seven days ago was an hour before that
-    assert row.slots == (None, *(10 * days for days in range(6, -1, -1)))
+    assert row.today == (10, 0)
+    assert row.week == (10 * sum(range(2, 9)), 0)
+    assert row.month == (10 * sum(range(2, 32)), 0)
+    assert row.span == (10 * sum(range(1, 8)), 0)  # the flow of seven days ago was an hour before that
+    assert row.slots == (None, *(10 * days for days in range(7, 0, -1)))
     by_hour = past.usage(str(logged.folder), "host", now - 48 * HOUR, now)
     assert not by_hour.per_day
     (row,) = by_hour.rows
