@@ -528,8 +528,10 @@ def test_a_writer_that_is_too_slow_loses_flows_and_says_how_many(tmp_path: Path,
         )
         (lost,) = [int(reason.split()[0]) for reason in reasons(log) if "faster" in reason]
         assert past.LOSING not in reasons(log)
-        wait_for(lambda: len(of_ten(log)) == number - lost, lambda: (number, lost, len(of_ten(log))))
         come_and_gone(router, log, 7, 40002)
+        # A flow that a listing swept before its DESTROY was read counts twice among the lost: it is never too few.
+        assert number - lost <= len(of_ten(log)) < number
+        assert lost < 1.1 * (number - len(of_ten(log)))
         running.leave()
     assert [row["reason"] for row in flow_rows(log) if row["src"] == "10.0.0.5"] == ["open"]
 
