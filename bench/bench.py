@@ -250,6 +250,28 @@ def log(_flows: int) -> Iterator[Row]:
     yield at_most("... the longest time between two frames", late, 2.0, "s")
 
 
+def past_days(_flows: int) -> Iterator[Row]:
+    """Thirty days of a million flows each: what they take on disk, and how long questions take on a cold cache."""
+    import month
+
+    from past import day_name, day_of, sizes
+
+    flows, today = 1_000_000, day_of(time.time())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spent = month.write_day(folder, flows, (today - 1) * 86_400.0)
+        yield at_most("bytes on disk a flow, index included", sum(sizes(name).values()) / flows, 120, "bytes")
+        yield Row("... CPU of the writer a flow", f"{spent / flows * 1e6:.1f} us", "", True)
+        for day in range(2, month.DAYS + 1):
+            month.copy_day(folder, today - 1, today - day)
+        at = f"{day_name(today - 15)}T12:00:00Z"
+        asked = ("--log", name, "--at", at)
+        yield at_most("--who ADDR:PORT in 30 days, cold", month.seconds("--who", "203.0.113.1:4711", *asked), 1, "s")
+        yield at_most("--who ADDR in 30 days, cold", month.seconds("--who", "10.0.0.5", *asked), 1, "s")
+        words = ("--once", "--view", "usage", "--since", "30d", "--log", name)
+        yield at_most("usage of 30 days, 300 hosts, cold", month.seconds(*words), 1, "s")
+
+
 def spent_and_frames(screen: OnTerminal, seconds: float) -> tuple[float, float]:
     """Share of a core over so many seconds, and the longest time between two frames."""
     began, used = time.monotonic(), cpu(screen.pid)
@@ -442,7 +464,24 @@ def churn(_flows: int) -> Iterator[Row]:
 
 BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
     bench.__name__: bench
-    for bench in (start, parse, once, lines, memory, keys, live, log, frames, small, calm, burst, heal, places, churn)
+    for bench in (
+        start,
+        parse,
+        once,
+        lines,
+        memory,
+        keys,
+        live,
+        log,
+        past_days,
+        frames,
+        small,
+        calm,
+        burst,
+        heal,
+        places,
+        churn,
+    )
 }
 
 
