@@ -504,7 +504,7 @@ NOTES = {
     "--log",
     metavar="DIR",
     shell_complete=_completes("file"),
-    help="Keep a flow log in DIR, for --who.",
+    help="Keep a flow log in DIR: --who and usage.",
 )
 @click.option(
     "--log-keep", type=Finite(1, 36_500), default=30.0, show_default=True, metavar="DAYS", help="Days kept in the log."

@@ -432,7 +432,7 @@ class DayFile:
         db.executemany("DELETE FROM unfinished WHERE flow = ?", finished)
         unfinished = [(number, *what) for number, what in self._unfinished.items() if what is not None]
         db.executemany("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?)", unfinished)
-        db.executemany(_ADD_MOVED, [(*group, *moved) for group, moved in self._moved.items()])
+        db.executemany(_ADD_MOVED, [(*group, *self._moved[group]) for group in sorted(self._moved)])
         db.executemany(_ADD_TOTAL, [(*total, *moved) for total, moved in self._totals().items()])
         labels = [(*key, text) for key, text in self._new_labels.items()]
         db.executemany("INSERT OR REPLACE INTO label VALUES (?, ?, ?)", labels)
@@ -441,12 +441,14 @@ class DayFile:
     def _totals(self) -> dict[tuple[str, str, int], Moved]:
         """The sums of the hours, of hosts, countries, networks and services apart."""
         totals: dict[tuple[str, str, int], Moved] = {}
+        addresses, texts, before_of = self._addresses, self._texts, totals.get
         for (_, near, hour, _, country, asn, service), moved in self._moved.items():
-            keys = ("host", self._addresses[near]), ("country", country), ("service", self._texts[service])
-            for sort, key in (*keys, ("network", str(asn) if asn else "")):
-                total = sort, key, hour
-                totals[total] = _sum(totals.get(total), moved)
-        self._keys.update((sort, key) for sort, key, _ in totals)
+            for total in (
+                *(("host", addresses[near], hour), ("country", country, hour)),
+                *(("network", str(asn) if asn else "", hour), ("service", texts[service], hour)),
+            ):
+                totals[total] = moved if (before := before_of(total)) is None else _sum(before, moved)
+        self._keys.update([total[:2] for total in totals])
         return totals
 
     def take_moved(self) -> set[tuple[str, str]]:

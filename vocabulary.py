@@ -60,5 +60,9 @@ FIELDS = (
     FilterField("service", "tcp/443", "protocol and port; the protocol alone where it has no ports"),
     FilterField("wan", "203.0.113.1:38768", "shown to the other side as this address (and port) by NAT"),
     FilterField("at", "14:02", "there at that time, local time; `2026-11-24T14:02` with the date"),
-    FilterField("new", "host,service", "not there when `m` was pressed: `host remote country network service`"),
+    FilterField(
+        "new",
+        "host,service",
+        "new since `m` was pressed, or by the flow log in the last 24 h: `host remote country network service`",
+    ),
 )
