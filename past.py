@@ -529,6 +529,13 @@ class FirstSeen:
         import sqlite3
 
         self._db = sqlite3.connect(self.path, isolation_level=None, timeout=LOCKED)
+        try:
+            self._read()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _read(self) -> None:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS first_seen"
@@ -735,9 +742,10 @@ def _connected(path: str) -> sqlite3.Connection:
     db = sqlite3.connect(read_only(os.path.abspath(path)), uri=True, timeout=5.0)
     try:
         db.execute("SELECT * FROM about").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.Error as error:
         db.close()
-        if os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        mine = os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)
+        if mine or not isinstance(error, sqlite3.OperationalError):
             raise
         db = sqlite3.connect(read_only(os.path.abspath(path)) + "&immutable=1", uri=True)
     return db
