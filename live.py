@@ -19,7 +19,7 @@ from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
 from filters import asked_moment, shown_as
-from flows import ICMP, Flow, FlowTable, Group, LastSeen, Progress
+from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
 from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
 from health import Census, Notice, Surroundings, notices_of
@@ -284,6 +284,7 @@ class Live:
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
+        self.sifted = 0  # events that were looked at for what the filter wants
         self.quits = False  # somebody at the keyboard wants the end
         self.inquiry = Inquiry()
         self.asked: tuple[str, ...] = ()  # what the log was asked last
@@ -355,6 +356,8 @@ class Live:
             self.feed.take(item)
             if self.feed.problem is not None:
                 return True
+            if self.table.events - self.sifted > TAPE // 4:  # the tape would lose what nobody has looked at
+                self._sift()
             if isinstance(item, ListingEnded) and (self.table.listings <= 1 or self.status.resyncs > resyncs):
                 self._soon()
             elif isinstance(item, ListingEnded) and self.view.predicate is not None:
@@ -493,6 +496,7 @@ class Live:
     def _sift(self) -> None:
         """What has arrived and is what the filter wants is on show soon, whatever the order of all rows costs."""
         self.geography.begin_frame()
+        self.sifted = self.table.events
         if self.view.rows.hear(self.table):
             self._frame_after(SIFTED)
         self.put_off = self.put_off or self.geography.short

@@ -518,31 +518,29 @@ class FirstSeen:
 
         self.path = os.path.join(folder, FIRST_FILE)
         try:
-            self._open()
+            self._db, keys = self._opened()
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:  # damaged: what is seen from now on is new again
             os.rename(self.path, f"{self.path}.damaged-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}")
-            self._open()
+            self._db, keys = self._opened()
+        self._known: set[tuple[str, str]] = set(keys)
+        self._inode = os.stat(self.path).st_ino
 
-    def _open(self) -> None:
+    def _opened(self) -> tuple[sqlite3.Connection, list[tuple[str, str]]]:
         import sqlite3
 
-        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=LOCKED)
+        db = sqlite3.connect(self.path, isolation_level=None, timeout=LOCKED)
         try:
-            self._read()
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS first_seen"
+                " (sort TEXT, key TEXT, at REAL, PRIMARY KEY (sort, key)) WITHOUT ROWID"
+            )
+            return db, db.execute("SELECT sort, key FROM first_seen").fetchall()
         except BaseException:
-            self._db.close()
+            db.close()
             raise
-
-    def _read(self) -> None:
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS first_seen"
-            " (sort TEXT, key TEXT, at REAL, PRIMARY KEY (sort, key)) WITHOUT ROWID"
-        )
-        self._known = {(sort, key) for sort, key in self._db.execute("SELECT sort, key FROM first_seen")}
-        self._inode = os.stat(self.path).st_ino
 
     def is_there(self) -> bool:
         """Is the file that is written still the one that has the name?"""

@@ -546,6 +546,8 @@ class Rows:
         filter_is_new = before is None or before.filter != wanted.filter
         takes = filter_is_new and wanted.same_but(self._ranked_for, "filter") and len(self._ranked) > MANY_ROWS
         self._due, self._began, self._wanted = math.inf, now, wanted
+        if wanted.spec.tape and not self._new:  # the tape may have lost what has arrived and is not on show yet
+            self.order = [*reversed(self._arrived[self._merged :]), *self.order]
         self._begin_hearing(table)
         if not keeps_groups:
             self._job = self._make(wanted, table, takes)

@@ -16,7 +16,7 @@ from addresses import Context, Lookups, Place
 from columns import FLOW_COLUMNS, SORTS, VIEW_BY_NAME, table_text
 from export import view_texts
 from filters import FilterError, compile_filter
-from flows import Flow, FlowTable, TapeEvent
+from flows import TAPE, Flow, FlowTable, TapeEvent
 from grouping import Grouper, Grouping, GroupRow, service_key
 from intake import Status
 from keys import BINDINGS, NOTHING, Do, Request, press
@@ -1363,3 +1363,20 @@ def test_a_recording_without_times_says_that_it_has_none() -> None:
     table = FlowTable()
     feed(table, event("NEW", 1), 0.0)
     assert unwatched("at:07:00", Context(now=0.0), table, True) == "the recording has no times"
+
+
+def test_what_has_arrived_stays_though_the_tape_runs_over_before_it_is_on_show() -> None:
+    """A new order of the rows is begun between the arrival and the next merge: a listing has ended."""
+    monitor = Monitor()
+    monitor.view.show("events")
+    monitor.view.set_filter("port:7777")
+    monitor.refresh(1.0)
+    (wanted, *others) = split_lines((event("NEW", 0, dport=7777) + event("NEW", 1)).encode())[0]
+    monitor.table.event(wanted, monitor.now)
+    monitor.view.rows.hear(monitor.table)
+    for _ in range(TAPE + 1):
+        monitor.table.event(others[0], monitor.now)
+    monitor.view.rows.hear(monitor.table)
+    monitor.view.rows.expire()
+    monitor.refresh(0.0)
+    assert [shown.flow.ports()[1] for shown in monitor.view.rows.order] == [b"7777"]
