@@ -112,7 +112,11 @@ def test_short_flows_are_in_the_header_though_no_row_can_tell(lab: Lab) -> None:
     with Watch(lab) as watch:
         watch.listings(2)
         assert watch.header() in (0.0, None)
-        lab.udp_unanswered(9002, flows=50)
-        watch.until(lambda: (watch.table.rate_out or 0.0) > 0.0, "what went out")
-        assert watch.rows() == 0.0
-        watch.until(lambda: watch.header() == 0.0, "calm")
+        for _ in range(10):
+            lab.udp_unanswered(9002, flows=50)
+            watch.until(lambda: (watch.table.rate_out or 0.0) > 0.0, "what went out")
+            only_in_header = watch.rows() == 0.0
+            watch.until(lambda: watch.header() == 0.0, "calm")
+            if only_in_header:
+                break  # on a busy machine a listing may come a second after a NEW: then that flow has a rate
+        assert only_in_header
