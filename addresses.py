@@ -262,27 +262,26 @@ class KnownAddresses(dict[bytes | str, Known]):
         return "in" if responder.taken else "fwd"
 
     def remote(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> str:
-        """The public end that is not this host; of two such ends the destination; else the end of another host.
+        """The remote end, see ``remote_side``."""
+        return self[(src, dst, reply_src, reply_dst)[self.remote_side(src, dst, reply_src, reply_dst)]].text
 
-        The real ends come first: the responder is the source of the reply tuple, the initiator that of the original
-        tuple. Then come the addresses that NAT put in their place.
+    def remote_side(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> int:
+        """Which of a flow's addresses, in this order, is the public end that is not this host.
+
+        Of two such ends it is the destination; without one it is the end of another host. The real ends come first:
+        the responder is the source of the reply tuple, the initiator that of the original tuple. Then come the
+        addresses that NAT put in their place.
         """
-        for address in (reply_src, src, dst, reply_dst):
-            if (its := self[address]).far:
-                return its.text
-        initiator, target = self[src], self[dst]
-        return initiator.text if target.own and not initiator.own else target.text
-
-    def remote_side(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> int:
-        """Which of a flow's addresses, in this order, is the one that ``remote`` gives."""
         if self[reply_src].far:
             return 2
-        here, there = self[src], self[dst]
-        if here.far:
+        initiator, target = self[src], self[dst]
+        if initiator.far:
             return 0
-        if there.far or not self[reply_dst].far:
-            return 0 if not there.far and there.own and not here.own else 1
-        return 3
+        if target.far:
+            return 1
+        if self[reply_dst].far:
+            return 3
+        return 0 if target.own and not initiator.own else 1
 
     def inbound(self, src: bytes | str, reply_src: bytes | str) -> bool | None:
         """Was the flow opened from the far side? Then its original direction is what comes in, else what goes out.

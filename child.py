@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -300,6 +301,11 @@ class Child:
     def is_over(self) -> bool:
         """Has it ended? The answer does not reap it."""
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def this_program(*words: str) -> list[str]:
+    """The command that runs this program again, as another process, with these options."""
+    return [sys.executable, os.path.abspath(sys.argv[0]), *words]
 
 
 class EventSocket(NamedTuple):

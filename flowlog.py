@@ -16,7 +16,6 @@ import re
 import select
 import shlex
 import signal
-import sys
 import time
 from array import array
 from collections import deque
@@ -26,9 +25,9 @@ from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
 from addresses import Context, Ends, Lookups, Site
-from child import Child
+from child import Child, this_program
 from flows import Counts, Flow, FlowTable, Group, LastSeen, Progress, id_in
-from grouping import service_key
+from grouping import protocol_name, service_key, service_of
 from intake import Problem, Status
 from parse import WITH_PORTS, Kind, usual
 from past import (
@@ -46,9 +45,10 @@ from past import (
     FirstSeen,
     FlowValues,
     Mark,
-    OfEarlier,
     Refused,
+    Unfinished,
     covered,
+    day_file,
     day_files,
     day_name,
     day_of,
@@ -84,7 +84,7 @@ ORIGINAL_PORTS = re.compile(rb"src=\S+ dst=\S+ sport=\d+ dport=\d+ ")
 
 
 class EndedFlows(NamedTuple):
-    """Flows that are over, column by column: 5,000 tuples took three times as long to hand over."""
+    """Flows that are over, column by column, so that one expression takes the texts of all of them apart."""
 
     text: bytes  # of each flow a line, from its original tuple on
     groups: bytes  # numbers, array("L")
@@ -106,8 +106,6 @@ class EndedFlows(NamedTuple):
 # UNSEEN: from now on flows may end and nobody tells.
 GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED = range(10)
 Message = tuple[Any, ...]
-
-
 OF_FLOWS = ENDED, OPEN, ALL_ENDED
 
 
@@ -127,17 +125,6 @@ class Setup(TypedDict):
     node: str
     databases: list[str]
     networks: list[str]
-
-
-class Unfinished(NamedTuple):
-    """A flow that has a row and has not ended. ``id`` is 0 where the row was lost with its file."""
-
-    id: int
-    day: int
-    kernel_id: int | None
-    start: float
-    exact: bool
-    counts: Counts | None  # as they are in the row
 
 
 class OpenGap(NamedTuple):
@@ -214,7 +201,7 @@ class _Cache:
 
     def __init__(self, file: DayFile, writer: Writer) -> None:
         self.file, self.begins, self.until = file, file.begins, file.begins + DAY_SECONDS
-        self.put, self._writer = file.put_ended, writer
+        self.put = file.put_ended
         self.hosts: dict[bytes, int] = _Asking(lambda address: file.host(address.decode()))
         self.near: dict[bytes, _Near] = _Asking(lambda address: writer.near_end(file, address.decode()))
         self.far: dict[bytes, tuple[str, int]] = _Asking(lambda address: writer.far_end(file, address.decode()))
@@ -234,7 +221,7 @@ class Writer:
         self._first_seen: FirstSeen | None = None
         self._moved: set[tuple[str, str]] = set()  # keys that have moved something
         self._unfinished: dict[bytes, Unfinished] = {}
-        self._earlier: dict[bytes, OfEarlier] = {}  # flows that may be seen again
+        self._earlier: dict[bytes, Unfinished] = {}  # flows that may be seen again
         self._swept: dict[bytes, Unfinished] = {}  # of late: a DESTROY may be on its way
         self._swept_before: dict[bytes, Unfinished] = {}  # those of the LATE_DESTROY seconds before
         self._swept_until = 0.0
@@ -279,11 +266,11 @@ class Writer:
         """The flows that are unfinished in a file may be seen again; until then they ended when it was written last."""
         with _told_apart(file.day):
             found = file.earlier()
-        for flow in found:
-            before = self._earlier.get(flow.key)
-            if before is not None and before.day < flow.day and before[2:4] == flow[2:4]:
+        for key, flow in found:
+            before = self._earlier.get(key)
+            if before is not None and before.day < flow.day and before.kernel_id == flow.kernel_id:
                 self._drop(before.day, before.id)  # it was being moved
-            self._earlier[flow.key] = flow
+            self._earlier[key] = flow
         file.end_open()
 
     def _file(self, day: int) -> DayFile:
@@ -300,8 +287,9 @@ class Writer:
         return file
 
     def _put_aside(self, day: int, why: str) -> None:
-        other = set_aside(self.folder, day)
-        self.set_aside = f"flows-{day_name(day)}.db is damaged ({clean(why, 60)}): set aside as {other}"
+        name = day_file(day)
+        other = set_aside(os.path.join(self.folder, name))
+        self.set_aside = f"{name} is damaged ({clean(why, 60)}): set aside as {other}"
         begins = float(day * DAY_SECONDS)
         until = min(max(self.now, begins), begins + DAY_SECONDS)
         self._notes.append(Note(begins, until, f"the file of {day_name(day)} was damaged and is set aside", day))
@@ -345,10 +333,7 @@ class Writer:
             self._take_ended(EndedFlows(*message[1:]))
 
     def _take_ended(self, ended: EndedFlows) -> None:
-        """Take in flows that are over and have no row yet: in a fifth of the time that others take.
-
-        At 5,000 flows a second, all that the log does is to take an eighth of a core at most.
-        """
+        """Take in flows that are over and have no row yet: 14 us each, where the others take 35."""
         for day in ended.days():  # what can't be opened is found now, before any of them is taken
             self._file(day)
         cache, remote_side = self._cache, self._context.known.remote_side
@@ -407,9 +392,7 @@ class Writer:
         counts = _storable(flow)
         goes_on = counts is None or old.counts is None or counts.original_packets >= old.counts.original_packets
         is_younger = flow.exact and flow.born > old.start + SAME_BIRTH
-        if kernel_id != old.kernel_id or not goes_on or is_younger:
-            return None
-        return Unfinished(old.id, old.day, old.kernel_id, old.start, old.exact, old.counts)
+        return None if kernel_id != old.kernel_id or not goes_on or is_younger else old
 
     def _forget(self, key: bytes, known: Unfinished | None) -> None:
         if known is not None and self._unfinished.pop(key, None) is None:
@@ -441,6 +424,10 @@ class Writer:
             start, exact, counts = known.start, known.exact, counts or known.counts
         self._unfinished[flow.key] = Unfinished(number, file.day, kernel_id, start, exact, counts)
 
+    def _forget_swept(self) -> None:
+        self._swept.clear()
+        self._swept_before.clear()
+
     def _passed(self, whole: float, seen: float) -> None:
         """What an earlier run left and has not been seen by now will not be seen again."""
         self._whole = whole if self._whole is None else max(self._whole, whole)
@@ -452,11 +439,7 @@ class Writer:
 
     def _lose_sight(self) -> None:
         """From now on flows may end, and nobody tells: those that are told again were there all the time."""
-        for key, known in self._unfinished.items():
-            if known.id:
-                self._earlier[key] = OfEarlier(
-                    known.id, known.day, key, known.kernel_id, known.start, known.exact, known.counts
-                )
+        self._earlier |= {key: known for key, known in self._unfinished.items() if known.id}
         self._unfinished.clear()
         for file in self._files.values():
             file.end_open()
@@ -473,7 +456,7 @@ class Writer:
         near_end, far_end, inward = self._context.sides_of_ends(ends)
         near, far = self.near_end(file, near_end), self.far_end(file, far_end)
         reason = "open" if unfinished else "destroy" if told.seen is None else "swept"
-        kind = _protocol(flow.kind), flow.state, NAT_WORDS[ends.snat + 2 * ends.dnat], int(exact)
+        kind = protocol_name(flow.kind), flow.state, NAT_WORDS[ends.snat + 2 * ends.dnat], int(exact)
         values = (
             file.kind(near.node, reason, *kind, ends.addresses.index(far_end)),
             *(_ms(start, file), None if unfinished else _ms(told.at, file)),
@@ -505,11 +488,11 @@ class Writer:
 
     def usual_kind(self, file: DayFile, group: int, snat: bool, dnat: bool, far: int) -> int:
         its = self._groups[group]
-        values = _protocol(its.kind), its.state, NAT_WORDS[snat + 2 * dnat], 1, far
+        values = protocol_name(its.kind), its.state, NAT_WORDS[snat + 2 * dnat], 1, far
         return file.kind(file.name(self.node), "destroy", *values)
 
     def service(self, group: int, port: bytes) -> str:
-        return f"{_protocol(self._groups[group].kind)}/{port.decode()}"
+        return service_of(self._groups[group].kind, port.decode())
 
     # --- gaps ---
 
@@ -591,18 +574,21 @@ class Writer:
             self._moved |= file.take_moved()
             if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
                 self._files.pop(file.day).close()
-
         self._learn(now)
 
     def _learn(self, now: float) -> None:
         """Note what was not there before: hosts, countries, networks, services. Raises sqlite3.Error and OSError."""
         if self._first_seen is not None and not self._first_seen.is_there():
-            self._first_seen.close()
-            self._first_seen = None
+            self._close_first_seen()
         if self._first_seen is None:
             self._first_seen = FirstSeen(self.folder)
         self._first_seen.learn(self._moved, now)
         self._moved.clear()
+
+    def _close_first_seen(self) -> None:
+        if self._first_seen is not None:
+            self._first_seen.close()
+            self._first_seen = None
 
     def let_go(self) -> None:
         """Close all files but today's: they may be deleted. Raises what ``commit`` raises."""
@@ -621,8 +607,7 @@ class Writer:
         self._lost = since, before + number
         self._unfinished.clear()
         self._earlier.clear()
-        self._swept.clear()
-        self._swept_before.clear()
+        self._forget_swept()
         for file in sorted(self._files.values(), key=lambda file: file.day):
             self._take_up(file)
 
@@ -663,8 +648,7 @@ class Writer:
             if known.day != day or known.start < begins
         }
         self._earlier = {key: flow for key, flow in self._earlier.items() if flow.day != day}
-        self._swept.clear()
-        self._swept_before.clear()
+        self._forget_swept()
         self._notes = [note._replace(number=0) if note.day == day else note for note in self._notes]
         self._gaps = {reason: gap._replace(number=0) if gap.day == day else gap for reason, gap in self._gaps.items()}
 
@@ -674,9 +658,7 @@ class Writer:
 
     def drop_files(self) -> None:
         self._cache = None
-        if self._first_seen is not None:
-            self._first_seen.close()
-            self._first_seen = None
+        self._close_first_seen()
         for file in self._files.values():
             file.close()
         self._files.clear()
@@ -689,15 +671,13 @@ class Writer:
 
 MOST_COUNTED = 1 << 62  # SQLite ends at twice that; the kernel counts further, and no flow ever got there
 LATE_ENDS = 120.0  # seconds after midnight for which the file of the day before stays open
-
-
 NAT_WORDS = None, "snat", "dnat", "both"
 NO_COUNTS = None, None, None, None
 MOST_CACHED = 200_000  # numbers of addresses: 30 MB
 
 
 def told_by(flow: Flow) -> tuple[Ends, Counts | None, int, int | None]:
-    """Ends, counters, mark and zone of a flow: of a usual text in a fifth of the time."""
+    """Ends, counters, mark and zone of a flow; a usual text is taken apart at once."""
     words = usual(flow.text) if flow.progress.listed is None else None
     if words is None or words[2] is None:  # without ports
         return flow.ends(), _storable(flow), flow.mark(), next(iter(flow.zones()), None)
@@ -723,10 +703,6 @@ def _storable(flow: Flow) -> Counts | None:
 
 def _bounded(counts: Counts) -> Counts:
     return counts if max(counts) < MOST_COUNTED else Counts(*(min(count, MOST_COUNTED) for count in counts))
-
-
-def _protocol(kind: Kind) -> str:
-    return kind.protocol if kind.protocol != "unknown" else f"ip{kind.number}"
 
 
 def _ms(moment: float, file: DayFile) -> int:
@@ -881,13 +857,12 @@ class _Service:
         self._writer.commit(self._now)
 
     def _give_up(self) -> None:
-        ended = sum(map(ends_in, self._untaken))
-        self._untaken = deque(message for message in self._untaken if message[0] not in OF_FLOWS)
         import sqlite3
 
-        with contextlib.suppress(
-            OSError, Damaged, sqlite3.Error
-        ):  # its files can't even be read: the next start will tell
+        ended = sum(map(ends_in, self._untaken))
+        self._untaken = deque(message for message in self._untaken if message[0] not in OF_FLOWS)
+        # Where its files can't even be read, the next start will tell.
+        with contextlib.suppress(OSError, Damaged, sqlite3.Error):
             self._writer.give_up(ended)
         _tell({"again": True})
 
@@ -976,7 +951,6 @@ class LogPlan:
     folder: str
     keep: float = 30.0  # days
     size: int = 2 << 30  # bytes
-    called: str = ""  # the words that start this program
 
     def setup(self, node: str, databases: Sequence[str], site: Site) -> Setup:
         return Setup(
@@ -1202,9 +1176,8 @@ class FlowLog:
     # --- the writer ---
 
     def _start(self, now: float) -> None:
-        argv = [sys.executable, os.path.abspath(sys.argv[0]), "--no-config", "--log-writer", self.state.plan.folder]
         try:
-            self._child = Child(argv, fed=True)
+            self._child = Child(this_program("--no-config", "--log-writer", self.state.plan.folder), fed=True)
         except OSError as error:
             self._fail(Problem(f"the flow log's writer could not be started: {error.strerror}"))
             return

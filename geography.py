@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 import download
 from addresses import NOWHERE, Detail, Place
-from child import Child
+from child import Child, this_program
 from geoip import Database, GeoIP, text_of
 from health import UsedDatabase
 from text import clean
@@ -284,7 +283,7 @@ def worker_argv(plan: Plan, kinds: Sequence[str], start: bool) -> list[str]:
     """The command of the child that fetches: this program, with an option that --help does not show."""
     order = f"{'start' if start else 'look'}:{','.join(kinds)}"
     paths = [word for path in plan.paths for word in ("--geoip-db", path)]
-    return [sys.executable, os.path.abspath(sys.argv[0]), *paths, "--no-config", "--geoip-worker", order]
+    return this_program(*paths, "--no-config", "--geoip-worker", order)
 
 
 def work(plan: Plan, order: str) -> int:

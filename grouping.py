@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from addresses import Context
 from flows import BYTES, IDLE, Flow, matched, newest_texts
-from parse import WITH_PORTS
+from parse import WITH_PORTS, Kind
 from text import service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
@@ -136,13 +136,18 @@ def part_of(name: str, context: Context) -> Part:
 def service_key(flow: Flow) -> str:
     """Protocol and port: "tcp/443"; the protocol alone where it has no ports."""
     port = flow.ports()[1].decode() if flow.kind.number in WITH_PORTS else ""
-    return _service_key(flow, port)
+    return service_of(flow.kind, port)
 
 
-def _service_key(flow: Flow, port: str) -> str:
-    kind = flow.group.kind
-    name = kind.protocol if kind.protocol != "unknown" else f"ip{kind.number}"
+def service_of(kind: Kind, port: str) -> str:
+    """``service_key`` of flows of a kind; ``port``: "" where the protocol has none."""
+    name = protocol_name(kind)
     return f"{name}/{port}" if port else name
+
+
+def protocol_name(kind: Kind) -> str:
+    """The protocol; ip253 where it has no name."""
+    return kind.protocol if kind.protocol != "unknown" else f"ip{kind.number}"
 
 
 def service_name(key: str) -> str:
@@ -179,7 +184,7 @@ class Grouper:
             flows, matched(_ADDRESSES_AND_PORT, [flow.key for flow in flows]), matched(BYTES, texts)
         ):
             near, far, inward = context.sides_of(src, dst) if flow.plain else context.sides(flow)
-            what = _service_key(flow, port.decode()) if services else ""
+            what = service_of(flow.group.kind, port.decode()) if services else ""
             row = sums.get(key := key_of(near, far, what))
             if row is None:
                 row = sums[key] = self._begun(key, far)

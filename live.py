@@ -8,13 +8,12 @@ import os
 import re
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from addresses import Lookups
-from child import Child
+from child import Child, this_program
 from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
@@ -134,7 +133,7 @@ class Inquiry:
         self.close()
         self._answer, self._size = [], 0
         with contextlib.suppress(OSError):  # no process to be had: asked again later
-            self._child = Child([sys.executable, os.path.abspath(sys.argv[0]), "--no-config", *words])
+            self._child = Child(this_program("--no-config", *words))
 
     def fds(self) -> list[int]:
         return self._child.fds() if self._child else []

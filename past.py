@@ -16,7 +16,7 @@ import shlex
 import stat
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -26,7 +26,7 @@ from addresses import NOWHERE, Place
 from flows import Counts
 from grouping import InAndOut, UsageRow
 from intake import Problem
-from text import clean, size_text, span_text, text_table
+from text import clean, endpoint, size_text, span_text, text_table
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,6 +43,7 @@ LOCK = "lock"  # held by the process that writes; its text is the number of that
 _DAY_FILE = re.compile(r"flows-(\d{4}-\d\d-\d\d)\.db")
 LOCK_PATIENCE = 0.2  # seconds until a lock is really held by somebody
 LOCKED = 5.0  # seconds that a reader may hold a file; it is tried again after that
+NOTHING_TO_READ = "the log has no file that can be read"
 LAYOUT = 2  # PRAGMA user_version: of the tables below
 
 # One flow: 50 to 60 bytes. Ends of the reply are NULL where they mirror the original's, counters where nothing counts,
@@ -71,8 +72,7 @@ CREATE TABLE label (sort TEXT, key TEXT, text TEXT, PRIMARY KEY (sort, key)) WIT
 CREATE TABLE gap (id INTEGER PRIMARY KEY, node INTEGER, since REAL, until REAL, reason TEXT);
 """
 
-# ``far`` of a kind: which of a flow's addresses is the remote end.
-FAR_SIDES = ("src", "dst", "reply_src", "reply_dst")
+# ``far`` of a kind says which of a flow's addresses is the remote end: src, dst, reply_src or reply_dst.
 FLOW_ROWS = """
 SELECT node.text AS node, about.day + flow.start_ms / 1000.0 AS start,
     CASE WHEN flow.end_ms IS NULL THEN about.alive ELSE about.day + flow.end_ms / 1000.0 END AS "end",
@@ -128,6 +128,11 @@ def day_name(day: int) -> str:
         return "1970-01-01"
 
 
+def day_file(day: int) -> str:
+    """The name of a day's file."""
+    return f"flows-{day_name(day)}.db"
+
+
 def day_files(folder: str) -> dict[int, str]:
     """The paths of all day files by their day, the oldest first."""
     found = {}
@@ -155,13 +160,21 @@ def covered(folder: str, day: int) -> Covered:
     """What the file of a day says that it covers; nothing but the beginning of its day where it does not say."""
     import sqlite3
 
-    path = os.path.join(os.path.abspath(folder), f"flows-{day_name(day)}.db")
+    path = os.path.join(os.path.abspath(folder), day_file(day))
     try:
         with contextlib.closing(sqlite3.connect(read_only(path), uri=True)) as db:
             began, alive = db.execute("SELECT began, alive FROM about").fetchone()
             return Covered(float(began), float(alive))
     except (sqlite3.Error, TypeError, ValueError):
         return Covered(float(day * DAY_SECONDS), float(day * DAY_SECONDS))
+
+
+def is_still(path: str, inode: int) -> bool:
+    """Is the file that is written still the one that has the name? Raises OSError where nobody can tell."""
+    try:
+        return os.stat(path).st_ino == inode
+    except FileNotFoundError:
+        return False
 
 
 def read_only(path: str) -> str:
@@ -171,9 +184,8 @@ def read_only(path: str) -> str:
     return f"file:{quote(path)}?mode=ro"
 
 
-def set_aside(folder: str, day: int) -> str:
+def set_aside(path: str) -> str:
     """Give a damaged file another name, so that nobody reads it and nobody writes over it; returns that name."""
-    path = os.path.join(folder, f"flows-{day_name(day)}.db")
     other = f"{path}.damaged-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}"
     while os.path.exists(other):
         other += "-again"
@@ -191,16 +203,15 @@ MovedBy = tuple[int, int, int, int, str, int, int]  # a key of ``moved``: node, 
 Moved = tuple[int, int | None, int | None]  # flows, bytes in, bytes out; None: nothing counted them
 
 
-class OfEarlier(NamedTuple):
-    """A flow that was there when the log was written last."""
+class Unfinished(NamedTuple):
+    """A flow that has a row and has not ended. ``id`` is 0 where the row was lost with its file."""
 
     id: int
     day: int
-    key: bytes
     kernel_id: int | None
     start: float
     exact: bool
-    counts: Counts | None
+    counts: Counts | None  # as they are in the row
 
 
 class DayFile:
@@ -211,7 +222,7 @@ class DayFile:
         import sqlite3
 
         self.day, self.begins = day, day * DAY_SECONDS
-        self.path = os.path.join(folder, f"flows-{day_name(day)}.db")
+        self.path = os.path.join(folder, day_file(day))
         self._db = sqlite3.connect(self.path, isolation_level=None, timeout=LOCKED)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")  # who reads does not hold up who writes
@@ -266,16 +277,19 @@ class DayFile:
         (last,) = self._db.execute("SELECT max(id) FROM gap").fetchone()
         self._next_gap = (last or 0) + 1
 
-    def earlier(self) -> list[OfEarlier]:
-        """The flows that are unfinished in the file, as it is on disk. Raises sqlite3.Error."""
+    def earlier(self) -> list[tuple[bytes, Unfinished]]:
+        """The flows that are unfinished in the file, as it is on disk, each with its key. Raises sqlite3.Error."""
         rows = self._db.execute(
             "SELECT flow.id, key, kernel_id, start_ms, start_exact, packets_original, bytes_original, packets_reply,"
             " bytes_reply FROM unfinished JOIN flow ON flow.id = unfinished.flow JOIN kind ON kind.id = flow.kind"
         )
         return [
-            OfEarlier(
-                *(number, self.day, key, kernel_id, self.begins + start / 1000, bool(exact)),
-                None if counts[0] is None else Counts(*counts),
+            (
+                key,
+                Unfinished(
+                    *(number, self.day, kernel_id, self.begins + start / 1000, bool(exact)),
+                    None if counts[0] is None else Counts(*counts),
+                ),
             )
             for number, key, kernel_id, start, exact, *counts in rows
         ]
@@ -476,11 +490,7 @@ class DayFile:
         return number
 
     def is_there(self) -> bool:
-        """Is the file that is written still the one that has the name?"""
-        try:
-            return os.stat(self.path).st_ino == self.inode
-        except FileNotFoundError:
-            return False
+        return is_still(self.path, self.inode)
 
     def close(self) -> None:
         import sqlite3
@@ -505,7 +515,6 @@ NO_SQLITE = Problem("there is no flow log: this Python lacks the module sqlite3"
 # --- what was seen first ----------------------------------------------------------------------------------------------
 
 FIRST_FILE = "first-seen.db"
-FIRST_SORTS = ("host", "country", "network", "service")
 MOST_FIRST = 500_000  # keys that are kept: all ports of two protocols, all networks, and 300,000 hosts
 
 
@@ -522,7 +531,7 @@ class FirstSeen:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:  # damaged: what is seen from now on is new again
-            os.rename(self.path, f"{self.path}.damaged-{time.strftime('%Y%m%d%H%M%S', time.gmtime())}")
+            set_aside(self.path)
             self._db, keys = self._opened()
         self._known: set[tuple[str, str]] = set(keys)
         self._inode = os.stat(self.path).st_ino
@@ -543,11 +552,7 @@ class FirstSeen:
             raise
 
     def is_there(self) -> bool:
-        """Is the file that is written still the one that has the name?"""
-        try:
-            return os.stat(self.path).st_ino == self._inode
-        except OSError:
-            return False
+        return is_still(self.path, self._inode)
 
     def learn(self, keys: Iterable[tuple[str, str]], at: float) -> None:
         """These were seen at that time. Raises sqlite3.Error, and nothing is learned then."""
@@ -683,7 +688,7 @@ def sizes(folder: str) -> dict[str, int]:
     found: dict[str, int] = {}
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("flows-") and (match := _DAY_FILE.match(entry.name)):
+            if match := _DAY_FILE.match(entry.name):
                 with contextlib.suppress(OSError):
                     size = entry.stat(follow_symlinks=False).st_size
                     found[match.group()] = found.get(match.group(), 0) + size
@@ -695,7 +700,7 @@ def prune(folder: str, keep: float, size: int, now: float) -> int:
 
     Today's file is never deleted.
     """
-    found, today = sizes(folder), f"flows-{day_name(day_of(now))}.db"
+    found, today = sizes(folder), day_file(day_of(now))
     for name in list(found):
         ends = (_day_number(name[6:16]) + 1) * DAY_SECONDS
         if name != today and (ends < now - keep * DAY_SECONDS or sum(found.values()) > size):
@@ -711,7 +716,7 @@ def _remove_day(folder: str, name: str) -> None:
                 os.unlink(os.path.join(folder, entry))
 
 
-# --- one file ---------------------------------------------------------------------------------------------------------
+# --- reading a file ---------------------------------------------------------------------------------------------------
 
 
 class Unreadable(Exception):
@@ -775,6 +780,27 @@ class Extent:
         if counts and (self.alive is None or alive > self.alive):
             self.alive, self.whole = alive, whole
         self.gaps += [LoggedGap(*row) for row in db.execute("SELECT since, until, reason FROM gap_log ORDER BY since")]
+
+    def gaps_in(self, question: Question) -> list[LoggedGap]:
+        """The gaps that reach into the time that is asked for."""
+        ends = question.begins + question.length
+        return [gap for gap in self.gaps if gap.since < ends and gap.until >= question.begins]
+
+
+def _read_each(
+    folder: str,
+    take: Callable[[int, sqlite3.Connection, Extent], None],
+    newest_first: bool = False,
+) -> Extent:
+    """Have ``take`` read each day's file; a file that can't be read is named in the extent. Raises OSError."""
+    extent, files = Extent(writer=_is_written(folder)), list(day_files(folder).items())
+    for day, path in reversed(files) if newest_first else files:
+        try:
+            with _opened(path) as db:
+                take(day, db, extent)
+        except Unreadable as why:
+            extent.unreadable[day] = str(why)
+    return extent
 
 
 def _is_written(folder: str) -> bool:
@@ -913,18 +939,17 @@ class Answer:
 
 def who(folder: str, question: Question) -> Answer:
     """Every flow that had the address at that time on any side of a translation. Raises OSError without a folder."""
-    extent, flows = Extent(writer=_is_written(folder)), []
+    flows: list[LoggedFlow] = []
     last, today = day_of(question.begins + question.length - INSTANT / 2), day_of(time.time())
-    for number, path in day_files(folder).items():
-        try:
-            with _opened(path) as db:
-                extent.read(db, number <= max(today, last))
-                # A flow is in the file of the day of its end. Those that begin on one day and end on another are few,
-                # and an index has them.
-                if number >= day_of(question.begins):
-                    flows += _flows_of(db, question, number, number > last)
-        except Unreadable as why:
-            extent.unreadable[number] = str(why)
+
+    def take(day: int, db: sqlite3.Connection, extent: Extent) -> None:
+        extent.read(db, day <= max(today, last))
+        # A flow is in the file of the day of its end. Those that begin on one day and end on another are few, and an
+        # index has them.
+        if day >= day_of(question.begins):
+            flows.extend(_flows_of(db, question, day, day > last))
+
+    extent = _read_each(folder, take)
     flows = _without_gone(folder, flows, question, extent)
     return Answer(sorted(flows, key=lambda flow: (flow.start, flow.end)), extent)
 
@@ -1009,17 +1034,14 @@ class Search(NamedTuple):
 
 def search(folder: str, asked: Search) -> Answer:
     """The translated flows that fit, MOST_FOUND at most. Raises OSError without a folder."""
-    extent = Extent(writer=_is_written(folder))
     flows: list[LoggedFlow] = []
-    for number, path in reversed(day_files(folder).items()):
-        try:
-            with _opened(path) as db:
-                extent.read(db)
-                its_time = asked.begins is None or number >= day_of(asked.begins)
-                if its_time and len(flows) < MOST_FOUND:
-                    flows += _found_in(db, asked, number)
-        except Unreadable as why:
-            extent.unreadable[number] = str(why)
+
+    def take(day: int, db: sqlite3.Connection, extent: Extent) -> None:
+        extent.read(db)
+        if (asked.begins is None or day >= day_of(asked.begins)) and len(flows) < MOST_FOUND:
+            flows.extend(_found_in(db, asked, day))
+
+    extent = _read_each(folder, take, newest_first=True)
     return Answer(sorted(flows, key=lambda flow: flow.end, reverse=True)[:MOST_FOUND], extent)
 
 
@@ -1043,7 +1065,7 @@ def _found_in(db: sqlite3.Connection, asked: Search, day: int) -> list[LoggedFlo
 def extent_text(extent: Extent) -> str:
     """How far back the log goes, and how many gaps it has."""
     if extent.since is None:
-        return "; ".join(extent.unreadable.values()) or "the log has no file that can be read"
+        return "; ".join(extent.unreadable.values()) or NOTHING_TO_READ
     gaps = sum(gap.reason != UNCOUNTED for gap in extent.gaps)
     words = "" if not gaps else ", a gap" if gaps == 1 else f", {gaps} gaps"
     return f"log since {time.strftime('%Y-%m-%d %H:%M', time.localtime(extent.since))}{words}"
@@ -1058,7 +1080,7 @@ def doubts(question: Question, extent: Extent) -> list[str]:
     """Why the answer may lack flows, a sentence each; none where the log is whole for that time."""
     begins, ends = question.begins, question.begins + question.length
     if extent.since is None or extent.alive is None:
-        return [*extent.unreadable.values(), "the log has no file that can be read"]
+        return [*extent.unreadable.values(), NOTHING_TO_READ]
     out = [text for day, text in extent.unreadable.items() if day >= day_of(begins)]
     if begins < extent.since:
         out.append(f"the log begins later, at {local_moment(extent.since)}")
@@ -1067,8 +1089,8 @@ def doubts(question: Question, extent: Extent) -> list[str]:
         out.append(f"the log was written last at {local_moment(extent.alive)}{running}")
     elif ends > extent.whole:
         out.append("flows that were open and young when it was written last have no entry yet")
-    for gap in extent.gaps:
-        if gap.since < ends and gap.until >= begins and gap.reason != UNCOUNTED:
+    for gap in extent.gaps_in(question):
+        if gap.reason != UNCOUNTED:
             out.append(f"from {local_moment(gap.since)} to {local_moment(gap.until)}: {gap.reason}")
     return out
 
@@ -1094,12 +1116,6 @@ def local_moment(at: float) -> str:
 # --- as text, JSON, CSV -----------------------------------------------------------------------------------------------
 
 
-def _with_port(address: str, port: int | None) -> str:
-    if port is None:
-        return address
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 def _short(at: float, begins: float) -> str:
     """A time of day; with its date where that is another one than the question's."""
     here, there = time.localtime(at), time.localtime(begins)
@@ -1112,12 +1128,12 @@ def inside_of(flow: LoggedFlow) -> tuple[str, str, str]:
     dnat = (flow.reply_src, flow.reply_sport) != (flow.dst, flow.dport)
     if dnat and not snat:
         return (
-            _with_port(flow.reply_src, flow.reply_sport),
-            _with_port(flow.dst, flow.dport),
-            _with_port(flow.src, flow.sport),
+            endpoint(flow.reply_src, flow.reply_sport),
+            endpoint(flow.dst, flow.dport),
+            endpoint(flow.src, flow.sport),
         )
-    shown = _with_port(flow.reply_dst, flow.reply_dport) if snat else ""
-    return _with_port(flow.src, flow.sport), shown, _with_port(flow.reply_src, flow.reply_sport)
+    shown = endpoint(flow.reply_dst, flow.reply_dport) if snat else ""
+    return endpoint(flow.src, flow.sport), shown, endpoint(flow.reply_src, flow.reply_sport)
 
 
 _TITLES = ("INSIDE", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
@@ -1140,7 +1156,7 @@ def answer_text(question: Question, answer: Answer) -> str:
                 _KNOWN_BY.get(flow.reason, flow.reason),
             ]
         )
-    asked = _with_port(question.address, question.port)
+    asked = endpoint(question.address, question.port)
     head = f"{asked} at {local_moment(question.begins)}: "
     number = len(lines)
     head += "no flow had it\n" if not number else f"{number} flow{'s' * (number > 1)}\n"
@@ -1153,8 +1169,7 @@ def answer_items(question: Question, answer: Answer) -> Iterator[dict[str, objec
     for flow in answer.flows:
         yield {name: value for name, value in flow._asdict().items() if value is not None}
     extent = answer.extent
-    begins, ends = question.begins, question.begins + question.length
-    gaps = [gap._asdict() for gap in extent.gaps if gap.since < ends and gap.until >= begins]
+    gaps = [gap._asdict() for gap in extent.gaps_in(question)]
     last = {
         "complete": not doubts(question, extent),
         "since": extent.since,
@@ -1250,27 +1265,25 @@ def usage(folder: str, sort: str, since: float, now: float, near: str = "") -> U
 
     Raises OSError without a folder. An hour belongs to the times in which it begins.
     """
-    windows = _windows(since, now)
-    extent, per_day = Extent(writer=_is_written(folder)), _is_per_day(since, now)
+    windows, per_day = _windows(since, now), _is_per_day(since, now)
     sums: dict[str, _Sums] = {}
     labels: dict[str, str] = {}
     whole = _Sums(len(windows.slots))
-    for day, path in day_files(folder).items():
+
+    def take(day: int, db: sqlite3.Connection, extent: Extent) -> None:
+        extent.read(db)
         begins = float(day * DAY_SECONDS)
-        try:
-            with _opened(path) as db:
-                extent.read(db)
-                if begins + DAY_SECONDS <= windows.first:
-                    continue
-                parts = windows.parts(begins)
-                for key, part, flows, came, went in _moved_in(db, sort, near, [hour for hour, _ in parts[1:]]):
-                    if (of_key := sums.get(key)) is None:
-                        of_key = sums[key] = _Sums(len(windows.slots))
-                    of_key.add(parts[part][1], (flows, came, went))
-                    whole.add(parts[part][1], (flows, came, went))
-                labels.update(db.execute("SELECT key, text FROM label WHERE sort = ?", (sort,)))
-        except Unreadable as why:
-            extent.unreadable[day] = str(why)
+        if begins + DAY_SECONDS <= windows.first:
+            return
+        parts = windows.parts(begins)
+        for key, part, flows, came, went in _moved_in(db, sort, near, [hour for hour, _ in parts[1:]]):
+            if (of_key := sums.get(key)) is None:
+                of_key = sums[key] = _Sums(len(windows.slots))
+            for some in (of_key, whole):
+                some.add(parts[part][1], (flows, came, went))
+        labels.update(db.execute("SELECT key, text FROM label WHERE sort = ?", (sort,)))
+
+    extent = _read_each(folder, take)
     rows = [of_key.row(key, labels.get(key, "")) for key, of_key in sums.items()]
     return Usage(rows, whole.row("all", "all"), windows.since, per_day, _remarks(extent, windows.since, now))
 
@@ -1324,7 +1337,7 @@ def _remarks(extent: Extent, since: float, now: float) -> list[str]:
     """What the log does not know of the time since then, a sentence each."""
     out = list(extent.unreadable.values())
     if extent.since is None or extent.alive is None:
-        return [*out, "the log has no file that can be read"]
+        return [*out, NOTHING_TO_READ]
     if extent.since > since + HOUR_SECONDS:
         out.append(f"the log begins later, at {local_moment(extent.since)}")
     gaps = [gap for gap in extent.gaps if gap.until > since]
