@@ -145,8 +145,7 @@ def who_had(options: CommandLine) -> int:
     if options["who"] is None or not options["log"]:
         missing = "--at goes with --who." if options["who"] is None else "--who asks a log: say which with --log DIR."
         raise click.UsageError(missing)
-    if options["as_json"] and options["as_csv"]:
-        raise click.UsageError("--json and --csv exclude each other.")
+    format = _format(options)
     now, option = time.time(), "--who"
     try:
         asked = asked_of(options["who"])
@@ -154,8 +153,14 @@ def who_had(options: CommandLine) -> int:
         begins, length = time_of(options["at"], now) if options["at"] is not None else (now, 1.0)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
-    format = "json" if options["as_json"] else "csv" if options["as_csv"] else "text"
     return ask(options["log"], Question(*asked, begins, length), format, invocation())
+
+
+def _format(options: CommandLine) -> str:
+    """``export``'s word for the format that is asked for."""
+    if options["as_json"] and options["as_csv"]:
+        raise click.UsageError("--json and --csv exclude each other.")
+    return "json" if options["as_json"] else "csv" if options["as_csv"] else "text"
 
 
 def usage_of(options: CommandLine) -> int:
@@ -172,7 +177,7 @@ def usage_of(options: CommandLine) -> int:
         near, since = near_of(options["expression"] or ""), since_of(options["since"] or DAY_SPAN, time.time())
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    format = "json" if options["as_json"] else "csv" if options["as_csv"] else "text"
+    format = _format(options)
     sort = options["sort"] or VIEW_BY_NAME[options["view"]].sort
     asked = UsageAsked(
         *(options["log"], options["view"], since, near, sort, options["reverse"], options["limit"], format)
@@ -660,7 +665,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         linger=options["linger"],
         colour=not options["no_color"],
         once=options["once"],
-        format="json" if options["as_json"] else "csv" if options["as_csv"] else "text",
+        format=_format(options),
         limit=options["limit"],
         sample=options["sample"],
         record=options["record"],
@@ -717,10 +722,9 @@ def _check_filters(options: CommandLine, families: Sequence[str], expression: st
 def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     if sys.stdout is None:
         raise click.UsageError("standard output is closed: there is nowhere to write to.")
-    if options["as_json"] and options["as_csv"]:
-        raise click.UsageError("--json and --csv exclude each other.")
+    format = _format(options)
     _check_sort(ctx, options)
-    if options["view"] != "connections" and (options["as_json"] or options["as_csv"]) and not options["once"]:
+    if options["view"] != "connections" and format != "text" and not options["once"]:
         raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
     if options["limit"] is not None and not options["once"]:
         raise click.UsageError("--limit goes with --once.")

@@ -572,13 +572,17 @@ def moments(text: str, now: float) -> list[float]:
     return [begins for begins in found if begins is not None]
 
 
+def _needed(term: str, text: str) -> str | None:
+    """The value of the one such term of an expression, where no flow fits without it; else None."""
+    values = re.findall(rf"(?i)(?<![^\s(]){term}(?=[\s)]|$)", text)
+    return values[0] if len(values) == 1 and not re.search(r"(?i)\bor\b|\bnot\b|!", text) else None
+
+
 def shown_as(text: str) -> tuple[str, int | None] | None:
     """Address and port of the one ``wan:`` of an expression, where no flow fits without it; else None."""
-    terms = re.findall(r"(?i)(?<![^\s(])(?:wan):(\S+?)(?=[\s)]|$)", text)
-    if len(terms) != 1 or "," in terms[0] or re.search(r"(?i)\bor\b|\bnot\b|!", text):
-        return None
-    match = _WAN.fullmatch(terms[0])
-    if match is None or "/" in terms[0]:
+    asked = _needed(r"wan:(\S+?)", text)
+    match = _WAN.fullmatch(asked) if asked is not None and not set(",/") & set(asked) else None
+    if match is None:
         return None
     port = match.group(2) or match.group(4)
     return match.group(1) or match.group(3) or match.group(5), int(port) if port else None
@@ -586,11 +590,11 @@ def shown_as(text: str) -> tuple[str, int | None] | None:
 
 def asked_moment(text: str, now: float) -> tuple[float, int] | None:
     """When the one ``at:`` of an expression begins and its length, where no flow fits without it; else None."""
-    terms = re.findall(r"(?i)(?<![^\s(])at:([\d:T_-]+)(?=[\s)]|$)", text)
-    if len(terms) != 1 or re.search(r"(?i)\bor\b|\bnot\b|!", text):
+    asked = _needed(r"at:([\d:T_-]+)", text)
+    if asked is None:
         return None
     with suppress(ValueError):
-        moment = moment_of(terms[0])
+        moment = moment_of(asked)
         if (begins := moment.begins(now)) is not None:
             return begins, moment.length
     return None

@@ -469,10 +469,8 @@ def ask(folder: str, question: Question, format: str, called: str) -> int:
 
     try:
         answer = past.who(folder, question)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         return give_up(_no_log(folder, error, called))
-    except ImportError:
-        return give_up(past.NO_SQLITE)
     if format == "json":
         for item in past.answer_items(question, answer):
             click.echo(json.dumps(item))
@@ -543,10 +541,8 @@ def print_usage(asked: UsageAsked, called: str) -> int:
     spec, context = VIEW_BY_NAME[asked.view], Context()
     try:
         found = past.usage(asked.folder, spec.logged, asked.since, time.time(), asked.near)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         return give_up(_no_log(asked.folder, error, called))
-    except ImportError:
-        return give_up(past.NO_SQLITE)
     keys = spec.column(asked.sort).keys(found.rows, context)
     rows = in_order(found.rows, keys, spec.falling(asked.sort, asked.reverse), asked.limit)[: asked.limit]
     if asked.format == "text":
@@ -559,7 +555,11 @@ def print_usage(asked: UsageAsked, called: str) -> int:
     return SUCCESS
 
 
-def _no_log(folder: str, error: OSError, called: str) -> Problem:
+def _no_log(folder: str, error: OSError | ImportError, called: str) -> Problem:
+    from past import NO_SQLITE
+
+    if isinstance(error, ImportError):
+        return NO_SQLITE
     cure = f"{called} --headless --log {shlex.quote(clean(folder, 200))}"
     return Problem(f"there is no log to ask: {clean(folder, 200)}: {error.strerror}", cure)
 
@@ -735,10 +735,8 @@ class Stream:
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
-        try:
+        with contextlib.closing(self._feed):
             return self._run()
-        finally:
-            self._feed.close()
 
     def _run(self) -> int:
         open_databases(self._geoip, self._options.plan)
@@ -878,10 +876,8 @@ class Headless:
 
     def run(self) -> int:
         """Until somebody asks it to end; returns the exit code."""
-        try:
+        with contextlib.closing(self._feed):
             return self._run()
-        finally:
-            self._feed.close()
 
     def _run(self) -> int:
         feed = self._feed

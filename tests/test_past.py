@@ -779,10 +779,8 @@ def middle_page(path: Path, table: str = "flow") -> None:
         file.write(b"\xff" * size)
 
 
-@pytest.mark.parametrize("damage", [overwrite_header, truncate, another_layout, middle_page])
-def test_a_damaged_file_is_set_aside_when_the_log_begins_and_the_others_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any
-) -> None:
+def of_two_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Logged:
+    """A log with a flow of yesterday and one of today, which nobody writes now."""
     logged = Logged(tmp_path / "log", monkeypatch, NOON - DAY_SECONDS)
     watched(logged, nat())
     logged.close()
@@ -790,6 +788,14 @@ def test_a_damaged_file_is_set_aside_when_the_log_begins_and_the_others_go_on(
     logged.begin()
     watched(logged, nat(6, id=2))
     logged.close()
+    return logged
+
+
+@pytest.mark.parametrize("damage", [overwrite_header, truncate, another_layout, middle_page])
+def test_a_damaged_file_is_set_aside_when_the_log_begins_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any
+) -> None:
+    logged = of_two_days(tmp_path, monkeypatch)
     damage(logged.folder / TODAYS)
     logged.clock += 60
     logged.begin()
@@ -963,13 +969,7 @@ def test_a_lock_that_was_removed_or_replaced_holds_no_longer(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logged = Logged(tmp_path / "log", monkeypatch, NOON - DAY_SECONDS)
-    watched(logged, nat())
-    logged.close()
-    logged.epoch += DAY_SECONDS
-    logged.begin()
-    watched(logged, nat(6, id=2))
-    logged.close()
+    logged = of_two_days(tmp_path, monkeypatch)
     overwrite_header(logged.folder / TODAYS)
     asked = answer(logged.folder, WAN, NOON - DAY_SECONDS + 1)
     assert [flow.src for flow in asked.flows] == [INSIDE]

@@ -40,15 +40,6 @@ def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
     made.kill()
 
 
-@pytest.fixture
-def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
 def passes(logged: Logged, conn: Conn, moved: tuple[int, int]) -> None:
     """A connection begins and ends within a second, and is written."""
     logged.tell("new", conn)
