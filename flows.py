@@ -29,7 +29,6 @@ from addresses import Ends, KnownAddresses, inbound_by_nat, own_addresses_of
 from parse import (
     ADDRESS,
     COUNTERS,
-    EVENT,
     EVENTS,
     FAMILIES,
     FLAGS,
