@@ -205,7 +205,7 @@ class Template(NamedTuple):
     ends: Callable[[Sequence[bytes]], tuple[bytes, ...]]
 
 
-_NEW = Template(b"", tuple, tuple)  # no line like it has been seen yet
+_UNKNOWN = Template(b"", tuple, tuple)  # no line like it has been seen yet
 
 
 class LineWriter:
@@ -236,8 +236,8 @@ class LineWriter:
             text, user = self._cut_user(text)
         shape = shape_of(text)
         key = event, head, state, b":" in original, shape
-        template = self._templates.get(key, _NEW)
-        if template is _NEW:
+        template = self._templates.get(key, _UNKNOWN)
+        if template is _UNKNOWN:
             template = self._learn(key, text, event, kind_of(head), state[:-1].decode() or None)
         if template is None or (b"=0" in text and has_leading_zero(text)):
             return self.of_item(json_object(record(row), flow, self._context, event, time))
@@ -261,8 +261,8 @@ class LineWriter:
             text = _with_listed(text, flow.original + flow.progress.listed)
         kind, state = flow.kind, flow.state
         key = event, kind, state, b":" in flow.key, shape_of(text)
-        template = self._templates.get(key, _NEW)
-        if template is _NEW:
+        template = self._templates.get(key, _UNKNOWN)
+        if template is _UNKNOWN:
             template = self._learn(key, text, event, kind, state)
         if template is None or (b"=0" in text and has_leading_zero(text)):
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
@@ -365,7 +365,7 @@ class LineWriter:
 
 
 # What a template takes its values from: these three, and then the line's own words.
-_MOMENT, _TIMEOUT, _USER, _FIRST_WORD = range(4)
+_MOMENT, _TIMEOUT, _USER_TEXT, _FIRST_WORD = range(4)
 
 
 def _template(head: bytes, places: Mapping[str, int], flags: Sequence[str], as_json: bool) -> Template:
@@ -376,7 +376,7 @@ def _template(head: bytes, places: Mapping[str, int], flags: Sequence[str], as_j
     ends = [by_column[f"{side}.{name}"] for side in ("original", "reply") for name in ("src", "dst", *ports)]
     if "icmp_id" in ports:
         ends[6] = ends[3]  # NAT changes the id as it changes a source port
-    return Template(text, itemgetter(_MOMENT, _TIMEOUT, *by_column.values(), _USER), itemgetter(*ends))
+    return Template(text, itemgetter(_MOMENT, _TIMEOUT, *by_column.values(), _USER_TEXT), itemgetter(*ends))
 
 
 def _word_of(column: str) -> str:
