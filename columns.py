@@ -839,6 +839,12 @@ class ViewSpec:
     turned_sort: str = ""  # or the other column that key t sorts by
     tab: str = ""  # the view whose tab is lit, where it has none itself
     empty: tuple[str, str] = ("", "")  # why there may be no row, and the command that helps
+    short: str = ""  # the name on its tab where there is little room; "": the first three letters of the title
+    hints: tuple[tuple[str, str], ...] = ()  # keys that do something of its own here, each with its word in the footer
+
+    @property
+    def tab_name(self) -> str:
+        return self.short or self.title[:3]
 
     @property
     def adds_up(self) -> bool:
@@ -919,7 +925,7 @@ _NAT_COLUMNS = (
 NO_USAGE = "the flow log has nothing of that time", ""
 
 
-def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
+def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec:
     return ViewSpec(
         *(name, "", f"Usage by {sort}", f"who moved how much, by {sort}", USAGE_COLUMNS[sort]),
         sort="bytes",
@@ -927,16 +933,19 @@ def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
         turns_to=turns_to,
         tab="usage",
         empty=NO_USAGE,
+        hints=(("t", turned), ("+", "longer"), ("-", "shorter")),
     )
 
 
 _FLOWS_OF = "connections"  # the view that shows the flows of a row
+_ENTERS_FLOWS, _DETAILS = ("enter", "its flows"), ("enter", "details")
 VIEWS = (
     ViewSpec(
         *("connections", "1", "Connections", "a row is a flow", FLOW_COLUMNS),
         sort="rate",
         once="bytes",
         chooses_places=True,
+        hints=(_DETAILS, ("c", "places"), ("n", "ports")),
     ),
     ViewSpec(
         *("hosts", "2", "Hosts", "a row is a host on the near side; in is what comes to it", HOST_COLUMNS),
@@ -945,6 +954,7 @@ VIEWS = (
         grouping=NEAR,
         enters=_FLOWS_OF,
         turns_to="remotes",
+        hints=(_ENTERS_FLOWS, ("t", "far side")),
     ),
     ViewSpec(
         *("countries", "3", "Countries", "where the remote ends are", COUNTRY_COLUMNS),
@@ -952,6 +962,8 @@ VIEWS = (
         once="bytes",
         grouping=COUNTRY,
         enters=_FLOWS_OF,
+        short="Cty",
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("networks", "4", "Networks", "whose network the remote ends are in", NETWORK_COLUMNS),
@@ -959,6 +971,7 @@ VIEWS = (
         once="bytes",
         grouping=NETWORK,
         enters=_FLOWS_OF,
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("services", "5", "Services", "protocol and port, and who uses it", SERVICE_COLUMNS),
@@ -966,18 +979,23 @@ VIEWS = (
         once="bytes",
         grouping=SERVICE,
         enters=_FLOWS_OF,
+        short="Svc",
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("nat", "6", "NAT", "inside, what NAT shows in its place, remote; also of what has ended", _NAT_COLUMNS),
         sort="age",
         translated=True,
         empty=("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset"),
+        hints=(_DETAILS, ("z", "closed")),
     ),
     ViewSpec(
         *("events", "7", "Events", "what conntrack -E says, the newest first; totals at the end", EVENT_COLUMNS),
         sort="time",
         tape=True,
         empty=("no event yet: they come as connections open, change and end", ""),
+        short="Evt",
+        hints=(_DETAILS,),
     ),
     ViewSpec(
         *("map", "8", "Map", "remote hosts where they are; bigger is more", REMOTE_COLUMNS),
@@ -986,6 +1004,7 @@ VIEWS = (
         on_map=True,
         enters=_FLOWS_OF,
         turned_sort="rate",
+        hints=(_ENTERS_FLOWS, ("t", "rates")),
     ),
     ViewSpec(
         *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
@@ -994,6 +1013,8 @@ VIEWS = (
         enters="usage-countries",
         turns_to="usage-countries",
         empty=NO_USAGE,
+        short="Use",
+        hints=(("enter", "countries"), ("t", "by country"), ("+", "longer"), ("-", "shorter")),
     ),
     ViewSpec(
         *("remotes", "", "Remote hosts", "a row is a host on the far side; in is what it sends", REMOTE_COLUMNS),
@@ -1003,10 +1024,11 @@ VIEWS = (
         enters=_FLOWS_OF,
         turns_to="hosts",
         tab="hosts",
+        hints=(_ENTERS_FLOWS, ("t", "near side")),
     ),
-    _usage_by("usage-countries", "country", "usage-networks"),
-    _usage_by("usage-networks", "network", "usage-services"),
-    _usage_by("usage-services", "service", "usage"),
+    _usage_by("usage-countries", "country", "usage-networks", "by network"),
+    _usage_by("usage-networks", "network", "usage-services", "by service"),
+    _usage_by("usage-services", "service", "usage", "by host"),
 )
 VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 

@@ -134,7 +134,10 @@ Action = Callable[[View, FlowTable], Request]
 
 @dataclass(frozen=True)
 class Binding:
-    """Keys that do the same; the first is the one that help and footer show. ``brief``: its word in the footer."""
+    """Keys that do the same; the first is the one that help and footer show.
+
+    ``brief``: its word in the footer of every view; what a key does in one view only is in columns.ViewSpec.hints.
+    """
 
     keys: tuple[str, ...]
     action: Action
@@ -372,8 +375,8 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(
         ("/", "f4", "\\"), _open_filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"
     ),
-    Binding(("enter",), _details, "all about the flow; of a host, country, ... its flows", "details"),
-    Binding(("tab", "]"), _next_view(1), "next view", "view"),
+    Binding(("enter",), _details, "all about the flow; of a host, country, ... its flows"),
+    Binding(("tab", "]"), _next_view(1), "next view"),
     Binding(("shift-tab", "["), _next_view(-1), "view before"),
     Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),
     Binding(("S", "<"), _sort_by(-1), "sort by the column before"),
@@ -390,8 +393,8 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("G", "end"), _move(lambda v: len(v.rows.order) + 9999), "last flow"),
     Binding(("right",), _shift(1), "columns to the right"),
     Binding(("left",), _shift(-1), "columns to the left"),
-    Binding(("n",), _names, "ports: name or number", "ports"),
-    Binding(("c",), _geo, "geography: which columns", "geo"),
+    Binding(("n",), _names, "ports: name or number"),
+    Binding(("c",), _geo, "geography: which columns"),
     Binding(("z",), _closed, "closed flows on or off"),
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),

@@ -7,7 +7,7 @@ plain text 0.02 ms.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from columns import (
     FlowFacts,
     GroupFacts,
     UsageFacts,
+    ViewSpec,
     fit,
     zone_text,
 )
@@ -41,7 +42,7 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
     if width <= 0 or height <= 0:
         return Frame([], view.page, view.scroll, view.shift)
     top = header(scene, width, height) if view.covered != "help" else []
-    bottom = [_footer(scene, width)] if height >= 5 or _prompt_of(view) is not None else []
+    bottom = _footer(scene, width, height)
     body = _body(scene, width, max(0, height - len(top) - 1 - len(bottom)))
     top.append(_title_line(scene, width, body.place))
     lines = [*top[: height - len(bottom)], *body.lines, *bottom]
@@ -64,46 +65,66 @@ class _Body(NamedTuple):
     place: str = ""
 
 
+TABS_FROM = 60  # cells of a window in which the keys of the views stay in sight, whatever the title says
+
+
 def _title_line(scene: Scene, width: int, place: str) -> Line:
-    """What is on show, then facts; ``place``: which lines of it, where they do not all fit."""
+    """What is on show, then facts; ``place``: which lines of it, where they do not all fit.
+
+    At the right end are the views with their keys: by their names, by short ones, or the keys alone. What the title
+    says may lose its end for the keys.
+    """
     view, glyphs = scene.view, scene.glyphs
-    line: Line = [(view.covered.capitalize() or view.spec.title, "title")]
-
-    def fact(text: str, role: str = "plain") -> None:
-        room = width - length(line) - 3
-        if room >= min(8, cells(text)):
-            line.extend([(f" {glyphs.middle} ", "dim"), (shorten(text, room, glyphs.cut), role)])
-
-    if view.covered:
-        if place:
-            fact(place)
-    else:
-        for text in _counts(view):
-            fact(text)
-    if view.message:  # till the next key: it comes before what stays
-        fact(clean(view.message), "accent")
-    if view.pause is not None:
-        fact(f"PAUSED, {view.pause.held(scene.table)} events held", "warn")
-    if not view.covered:
-        arrow = glyphs.falling if view.falling else glyphs.rising
-        fact(f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}")
-    if view.frozen:
-        fact("order held", "warn")
-    elif (old := _rows_age(scene)) > LATE:
-        fact(f"rows {old:.0f} s old", "warn")
-    for text, role in [] if view.covered else _filter_facts(scene):
-        fact(text, role)
-    tabs = _tabs(view)
+    name: Span = view.covered.capitalize() or view.spec.title, "title"
+    facts, tabs = _beside_tabs(scene, width - cells(name[0]), place)
+    room = width - (length(tabs) + 3 if tabs else 0)
+    line: Line = [name]
+    for text, role in facts:
+        if (left := room - length(line) - 3) >= min(8, cells(text)):
+            line += [(f" {glyphs.middle} ", "dim"), (shorten(text, left, glyphs.cut), role)]
     used = length(line)
-    if not view.covered and used + length(tabs) + 6 <= width:
-        line.append((" " + glyphs.rule * (width - used - length(tabs) - 2) + " ", "dim"))
-        return line + tabs
+    if tabs:
+        return [*line, (" " + glyphs.rule * (width - used - length(tabs) - 2) + " ", "dim"), *tabs]
     if used + 2 < width:
         line.append((" " + glyphs.rule * (width - used - 1), "dim"))
     return line
 
 
-def _filter_facts(scene: Scene) -> list[tuple[str, str]]:
+def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], Line]:
+    """The facts of the title, and the tabs that have room beside them.
+
+    Short names of the views come before the sort, which the arrow in the heading says, too.
+    """
+    view = scene.view
+    facts, brief = _title_facts(scene, place), _title_facts(scene, place, sort=False)
+    if view.covered:
+        return facts, []
+    names, short, keys = _tabs(view, lambda spec: spec.title), _tabs(view, lambda spec: spec.tab_name), _tabs(view)
+    for said, tabs in ((facts, names), (facts, short), (brief, short), (facts, keys), (brief, keys)):
+        if sum(3 + cells(text) for text, _ in said) + length(tabs) + 3 <= room:
+            return said, tabs
+    return (brief, keys) if room + cells(view.spec.title) >= TABS_FROM else (facts, [])
+
+
+def _title_facts(scene: Scene, place: str, sort: bool = True) -> list[Span]:
+    """What the title says beside the name of the view, the most important first."""
+    view, glyphs = scene.view, scene.glyphs
+    facts: list[Span] = [(place, "plain")] * bool(place)
+    if not view.covered:
+        facts = [(text, "plain") for text in _counts(view)]
+    if view.pause is not None:
+        facts.append((f"PAUSED, {view.pause.held(scene.table)} events held", "warn"))
+    if sort and not view.covered:
+        arrow = glyphs.falling if view.falling else glyphs.rising
+        facts.append((f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}", "plain"))
+    if view.frozen:
+        facts.append(("order held", "warn"))
+    elif (old := _rows_age(scene)) > LATE:
+        facts.append((f"rows {old:.0f} s old", "warn"))
+    return facts if view.covered else [*facts, *_filter_facts(scene)]
+
+
+def _filter_facts(scene: Scene) -> list[Span]:
     """The filter, and how far back goes what it is asked of."""
     view = scene.view
     if not view.filter:
@@ -144,33 +165,56 @@ def _usage_counts(view: View) -> list[str]:
     return [str(len(view.rows.order)), f"last {view.span}: in {size_text(came)} out {size_text(went)}", *usage.remarks]
 
 
-def _tabs(view: View) -> Line:
-    """All views with their keys."""
+def _tabs(view: View, named: Callable[[ViewSpec], str] | None = None) -> Line:
+    """All views with their keys, as ``named``; None: the keys alone."""
     line: Line = []
     for spec in VIEWS:
-        if spec.key:
-            here = spec.name == (view.spec.tab or view.spec.name)
-            line += [(f" {spec.key}", "key"), (spec.title, "title" if here else "dim")]
+        if not spec.key:
+            continue
+        here = spec.name == (view.spec.tab or view.spec.name)
+        if named is None:
+            line.append((spec.key, "selected" if here else "key"))
+        else:
+            line += [(" " * bool(line) + spec.key, "key"), (named(spec), "title" if here else "dim")]
     return line
 
 
-def _footer(scene: Scene, width: int) -> Line:
-    view = scene.view
+MESSAGE_LINES = 3  # of a message in a narrow window; in a low one it has a single line
+
+
+def _footer(scene: Scene, width: int, height: int) -> list[Line]:
+    """The prompt that is open; else what has just happened, and the keys of what is on show."""
+    view, mark = scene.view, scene.glyphs.cut
     if (prompt := _prompt_of(view)) is not None:
-        return _prompt_line(prompt, width, scene.glyphs.cut)
-    items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
+        return [_prompt_line(prompt, width, mark)]
+    lines: list[Line] = []
+    if view.message and height >= 2:  # till the next key
+        texts = wrap(clean(view.message, 500), max(8, width), mark)
+        most = MESSAGE_LINES if height >= 10 else 1
+        texts = [*texts[: most - 1], " ".join(texts[most - 1 :])] if len(texts) > most else texts
+        lines = [[(shorten(text, width, mark), "accent")] for text in texts]
+    elif height < 5:
+        return []
+    line: Line = [*lines.pop(), ("   ", "dim")] if lines else []
+    for key, brief in _hints(scene):
+        if length(line) + cells(key) + 1 + cells(brief) > width:
+            break
+        line += [(key, "key"), (f" {brief}", "dim"), ("  ", "dim")]
+    return [*lines, line[:-1]]
+
+
+def _hints(scene: Scene) -> list[tuple[str, str]]:
+    """The keys that the footer names, each with a word: first those for help and the way out, then the view's own."""
+    view = scene.view
+    always = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
+    items = [*always[:3], *view.spec.hints, *always[3:]]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
     if scene.around.attached:
         items.insert(2, ("ctrl-p ctrl-q", "look away"))
     if view.out_of_sight and not view.covered:
         items.insert(2, (".", f"to selected row {view.at + 1}"))
-    line: Line = []
-    for key, brief in items:
-        if length(line) + cells(key) + 1 + cells(brief) > width:
-            break
-        line += [(key, "key"), (f" {brief}", "dim"), ("  ", "dim")]
-    return line[:-1]
+    return items
 
 
 PROMPTS = {Purpose.FILTER: "/ ", Purpose.EXPORT: "file: ", Purpose.ANSWER: "delete? [No] "}
