@@ -1,6 +1,7 @@
-"""The keys: one table, which also makes the help, the prompt, and what each key does to the view.
+"""The keys: one table, which also makes the help, the prompt, the mouse, and what each key does to the view.
 
-Pure: keys come in as names ("down", "f1", "/"). What has to happen outside (quit, list again) goes out as a Request.
+Pure: keys come in as names ("down", "f1", "/"), clicks as places. What has to happen outside (quit, list
+again) goes out as a Request.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from columns import VIEWS
 from filters import FilterError
 from flows import FlowTable
 from grouping import Baseline, GroupRow, UsageRow
+from keyboard import Button, Mouse
 from text import clean
-from view import GEO_MODES, Dialog, Pause, Prompt, Purpose, Return, View
+from view import GEO_MODES, Area, Dialog, Pause, Prompt, Purpose, Return, Target, View
 
 
 class Do(Enum):
@@ -453,3 +455,60 @@ def _press_over_deletion(view: View, table: FlowTable, binding: Binding | None) 
 _SCROLLING = [BINDING_BY_KEY[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
 # What opens something else; the deletion goes on behind it.
 _LEAVING = {"?", "q", "/", "tab", "shift-tab", "H", "e", "ctrl-l", *(spec.key for spec in VIEWS if spec.key)}
+
+
+# --- the mouse --------------------------------------------------------------------------------------------------------
+
+WHEEL = 3  # lines that a notch of the wheel moves, as in less(1)
+
+
+def point(view: View, table: FlowTable, mouse: Mouse) -> Request:
+    """Do what the mouse means: the wheel moves the rows, or what covers them; a click does what stands there.
+
+    Where a question or a prompt waits for its answer, a click does nothing.
+    """
+    view.message = ""
+    if mouse.button is not Button.PRESSED:
+        _turn_wheel(view, WHEEL if mouse.button is Button.WHEEL_DOWN else -WHEEL)
+        return NOTHING
+    waits = view.prompt is not None or (view.dialog is not None and view.dialog.prompt is not None)
+    area = view.area_at(mouse.x, mouse.y)
+    if waits or area is None:
+        return NOTHING
+    if area.part is Target.KEY:
+        return press(view, table, area.what)
+    if area.part is Target.ROW:
+        return _click_row(view, table, area)
+    if area.part is Target.TAB:
+        return _show(area.what)(view, table)
+    _click_head(view, area.what)
+    return NOTHING
+
+
+def _turn_wheel(view: View, lines: int) -> None:
+    if view.covered:
+        view.scroll = max(0, view.scroll + lines)
+    elif view.spec.on_map:  # it has no window to move
+        view.select(view.at + (1 if lines > 0 else -1) if view.selected is not None else 0)
+    else:
+        view.roll(lines)
+
+
+def _click_row(view: View, table: FlowTable, area: Area) -> Request:
+    """Select a row; a click on the selected one is Enter."""
+    if area.what == view.selected:
+        return _details(view, table)
+    if not view.select_row(area.what):
+        view.message = "That row has gone"
+    return NOTHING
+
+
+def _click_head(view: View, key: str) -> None:
+    """Sort by a column; by the one it is sorted by already, the other way round."""
+    column = view.spec.column(key)
+    wanted = column.narrow_form_of or key
+    if wanted not in view.spec.sorts:
+        view.message = f"Rows are not sorted by {column.title}"
+        return
+    view.reverse = not view.reverse if wanted == view.sort else False
+    view.sort, view.frozen = wanted, False

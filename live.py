@@ -23,8 +23,8 @@ from geography import Geography
 from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
 from health import Census, Notice, Surroundings, notices_of
 from intake import SUCCESS, ListingEnded
-from keyboard import Pasted
-from keys import Do, Request, paste, press
+from keyboard import Mouse, Pasted
+from keys import Do, Request, paste, point, press
 from names import Resolver
 from parse import PROTOCOLS, Kind
 from recording import Recorder
@@ -270,7 +270,7 @@ class Live:
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.geography, self.resolver = Geography(options.plan), Resolver()
         self.view = self._first_view()
-        self.screen = Screen(options.colour, os.environ)
+        self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
@@ -521,7 +521,10 @@ class Live:
             if isinstance(key, Pasted):
                 paste(self.view, key.text)
                 continue
-            request = press(self.view, self.table, key)
+            if isinstance(key, Mouse):
+                request = point(self.view, self.table, key)
+            else:
+                request = press(self.view, self.table, key)
             if request.do is Do.QUIT:
                 self.quits = True
                 return True

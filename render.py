@@ -30,7 +30,7 @@ from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, size_text, wrap
-from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row, unwatched
+from view import Area, Frame, Prompt, Purpose, Row, Scene, Target, View, facts_of_row, first_row, unwatched
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -43,11 +43,45 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
         return Frame([], view.page, view.scroll, view.shift)
     top = header(scene, width, height) if view.covered != "help" else []
     bottom = _footer(scene, width, height)
-    body = _body(scene, width, max(0, height - len(top) - 1 - len(bottom)))
-    top.append(_title_line(scene, width, body.place))
-    lines = [*top[: height - len(bottom)], *body.lines, *bottom]
+    body = _body(scene, width, max(0, height - len(top) - 1 - len(bottom.lines)))
+    title = _title_line(scene, width, body.place)
+    above = [*top, *title.lines][: max(0, height - len(bottom.lines))]
+    lines = [*above, *body.lines, *bottom.lines]
+    areas = [] if len(above) <= len(top) else _moved(title.areas, len(top))
+    areas += [*_moved(body.areas, len(above)), *_moved(bottom.areas, len(above) + len(body.lines))]
     lines = [clip(line, width, scene.glyphs.cut) for line in lines[:height]]
-    return Frame(lines, body.page, body.scroll, body.shift)
+    return Frame(lines, body.page, body.scroll, body.shift, [area for area in areas if area.y < height])
+
+
+class _Drawn(NamedTuple):
+    """Lines, and where a click on them means something; both from the first of them."""
+
+    lines: list[Line]
+    areas: list[Area]
+
+
+def _moved(areas: Sequence[Area], down: int) -> list[Area]:
+    return [area._replace(y=area.y + down) for area in areas]
+
+
+class _Line:
+    """A line that is written from the left, and what its parts are."""
+
+    def __init__(self, spans: Sequence[Span] = ()) -> None:
+        self.spans: Line = list(spans)
+        self.areas: list[Area] = []
+
+    @property
+    def used(self) -> int:
+        """Cells so far."""
+        return length(self.spans)
+
+    def add(self, *spans: Span, part: Target | None = None, what: str = "") -> None:
+        """Spans, and what a click on them means."""
+        left = self.used
+        self.spans += spans
+        if part is not None:
+            self.areas.append(Area(0, left, self.used, part, what))
 
 
 def _prompt_of(view: View) -> Prompt | None:
@@ -63,12 +97,13 @@ class _Body(NamedTuple):
     scroll: int
     shift: int
     place: str = ""
+    areas: Sequence[Area] = ()
 
 
 TABS_FROM = 60  # cells of a window in which the keys of the views stay in sight, whatever the title says
 
 
-def _title_line(scene: Scene, width: int, place: str) -> Line:
+def _title_line(scene: Scene, width: int, place: str) -> _Drawn:
     """What is on show, then facts; ``place``: which lines of it, where they do not all fit.
 
     At the right end are the views with their keys: by their names, by short ones, or the keys alone. What the title
@@ -77,20 +112,22 @@ def _title_line(scene: Scene, width: int, place: str) -> Line:
     view, glyphs = scene.view, scene.glyphs
     name: Span = view.covered.capitalize() or view.spec.title, "title"
     facts, tabs = _beside_tabs(scene, width - cells(name[0]), place)
-    room = width - (length(tabs) + 3 if tabs else 0)
-    line: Line = [name]
+    wanted = sum(length(tab) for _, tab in tabs)
+    room = width - (wanted + 3 if tabs else 0)
+    line = _Line([name])
     for text, role in facts:
-        if (left := room - length(line) - 3) >= min(8, cells(text)):
-            line += [(f" {glyphs.middle} ", "dim"), (shorten(text, left, glyphs.cut), role)]
-    used = length(line)
+        if (left := room - line.used - 3) >= min(8, cells(text)):
+            line.add((f" {glyphs.middle} ", "dim"), (shorten(text, left, glyphs.cut), role))
     if tabs:
-        return [*line, (" " + glyphs.rule * (width - used - length(tabs) - 2) + " ", "dim"), *tabs]
-    if used + 2 < width:
-        line.append((" " + glyphs.rule * (width - used - 1), "dim"))
-    return line
+        line.add((" " + glyphs.rule * (width - line.used - wanted - 2) + " ", "dim"))
+        for name_of, tab in tabs:
+            line.add(*tab, part=Target.TAB, what=name_of)
+    elif line.used + 2 < width:
+        line.add((" " + glyphs.rule * (width - line.used - 1), "dim"))
+    return _Drawn([line.spans], line.areas)
 
 
-def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], Line]:
+def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], _Tabs]:
     """The facts of the title, and the tabs that have room beside them.
 
     Short names of the views come before the sort, which the arrow in the heading says, too.
@@ -101,7 +138,7 @@ def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], Line]
         return facts, []
     names, short, keys = _tabs(view, lambda spec: spec.title), _tabs(view, lambda spec: spec.tab_name), _tabs(view)
     for said, tabs in ((facts, names), (facts, short), (brief, short), (facts, keys), (brief, keys)):
-        if sum(3 + cells(text) for text, _ in said) + length(tabs) + 3 <= room:
+        if sum(3 + cells(text) for text, _ in said) + sum(length(tab) for _, tab in tabs) + 3 <= room:
             return said, tabs
     return (brief, keys) if room + cells(view.spec.title) >= TABS_FROM else (facts, [])
 
@@ -165,28 +202,30 @@ def _usage_counts(view: View) -> list[str]:
     return [str(len(view.rows.order)), f"last {view.span}: in {size_text(came)} out {size_text(went)}", *usage.remarks]
 
 
-def _tabs(view: View, named: Callable[[ViewSpec], str] | None = None) -> Line:
+_Tabs = list[tuple[str, Line]]  # the name of each view that has a key, and what stands for it
+
+
+def _tabs(view: View, named: Callable[[ViewSpec], str] | None = None) -> _Tabs:
     """All views with their keys, as ``named``; None: the keys alone."""
-    line: Line = []
+    tabs: _Tabs = []
     for spec in VIEWS:
-        if not spec.key:
-            continue
         here = spec.name == (view.spec.tab or view.spec.name)
-        if named is None:
-            line.append((spec.key, "selected" if here else "key"))
-        else:
-            line += [(" " * bool(line) + spec.key, "key"), (named(spec), "title" if here else "dim")]
-    return line
+        if spec.key and named is None:
+            tabs.append((spec.name, [(spec.key, "selected" if here else "key")]))
+        elif spec.key and named is not None:
+            name = named(spec), "title" if here else "dim"
+            tabs.append((spec.name, [(" " * bool(tabs) + spec.key, "key"), name]))
+    return tabs
 
 
 MESSAGE_LINES = 3  # of a message in a narrow window; in a low one it has a single line
 
 
-def _footer(scene: Scene, width: int, height: int) -> list[Line]:
+def _footer(scene: Scene, width: int, height: int) -> _Drawn:
     """The prompt that is open; else what has just happened, and the keys of what is on show."""
     view, mark = scene.view, scene.glyphs.cut
     if (prompt := _prompt_of(view)) is not None:
-        return [_prompt_line(prompt, width, mark)]
+        return _Drawn([_prompt_line(prompt, width, mark)], [])
     lines: list[Line] = []
     if view.message and height >= 2:  # till the next key
         texts = wrap(clean(view.message, 500), max(8, width), mark)
@@ -194,13 +233,14 @@ def _footer(scene: Scene, width: int, height: int) -> list[Line]:
         texts = [*texts[: most - 1], " ".join(texts[most - 1 :])] if len(texts) > most else texts
         lines = [[(shorten(text, width, mark), "accent")] for text in texts]
     elif height < 5:
-        return []
-    line: Line = [*lines.pop(), ("   ", "dim")] if lines else []
+        return _Drawn([], [])
+    line = _Line([*lines.pop(), ("   ", "dim")] if lines else [])
     for key, brief in _hints(scene):
-        if length(line) + cells(key) + 1 + cells(brief) > width:
+        if line.used + cells(key) + 1 + cells(brief) > width:
             break
-        line += [(key, "key"), (f" {brief}", "dim"), ("  ", "dim")]
-    return [*lines, line[:-1]]
+        line.add((key, "key"), (f" {brief}", "dim"), part=Target.KEY, what=key)
+        line.add(("  ", "dim"))
+    return _Drawn([*lines, line.spans[:-1]], _moved(line.areas, len(lines)))
 
 
 def _hints(scene: Scene) -> list[tuple[str, str]]:
@@ -321,14 +361,16 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
     columns = fit(width - bar, wanted)
     facts = _RowFacts(scene)
     lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
+    areas = [Area(0, start, end, Target.HEAD, column.key) for column, start, end in _spans(columns)] if head else []
     for at in range(top, min(top + page, len(order))):
         line = _row_line(facts, order[at], columns, width - bar)
+        areas.append(Area(len(lines), 0, width - bar, Target.ROW, order[at]))
         if bar:
             line.append(_bar_piece(page, top, len(order), at - top, scene.glyphs))
         lines.append(line)
     if not order:
         lines += _empty_lines(scene, width)[: room - head]
-    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift)
+    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, areas=areas)
 
 
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
@@ -385,15 +427,23 @@ def _scrolled_away(view: View, columns: list[AnyColumn], width: int) -> tuple[li
     return columns, view.shift
 
 
+def _spans(columns: Sequence[tuple[AnyColumn, int]]) -> list[tuple[AnyColumn, int, int]]:
+    """Columns of these widths, where each begins and where it ends: there is a blank between two."""
+    found, end = [], 0
+    for column, width in columns:
+        start = end + bool(end)
+        end = start + width
+        found.append((column, start, end))
+    return found
+
+
 def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs) -> Span:
     """The titles; the arrow of the sorted one may stand in the blank beside its column."""
     arrow = glyphs.falling if view.falling else glyphs.rising
     zone = zone_text(view.context.now + view.context.epoch)
     text, end = "", 0
-    for column, width in columns:
-        start = end + bool(end)
-        end = start + width
-        title = column.title
+    for column, start, end in _spans(columns):
+        title, width = column.title, end - start
         if column.zoned and width < column.roomy and len(zoned := f"{title} {zone}") <= width:
             title = zoned
         if view.sort in (column.key, column.narrow_form_of):

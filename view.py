@@ -202,6 +202,7 @@ class View:
     usage: LoggedUsage | None = None  # what the flow log has answered last
     logged: LoggedFlows | None = None  # ... to the filter of the NAT view
     first_seen: Baseline | None = None  # what the log had seen a day ago
+    areas: Sequence[Area] = ()  # of the last frame: what a click means
 
     def __post_init__(self) -> None:
         self.sort = self.sort or self.spec.sort
@@ -264,6 +265,29 @@ class View:
             self._keep_in_sight()
             self.at_top = self.top == 0
 
+    def select_row(self, row: Row) -> bool:
+        """Select a row that was seen; False where it has gone since."""
+        try:
+            self.select(_position(self.rows.order, row))
+        except ValueError:
+            return False
+        return True
+
+    def roll(self, rows: int) -> None:
+        """Move the window. The selection stays on its row while that is in sight, and then at the window's edge."""
+        order = self.rows.order
+        self.top = max(0, min(self.top + rows, len(order) - self.page))
+        self.at_top = self.top == 0
+        if self.selected is not None and order:
+            at = max(self.top, min(self.at, self.top + self.page - 1, len(order) - 1))
+            if at != self.at:
+                self.at, self.selected = at, order[at]
+                self.remember()
+
+    def area_at(self, x: int, y: int) -> Area | None:
+        """What the last frame has there."""
+        return next((area for area in self.areas if area.y == y and area.left <= x < area.right), None)
+
     def drop_selection(self) -> None:
         """No row is selected, and the window is at the top."""
         self.selected = self.flow = None
@@ -300,6 +324,7 @@ class View:
     def drawn(self, frame: Frame) -> None:
         """Take over what only a frame of a certain size can tell."""
         self.page, self.scroll, self.shift = frame.page, frame.scroll, frame.shift
+        self.areas = frame.areas
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
@@ -358,13 +383,36 @@ class Scene:
         return self.view.context.now
 
 
+class Target(Enum):
+    """What a place on the screen is, for a click on it; and what stands for it in ``Area.what``."""
+
+    ROW = auto()  # the row itself
+    HEAD = auto()  # of a column: its key
+    TAB = auto()  # the name of a view
+    KEY = auto()  # a key that the footer names
+
+
+class Area(NamedTuple):
+    """Cells of a line from ``left`` up to ``right``, and what they are."""
+
+    y: int
+    left: int
+    right: int
+    part: Target
+    what: Any
+
+
 class Frame(NamedTuple):
-    """The lines of a screen, and what they made of the view: rows on a page, the overlay's scroll, columns away."""
+    """The lines of a screen, and what they made of the view: rows on a page, the overlay's scroll, columns away.
+
+    ``areas``: where a click means something.
+    """
 
     lines: list[Line]
     page: int
     scroll: int
     shift: int
+    areas: Sequence[Area] = ()
 
 
 # --- putting rows into order ------------------------------------------------------------------------------------------

@@ -324,7 +324,19 @@ def test_what_others_may_write_is_not_read(mode: int, env: dict[str, str], write
 
 def test_every_setting_that_names_a_place_or_a_program_is_refused_to_a_caller_of_sudo() -> None:
     """Whoever adds an option that takes a path, a command or an address has to think of root."""
-    harmless = {"protocol", "state", "filter", "sort", "reverse", "view", "history", "interval", "linger", "no-color"}
+    harmless = {
+        "protocol",
+        "state",
+        "filter",
+        "sort",
+        "reverse",
+        "view",
+        "history",
+        "interval",
+        "linger",
+        "no-color",
+        "no-mouse",
+    }
     harmless |= {"speed", "no-download", "log-keep", "log-size"}
     options = {
         name[2:]

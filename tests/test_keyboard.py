@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keyboard import ESC_DELAY, PASTE_MOST, REST_DELAY, Key, Keyboard, Pasted
+from keyboard import ESC_DELAY, PASTE_MOST, REST_DELAY, Button, Key, Keyboard, Mouse, Pasted
 from support.program import OnScreen, environment
 from support.tables import event, many, twenty
 from support.terminal import Tmux
@@ -52,7 +52,7 @@ control = joined(
     either("GIJKLNOQRSTVWXYabcdfghijklmnopqrstvwxyz{|}^`@"),
 ).filter(lambda data: not re.fullmatch(rb"(\x1b\[|\xc2?\x9b)[\d;:]*(S|\$)", data))
 mouse = st.one_of(
-    joined(CSI, "<", parameters, either("Mm")),
+    joined(CSI, "<", parameters, either("Mm")).filter(lambda data: not re.search(rb"<0+;\d+;\d+M$", data)),
     joined(CSI, either(["0;1;1", "35;120;9"]), "M"),
     st.tuples(*[st.integers(32, 255)] * 3).map(lambda found: b"\x1b[M" + bytes(found)),
 )
@@ -130,6 +130,37 @@ def test_what_never_ends_is_not_kept() -> None:
     assert len(keyboard._part) < 10_000
     assert keyboard.feed(b"\x1b") == []
     assert keyboard.feed(b"\\j") == ["j"]
+
+
+# --- the mouse --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("csi", [b"\x1b[", b"\xc2\x9b", b"\x9b"])
+def test_the_mouse_is_read_wherever_its_report_is_cut(csi: bytes) -> None:
+    data = csi + b"<0;140;41M"
+    for cut in range(len(data) + 1):
+        assert keys_of(b"j", data[:cut], data[cut:], b"k") == ["j", Mouse(Button.PRESSED, 139, 40), "k"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "done"),
+    [
+        ("<0;1;1M", [Mouse(Button.PRESSED, 0, 0)]),
+        ("<64;300;90M", [Mouse(Button.WHEEL_UP, 299, 89)]),
+        ("<65;2;3M", [Mouse(Button.WHEEL_DOWN, 1, 2)]),
+        ("<0;1;1m", []),  # released
+        ("<4;1;1M", []),  # with Shift: the terminal marks text
+        ("<2;1;1M", []),  # the right button
+        ("<32;1;1M", []),  # moved
+        ("<66;1;1M", []),  # the wheel to the left
+        ("<0;123456;1M", []),
+        ("<0;1M", []),
+        ("<1000;1;1M", []),
+        ("0;1;1M", []),  # of another mode
+    ],
+)
+def test_what_the_mouse_does(sent: str, done: list[Mouse]) -> None:
+    assert keys_of(b"\x1b[" + sent.encode()) == done
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
