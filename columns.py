@@ -14,7 +14,19 @@ from typing import Any, Generic, TypeVar
 import addresses
 from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, UsageRow, service_name
+from grouping import (
+    COUNTRY,
+    FAR,
+    NEAR,
+    NETWORK,
+    SERVICE,
+    Grouping,
+    GroupRow,
+    UsageRow,
+    protocol_name,
+    service_name,
+    service_of,
+)
 from parse import WITH_PORTS
 from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
 from vocabulary import ViewName
@@ -394,6 +406,49 @@ def _grown(columns: Sequence[AnyColumn], spare: int) -> list[int]:
         widths[i] += 1
         spare -= 1
     return widths
+
+
+# --- what a row is as terms of a filter -------------------------------------------------------------------------------
+
+
+def _term(field: str, value: object) -> str:
+    text = max(clean(str(value)).split('"'), key=len)  # of a name with quotation marks a part
+    return f"{field}:{text}" if re.fullmatch(r"[\w.:/+-]+", text) else f'{field}:"{text}"'
+
+
+def flow_terms(s: FlowFacts, context: Context) -> list[tuple[str, str]]:
+    """The terms that select what is like a flow in some column: the column's key, and the term."""
+    e, kind, where = s.ends, s.flow.kind, s.where
+    near, far, _ = context.sides(s.flow)
+    ports = kind.number in WITH_PORTS
+    service = service_of(kind, str(e.dport) if ports else "")
+    zones = [("zone", zone) for zone in sorted(s.flow.zones())]
+    found = [
+        *(("source", "src", e.src), ("source", "sport", e.sport if ports else None), ("source", "near", near)),
+        *(("destination", "dst", e.dst), ("destination", "dport", e.dport if ports else None)),
+        *(("destination", "service", service), ("destination", "far", far)),
+        *(("proto", "proto", protocol_name(kind).removeprefix("ip") if kind.protocol == "unknown" else kind.protocol),),
+        *(("state", "state", s.flow.status().lower()), ("nat", "nat", nat_kind(s) or "none")),
+        *(("cc", "country", where.country or "none"), ("city", "city", where.city)),
+        *(("asn", "asn", "none" if where.asn is None else where.asn), ("org", "org", where.org)),
+        *(
+            ("mark", "mark", f"{s.flow.mark():#x}" if s.flow.mark() else None),
+            *((key, key, zone) for key, zone in zones),
+        ),
+    ]
+    if e.snat:
+        found.append(("translated", "wan", endpoint(e.reply_dst, e.reply_dport if ports else None)))
+    return [(column, _term(field, value)) for column, field, value in found if value not in (None, "")]
+
+
+def row_terms(spec: ViewSpec, row: Flow | GroupRow | TapeEvent | UsageRow, context: Context) -> list[tuple[str, str]]:
+    """The same of any row; of a sum the one term that selects its flows."""
+    if isinstance(row, GroupRow):
+        return [(spec.columns[0].key, spec.grouping.term(row.key))] if spec.grouping else []
+    if isinstance(row, UsageRow):
+        return [(spec.columns[0].key, _term("near", row.key))] if spec.logged == "host" else []
+    flow = row.flow if isinstance(row, TapeEvent) else row
+    return flow_terms(facts_of(flow, context, names=False), context)
 
 
 # --- columns of groups and events -------------------------------------------------------------------------------------

@@ -74,13 +74,13 @@ _PLAIN = re.compile(r"[!-~]+")
 # --- keys by their sequences ------------------------------------------------------------------------------------------
 
 _CURSOR = {"A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end"}
-_LETTERS = {**_CURSOR, "P": "f1", "S": "f4", "Z": "shift-tab"}
+_LETTERS = {**_CURSOR, "P": "f1", "Q": "f2", "S": "f4", "Z": "shift-tab"}
 _TILDES = {
     **{1: "home", 3: "delete", 4: "end", 5: "pgup", 6: "pgdn", 7: "home", 8: "end"},
-    **{11: "f1", 14: "f4", 15: "f5", 17: "f6", 20: "f9", 21: "f10"},
+    **{11: "f1", 12: "f2", 14: "f4", 15: "f5", 17: "f6", 20: "f9", 21: "f10"},
 }
-_LINUX = {"[A": "f1", "[D": "f4", "[E": "f5"}
-_SINGLE = {**_CURSOR, "P": "f1", "S": "f4", "M": "enter"}
+_LINUX = {"[A": "f1", "[B": "f2", "[D": "f4", "[E": "f5"}
+_SINGLE = {**_CURSOR, "P": "f1", "Q": "f2", "S": "f4", "M": "enter"}
 _CODES = {27: "esc", 13: "enter", 9: "tab", 127: "backspace", 8: "backspace", 32: "space"}
 _CSI_KEY = re.compile(
     r"(?P<number>\d*)(?::(?P<shifted>\d*))?[\d:]*(?:;(?P<mods>\d*)(?::(?P<event>\d+))?)?(?:;(?P<third>\d+))?"

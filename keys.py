@@ -6,18 +6,22 @@ again) goes out as a Request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from columns import VIEWS
+from columns import VIEWS, row_terms
 from filters import FilterError
 from flows import FlowTable
-from grouping import Baseline, GroupRow, UsageRow
+from grouping import GROUPINGS, Baseline, GroupRow, UsageRow
 from keyboard import Button, Mouse
+from parse import FLAGS, STATES
 from text import clean
-from view import GEO_MODES, Area, Dialog, Pause, Prompt, Purpose, Return, Target, View
+from view import GEO_MODES, Area, Dialog, Pause, Picker, Picks, Prompt, Purpose, Return, Target, View
+from vocabulary import FIELDS
 
 
 class Do(Enum):
@@ -67,6 +71,11 @@ def paste(view: View, text: str) -> None:
 def _press_in_prompt(view: View, prompt: Prompt, key: str) -> Request:
     """Do what a key means in the prompt for a filter or a file."""
     is_filter = prompt.purpose is Purpose.FILTER
+    if key not in ("tab", "shift-tab"):
+        offered, prompt.choices = prompt.choices, []
+        if key == "enter" and offered and prompt.text[: prompt.cursor].endswith(":"):
+            _complete(view, prompt, 1)  # the field is chosen: now its values
+            return NOTHING
     if key == "enter":
         if is_filter:
             _keep_filter(view, prompt)
@@ -79,7 +88,9 @@ def _press_in_prompt(view: View, prompt: Prompt, key: str) -> Request:
             view.set_filter(prompt.before)
         return NOTHING
     before = prompt.text
-    if is_filter and key in ("up", "down"):
+    if is_filter and key in ("tab", "shift-tab"):
+        _complete(view, prompt, 1 if key == "tab" else -1)
+    elif is_filter and key in ("up", "down"):
         prompt.replace(_remembered(view, prompt, key))
     elif not prompt.edit(key):
         return NOTHING
@@ -107,6 +118,60 @@ def _remembered(view: View, prompt: Prompt, key: str) -> str:
     return view.history[at] if at < len(view.history) else ""
 
 
+# Values of fields that have a few fixed ones, beside those on show.
+FIXED_VALUES: dict[str, Sequence[str]] = {
+    "proto": ("tcp", "udp", "icmp", "icmpv6", "gre", "sctp"),
+    "state": tuple(word.lower() for word in (*STATES, *FLAGS)),
+    "flag": tuple(flag.lower() for flag in FLAGS),
+    "dir": ("in", "out", "fwd", "local"),
+    "nat": ("snat", "masq", "dnat", "both", "any", "none"),
+    "family": ("4", "6"),
+    "new": tuple(GROUPINGS),
+}
+LOOKED_THROUGH, OFFERED = 200, 40  # rows for their values, 3 ms; words that are offered
+
+
+def _complete(view: View, prompt: Prompt, step: int) -> None:
+    """Tab: the word before the cursor becomes the first that it may be, and again the next."""
+    if prompt.choices:
+        prompt.choose(step)
+        return
+    before = prompt.text[: prompt.cursor]
+    word = re.findall(r"[^\s(!]*$", before)[0]
+    if found := _words_for(view, word):
+        prompt.offer(len(before) - len(word), found[:OFFERED], step)
+
+
+def _words_for(view: View, word: str) -> list[str]:
+    """What a word may become: a field, a value that is on show, a saved filter; of a wrong word what it is close to."""
+    name, colon, value = word.partition(":")
+    fields = [field.name for field in FIELDS]
+    if not colon:
+        saved = [f"@{saved}" for saved in view.context.filters]
+        return _beginning_so(word, [*(f"{field}:" for field in fields), *saved])
+    if name.lower() not in fields:
+        return [f"{close}:{value}" for close in _beginning_so(name, fields)]
+    others, comma, last = value.rpartition(",")
+    return [f"{name}:{others}{comma}{found}" for found in _beginning_so(last, _values_of(view, name.lower()))]
+
+
+def _beginning_so(word: str, known: Sequence[str]) -> list[str]:
+    if found := [name for name in known if name.lower().startswith(word.lower())]:
+        return found
+    from difflib import get_close_matches  # 5 ms
+
+    return get_close_matches(word.lower(), known, 3)
+
+
+def _values_of(view: View, field: str) -> list[str]:
+    """The values that a field has in the rows on show, then those that it may have; else an example."""
+    rows = view.rows.order[view.top : view.top + LOOKED_THROUGH]
+    terms = (term for row in rows for _, term in row_terms(view.spec, row, view.context))
+    seen = Counter(term.partition(":")[2] for term in terms if term.startswith(f"{field}:"))
+    values = dict.fromkeys([*(value for value, _ in seen.most_common()), *FIXED_VALUES.get(field, ())])
+    return list(values) or [known.example for known in FIELDS if known.name == field]
+
+
 def _try_filter(view: View, prompt: Prompt) -> None:
     """Live effect: a right expression filters at once; a wrong one says where and why, and what was before holds.
 
@@ -125,8 +190,12 @@ def _keep_filter(view: View, prompt: Prompt) -> None:
     if prompt.error:
         return
     view.prompt = None
-    if prompt.text.strip():
-        view.history = [*[text for text in view.history if text != prompt.text], prompt.text][-50:]
+    _remember_filter(view, prompt.text)
+
+
+def _remember_filter(view: View, kept: str) -> None:
+    if kept.strip():
+        view.history = [*[text for text in view.history if text != kept], kept][-50:]
 
 
 # --- the keys ---------------------------------------------------------------------------------------------------------
@@ -195,7 +264,7 @@ def _details(view: View, _table: FlowTable) -> Request:
         term = spec.grouping.term(view.selected.key)
         view.flow = None
         view.show(spec.enters)
-        view.set_filter(f"({view.filter}) {term}" if " or " in view.filter.lower() else f"{view.filter} {term}".strip())
+        view.narrow(term)
         view.trail.append(came)
     elif isinstance(view.selected, UsageRow):
         _enter_usage(view, view.selected)
@@ -317,6 +386,38 @@ def _sort_by(step: int) -> Action:
     return action
 
 
+def _pick_sort(view: View, _table: FlowTable) -> Request:
+    """A list of the columns to sort by."""
+    spec = view.spec
+    choices = [(f"{spec.column(key).title:<12} {key}", key) for key in spec.sorts]
+    return _open_picker(view, Picker(Picks.SORT, choices, spec.sorts.index(view.sort)))
+
+
+def _pick_columns(view: View, _table: FlowTable) -> Request:
+    """A list of the columns, to show them or not."""
+    columns = [column for column in view.spec.columns if not column.narrow_form_of]
+    choices = [(f"{column.title:<12} {column.key}", column.key) for column in columns]
+    return _open_picker(view, Picker(Picks.COLUMNS, choices))
+
+
+def _pick_term(view: View, _table: FlowTable) -> Request:
+    """A list of what is in the selected row, to filter by; that of the cell that was clicked on first."""
+    if not _is_chosen(view, "filter by what is in it") or view.selected is None:
+        return NOTHING
+    terms = row_terms(view.spec, view.selected, view.context)
+    if not terms:
+        view.message = "There is nothing to filter by in this row"
+        return NOTHING
+    wanted = (view.cell, view.sort)
+    at = next((at for at, (column, _) in enumerate(terms) if column in wanted), 0)
+    return _open_picker(view, Picker(Picks.TERM, [(term, term) for _, term in terms], at))
+
+
+def _open_picker(view: View, picker: Picker) -> Request:
+    view.overlay, view.picker = "", picker
+    return NOTHING
+
+
 def _reverse(view: View, _table: FlowTable) -> Request:
     view.reverse = not view.reverse
     view.frozen = False
@@ -380,8 +481,11 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("enter",), _details, "all about the flow; of a host, country, ... its flows"),
     Binding(("tab", "]"), _next_view(1), "next view"),
     Binding(("shift-tab", "["), _next_view(-1), "view before"),
-    Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),
-    Binding(("S", "<"), _sort_by(-1), "sort by the column before"),
+    Binding(("s", ">"), _sort_by(1), "sort by the next column", "sort"),
+    Binding(("<",), _sort_by(-1), "sort by the column before"),
+    Binding(("S", "f6"), _pick_sort, "sort: a list of columns"),
+    Binding((",", "f2"), _pick_columns, "which columns to show"),
+    Binding(("=",), _pick_term, "filter by what is in the row"),
     Binding(("r", "I"), _reverse, "sort the other way round", "reverse"),
     Binding(("space", "p"), _toggle_pause, "pause: nothing is missed", "pause"),
     Binding(("esc",), _back, "back: close this, clear the filter, drop the selection"),
@@ -428,6 +532,8 @@ def press(view: View, table: FlowTable, key: str) -> Request:
         return _press_in_prompt(view, view.prompt, key)
     if dialog is not None and asked is not None:
         return _press_in_dialog(dialog, asked, key)
+    if view.picker is not None:
+        return _press_in_picker(view, view.picker, key)
     binding = BINDING_BY_KEY.get(key)
     if view.overlay in ("help", "health") and (binding is None or binding.action not in _SCROLLING):
         view.overlay = ""
@@ -457,6 +563,42 @@ _SCROLLING = [BINDING_BY_KEY[key].action for key in ("down", "up", "pgdn", "pgup
 _LEAVING = {"?", "q", "/", "tab", "shift-tab", "H", "e", "ctrl-l", *(spec.key for spec in VIEWS if spec.key)}
 
 
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+_STEPS = {"down": 1, "j": 1, "up": -1, "k": -1, "pgdn": 10, "pgup": -10, "g": -99, "home": -99, "G": 99, "end": 99}
+
+
+def _press_in_picker(view: View, picker: Picker, key: str) -> Request:
+    """Move in the list, take what is chosen, or leave it."""
+    if key in _STEPS:
+        picker.move(_STEPS[key])
+    elif key in ("enter", "space") or (key == "!" and picker.picks is Picks.TERM):
+        _take_choice(view, picker, but=key == "!")
+    elif BINDING_BY_KEY.get(key) is BINDING_BY_KEY["q"]:
+        return Request(Do.QUIT)
+    else:
+        view.picker = None
+    return NOTHING
+
+
+def _take_choice(view: View, picker: Picker, but: bool = False) -> None:
+    """Do what the chosen line means. ``but``: all but that."""
+    value = picker.value
+    if picker.picks is Picks.COLUMNS:
+        view.chosen.setdefault(view.spec.name, {})[value] = value not in view.on_show
+        return
+    view.picker = None
+    if picker.picks is Picks.SORT:
+        view.reverse = not view.reverse if value == view.sort else False
+        view.sort, view.frozen = value, False
+        return
+    try:
+        view.narrow(f"!{value}" if but else value)
+        _remember_filter(view, view.filter)
+    except FilterError as error:
+        view.message = f"This filter does not go: {error.message}"
+
+
 # --- the mouse --------------------------------------------------------------------------------------------------------
 
 WHEEL = 3  # lines that a notch of the wheel moves, as in less(1)
@@ -477,7 +619,16 @@ def point(view: View, table: FlowTable, mouse: Mouse) -> Request:
         return NOTHING
     if area.part is Target.KEY:
         return press(view, table, area.what)
+    if view.picker is not None:
+        if area.part is Target.CHOICE:
+            view.picker.move(area.what - view.picker.at)
+            _take_choice(view, view.picker)
+        else:
+            view.picker = None
+        return NOTHING
     if area.part is Target.ROW:
+        heads = (area for area in view.areas if area.part is Target.HEAD)
+        view.cell = next((head.what for head in heads if head.left <= mouse.x < head.right), "")
         return _click_row(view, table, area)
     if area.part is Target.TAB:
         return _show(area.what)(view, table)
@@ -486,7 +637,9 @@ def point(view: View, table: FlowTable, mouse: Mouse) -> Request:
 
 
 def _turn_wheel(view: View, lines: int) -> None:
-    if view.covered:
+    if view.picker is not None:
+        view.picker.move(1 if lines > 0 else -1)
+    elif view.covered:
         view.scroll = max(0, view.scroll + lines)
     elif view.spec.on_map:  # it has no window to move
         view.select(view.at + (1 if lines > 0 else -1) if view.selected is not None else 0)

@@ -17,7 +17,7 @@ from child import Child, this_program
 from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
-from filters import asked_moment, shown_as
+from filters import asked_moment, expanded, shown_as
 from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
 from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
@@ -662,8 +662,9 @@ class Live:
         if view.spec.logged:
             words = ("--once", "--json", "--view", view.spec.name, "--since", view.span, "--log", log.folder)
             return (*words, "-f", view.filter) if view.filter.startswith("near:") else words
-        shown = shown_as(view.filter) if view.spec.translated else None
-        moment = asked_moment(view.filter, time.time()) if view.spec.translated else None
+        text = expanded(view.filter, view.context)
+        shown = shown_as(text) if view.spec.translated else None
+        moment = asked_moment(text, time.time()) if view.spec.translated else None
         if shown is None and moment is None:
             return ()
         return ("--log-search", json.dumps([*(shown or (None, None)), *(moment or (None, 0))]), "--log", log.folder)

@@ -7,7 +7,7 @@ plain text 0.02 ms.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -30,7 +30,21 @@ from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, size_text, wrap
-from view import Area, Frame, Prompt, Purpose, Row, Scene, Target, View, facts_of_row, first_row, unwatched
+from view import (
+    Area,
+    Frame,
+    Picker,
+    Picks,
+    Prompt,
+    Purpose,
+    Row,
+    Scene,
+    Target,
+    View,
+    facts_of_row,
+    first_row,
+    unwatched,
+)
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -50,7 +64,7 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
     areas = [] if len(above) <= len(top) else _moved(title.areas, len(top))
     areas += [*_moved(body.areas, len(above)), *_moved(bottom.areas, len(above) + len(body.lines))]
     lines = [clip(line, width, scene.glyphs.cut) for line in lines[:height]]
-    return Frame(lines, body.page, body.scroll, body.shift, [area for area in areas if area.y < height])
+    return Frame(lines, body.page, body.scroll, body.shift, [area for area in areas if area.y < height], body.columns)
 
 
 class _Drawn(NamedTuple):
@@ -98,6 +112,7 @@ class _Body(NamedTuple):
     shift: int
     place: str = ""
     areas: Sequence[Area] = ()
+    columns: Set[str] = frozenset()
 
 
 TABS_FROM = 60  # cells of a window in which the keys of the views stay in sight, whatever the title says
@@ -225,7 +240,8 @@ def _footer(scene: Scene, width: int, height: int) -> _Drawn:
     """The prompt that is open; else what has just happened, and the keys of what is on show."""
     view, mark = scene.view, scene.glyphs.cut
     if (prompt := _prompt_of(view)) is not None:
-        return _Drawn([_prompt_line(prompt, width, mark)], [])
+        offered = [_offered_line(prompt, width, mark)] if prompt.choices and height >= 5 else []
+        return _Drawn([*offered, _prompt_line(prompt, width, mark)], [])
     lines: list[Line] = []
     if view.message and height >= 2:  # till the next key
         texts = wrap(clean(view.message, 500), max(8, width), mark)
@@ -243,11 +259,20 @@ def _footer(scene: Scene, width: int, height: int) -> _Drawn:
     return _Drawn([*lines, line.spans[:-1]], _moved(line.areas, len(lines)))
 
 
+PICKER_HINTS = {
+    Picks.SORT: [("enter", "sort by it")],
+    Picks.COLUMNS: [("space", "show or hide")],
+    Picks.TERM: [("enter", "only these"), ("!", "all but these")],
+}
+
+
 def _hints(scene: Scene) -> list[tuple[str, str]]:
     """The keys that the footer names, each with a word: first those for help and the way out, then the view's own."""
     view = scene.view
     always = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     items = [*always[:3], *view.spec.hints, *always[3:]]
+    if view.picker is not None and not view.covered:
+        return [*PICKER_HINTS[view.picker.picks], ("esc", "close"), ("q", "quit"), ("j k", "move")]
     if view.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
     if scene.around.attached:
@@ -255,6 +280,18 @@ def _hints(scene: Scene) -> list[tuple[str, str]]:
     if view.out_of_sight and not view.covered:
         items.insert(2, (".", f"to selected row {view.at + 1}"))
     return items
+
+
+def _offered_line(prompt: Prompt, width: int, mark: str) -> Line:
+    """The words that Tab goes through, the one that stands in the prompt among them."""
+    words, at = prompt.choices, prompt.choice
+    start = at
+    while start and sum(cells(word) + 2 for word in words[start - 1 : at + 1]) < width // 2:
+        start -= 1
+    line: Line = [(f"{mark} ", "dim")] if start else []
+    for number, word in enumerate(words[start:], start):
+        line += [(clean(word, 60), "selected" if number == at else "plain"), ("  ", "plain")]
+    return clip(line, width, mark)
 
 
 PROMPTS = {Purpose.FILTER: "/ ", Purpose.EXPORT: "file: ", Purpose.ANSWER: "delete? [No] "}
@@ -285,9 +322,52 @@ def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
 
 
 def _body(scene: Scene, width: int, room: int) -> _Body:
-    view, covered = scene.view, scene.view.covered
+    view = scene.view
     if room <= 0:
         return _Body([], view.page, view.scroll, view.shift)
+    below = _rows_or_cover(scene, width, room)
+    return below if view.picker is None or view.covered else _with_list(scene, view.picker, below, width)
+
+
+LIST_CELLS, BESIDE = 34, 24  # of a list that covers the right end of the rows; of the rows that are left at least
+
+
+def _with_list(scene: Scene, picker: Picker, below: _Body, width: int) -> _Body:
+    """A list over the right end of the rows; where these would have no room beside it, over all of them."""
+    left = width - LIST_CELLS if width >= LIST_CELLS + BESIDE else 0
+    room, wide = len(below.lines), width - left
+    top = max(0, min(picker.at - room // 2, len(picker.choices) - room))
+    lines, areas = [], [area._replace(right=min(area.right, left)) for area in below.areas if area.left < left]
+    for y, line in enumerate(below.lines):
+        line = clip(line, max(0, left - 1), " ")
+        line.append((" " * (left - length(line)), "plain"))
+        if (at := top + y) < len(picker.choices):
+            text = shorten(
+                f"{_mark_of(scene, picker, at, below.columns)} {picker.choices[at][0]}", wide - 2, scene.glyphs.cut
+            )
+            line += [
+                (scene.glyphs.bar, "dim"),
+                (pad(text, wide - 1, False), "selected" if at == picker.at else "plain"),
+            ]
+            areas.append(Area(y, left, width, Target.CHOICE, at))
+        elif left:
+            line.append((scene.glyphs.bar, "dim"))
+        lines.append(line)
+    return below._replace(lines=lines, areas=areas)
+
+
+def _mark_of(scene: Scene, picker: Picker, at: int, columns: Set[str]) -> str:
+    """What a line of a list is now. ``columns``: those on show."""
+    view, value = scene.view, picker.choices[at][1]
+    if picker.picks is Picks.COLUMNS:
+        return "[x]" if value in columns else "[ ]"
+    if picker.picks is Picks.SORT and value == view.sort:
+        return scene.glyphs.falling if view.falling else scene.glyphs.rising
+    return " "
+
+
+def _rows_or_cover(scene: Scene, width: int, room: int) -> _Body:
+    view, covered = scene.view, scene.view.covered
     if covered == "help":
         return _scrolled(view, help_lines(scene, width), room)
     if covered == "delete" and view.dialog is not None:
@@ -359,6 +439,7 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
     bar = width >= 20 and len(order) > page
     wanted, shift = _wanted_columns(view, width - bar)
     columns = fit(width - bar, wanted)
+    shown = frozenset(column.narrow_form_of or column.key for column, _ in columns)
     facts = _RowFacts(scene)
     lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
     areas = [Area(0, start, end, Target.HEAD, column.key) for column, start, end in _spans(columns)] if head else []
@@ -370,7 +451,7 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
         lines.append(line)
     if not order:
         lines += _empty_lines(scene, width)[: room - head]
-    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, areas=areas)
+    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown)
 
 
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
@@ -401,9 +482,14 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
     columns = [column for column in view.spec.columns if not column.of_log or view.first_seen is not None]
+    chosen = view.chosen.get(view.spec.name, {})
     if view.spec.chooses_places:
-        columns = [column for column in columns if column.key not in geo or column.key in only]
-    asked = {view.sort} | (only if view.geo != "auto" else set())
+        columns = [
+            column for column in columns if column.key not in geo or column.key in only or chosen.get(column.key)
+        ]
+    if kept := [column for column in columns if chosen.get(column.narrow_form_of or column.key, True)]:
+        columns = kept
+    asked = {view.sort, *filter(chosen.get, chosen)} | (only if view.geo != "auto" else set())
     columns = [replace(column, rank=min(column.rank, ASKED)) if column.key in asked else column for column in columns]
     return _scrolled_away(view, columns, width)
 

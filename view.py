@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from addresses import Context
 from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
-from filters import Predicate, all_of, compile_filter, moments
+from filters import Predicate, all_of, compile_filter, expanded, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
 from grouping import Baseline, Grouper, GroupRow, UsageRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
@@ -47,6 +48,21 @@ class Prompt:
     cursor: int = 0
     before: str = ""
     error: str = ""
+    choices: list[str] = field(default_factory=list)  # what may stand in the place of the word before the cursor
+    choice: int = 0  # the one that stands there
+    start: int = 0  # where the word begins
+
+    def offer(self, start: int, choices: Sequence[str], step: int) -> None:
+        """Put the first of these words (the last if ``step`` is -1) in the place of the one that begins there."""
+        self.start, self.choices, self.choice = start, list(choices), -1 if step > 0 else 0
+        self.choose(step)
+        if len(choices) == 1:
+            self.choices = []
+
+    def choose(self, step: int) -> None:
+        """The next of the words that are offered."""
+        self.choice = (self.choice + step) % len(self.choices)
+        self._put(self.text[: self.start] + self.choices[self.choice], self.text[self.cursor :])
 
     def edit(self, key: str) -> bool:
         """Change the text, or move in it, as a key means. False for a key that does neither."""
@@ -83,6 +99,30 @@ class Prompt:
 
     def replace(self, text: str) -> None:
         self.text, self.cursor = text, len(text)
+
+
+class Picks(Enum):
+    """What a list is for."""
+
+    SORT = auto()  # the column to sort by
+    COLUMNS = auto()  # those to show
+    TERM = auto()  # what to filter by
+
+
+@dataclass
+class Picker:
+    """A list beside the rows: its lines, each with the value that stands for it, and the one that is chosen."""
+
+    picks: Picks
+    choices: list[tuple[str, str]]  # text, value
+    at: int = 0
+
+    @property
+    def value(self) -> str:
+        return self.choices[self.at][1]
+
+    def move(self, step: int) -> None:
+        self.at = max(0, min(self.at + step, len(self.choices) - 1))
 
 
 class Dialog:
@@ -180,6 +220,10 @@ class View:
     baseline: Baseline | None = None  # what was known when somebody asked what comes new
     prompt: Prompt | None = None
     dialog: Dialog | None = None
+    picker: Picker | None = None
+    chosen: dict[str, dict[str, bool]] = field(default_factory=dict)  # by view: columns that are to be there, or not
+    on_show: Set[str] = frozenset()  # the columns of the last frame
+    cell: str = ""  # the column that was clicked on last
     history: list[str] = field(default_factory=list)  # filters that were kept, newest last
     sorts: dict[str, tuple[str, bool]] = field(default_factory=dict)  # how views that were left were sorted
     trail: list[Return] = field(default_factory=list)
@@ -238,6 +282,11 @@ class View:
         self.wanted = compile_filter(text, self.context, lambda: self.baseline or self.first_seen)
         self.filter = text.strip()
 
+    def narrow(self, term: str) -> None:
+        """Filter by this, too. Raises FilterError."""
+        either = re.search(r"(?i)\bor\b", self.filter)
+        self.set_filter(f"({self.filter}) {term}" if either else f"{self.filter} {term}".strip())
+
     def show(self, name: str) -> None:
         """Change to another view; the selected flow, or the row that it belongs to, stays selected."""
         spec = VIEW_BY_NAME[name]
@@ -247,7 +296,7 @@ class View:
         self.spec = spec
         self.sort, self.reverse = self.sorts.get(name, (spec.sort, False))
         self.frozen = False
-        self.overlay = ""
+        self.overlay, self.picker, self.cell = "", None, ""
         self.top, self.at, self.shift = 0, 0, 0
         self.rows.clear()
         self.selected = None
@@ -324,7 +373,7 @@ class View:
     def drawn(self, frame: Frame) -> None:
         """Take over what only a frame of a certain size can tell."""
         self.page, self.scroll, self.shift = frame.page, frame.scroll, frame.shift
-        self.areas = frame.areas
+        self.areas, self.on_show = frame.areas, frame.columns
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
@@ -390,6 +439,7 @@ class Target(Enum):
     HEAD = auto()  # of a column: its key
     TAB = auto()  # the name of a view
     KEY = auto()  # a key that the footer names
+    CHOICE = auto()  # the number of a line of the list that is open
 
 
 class Area(NamedTuple):
@@ -413,6 +463,7 @@ class Frame(NamedTuple):
     scroll: int
     shift: int
     areas: Sequence[Area] = ()
+    columns: Set[str] = frozenset()  # the keys of those that have room
 
 
 # --- putting rows into order ------------------------------------------------------------------------------------------
@@ -453,6 +504,7 @@ def unwatched(expression: str, context: Context, table: FlowTable, history: bool
 
     Else "". ``history``: as in ``FlowTable.keeps_since``.
     """
+    expression = expanded(expression, context)
     if "at:" not in expression.lower():
         return ""
     kept = table.keeps_since(context.now, history)
