@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from addresses import scope
 from columns import VIEWS, row_terms
 from filters import FilterError
 from flows import FlowTable
@@ -40,6 +41,7 @@ class Do(Enum):
     STOP = auto()  # the answer is No; what goes on is stopped
     LIST_MORE_OFTEN = auto()
     LIST_LESS_OFTEN = auto()
+    WHOIS = auto()  # ask whose the address is that ``text`` names
     PUT_ASIDE = auto()  # the notice on show, until it changes
 
 
@@ -228,7 +230,7 @@ def _help(view: View, _table: FlowTable) -> Request:
 def _back(view: View, _table: FlowTable) -> Request:
     """Esc: the overlay, then the view that Enter has led away from, then the filter, then the selection."""
     if view.overlay:
-        view.overlay = ""
+        view.overlay = "details" if view.overlay == "whois" and view.flow is not None else ""
     elif view.trail:
         came = view.trail.pop()
         view.show(came.spec.name)
@@ -317,6 +319,22 @@ def _turn(view: View, _table: FlowTable) -> Request:
     return NOTHING
 
 
+def _ask_whois(view: View, _table: FlowTable) -> Request:
+    """Whose the remote end of the selected flow is, or the selected host: a server is asked, so only where this is."""
+    if not _is_chosen(view, "ask whois about it"):
+        return NOTHING
+    row, address = view.selected, ""
+    if isinstance(row, GroupRow):
+        address = row.key if view.spec.grouping is not None and view.spec.grouping.field in ("near", "far") else ""
+    elif view.flow is not None:
+        address = view.context.remote_address(view.flow)
+    if scope(address) != "public":
+        what = f"{address} is {scope(address)}" if scope(address) else "This row is no address"
+        view.message = f"{clean(what)}: whois knows public addresses"
+        return NOTHING
+    return Request(Do.WHOIS, address)
+
+
 def _set_baseline(view: View, _table: FlowTable) -> Request:
     """From now on what comes new is shown as new; a second time forgets it."""
     if view.baseline is not None:
@@ -354,9 +372,14 @@ def _asks_for(do: Do) -> Action:
     return lambda _view, _table: Request(do)
 
 
+FAR_AWAY = 9999  # rows: to the first or the last one
+
+
 def _move(step: Callable[[View], int]) -> Action:
+    """Where details stand beside the rows, pages are theirs, and steps the rows'."""
+
     def action(view: View, _table: FlowTable) -> Request:
-        if view.overlay:
+        if view.overlay and not (view.beside and (abs(step(view)) == 1 or abs(step(view)) >= FAR_AWAY)):
             view.scroll = max(0, view.scroll + step(view))
         elif view.selected is None or view.out_of_sight:  # keys move from what is seen
             view.select(view.top + (step(view) if abs(step(view)) > 1 else 0))
@@ -460,6 +483,10 @@ def _geo(view: View, _table: FlowTable) -> Request:
 
 def _shift(step: int) -> Action:
     def action(view: View, _table: FlowTable) -> Request:
+        if view.overlay == "details":  # the next flow, or the one before
+            view.select(view.at + step)
+            view.scroll = 0
+            return NOTHING
         view.shift = max(0, min(view.shift + step, len(view.spec.columns) - 1))
         return NOTHING
 
@@ -495,9 +522,9 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("pgup", "ctrl-b"), _move(lambda v: -v.page), "a page up"),
     Binding(("ctrl-d",), _move(lambda v: max(1, v.page // 2)), "half a page down"),
     Binding(("ctrl-u",), _move(lambda v: -max(1, v.page // 2)), "half a page up"),
-    Binding(("g", "home"), _move(lambda v: -len(v.rows.order) - 9999), "first flow"),
-    Binding(("G", "end"), _move(lambda v: len(v.rows.order) + 9999), "last flow"),
-    Binding(("right",), _shift(1), "columns to the right"),
+    Binding(("g", "home"), _move(lambda v: -len(v.rows.order) - FAR_AWAY), "first flow"),
+    Binding(("G", "end"), _move(lambda v: len(v.rows.order) + FAR_AWAY), "last flow"),
+    Binding(("right",), _shift(1), "columns to the right; details: next"),
     Binding(("left",), _shift(-1), "columns to the left"),
     Binding(("n",), _names, "ports: name or number"),
     Binding(("c",), _geo, "geography: which columns"),
@@ -506,6 +533,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("H",), _health, "health of the table", "health"),
     Binding(("!",), _asks_for(Do.PUT_ASIDE), "put the notice aside"),
     Binding(("m",), _set_baseline, "mark: what is new since?"),
+    Binding(("w",), _ask_whois, "whois: whose address"),
     Binding(("N",), _asks_for(Do.SWITCH_NAMES), "names of hosts: asks DNS"),
     Binding(("y",), _copy_row(Do.COPY_ROW), "copy the row"),
     Binding(("Y",), _copy_row(Do.COPY_COMMAND), "copy the -D command"),
@@ -535,8 +563,8 @@ def press(view: View, table: FlowTable, key: str) -> Request:
     if view.picker is not None:
         return _press_in_picker(view, view.picker, key)
     binding = BINDING_BY_KEY.get(key)
-    if view.overlay in ("help", "health") and (binding is None or binding.action not in _SCROLLING):
-        view.overlay = ""
+    if view.overlay in ("help", "health", "whois") and (binding is None or binding.action not in _SCROLLING):
+        _back(view, table)
         return Request(Do.QUIT) if binding is not None and binding.action is _quit else NOTHING
     if view.overlay == "delete":
         return _press_over_deletion(view, table, binding)
@@ -611,7 +639,11 @@ def point(view: View, table: FlowTable, mouse: Mouse) -> Request:
     """
     view.message = ""
     if mouse.button is not Button.PRESSED:
-        _turn_wheel(view, WHEEL if mouse.button is Button.WHEEL_DOWN else -WHEEL)
+        lines = WHEEL if mouse.button is Button.WHEEL_DOWN else -WHEEL
+        over = view.area_at(mouse.x, mouse.y)
+        _turn_wheel(
+            view, lines, on_rows=not view.covered or (view.beside and (not over or over.part is not Target.PANE))
+        )
         return NOTHING
     waits = view.prompt is not None or (view.dialog is not None and view.dialog.prompt is not None)
     area = view.area_at(mouse.x, mouse.y)
@@ -630,16 +662,18 @@ def point(view: View, table: FlowTable, mouse: Mouse) -> Request:
         heads = (area for area in view.areas if area.part is Target.HEAD)
         view.cell = next((head.what for head in heads if head.left <= mouse.x < head.right), "")
         return _click_row(view, table, area)
+    if area.part is Target.PANE:
+        return NOTHING
     if area.part is Target.TAB:
         return _show(area.what)(view, table)
     _click_head(view, area.what)
     return NOTHING
 
 
-def _turn_wheel(view: View, lines: int) -> None:
+def _turn_wheel(view: View, lines: int, on_rows: bool) -> None:
     if view.picker is not None:
         view.picker.move(1 if lines > 0 else -1)
-    elif view.covered:
+    elif not on_rows:
         view.scroll = max(0, view.scroll + lines)
     elif view.spec.on_map:  # it has no window to move
         view.select(view.at + (1 if lines > 0 else -1) if view.selected is not None else 0)

@@ -55,7 +55,8 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
     view = scene.view
     if width <= 0 or height <= 0:
         return Frame([], view.page, view.scroll, view.shift)
-    top = header(scene, width, height) if view.covered != "help" else []
+    scene = replace(scene, beside=_details_beside(view, width, height))
+    top = header(scene, width, height) if scene.covered != "help" else []
     bottom = _footer(scene, width, height)
     body = _body(scene, width, max(0, height - len(top) - 1 - len(bottom.lines)))
     title = _title_line(scene, width, body.place)
@@ -64,7 +65,15 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
     areas = [] if len(above) <= len(top) else _moved(title.areas, len(top))
     areas += [*_moved(body.areas, len(above)), *_moved(bottom.areas, len(above) + len(body.lines))]
     lines = [clip(line, width, scene.glyphs.cut) for line in lines[:height]]
-    return Frame(lines, body.page, body.scroll, body.shift, [area for area in areas if area.y < height], body.columns)
+    return Frame(
+        lines,
+        body.page,
+        body.scroll,
+        body.shift,
+        [area for area in areas if area.y < height],
+        body.columns,
+        scene.beside,
+    )
 
 
 class _Drawn(NamedTuple):
@@ -125,7 +134,7 @@ def _title_line(scene: Scene, width: int, place: str) -> _Drawn:
     says may lose its end for the keys.
     """
     view, glyphs = scene.view, scene.glyphs
-    name: Span = view.covered.capitalize() or view.spec.title, "title"
+    name: Span = scene.covered.capitalize() or view.spec.title, "title"
     facts, tabs = _beside_tabs(scene, width - cells(name[0]), place)
     wanted = sum(length(tab) for _, tab in tabs)
     room = width - (wanted + 3 if tabs else 0)
@@ -149,7 +158,7 @@ def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], _Tabs
     """
     view = scene.view
     facts, brief = _title_facts(scene, place), _title_facts(scene, place, sort=False)
-    if view.covered:
+    if scene.covered:
         return facts, []
     names, short, keys = _tabs(view, lambda spec: spec.title), _tabs(view, lambda spec: spec.tab_name), _tabs(view)
     for said, tabs in ((facts, names), (facts, short), (brief, short), (facts, keys), (brief, keys)):
@@ -162,18 +171,18 @@ def _title_facts(scene: Scene, place: str, sort: bool = True) -> list[Span]:
     """What the title says beside the name of the view, the most important first."""
     view, glyphs = scene.view, scene.glyphs
     facts: list[Span] = [(place, "plain")] * bool(place)
-    if not view.covered:
+    if not scene.covered:
         facts = [(text, "plain") for text in _counts(view)]
     if view.pause is not None:
         facts.append((f"PAUSED, {view.pause.held(scene.table)} events held", "warn"))
-    if sort and not view.covered:
+    if sort and not scene.covered:
         arrow = glyphs.falling if view.falling else glyphs.rising
         facts.append((f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}", "plain"))
     if view.frozen:
         facts.append(("order held", "warn"))
     elif (old := _rows_age(scene)) > LATE:
         facts.append((f"rows {old:.0f} s old", "warn"))
-    return facts if view.covered else [*facts, *_filter_facts(scene)]
+    return facts if scene.covered else [*facts, *_filter_facts(scene)]
 
 
 def _filter_facts(scene: Scene) -> list[Span]:
@@ -191,7 +200,7 @@ def _filter_facts(scene: Scene) -> list[Span]:
 def _rows_age(scene: Scene) -> float:
     """Seconds since the rows on show were taken from the table; 0 where nobody expects them to be of now."""
     view, made = scene.view, scene.view.rows.made
-    still = not scene.live or scene.status.ended or view.pause is not None or view.covered
+    still = not scene.live or scene.status.ended or view.pause is not None or scene.covered
     return 0.0 if still or made is None or view.rows.unwanted else scene.now - made
 
 
@@ -271,13 +280,17 @@ def _hints(scene: Scene) -> list[tuple[str, str]]:
     view = scene.view
     always = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
     items = [*always[:3], *view.spec.hints, *always[3:]]
-    if view.picker is not None and not view.covered:
+    if view.picker is not None and not scene.covered:
         return [*PICKER_HINTS[view.picker.picks], ("esc", "close"), ("q", "quit"), ("j k", "move")]
-    if view.covered:
+    if scene.beside or scene.covered == "details":
+        scroll = ("pgdn", "scroll") if scene.beside else ("j k", "scroll")
+        items = [("esc", "close"), ("q", "quit"), scroll, ("right", "next"), ("left", "previous"), ("y", "copy")]
+        items += [("=", "filter"), ("w", "whois")]
+    elif scene.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
     if scene.around.attached:
         items.insert(2, ("ctrl-p ctrl-q", "look away"))
-    if view.out_of_sight and not view.covered:
+    if view.out_of_sight and not scene.covered:
         items.insert(2, (".", f"to selected row {view.at + 1}"))
     return items
 
@@ -326,7 +339,45 @@ def _body(scene: Scene, width: int, room: int) -> _Body:
     if room <= 0:
         return _Body([], view.page, view.scroll, view.shift)
     below = _rows_or_cover(scene, width, room)
-    return below if view.picker is None or view.covered else _with_list(scene, view.picker, below, width)
+    return below if view.picker is None or scene.covered else _with_list(scene, view.picker, below, width)
+
+
+def _details_lines(scene: Scene, flow: Flow, width: int) -> list[Line]:
+    pairs = details(flow, scene.table, scene.view.context, scene.view.curve, scene.glyphs)
+    lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
+    lines[0] = [(text, "accent") for text, _ in lines[0]]
+    return lines
+
+
+WIDE, TALL = 120, 44  # cells and lines of a window in which details have room beside the rows, or below them
+PANE_MOST = 76  # cells of details: their longest usual line
+
+
+def _details_beside(view: View, width: int, height: int) -> bool:
+    """Are details open, and do they leave room for rows?"""
+    return view.covered == "details" and view.flow is not None and (width >= WIDE or height >= TALL)
+
+
+def _with_details(scene: Scene, width: int, room: int) -> _Body:
+    """Rows, and beside them (in a narrow, tall window below them) the details of the selected one."""
+    view, flow = scene.view, scene.view.flow
+    assert flow is not None
+    wide = min(PANE_MOST, max(50, width * 2 // 5)) if width >= WIDE else width
+    left, high = (width - wide - 2, room) if width >= WIDE else (width, room // 2)
+    below = _table(scene, left, room if width >= WIDE else room - high)
+    lines = _details_lines(scene, flow, wide)
+    pane = high - (width < WIDE)
+    scroll = max(0, min(view.scroll, len(lines) - pane))
+    shown: list[Line] = [*lines[scroll : scroll + pane], *[[] for _ in range(pane - len(lines))]]
+    if width < WIDE:
+        shown.insert(0, [("Details ", "title"), (scene.glyphs.rule * (width - 9), "dim")])
+        areas = [Area(y, 0, width, Target.PANE, "") for y in range(room - high, room)]
+        return below._replace(lines=[*below.lines, *shown], areas=[*below.areas, *areas], scroll=scroll)
+    joined = []
+    for line, beside in zip(below.lines, shown):
+        joined.append([*line, (" " * (left - length(line)) + " ", "plain"), (scene.glyphs.bar, "dim"), *beside])
+    areas = [Area(y, left + 1, width, Target.PANE, "") for y in range(room)]
+    return below._replace(lines=joined, areas=[*below.areas, *areas], scroll=scroll)
 
 
 LIST_CELLS, BESIDE = 34, 24  # of a list that covers the right end of the rows; of the rows that are left at least
@@ -367,7 +418,9 @@ def _mark_of(scene: Scene, picker: Picker, at: int, columns: Set[str]) -> str:
 
 
 def _rows_or_cover(scene: Scene, width: int, room: int) -> _Body:
-    view, covered = scene.view, scene.view.covered
+    view, covered = scene.view, scene.covered
+    if scene.beside:
+        return _with_details(scene, width, room)
     if covered == "help":
         return _scrolled(view, help_lines(scene, width), room)
     if covered == "delete" and view.dialog is not None:
@@ -376,10 +429,10 @@ def _rows_or_cover(scene: Scene, width: int, room: int) -> _Body:
     if covered == "health":
         return _scrolled(view, panel_lines(scene, width), room)
     if covered == "details" and view.flow is not None:
-        pairs = details(view.flow, scene.table, view.context)
-        lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
-        lines[0] = [(text, "accent") for text, _ in lines[0]]
-        return _scrolled(view, lines, room)
+        return _scrolled(view, _details_lines(scene, view.flow, width), room)
+    if covered == "whois" and view.whois is not None:
+        texts = [*view.whois.lines, *["asking ..."] * view.whois.asks]
+        return _scrolled(view, [[(text, "plain")] for part in texts for text in wrap(part, max(8, width))], room)
     if view.spec.on_map and (view.rows.order or len(scene.table)):
         return _Body(_map(scene, width, room), room, view.scroll, view.shift)
     return _table(scene, width, room)

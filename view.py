@@ -206,6 +206,36 @@ class Pause:
         return self._facts.get(flow)
 
 
+class Curve:
+    """The rate of a flow since its details were opened, a value for each listing."""
+
+    MOST = 2000  # values: more than an hour of them; then each two become one
+
+    def __init__(self, flow: Flow, now: float) -> None:
+        self.flow = flow
+        self.since = now
+        self.rates: list[float] = []  # bytes a second both ways, as far as they are known
+        self._listings = -1  # of the table, when the last value was taken
+
+    def take(self, listings: int) -> None:
+        """Take the rate that the newest listing has brought."""
+        if listings == self._listings or self.flow.ended is not None:
+            return
+        self._listings = listings
+        if (rate := self.flow.rate()) is not None:
+            self.rates.append(rate)
+        if len(self.rates) > self.MOST:
+            self.rates = [max(pair) for pair in zip(self.rates[::2], self.rates[1::2])]
+
+
+class Registered(NamedTuple):
+    """What whois says of an address: lines of text; ``asks``: more may come."""
+
+    address: str
+    lines: Sequence[str]
+    asks: bool
+
+
 @dataclass
 class View:
     """What the user chose: view, filter, sort, what is selected and open. ``rows`` are what comes of it."""
@@ -224,6 +254,9 @@ class View:
     chosen: dict[str, dict[str, bool]] = field(default_factory=dict)  # by view: columns that are to be there, or not
     on_show: Set[str] = frozenset()  # the columns of the last frame
     cell: str = ""  # the column that was clicked on last
+    beside: bool = False  # in the last frame details stood beside the rows, or below them
+    curve: Curve | None = None  # of the flow whose details are open
+    whois: Registered | None = None
     history: list[str] = field(default_factory=list)  # filters that were kept, newest last
     sorts: dict[str, tuple[str, bool]] = field(default_factory=dict)  # how views that were left were sorted
     trail: list[Return] = field(default_factory=list)
@@ -349,6 +382,15 @@ class View:
         is_here = self.top <= self.at < self.top + self.page
         return self.selected is not None and not is_here and not self.spec.on_map and bool(self.rows.order)
 
+    def watch(self, table: FlowTable) -> None:
+        """While details are open, go on with the curve of their flow."""
+        if self.overlay not in ("details", "whois") or self.flow is None:
+            self.curve = None
+            return
+        if self.curve is None or self.curve.flow is not self.flow:
+            self.curve = Curve(self.flow, self.context.now)
+        self.curve.take(table.listings)
+
     def remember(self) -> None:
         """Which flow is meant, also for the other views."""
         self.flow = flow_of(self.selected) or self.flow
@@ -373,7 +415,7 @@ class View:
     def drawn(self, frame: Frame) -> None:
         """Take over what only a frame of a certain size can tell."""
         self.page, self.scroll, self.shift = frame.page, frame.scroll, frame.shift
-        self.areas, self.on_show = frame.areas, frame.columns
+        self.areas, self.on_show, self.beside = frame.areas, frame.columns, frame.beside
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
@@ -421,6 +463,12 @@ class Scene:
     shares: Shares | None = None  # who fills the table, as counted last
     around: Surroundings = NOTHING_AROUND
     late: float = 0.0  # seconds by which the frame comes later than it was due: the next one may, too
+    beside: bool = False  # details stand beside the rows, or below them
+
+    @property
+    def covered(self) -> str:
+        """What covers the rows."""
+        return "" if self.beside else self.view.covered
 
     @property
     def behind(self) -> float:
@@ -439,6 +487,7 @@ class Target(Enum):
     HEAD = auto()  # of a column: its key
     TAB = auto()  # the name of a view
     KEY = auto()  # a key that the footer names
+    PANE = auto()  # what stands beside the rows
     CHOICE = auto()  # the number of a line of the list that is open
 
 
@@ -464,6 +513,7 @@ class Frame(NamedTuple):
     shift: int
     areas: Sequence[Area] = ()
     columns: Set[str] = frozenset()  # the keys of those that have room
+    beside: bool = False  # details stand beside the rows, or below them
 
 
 # --- putting rows into order ------------------------------------------------------------------------------------------
@@ -492,6 +542,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
     worked, shown = view.rows.go_on(view.rows_wanted(), table, now, enough)
     if shown:
         view.follow(whole=not view.rows.working)
+    view.watch(table)
     if view.pause is not None:
         for row in view.rows.order[view.top : view.top + view.page]:
             if isinstance(row, Flow):
