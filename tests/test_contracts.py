@@ -171,7 +171,7 @@ def columns_of_the_log(folder: Path) -> dict[str, list[str]]:
 def test_the_columns_of_the_flow_log(tmp_path: Path) -> None:
     there = columns_of_the_log(tmp_path)
     assert {words(row[0])[0]: words(row[1]) for row in rows(chapter("Flow log"))} == there
-    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8").partition("\n## Views\n")[2]
+    explained = (ROOT / "docs" / "log.md").read_text(encoding="utf-8").partition("\n## Views\n")[2]
     for view, columns in there.items():
         table = explained.partition(f"\n`{view}`, ")[2].partition("\n\n")[2].partition("\n\n")[0]
         assert [word for row in rows(table) for word in words(row[0])] == columns
@@ -188,7 +188,7 @@ def test_the_keys_of_an_answer() -> None:
 
 
 def test_every_reason_of_a_gap_is_explained() -> None:
-    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8")
+    explained = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
     for reason in (LOSING, DEAF, UNCOUNTED, UNHEARD, NOT_RUNNING):
         assert f"| `{reason}` |" in explained
 

@@ -118,7 +118,7 @@ def test_the_lock_has_the_versions_of_the_requirements() -> None:
         assert word not in (ROOT / "Dockerfile").read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", "setup-conntrack-monitor.sh"])
+@pytest.mark.parametrize("name", ["docs/container.md", "setup-conntrack-monitor.sh"])
 def test_the_wrapper_is_named_before_docker_attach(name: str) -> None:
     """Nothing in the container can see a detach: docker attach leaves the alternate screen on and the cursor hidden."""
     text = (ROOT / name).read_text()
