@@ -1,4 +1,4 @@
-"""What an address is: its scope, near or far, the direction of a flow, NAT, and its place."""
+"""What an address is: its scope, near or far, the direction of a flow, NAT, its place, and who has it."""
 
 from __future__ import annotations
 
@@ -328,6 +328,26 @@ class Detail:
     sources: tuple[str, ...] = ()  # names with their month: "DBIP-City-Lite 2026-11"
 
 
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+class Named(NamedTuple):
+    """Who has an address, as far as the site itself says it, "" where it does not; all of it is safe to show."""
+
+    name: str = ""
+    mac: str = ""  # as 02:00:5e:10:00:01
+    container: str = ""
+    service: str = ""  # of compose, with its project: web/db; of a pod its namespace
+
+    @property
+    def label(self) -> str:
+        """What is shown of it."""
+        return self.name or self.container
+
+
+UNNAMED = Named()
+
+
 # --- near and far -----------------------------------------------------------------------------------------------------
 
 MAX_REMEMBERED = 262_144  # answers about addresses and ports
@@ -357,6 +377,14 @@ def _no_answer(_address: str) -> None:
     return None
 
 
+def _nobody(_address: str) -> Named:
+    return UNNAMED
+
+
+def _itself(address: str) -> str:
+    return address
+
+
 @dataclass(frozen=True)
 class Lookups:
     """The functions that know about an address; by default nothing is known."""
@@ -364,7 +392,10 @@ class Lookups:
     where: Callable[[str], Place] = _no_place
     detail: Callable[[str], Detail] = _no_detail
     coordinates: Callable[[str], tuple[float, float] | None] = _no_answer  # degrees north and east
-    name: Callable[[str], str | None] = _no_answer  # of a host, where names are wanted
+    name: Callable[[str], str | None] = _no_answer  # of a host, where names are wanted in place of addresses
+    who: Callable[[str], Named] = _nobody
+    device: Callable[[str], str] = _itself  # the one of a device's addresses that stands for all of them
+    knows_names: Callable[[], bool] = lambda: False  # does ``who`` know anybody by name?
 
 
 NO_LOOKUPS = Lookups()
@@ -372,11 +403,12 @@ NO_LOOKUPS = Lookups()
 
 @dataclass(frozen=True)
 class Site:
-    """What the settings say of this site: names by (mark, mask) and by zone, networks that are local, too."""
+    """What the settings say of this site: names by (mark, mask), by zone and of hosts; networks that are local, too."""
 
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
     zones: Mapping[int, str] = field(default_factory=dict)
     networks: Sequence[Network] = ()
+    hosts: Mapping[str, str] = field(default_factory=dict)  # by address, network, MAC address or WireGuard's public key
 
 
 PLAIN_SITE = Site()
@@ -401,6 +433,7 @@ class Context:
         # Bound once: these are asked for each of 200,000 flows.
         self.where, self.detail = lookups.where, lookups.detail
         self.coordinates, self.name = lookups.coordinates, lookups.name
+        self.who, self.device, self.knows_names = lookups.who, lookups.device, lookups.knows_names
         self.marks, self.zones, self.networks = site.marks, site.zones, site.networks
         self.now = now
         self.own = own
@@ -436,10 +469,13 @@ class Context:
     def direction(self, its: Ends) -> str | None:
         return self._known.direction(its.src, its.reply_src)
 
-    def way_and_remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> tuple[str | None, str]:
-        """``direction`` and ``remote`` of a flow with these addresses."""
+    def way_and_sides(
+        self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes
+    ) -> tuple[str | None, bytes, bytes]:
+        """Of a flow with these addresses its direction, its far end (``remote``) and its near end."""
         known = self._known
-        return known.direction(src, reply_src), known.remote(src, dst, reply_src, reply_dst)
+        far = (src, dst, reply_src, reply_dst)[known.remote_side(src, dst, reply_src, reply_dst)]
+        return known.direction(src, reply_src), far, reply_src if far in (src, reply_dst) else src
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ``remote`` says of a flow without NAT."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from addresses import Context, Ends, Place
 from flows import LISTED_ONLY, Flow, TapeEvent
-from grouping import Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
+from grouping import NAMED_KEYS, Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
 from parse import (
     ORIGINAL,
     USUAL_WORDS,
@@ -109,7 +109,8 @@ def user_item(portid: int | None, progname: str | None) -> JsonObject:
 def derived(ends: Ends, context: Context) -> JsonObject:
     """What conntrack does not print, but follows from both tuples, this host's addresses and the databases."""
     way = context.direction(ends)
-    return way_item(ends.nat, way) | remote_item(context.remote_end(ends), context)
+    near, remote, _ = context.sides_of_ends(ends)
+    return way_item(ends.nat, way) | near_item(near, context) | remote_item(remote, context)
 
 
 def way_item(nat: list[str], way: str | None) -> JsonObject:
@@ -117,10 +118,17 @@ def way_item(nat: list[str], way: str | None) -> JsonObject:
     return ({"nat": nat} if nat else {}) | ({"direction": way} if way is not None else {})
 
 
+def near_item(address: str, context: Context) -> JsonObject:
+    """The key that says who has the near end; none where nobody knows."""
+    found = context.who(address)
+    known = {key: value for key, value in zip(NAMED_KEYS["near"], found) if value}
+    return {"near": {"ip": address, **known}} if known else {}
+
+
 def remote_item(address: str, context: Context) -> JsonObject:
-    """The key that says where the remote end is."""
+    """The key that says where the remote end is, and its name where the site has one for it."""
     known = {key: value for key, value in context.where(address)._asdict().items() if value is not None}
-    return {"remote": {"ip": address, **known}}
+    return {"remote": {"ip": address} | ({"name": name} if (name := context.who(address).label) else {}) | known}
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for every line
@@ -140,7 +148,8 @@ CSV_COLUMNS = (
     *(f"reply.{name}" for name in (*_TUPLE_COLUMNS, "zone_reply", "packets", "bytes")),
     *("mark", "secmark", "zone", "secctx", "helper", "use", "id", "delta_time", "labels", "start", "stop"),
     *("userspace.portid", "userspace.progname", "nat", "direction"),
-    *(f"remote.{name}" for name in ("ip", "country", "country_name", "city", "asn", "org")),
+    *(f"near.{name}" for name in ("ip", *NAMED_KEYS["near"])),
+    *(f"remote.{name}" for name in ("ip", "name", "country", "country_name", "city", "asn", "org")),
     "inferred",
 )
 
@@ -195,7 +204,8 @@ _LISTED_WORDS = [
 ]
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
 _USER_COLUMNS = ("userspace.portid", "userspace.progname")
-_WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("remote.ip")]
+_WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("near.ip")]
+_NEAR = CSV_COLUMNS[CSV_COLUMNS.index("near.ip") : CSV_COLUMNS.index("remote.ip")]
 _PLACE = CSV_COLUMNS[CSV_COLUMNS.index("remote.country") : CSV_COLUMNS.index("inferred")]
 # Of a reply that is the original turned round: where its words are.
 _IN_REPLY = {"src": "dst", "dst": "src", "sport": "dport", "dport": "sport"}
@@ -226,12 +236,18 @@ class LineWriter:
         self._context = context
         self._json = format == "json"
         self._ways: dict[tuple[bool, bool, str | None], str] = {}
-        self._remotes: dict[str, str] = {}  # by the remote address
+        self._remotes: dict[bytes, str] = {}  # by the remote address
+        self._nears: dict[bytes, str] = {}  # by the near one
         self._places: dict[Place, str] = {}
         self._heads: dict[tuple[object, ...], str] = {}
         self._timeouts: dict[bytes, str] = {b"": ""}
         self._seconds: dict[bytes, str] = {}
         self._templates: dict[bytes, Template | None] = {}  # by shape; None: the line is not usual
+
+    def forget_names(self) -> None:
+        """Other names are known now: what was written of addresses is made anew."""
+        self._remotes.clear()
+        self._nears.clear()
 
     def of_row(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
         """A line of conntrack as a line of ours. ``flow``: what it is about; ``time``: as in ``json_object``."""
@@ -352,34 +368,52 @@ class LineWriter:
         return text
 
     def _after(self, ends: tuple[bytes, ...]) -> str:
-        """What stands behind the words of the line: NAT, direction, place, and the newline. ``ends``: see Template."""
+        """What stands behind the words of the line: NAT, direction, ends, and the newline. ``ends``: see Template."""
         src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = ends
-        way, remote = self._context.way_and_remote(src, dst, reply_src, reply_dst)
+        way, remote, near = self._context.way_and_sides(src, dst, reply_src, reply_dst)
         key = reply_dst != src or reply_dport != sport, reply_src != dst or reply_sport != dport, way
         before = self._ways.get(key)
         if before is None:
             nat = ["snat"] * key[0] + ["dnat"] * key[1]
             before = self._ways[key] = self._text_of(way_item(nat, way), _WAY)
         after = self._remotes.get(remote) or self._remote(remote)
+        who = self._nears.get(near)
+        if who is None:
+            who = self._near(near)
         if not self._json:
-            return f"{before},{after},\n"
-        return f"{before},{after}}}\n" if before else f"{after}}}\n"
+            return f"{before},{who},{after},\n"
+        return f"{before},{who}{after}}}\n" if before else f"{who}{after}}}\n"
 
-    def _remote(self, address: str) -> str:
+    def _near(self, end: bytes) -> str:
+        """What ``near_item`` says; in JSON with its comma."""
+        if len(self._nears) > MAX_ENDS:
+            self._nears.clear()
+        text = self._text_of(near_item(end.decode(), self._context), _NEAR)
+        text = self._nears[end] = f"{text}," if text and self._json else text
+        return text
+
+    def _remote(self, end: bytes) -> str:
         """What ``remote_item`` says. There are fewer places than addresses."""
+        address = end.decode()
         place = self._context.where(address)
         known = self._places.get(place)
         if known is None:
             if len(self._places) > MAX_ENDS:
                 self._places.clear()
             item = remote_item(address, self._context)
-            del item["remote"]["ip"]
+            for key in ("ip", "name"):
+                item["remote"].pop(key, None)
             text = _inside(item["remote"]) if self._json else self._text_of(item, _PLACE)
             known = self._places[place] = f",{text}" if text else ""
         if len(self._remotes) > MAX_ENDS:
             self._remotes.clear()
-        text = f'"remote":{{"ip":"{address}"{known}}}' if self._json else f"{address}{known}"
-        self._remotes[address] = text
+        name = self._context.who(address).label
+        if self._json:
+            named = f",{_inside({'name': name})}" if name else ""
+            text = f'"remote":{{"ip":"{address}"{named}{known}}}'
+        else:
+            text = f"{address},{csv_row([printable(name)])[:-1] if name else ''}{known}"
+        self._remotes[end] = text
         return text
 
     def _text_of(self, item: JsonObject, columns: Sequence[str]) -> str:
@@ -447,7 +481,7 @@ def view_texts(
 ) -> Iterator[str]:
     """Rows of a view as JSON lines or CSV. Flows and events are lines as in a stream, ended flows are `destroy`."""
     if grouping is not None:
-        items = [group_object(row, grouping) for row in rows]
+        items = [group_object(row, grouping, context.who(row.key)) for row in rows]
         yield from map(json_line, items) if format == "json" else csv_of(items, group_columns(grouping))
         return
     if format == "csv":

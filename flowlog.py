@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from addresses import Context, Ends, Lookups, Site
 from child import Child, this_program
+from devices import Directory
 from flows import Counts, Flow, FlowTable, Group, LastSeen, Progress, id_in
 from grouping import protocol_name, service_key, service_of
 from intake import Problem, Status
@@ -104,7 +105,7 @@ class EndedFlows(NamedTuple):
 # What the loop tells the writer: a tuple that begins with one of these.
 # PASSED: all flows that were born before a time have been told, and were there at another one.
 # UNSEEN: from now on flows may end and nobody tells.
-GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED = range(10)
+GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED, TOLD_NAMES = range(11)
 Message = tuple[Any, ...]
 OF_FLOWS = ENDED, OPEN, ALL_ENDED
 
@@ -794,15 +795,14 @@ class _Service:
         from ipaddress import ip_network
 
         from geoip import GeoIP
-        from names import Resolver
 
         self._folder, self._keep, self._size = folder, setup["keep"], setup["size"]
         self._geoip = GeoIP(setup["databases"])
         self._geoip.open()
         networks = tuple(map(ip_network, setup["networks"]))
         context = Context(Lookups(where=self._geoip.lookup), Site(networks=networks))
-        self._resolver = Resolver()
-        self._writer = Writer(folder, setup["node"], context, self._resolver.listed_name)
+        self._directory = Directory()  # of the names that the loop tells
+        self._writer = Writer(folder, setup["node"], context, lambda address: self._directory.label(address))
         self.lock = lock
         self._untaken: deque[Message] = deque()  # what the loop told and the writer could not take yet
         self._began = False
@@ -830,7 +830,10 @@ class _Service:
             self._writer.begin(self._now)
             self._began = True
         while self._untaken:
-            self._writer.take(self._untaken[0])
+            if self._untaken[0][0] == TOLD_NAMES:
+                self._directory = Directory(Site(hosts=dict(self._untaken[0][1])))
+            else:
+                self._writer.take(self._untaken[0])
             self._untaken.popleft()
 
     def _commit(self) -> None:
@@ -997,8 +1000,8 @@ class LogState:
 class FlowLog:
     """What the loop holds of the log. It never waits for the writer."""
 
-    def __init__(self, plan: LogPlan, setup: Setup, epoch: Callable[[], float]) -> None:
-        """``epoch``: what to add to the source's clock for seconds since 1970."""
+    def __init__(self, plan: LogPlan, setup: Setup, epoch: Callable[[], float], names: Directory | None = None) -> None:
+        """``epoch``: what to add to the source's clock for seconds since 1970. ``names``: of near ends."""
         self.state = LogState(plan)
         self._setup, self._epoch_of = setup, epoch
         self._epoch = epoch()
@@ -1022,6 +1025,9 @@ class FlowLog:
         self._set_at = -math.inf  # what the clock said when it had been set last, or at the start
         self._groups: dict[Group, int] = {}
         self._own: object = None
+        self._names = names if names is not None else Directory()
+        self._told_names: list[tuple[str, str]] = []
+        self._names_version = 0  # of the names that were told
         self._gaps: dict[str, float] = {}
         self._dropped: int | None = None  # the flows that were not told because the writer was too far behind
         self._losses = 0  # of events
@@ -1109,6 +1115,7 @@ class FlowLog:
         if table.own is not self._own:
             self._own = table.own
             self._batch.append((OWN, sorted(table.own)))
+        self._look_at_names()
         if self._listed is None and table.listings:
             self._listed = table.listed_at
         self._look_at_gaps(table, status, now)
@@ -1123,6 +1130,13 @@ class FlowLog:
             self._left = [flow for flow in table.live.values() if not flow.exact or now - flow.born >= YOUNG]
             self._swept.clear()
             self._left_since, self._left_seen = now + epoch if table.listings else None, now
+
+    def _look_at_names(self) -> None:
+        if self._names.version != self._names_version:
+            self._names_version, before = self._names.version, self._told_names
+            self._told_names = self._names.labels()
+            if self._told_names != before:
+                self._batch.append((TOLD_NAMES, self._told_names))
 
     def _look_at_clock(self, now: float) -> None:
         epoch, before = self._epoch_of(), self._epoch
@@ -1185,6 +1199,7 @@ class FlowLog:
         for kept in (self._out, self._told, self._groups, self._gaps):
             kept.clear()
         self._out_size, self._own, self._listings = 0, None, 0
+        self._names_version, self._told_names = 0, []
         self._batch, self._left, self._left_since, self._dropped = [], [], None, None
         self._take_texts()
         self._put((now + self._epoch, self._setup))

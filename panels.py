@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import addresses
-from addresses import Context
+from addresses import UNNAMED, Context, Named
 from columns import VIEWS, exact_moment, facts_of, nat_text
 from flows import Flow, FlowTable
 from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
@@ -260,6 +260,8 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
     own = ", this host" if address in context.own else ""
     own = ", broadcast" if addresses.hears_broadcast(address, context.own) else own
     lines: list[LabelledLine] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own})")]
+    if (who := context.who(address)) != UNNAMED:
+        lines.append(("", _who_text(who)))
     parts = [place.country_name or place.country, known.subdivision, place.city]
     where = ", ".join(clean(part) for part in parts if part)
     if known.latitude is not None and known.longitude is not None:
@@ -274,6 +276,12 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
     if known.sources and (where or place.asn is not None):
         lines.append(("", "says " + clean(", ".join(known.sources))))
     return lines
+
+
+def _who_text(who: Named) -> str:
+    """Name, container with its service, and MAC address, as far as they are known."""
+    container = f"container {who.container}" + (f" ({who.service})" if who.service else "") if who.container else ""
+    return "  ".join(filter(None, (who.name, container, who.mac)))
 
 
 def _zone_text(zone: int, context: Context) -> str:

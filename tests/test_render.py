@@ -262,7 +262,7 @@ def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: ViewSpec, 
     fits = {
         column.key
         for column in kind.columns
-        if column.least < width - 30 and column.key != "natkind" and not column.of_log
+        if column.least < width - 30 and column.key != "natkind" and not column.only_with
     }
     assert {key for row in rows for key in row} >= fits - fixed
     monitor.keys(*["left"] * 40)
