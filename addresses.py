@@ -254,12 +254,24 @@ class KnownAddresses(dict[bytes | str, Known]):
         The responder is the source of the reply tuple. So a connection to this host's address is forwarded if DNAT
         sends it on, and a connection that is masqueraded as this host is forwarded, too.
         """
-        if not self._own:
-            return None
-        initiator, responder = self[src], self[reply_src]
+        return self._way(self[src], self[reply_src]) if self._own else None
+
+    @staticmethod
+    def _way(initiator: Known, responder: Known) -> str:
         if initiator.here:
             return "local" if responder.here and not responder.broadcast else "out"
         return "in" if responder.taken else "fwd"
+
+    def way_and_sides(
+        self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes
+    ) -> tuple[str | None, bytes, bytes]:
+        """Of a flow with these addresses ``direction``, the near end and ``remote``: half of the time of all three."""
+        initiator, responder = self[src], self[reply_src]
+        way = self._way(initiator, responder) if self._own else None
+        if responder.far:
+            return way, reply_src if reply_src == reply_dst else src, reply_src
+        remote = (src, dst, reply_src, reply_dst)[self.remote_side(src, dst, reply_src, reply_dst)]
+        return way, reply_src if remote in (src, reply_dst) else src, remote
 
     def remote(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> str:
         """The remote end, see ``remote_side``."""
@@ -468,14 +480,6 @@ class Context:
 
     def direction(self, its: Ends) -> str | None:
         return self._known.direction(its.src, its.reply_src)
-
-    def way_and_sides(
-        self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes
-    ) -> tuple[str | None, bytes, bytes]:
-        """Of a flow with these addresses its direction, its far end (``remote``) and its near end."""
-        known = self._known
-        far = (src, dst, reply_src, reply_dst)[known.remote_side(src, dst, reply_src, reply_dst)]
-        return known.direction(src, reply_src), far, reply_src if far in (src, reply_dst) else src
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ``remote`` says of a flow without NAT."""

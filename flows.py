@@ -29,7 +29,6 @@ from addresses import Ends, KnownAddresses, inbound_by_nat, own_addresses_of
 from parse import (
     ADDRESS,
     COUNTERS,
-    EVENT,
     EVENTS,
     FAMILIES,
     FLAGS,
@@ -546,29 +545,30 @@ class FlowTable:
 
     def event(self, row: Parts, now: float) -> Flow:
         """Take in one event; returns the flow it is about, as it is afterwards."""
-        tag, state, tail = row[EVENT], row[STATE], tail_of(row)
-        group = self._group(row[HEAD], state)
-        key = key_of(group.prefix, row[ORIGINAL], tail)
-        name = EVENTS.get(tag, "update")
+        _, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
+        tail = before + turned + after
+        group = self._groups.get(head + state) or self._group(head, state)
+        key = key_of(group.prefix, original, tail) if b"zone" in tail else group.prefix + original
         self.events += 1
         if self.watched_since is None:
             self.watch(now)
-        flow = self.live.get(key)
+        flow, name = self.live.get(key), EVENTS.get(tag, "update")
         if name == "destroy":
-            return self._destroy(flow, key, group, row, now)
+            flow = self._destroy(flow, key, group, timeout, state, tail, now)
+            self.tape.append((now, name, flow, flow.group.state))
+            return flow
         if flow is not None and self._is_another(flow, name, tail):
             self._close(flow, now, inferred=True)  # its NEW reports it already
             flow = None
         if flow is None:
             flow = self._open(key, group, now, name == "new")
-            flow.tail = tail
         else:
             if name == "new":  # the listing came before the event
                 flow.progress = shared_progress(flow.progress._replace(exact=True))
             _keep_listed(flow)
-            flow.tail = tail
-        self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
-        self.tape.append((now, name, flow, flow.state))
+        flow.tail = tail
+        self._stamp(flow, group if state else flow.group, timeout, now)
+        self.tape.append((now, name, flow, flow.group.state))
         return flow
 
     def _is_another(self, flow: Flow, name: str, tail: bytes) -> bool:
@@ -577,8 +577,9 @@ class FlowTable:
             return True
         return name == "new" and (flow.exact or flow.born < self._in_step_at)
 
-    def _destroy(self, flow: Flow | None, key: bytes, group: Group, row: Parts, now: float) -> Flow:
-        timeout, state, tail = row[TIMEOUT], row[STATE], tail_of(row)
+    def _destroy(
+        self, flow: Flow | None, key: bytes, group: Group, timeout: bytes, state: bytes, tail: bytes, now: float
+    ) -> Flow:
         if self.listing:
             self._gone.setdefault(key, []).append(tail)
         if flow is not None and _differ(flow.tail, tail):
@@ -589,7 +590,6 @@ class FlowTable:
             flow.tail = tail
             flow.timeout = int(timeout) if timeout else None
             self._bury(flow)
-            self.tape.append((now, "destroy", flow, flow.state))
             return flow
         if self._totals and (after := counts_in(tail)):
             self._add_rest(flow, after, now)
@@ -599,7 +599,6 @@ class FlowTable:
             flow.sampled = now  # its delta-time is of now
         self._stamp(flow, group if state else flow.group, timeout, now)
         self._close(flow, now, inferred=False)
-        self.tape.append((now, "destroy", flow, flow.state))
         return flow
 
     def _add_rest(self, flow: Flow, after: Counts, now: float) -> None:

@@ -344,14 +344,17 @@ def damages(draw: st.DrawFn) -> tuple[bytes, bytes]:
 def is_another_whole_line(line: bytes, damaged: bytes) -> bool:
     """Could conntrack have printed what damage left?
 
-    An event that is cut behind or in one of its last words; and numbers of the head: one twice, of which the second is
-    then the timeout, or two that have changed places.
+    An event that is cut behind or in one of its last words; one with one such word more; and numbers of the head: one
+    twice, of which the second is then the timeout, or two that have changed places.
     """
     if b"progname=" in line:  # it may hold anything
         return True
     if line.startswith(damaged):  # in its last number, or an event, which may end in many words
         return bool(WHOLE_EVENT.search(damaged)) and (b"[" in line[:25] or line.rfind(b"=") < len(damaged))
-    changed = [word for word, was in zip(damaged.split(), line.split(), strict=False) if word != was]
+    words, before = damaged.split(), line.split()
+    changed = [word for word, was in zip(words, before, strict=False) if word != was]
+    if changed and WHOLE_EVENT.fullmatch(changed[0]) and [word for word in words if word != changed[0]] == before:
+        return True
     if changed and all(word.isdigit() for word in changed):
         return True
     return any(one == other and one.isdigit() for one, other in itertools.pairwise(damaged.split()))
