@@ -38,15 +38,15 @@ def label_of(text: object) -> str:
     return "" if name in ("*", "-", "?") or re.fullmatch(r"[\d.]*|[\dA-Fa-f:]*:[\dA-Fa-f:]*", name) else name
 
 
-def address_of(text: str) -> str:
-    """An address as conntrack prints it; "" for what is none, or for one that no device has."""
+def address_of(text: str, untold: frozenset[str] = UNTOLD) -> str:
+    """An address as conntrack prints it; "" for what is none, and for one that no device has: its scope is untold."""
     if _DOTTED.fullmatch(text):
-        return "" if scope(text) in UNTOLD else text
+        return "" if scope(text) in untold else text
     if ":" not in text:
         return ""
     with suppress(ValueError):
         found = str(ipaddress.IPv6Address(text.partition("%")[0]))
-        return "" if scope(found) in UNTOLD else found
+        return "" if scope(found) in untold else found
     return ""
 
 
@@ -199,7 +199,9 @@ def read_hosts(text: str) -> list[Entry]:
     found: dict[str, Named] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
-        address, name = (address_of(words[0]), label_of(words[1])) if len(words) >= 2 else ("", "")
+        address, name = (
+            (address_of(words[0], UNTOLD - {"loopback"}), label_of(words[1])) if len(words) > 1 else ("", "")
+        )
         if address and name and len(found) < MOST_ENTRIES:
             found.setdefault(address, Named(name))
     return list(found.items())
@@ -393,7 +395,7 @@ class Directory:
         # Bound once, as they are asked for each of 200,000 flows.
         self.who: Callable[[str], Named] = self._who.__getitem__
         self.device: Callable[[str], str] = self._device.__getitem__
-        self.named = False  # somebody has a name, or is a container
+        self.named = False  # somebody has a name, or is a container; localhost is nobody
         self.version = 0  # counts on with each change
         self._put_together()
 
@@ -429,7 +431,7 @@ class Directory:
         self._by_key = by_key
         self._networks = _by_length(by_key)
         self._firsts = _firsts(by_key)
-        self.named = any(who.label for who in by_key.values())
+        self.named = any(who.label and scope(key) != "loopback" for key, who in by_key.items())
         self.version += 1
         self._who.clear()
         self._device.clear()

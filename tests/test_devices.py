@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -34,7 +38,7 @@ from filters import compile_filter
 from flows import FlowTable
 from grouping import NEAR, Grouper
 from support.debian import run
-from support.kernel import Lab, Namespace, needs_kernel
+from support.kernel import Lab, Namespace, needs_kernel, stop_process
 from support.tables import listing
 from support.terminal import PROGRAM
 from support.waiting import wait_for
@@ -153,7 +157,11 @@ def test_the_words_of_an_address_a_network_and_a_mac() -> None:
 
 def test_the_first_name_of_a_hosts_file() -> None:
     text = "127.0.0.1 localhost\n10.0.0.1\trouter.lan router # way out\n2001:DB8:0::7 six\n10.0.0.1 later\n10.0.0.3\nff02::1 all\n"
-    assert dict(read_hosts(text)) == {"10.0.0.1": Named("router.lan"), "2001:db8::7": Named("six")}
+    assert dict(read_hosts(text)) == {
+        **{"127.0.0.1": Named("localhost"), "10.0.0.1": Named("router.lan"), "2001:db8::7": Named("six")}
+    }
+    assert not directory(books={"hosts": read_hosts("127.0.0.1 localhost\n::1 ip6-localhost\n")}).named
+    assert directory(books={"hosts": read_hosts(text)}).named
 
 
 def test_what_grep_prints_is_taken_apart_by_file() -> None:
@@ -362,6 +370,43 @@ def test_a_device_is_one_row_of_the_hosts() -> None:
     assert [exactly(flow) for flow in flows] == [False, True, False]
 
 
+# --- real programs ------------------------------------------------------------------------------------------------------------
+
+
+def needs_programs(*programs: str) -> pytest.MarkDecorator:
+    """Skips where one of them is not installed; in CI it then fails."""
+    absent = [program for program in programs if shutil.which(program) is None]
+    why = f"not installed: {', '.join(absent)}"
+    return pytest.mark.skipif(bool(absent) and os.environ.get("CI") != "true", reason=why)
+
+
+@needs_kernel
+@needs_programs("wg", "wireguard-go")
+@pytest.mark.toml
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="settings need Python 3.11")
+def test_a_user_of_wireguard_is_named_by_the_settings(tmp_path: Path) -> None:
+    """The kernel's WireGuard, or where it has none the one in Go: `wg` prints the same of both."""
+    with Namespace("wg") as namespace, ExitStack() as ends:
+        link = f"cm{namespace.name[-8:]}".replace("-", "")
+        if namespace.run(["ip", "link", "add", link, "type", "wireguard"], check=False).returncode:
+            ends.callback(stop_process, namespace.popen(["wireguard-go", "-f", link]))
+        wait_for(lambda: not namespace.run(["wg", "show", link], check=False).returncode, "the VPN")
+        keys = [run("wg", "genkey").strip() for _ in range(2)]
+        for key, allowed in zip(keys, ("10.8.0.2/32,fd00:8::2/128", "10.8.0.0/24")):
+            namespace.run(["wg", "set", link, "peer", key, "allowed-ips", allowed])
+        settings = tmp_path / "conntrack-monitor" / "config.toml"
+        settings.parent.mkdir()
+        settings.write_text("[hosts]\n" + "".join(f'"{key}" = "{name}"\n' for key, name in zip(keys, ("ben", "site"))))
+        for source in ("10.8.0.2", "10.8.0.9", "10.9.0.9"):
+            ends_of = ["-s", source, "-d", "192.0.2.9", "-p", "tcp", "--sport", "9", "--dport", "80"]
+            namespace.run(["conntrack", "-I", *ends_of, "--state", "ESTABLISHED", "-t", "600"])
+        words = [*namespace.prefix, *PROGRAM, "--no-download", "--once", "--json"]
+        printed = run(*words, env={"XDG_CONFIG_HOME": str(tmp_path)})
+        found = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+        named = {item["original"]["src"]: item.get("near", {}).get("name") for item in found}
+        assert named == {"10.8.0.2": "ben", "10.8.0.9": "site", "10.9.0.9": None}
+
+
 # --- real servers -----------------------------------------------------------------------------------------------------
 
 KEA_SETTINGS = """{{"Dhcp4": {{"interfaces-config": {{"interfaces": ["lan"], "dhcp-socket-type": "raw"}},
@@ -421,6 +466,7 @@ def with_folder(namespace: Namespace, folder: Path) -> list[str]:
 
 
 @needs_kernel
+@needs_programs("dhcpd", "kea-dhcp4", "busybox")
 @pytest.mark.parametrize("name", ["dhcpd", "kea"])
 def test_what_a_real_server_writes(name: str, tmp_path: Path) -> None:
     words, leases = server(name, tmp_path)
@@ -429,14 +475,14 @@ def test_what_a_real_server_writes(name: str, tmp_path: Path) -> None:
         try:
             address, who = leased(lab, leases)
         finally:
-            serving.terminate()
-            serving.communicate()
+            stop_process(serving)
         mac = re.search(r"link/ether (\S+)", lab.client.run(["ip", "link", "show", "eth0"]).stdout)
         assert mac
         assert (address[:10], who) == ("10.99.1.10", Named("laptop-anna", mac.group(1)))
 
 
 @needs_kernel
+@needs_programs("dnsmasq", "busybox")
 def test_a_laptop_with_a_lease_of_dnsmasq_is_named_here_and_through_a_prefix(tmp_path: Path) -> None:
     words, leases = server("dnsmasq", tmp_path)
     with Lab() as lab:
@@ -453,8 +499,7 @@ def test_a_laptop_with_a_lease_of_dnsmasq_is_named_here_and_through_a_prefix(tmp
                 check_names([*inside, *PROGRAM], address, who)
                 check_names([*PROGRAM, "--via", shlex.join(inside)], address, who, through=True)
         finally:
-            serving.terminate()
-            serving.communicate()
+            stop_process(serving)
 
 
 def check_names(program: list[str], address: str, who: Named, through: bool = False) -> None:
