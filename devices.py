@@ -199,10 +199,10 @@ def read_hosts(text: str) -> list[Entry]:
     found: dict[str, Named] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
-        address, name = (
-            (address_of(words[0], UNTOLD - {"loopback"}), label_of(words[1])) if len(words) > 1 else ("", "")
-        )
-        if address and name and len(found) < MOST_ENTRIES:
+        if len(words) < 2 or len(found) >= MOST_ENTRIES:
+            continue
+        address, name = address_of(words[0], UNTOLD - {"loopback"}), label_of(words[1])
+        if address and name:
             found.setdefault(address, Named(name))
     return list(found.items())
 
