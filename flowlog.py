@@ -213,9 +213,10 @@ class _Cache:
 class Writer:
     """The flow log as the process sees it that writes it. ``take`` gathers, ``commit`` writes."""
 
-    def __init__(self, folder: str, node: str, context: Context, name_of: Callable[[str], str | None]) -> None:
+    def __init__(self, folder: str, node: str, context: Context) -> None:
         self.folder, self.node = folder, node
-        self._context, self._name_of = context, name_of
+        self._context = context
+        self._names = Directory()  # of near ends, as the loop has told it
         self._files: dict[int, DayFile] = {}
         self._groups: dict[int, Group] = {}
         self._cache: _Cache | None = None
@@ -320,6 +321,8 @@ class Writer:
             self._groups[number] = Group(Kind(family, protocol, protocol_number), state)
         elif what == OWN:
             self._context.advance(self.now, frozenset(message[1]))
+        elif what == TOLD_NAMES:
+            self._names = Directory(Site(hosts=dict(message[1])))
         elif what == GAP_BEGAN:
             self._begin_gap(*message[1:])
         elif what == GAP_OVER:
@@ -476,7 +479,7 @@ class Writer:
         return number
 
     def near_end(self, file: DayFile, address: str) -> _Near:
-        name = self._name_of(address)
+        name = self._names.label(address)
         if name:
             file.label_host(address, name)
         return _Near(file.name(self.node), file.host(address), file.name(name) if name else NO_NAME)
@@ -801,8 +804,7 @@ class _Service:
         self._geoip.open()
         networks = tuple(map(ip_network, setup["networks"]))
         context = Context(Lookups(where=self._geoip.lookup), Site(networks=networks))
-        self._directory = Directory()  # of the names that the loop tells
-        self._writer = Writer(folder, setup["node"], context, lambda address: self._directory.label(address))
+        self._writer = Writer(folder, setup["node"], context)
         self.lock = lock
         self._untaken: deque[Message] = deque()  # what the loop told and the writer could not take yet
         self._began = False
@@ -830,10 +832,7 @@ class _Service:
             self._writer.begin(self._now)
             self._began = True
         while self._untaken:
-            if self._untaken[0][0] == TOLD_NAMES:
-                self._directory = Directory(Site(hosts=dict(self._untaken[0][1])))
-            else:
-                self._writer.take(self._untaken[0])
+            self._writer.take(self._untaken[0])
             self._untaken.popleft()
 
     def _commit(self) -> None:
@@ -1136,7 +1135,7 @@ class FlowLog:
             self._names_version, before = self._names.version, self._told_names
             self._told_names = self._names.labels()
             if self._told_names != before:
-                self._batch.append((TOLD_NAMES, self._told_names))
+                self._batch.insert(0, (TOLD_NAMES, self._told_names))  # also for what has ended in this second
 
     def _look_at_clock(self, now: float) -> None:
         epoch, before = self._epoch_of(), self._epoch
