@@ -705,6 +705,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         since=_since(options),
         headless=options["headless"],
         names=options["names"],
+        asks_names=ctx.get_parameter_source("names") is not click.core.ParameterSource.DEFAULT,
     )
 
 
@@ -755,6 +756,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--limit goes with --once.")
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
         raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
+    _check_names(ctx, options)
     if options["headless"]:
         _check_headless(options)
     given = click.core.ParameterSource.COMMANDLINE
@@ -782,6 +784,13 @@ def _since(options: CommandLine) -> str:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--since'") from None
     return options["since"]
+
+
+def _check_names(ctx: click.Context, options: CommandLine) -> None:
+    typed = ctx.get_parameter_source("names") is click.core.ParameterSource.COMMANDLINE
+    pipe = any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
+    if "dns" in options["names"] and typed and pipe:
+        raise click.UsageError("--names dns asks name servers for what is on a screen; pipes ask none.")
 
 
 def _check_headless(options: CommandLine) -> None:

@@ -554,7 +554,8 @@ class Names:
         return "; ".join([found, *self.problems()])
 
     def problems(self) -> list[str]:
-        return [errand.problem for errand in self._errands if errand.problem]
+        """What can't be read, and why."""
+        return [f"no names: {errand.problem}" for errand in self._errands if errand.problem]
 
     def close(self) -> None:
         for errand in self._errands:

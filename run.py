@@ -207,6 +207,7 @@ class Options:
     since: str = ""  # of usage, as it was typed
     headless: bool = False  # nothing on standard output: the log is what the run is for
     names: Sequence[str] = ()  # where names of hosts are read
+    asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -426,7 +427,10 @@ class Pipe:
 
     def say_unread(self, status: Status) -> None:
         """What the reader must know and the data can't say, once."""
-        for text in status.unread():
+        self.say_once(status.unread())
+
+    def say_once(self, texts: Iterable[str]) -> None:
+        for text in texts:
             if text not in self._said:
                 self._said.add(text)
                 say(text)
@@ -717,6 +721,8 @@ class Once:
         from view import unwatched
 
         self._pipe.say_unread(self._status)
+        if self._options.asks_names:
+            self._pipe.say_once(self._feed.names.problems())
         history = self._options.view == "nat"
         if reach := unwatched(self._options.expression, self._context, self._table, history):
             say(f"{reach}: nobody can tell what else was there")
@@ -787,6 +793,8 @@ class Stream:
                 self._feed.await_names(began + NAMES_PATIENCE)
             if self._feed.names.renewed():
                 self._writer.forget_names()
+            if self._options.asks_names:
+                self._pipe.say_once(self._feed.names.problems())
             for item in source.poll():
                 self._take_in_order(item)
                 if self._feed.problem is not None:

@@ -234,8 +234,8 @@ def test_through_a_prefix_everything_is_a_command_and_few_at_a_time(there: list[
         found, *problems = book.state().split("; ")
         assert found == "hosts 1, leases 1, containers 1, neighbours 1"
         assert problems == [
-            "Unable to access interface wg0: Operation not permitted (wg show all allowed-ips)",
-            "kubectl get pods -A: not found",
+            "no names: Unable to access interface wg0: Operation not permitted (wg show all allowed-ips)",
+            "no names: kubectl get pods -A: not found",
         ]
         refused = next(errand for errand in book._errands if errand.program == "wg")
         assert refused.due == clock.now + FAILED_AGAIN
@@ -253,7 +253,7 @@ def test_a_pipe_does_not_wait_for_a_command_that_hangs(there: list[str], tmp_pat
     line = "ipv4 2 tcp 6 9 ESTABLISHED src=10.0.0.5 dst=192.0.2.8 sport=1 dport=2 src=192.0.2.8 dst=10.0.0.5 sport=2 dport=1 [ASSURED] mark=0 use=1"
     script = (tmp_path / "there").read_text().replace("*) exit 127", f'"conntrack -L") echo "{line}";;\n*) exit 127')
     (tmp_path / "there").write_text(script)
-    words = ["--no-config", "--via", shlex.join(there), "--once", "--json", "--names", "leases,containers"]
+    words = ["--no-config", "--via", shlex.join(there), "--once", "--json", "--names", "leases,containers,crictl"]
     done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["near"] == {"ip": "10.0.0.5", "name": "anna", "mac": "02:00:5e:10:00:01"}
