@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
-from addresses import Context, Place
+from addresses import Context, Fan, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, UsageRow, service_name
 from parse import WITH_PORTS
@@ -115,7 +115,11 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
 
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return [
-        0.0 if (rates := flow.progress.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
+        (-1.0 if b"OFFLOAD]" in flow.tail else 0.0)
+        if (rates := flow.progress.rates) is IDLE
+        else -1.0
+        if rates is None
+        else rates[0] + rates[1]
         for flow in flows
     ]
 
@@ -154,6 +158,11 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
     ]
 
 
+def order_by_idle(flows: Sequence[Flow], context: Context) -> SortKeys:
+    now, timeouts = context.now, context.timeouts
+    return [_unknown_last(flow.idle(now, timeouts)) for flow in flows]
+
+
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
 MOST_IMPORTANT = 10  # the rank of the destination: the column that is left where there is room for one
@@ -172,6 +181,7 @@ class FlowFacts:
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
+    timeouts: Mapping[str, int] = field(default_factory=dict)  # the kernel's, see parse.TIMEOUTS
 
     @property
     def live(self) -> bool:
@@ -216,7 +226,9 @@ FlowColumn = Column[FlowFacts, Flow]
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     remote = context.remote_end(e)
-    return FlowFacts(flow, e, context.where(remote), remote, context.now, names, context.name, context.epoch)
+    return FlowFacts(
+        *(flow, e, context.where(remote), remote, context.now, names, context.name, context.epoch, context.timeouts)
+    )
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -323,6 +335,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_timeout,
         right=True,
     ),
+    FlowColumn("idle", "IDLE", 5, 5, 145, lambda s: idle_text(s), order_by_idle, right=True, descending=True),
 )
 FLOW_COLUMN = {column.key: column for column in FLOW_COLUMNS}
 
@@ -360,6 +373,12 @@ def age_text(s: FlowFacts) -> str:
     if seconds < 10:
         return OLDER
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # in steps of 10 s: it is a lower bound
+
+
+def idle_text(s: FlowFacts) -> str:
+    """How long ago its last packet was; "-" where nobody can tell."""
+    idle = s.flow.idle(s.now, s.timeouts) if s.live else None
+    return "-" if idle is None else span_text(idle)
 
 
 def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[AnyColumn, int]]:
@@ -518,6 +537,17 @@ _HOSTS_COUNT = GroupColumn(
 )
 _USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
+
+def _fan_column(key: str, title: str, width: int, rank: int, value: Callable[[Fan], int]) -> GroupColumn:
+    """To how many ends or ports a host is connected: to many where it scans or is infected."""
+    return GroupColumn(
+        *(key, title, width, width, rank, lambda s: "-" if s.row.fan is None else size_text(value(s.row.fan))),
+        _by(lambda row: -1 if row.fan is None else value(row.fan)),
+        right=True,
+        descending=True,
+    )
+
+
 # What puts groups into order that are equal by the column that is sorted, the last first; the largest is the first row.
 TIES = _FLOWS.keys, _BYTES.keys, _RATE.keys
 
@@ -538,6 +568,8 @@ HOST_COLUMNS = (
     *_MOVED,
     _UNREPLIED,
     _SHARE,
+    _fan_column("remotes", "REMOTES", 7, 56, lambda fan: fan.remotes),
+    _fan_column("ports", "PORTS", 5, 57, lambda fan: fan.ports),
     GroupColumn(
         *("countries", "COUNTRIES", 9, 30, 55),
         _some,

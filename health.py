@@ -25,6 +25,7 @@ unexplained connection timeouts on Kubernetes/Docker".
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple
 
-from flows import Flow, FlowTable, without_userspace
+from addresses import Context
+from flows import TCP, Flow, FlowTable, matched, without_userspace
 from intake import (
     ACCOUNTING_CURE,
     ACCOUNTING_OFF,
@@ -46,8 +48,10 @@ from intake import (
     cure_there,
     since,
 )
+from text import DAY, endpoint
 
 STEP = 5000  # flows counted at once: 5 ms
+SURVEYED = 2000  # flows surveyed at once: 5 ms where all are translated
 TOP = 5  # sources that are named
 MOST_SOURCES = 20_000  # kept while counting, in 2 MiB; a flood of made-up addresses must not take 20 MiB
 STEADY_GROWTH = 30.0  # seconds that must have been seen before anything is predicted
@@ -116,6 +120,7 @@ class Surroundings(NamedTuple):
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
+    findings: Findings | None = None  # what a round over all flows has found
 
 
 NOTHING_AROUND = Surroundings()
@@ -197,6 +202,184 @@ def sampled_shares(table: FlowTable) -> Shares | None:
     census = Census(islice(table.live.values(), 0, None, step))
     census.step(table, SAMPLED)
     return census.newest
+
+
+# --- what the tuples of all flows say ---------------------------------------------------------------------------------
+
+# The ports that NAT gives to a source whose own port is taken or may not stay, where no rule names others (--to-ports,
+# --to-source :A-B): by get_unique_tuple and nf_nat_l4proto_unique_tuple (net/netfilter/nf_nat_core.c, Linux 2.6.24 to
+# 6.12) 1024 to 65535 for a source port of 1024 and more; 1 to 511, or 600 to 1023, for one below. The identifier of
+# ICMP takes any value. A port may serve once for each protocol and remote end, because the reply is told by these.
+NAT_PORTS, ICMP_IDS, FIRST_NAT_PORT = 64_512, 65_536, 1024
+OLD_SEEN = 30.0  # seconds of births before an address that nobody has seen go is called old
+MOST_ENDS = 50_000  # counted apart: 8 MiB
+_REPLY_END = re.compile(
+    rb"^(?:(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
+    rb"src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+)| type=\d+ code=\d+ id=(\d+))?)?",
+    re.M,
+)
+_ORIGINAL_SOURCE = re.compile(rb"^\d+ src=(\S+)", re.M)
+
+
+class PortUse(NamedTuple):
+    """The source ports that NAT has given out of an address towards one remote end."""
+
+    wan: str
+    protocol: str
+    remote: str  # address, and port where the protocol has one
+    used: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.used / self.of
+
+
+class Findings(NamedTuple):
+    """What one round over all flows has found."""
+
+    flows: int = 0
+    old: tuple[tuple[str, int], ...] = ()  # addresses that this host no longer has, and flows that use them, most first
+    ports: tuple[PortUse, ...] = ()  # the fullest, at most TOP
+    offloaded: int = 0
+    idle: int = 0  # established TCP flows without a packet for a day
+
+
+class Survey:
+    """Looks at all flows, a few thousand at a time, for what their tuples and timeouts tell: 1 us a flow."""
+
+    def __init__(self, context: Context) -> None:
+        self.newest: Findings | None = None
+        self._context = context
+        self._left: list[Flow] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._flows = self._offloaded = self._idle = 0
+        self._shown: Counter[str] = Counter()  # flows by the address that SNAT gave them
+        self._asked: Counter[str] = Counter()  # forwarded flows by the address that was asked for
+        self._given: set[str] = set()  # addresses that SNAT has given to flows whose birth was seen
+        self._ends: Counter[tuple[int, bytes, bytes, bytes]] = Counter()  # protocol, address of NAT, remote end
+        self._few = 0  # ends that no more ports lead to have been forgotten
+        self._translated: set[tuple[int, bytes]] = set()  # protocols and addresses that SNAT gives out
+
+    def step(self, table: FlowTable, now: float, wanted: int = SURVEYED) -> bool:
+        """Look at the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one."""
+        if not self._left:
+            self._begin()
+            self._left = list(table.live.values())
+        piece = self._left[-wanted:]
+        del self._left[-wanted:]
+        self._look([flow for flow in piece if flow.progress.ended is None], table, now)
+        if self._left:
+            return False
+        self.newest = self._found(table.watched(now))
+        self._begin()
+        return True
+
+    def _look(self, flows: Sequence[Flow], table: FlowTable, now: float) -> None:
+        tails = [without_userspace(flow.tail) for flow in flows]
+        self._flows += len(flows)
+        self._offloaded += sum([b"OFFLOAD]" in tail for tail in tails])
+        latest = table.timeouts.get("tcp_timeout_established", 0) - DAY + now  # Flow.idle takes 2 us: for the few
+        for flow in flows if latest > now else ():
+            if flow.timeout is not None and flow.timeout + flow.last_seen.at < latest:
+                established = flow.group.state == "ESTABLISHED" and flow.group.kind.number == TCP
+                self._idle += established and (flow.idle(now, table.timeouts) or 0) > DAY
+        ends = matched(_REPLY_END, tails)
+        for flow, src, end in zip(flows, matched(_ORIGINAL_SOURCE, [flow.key for flow in flows]), ends):
+            if end[0]:
+                self._add(flow, src, end)
+
+    def _add(self, flow: Flow, src: bytes | Sequence[bytes], end: Sequence[bytes]) -> None:
+        """A flow whose text has a reply tuple of its own."""
+        far, wan, sport, port, icmp_id = end
+        number = flow.group.kind.number
+        if wan != src:
+            self._shown[address := wan.decode()] += 1
+            self._translated.add((number, wan))
+            if flow.progress.exact:
+                self._given.add(address)
+        elif (asked := flow.addresses()[1]) != far:
+            self._asked[asked.decode()] += 1
+        if icmp_id or int(port or 0) >= FIRST_NAT_PORT:
+            self._ends[number, wan, far, sport] += 1
+            if len(self._ends) > MOST_ENDS:  # a flood of made-up ends: those that few ports lead to are forgotten
+                self._few += 1
+                self._ends = Counter({end: used for end, used in self._ends.items() if used > self._few})
+
+    def _found(self, watched: float | None) -> Findings:
+        context = self._context
+        own = context.own
+        if own:
+            context.know_pools(
+                [a for a in self._given if a not in own and a not in context.former and not context.known[a].taken]
+            )
+        # Where NAT gives this host's own addresses to new flows, and one to old flows only, it has had that one.
+        sure = watched is not None and watched >= OLD_SEEN and any(address in own for address in self._given)
+        old: Counter[str] = Counter()
+        for address, number in self._shown.items() if own else ():
+            if context.is_old(address) and (sure or address in context.former):
+                old[address] += number
+        for address, number in self._asked.items():
+            if address in context.former:
+                old[address] += number
+        return Findings(self._flows, tuple(old.most_common(TOP)), self._fullest(), self._offloaded, self._idle)
+
+    def _fullest(self) -> tuple[PortUse, ...]:
+        """The ends towards which most of the ports are used that there are."""
+        given = [(key, used) for key, used in self._ends.most_common() if key[:2] in self._translated][:TOP]
+        found = []
+        for (number, wan, far, sport), used in given:
+            protocol = _NAT_PROTOCOLS.get(number, f"ip{number}")
+            remote = endpoint(far.decode(), int(sport) if sport else None)
+            found.append(PortUse(wan.decode(), protocol, remote, used, NAT_PORTS if sport else ICMP_IDS))
+        return tuple(found)
+
+
+_NAT_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
+
+
+def _port_rows(findings: Findings | None) -> list[HealthRow]:
+    rows = []
+    for use in findings.ports if findings is not None else ():
+        what = f"{use.used} of {use.of} " + ("identifiers" if use.of == ICMP_IDS else "ports")
+        text = f"{_percent(use.share)}, {what} of {use.wan} used by {use.protocol} to {use.remote}"
+        cure = _MORE_ADDRESSES if use.share >= MUCH else ""
+        rows.append(HealthRow("SNAT ports", text, fill_role(use.share) if cure else "plain", min(1.0, use.share), cure))
+    return rows
+
+
+_MORE_ADDRESSES = "iptables -t nat -S POSTROUTING, then SNAT to more addresses (--to-source A-B)"
+_DELETES_OLD = "X deletes them (with --allow-delete); / nat:stale shows them"
+
+
+def _finding_rows(findings: Findings | None) -> list[HealthRow]:
+    if findings is None:
+        return []
+    rows = [HealthRow("old address", _old_text(old), "warn", cure=_DELETES_OLD) for old in findings.old]
+    rows += _port_rows(findings)
+    if number := findings.idle:
+        text = f"closing idle ones after 1 day frees {number:,}, {_percent(number / findings.flows)} (filter idle:>1d)"
+        rows.append(HealthRow("idle", text, cure=f"{SYSCTL}tcp_timeout_established=86400"))
+    if number := findings.offloaded:
+        rows.append(HealthRow("offloaded", _offloaded_text(number), "warn", cure=OFFLOAD_CURE))
+    return rows
+
+
+OFFLOAD_CURE = "nft list flowtables, then say counter in them: nft(8)"
+
+
+def _offloaded_text(number: int) -> str:
+    flows = "1 flow is" if number == 1 else f"{number:,} flows are"
+    return f"{flows} offloaded to a flowtable: bytes and rates of these may not be counted"
+
+
+def _old_text(old: tuple[str, int]) -> str:
+    address, number = old
+    return (
+        f"1 flow uses the old address {address}" if number == 1 else f"{number:,} flows use the old address {address}"
+    )
 
 
 # --- how full, how soon full ------------------------------------------------------------------------------------------
@@ -472,7 +655,8 @@ def panel(
     around: Surroundings = NOTHING_AROUND,
 ) -> list[HealthRow]:
     """All that is known, the table first. ``now`` on the source's clock; a recording has nothing to mend."""
-    rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
+    rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_finding_rows(around.findings)]
+    rows += _counter_rows(status, now)
     rows += [*_sight_rows(status, table, around, now, live), *_setting_rows(status, table)]
     rows = [replace(row, cure=cure_there(row.cure, around.before) if live else "") for row in rows]
     return rows + _log_rows(around) + _base_rows(around)
@@ -537,6 +721,9 @@ class About(Enum):
     RECORDING = auto()
     LOG = auto()
     DROPS = auto()
+    PORTS = auto()
+    OLD_ADDRESS = auto()
+    OFFLOADED = auto()
     KERNEL_EVENTS = auto()
     ACCOUNTING = auto()
     INPUT = auto()
@@ -583,6 +770,7 @@ def notices_of(
 ) -> list[Notice]:
     """All that is wrong by weight: what runs out, what is lost or late, what is off, the rest."""
     out = [*_shortages(status, table, live, now, shares), *_losses(status, table, live, now, around)]
+    out += _found(around.findings, live)
     if live:
         out += _switched_off(status, table)
     out += [Notice(text, about=About.INPUT, state=_magnitude(text)) for text in status.unread()]
@@ -655,6 +843,23 @@ def _losses(
         yield Notice(f"{text}: the table is older than that", about=About.LATE_LISTING)
     if live:
         yield from _drop_notices(status, now)
+
+
+def _found(findings: Findings | None, live: bool) -> Iterator[Notice]:
+    """What the tuples of all flows tell: ports that run out, flows that nobody can answer, bytes that are missing."""
+    if findings is None:
+        return
+    for use in findings.ports:
+        if use.share >= MUCH:
+            text = f"SNAT ports of {use.wan} to {use.remote} ({use.protocol}): {_percent(use.share)} used"
+            yield Notice(
+                text, _MORE_ADDRESSES if live else "", use.share >= NEARLY, About.PORTS, (use[:3], use.share >= 1)
+            )
+    for old in findings.old:
+        yield Notice(_old_text(old), _DELETES_OLD if live else "", about=About.OLD_ADDRESS, state=old[0])
+    if number := findings.offloaded:
+        state = _magnitude(str(number))
+        yield Notice(_offloaded_text(number), OFFLOAD_CURE if live else "", about=About.OFFLOADED, state=state)
 
 
 def _drop_notices(status: Status, now: float) -> Iterator[Notice]:

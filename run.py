@@ -603,7 +603,7 @@ class Once:
             return give_up(self._problem)
         assert job
         open_databases(self._geoip, self._options.plan)
-        self._context.advance(self._feed.intake.newest or 0.0, self._table.own)
+        self._context.advance(self._feed.intake.newest or 0.0, self._table.own, self._table.timeouts)
         self._pipe.write(self._texts(*job))
         self._say_state()
         return SUCCESS
@@ -834,7 +834,7 @@ class Stream:
             self._take(block)
 
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
-        self._context.advance(now, self._table.own)
+        self._context.advance(now, self._table.own, self._table.timeouts)
         if self._wanted is None or self._wanted(flow):
             time = None if row[STAMP] else self._feed.recorded_time()
             self._out.append(self._writer.of_row(row, flow, event, time))
@@ -843,7 +843,7 @@ class Stream:
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
-        self._context.advance(flow.ended or self._context.now, self._table.own)
+        self._context.advance(flow.ended or self._context.now, self._table.own, self._table.timeouts)
         if self._wanted is None or self._wanted(flow):
             self._out.append(self._writer.of_gone(flow, self._feed.recorded_time()))
             if len(self._out) >= 500:

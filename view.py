@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from addresses import Context
 from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
-from filters import Predicate, all_of, compile_filter, moments
+from filters import Predicate, all_of, asks_fans, compile_filter, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
-from grouping import Baseline, Grouper, GroupRow, UsageRow, group_key, shares
+from grouping import Baseline, FanCount, Grouper, GroupRow, UsageRow, group_key, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
 from text import UNICODE, Glyphs, Line, clean
@@ -389,7 +389,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
 
     Returns whether there was anything to do; ``view.rows.working`` tells whether there still is.
     """
-    view.context.advance(now, table.own)
+    view.context.advance(now, table.own, table.timeouts)
     worked, shown = view.rows.go_on(view.rows_wanted(), table, now, enough)
     if shown:
         view.follow(whole=not view.rows.working)
@@ -641,6 +641,8 @@ class Rows:
         self._ranking, self._found, self._grouping = not takes, [], False
         if wanted.baseline is not None and not wanted.baseline.complete:
             yield from _learn(table, wanted.baseline)
+        if asks_fans(wanted.filter):
+            yield from _count_fans(table, self._context)
         if wanted.spec.grouping is not None:
             yield from self._add_up(table)
         elif wanted.spec.logged:
@@ -715,6 +717,7 @@ class Rows:
             for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
                 grouper.add(piece if predicate is None else list(filter(predicate, piece)))
                 yield
+            grouper.finish()
             self.groups, self._grouped_for, self.fitting = list(grouper.sums.values()), grouped_for, grouper.flows
         self._grouping = False
         wanted = self._now_wanted()  # another order may be wanted since
@@ -836,6 +839,15 @@ def _learn(table: FlowTable, baseline: Baseline) -> Iterator[None]:
                 baseline.learn(flow)
         yield
     baseline.finish()
+
+
+def _count_fans(table: FlowTable, context: Context) -> Iterator[None]:
+    """How many ends and ports each host is connected with: what fanout: and ports: ask."""
+    fans = FanCount()
+    for piece in _pieces(list(table.live.values()), ROWS_AT_ONCE):
+        fans.add_flows(piece, context)
+        yield
+    context.know_fans(fans.counted())
 
 
 def in_order(rows: Sequence[Any], keys: Sequence[Any], falling: bool, limit: int | None = None) -> list[Any]:

@@ -717,9 +717,9 @@ def test_the_views_and_what_each_is_sorted_by() -> None:
         ("usage-services", "", "Usage by service", "service", "bytes", ""),
     ]
     falling = {kind.name: {key for key in kind.sorts if kind.falling(key, False)} for kind in VIEWS}
-    assert falling["connections"] == {"nat", "rate", "bytes", "packets", "age"}
+    assert falling["connections"] == {"nat", "rate", "bytes", "packets", "age", "idle"}
     numbers = {"flows", "new", "rate", "in", "out", "bytes", "bytes-in", "bytes-out", "unreplied", "share"}
-    assert falling["hosts"] == numbers | {"countries"}
+    assert falling["hosts"] == numbers | {"countries", "remotes", "ports"}
     assert (
         falling["countries"] == falling["networks"] == falling["services"] == falling["remotes"] == numbers | {"hosts"}
     )

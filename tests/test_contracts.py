@@ -15,6 +15,7 @@ import pytest
 
 import config
 import intake
+from addresses import Fan
 from columns import VIEW_BY_NAME, VIEWS, ViewSpec
 from conntrack_monitor import VERSION, command
 from download import FETCHED_KINDS, FILE
@@ -153,6 +154,7 @@ def test_the_keys_of_a_view_s_rows(kind: ViewSpec) -> None:
     row = GroupRow("tcp/443" if kind.name == "services" else "64500")
     row.label = "a name" if kind.name in ("countries", "networks") else ""
     row.flows = row.rated = row.counted = 1
+    row.fan = Fan(1, 1) if kind.name == "hosts" else None
     assert said[kind.name] == [*group_object(row, kind.grouping)]
 
 

@@ -599,7 +599,7 @@ def test_what_an_expression_wants(expression: str, ids: set[int]) -> None:
         ("flag:up", 5, "'up' is no flag; there are: unreplied assured offload hw_offload"),
         ("country:x1", 8, None),
         ("dir:both", 4, "'both' is no direction; there are: in out fwd local"),
-        ("nat:all", 4, "'all' is no kind of NAT; there are: snat masq dnat both any none"),
+        ("nat:all", 4, "'all' is no kind of NAT; there are: snat masq dnat both any none stale"),
         ("mark:0x", 5, "'0x' is no number (16 or 0x10), and no name; there are: guests vpn"),
         ("mark:1/x", 5, "'x' is no number (16 or 0x10), and no name; there are: guests vpn"),
         ("mark:0x123456789", 5, "'0x123456789' is no number (16 or 0x10), and no name; there are: guests vpn"),
