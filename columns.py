@@ -14,7 +14,24 @@ from typing import Any, Generic, TypeVar
 import addresses
 from addresses import Context, Fan, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, UsageRow, service_name
+from grouping import (
+    ADDRESSES,
+    COUNTRY,
+    FAR,
+    NAMED_KEYS,
+    NEAR,
+    NETWORK,
+    NUMBERS,
+    SERVICE,
+    Grouping,
+    GroupKey,
+    GroupRow,
+    UsageRow,
+    by_keys,
+    group_keys,
+    key_values,
+    service_name,
+)
 from parse import WITH_PORTS
 from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
 from vocabulary import ViewName
@@ -640,6 +657,61 @@ SERVICE_COLUMNS = (
 )
 
 
+# --- columns of keys --------------------------------------------------------------------------------------------------
+
+
+def _key_cell(at: int) -> Callable[[GroupFacts], str]:
+    return lambda s: clean(key_values(s.row)[at] or "-")
+
+
+def _key_order(at: int, name: str) -> Keys[GroupRow]:
+    """Addresses and numbers by what they are, texts by their letters; what is unknown comes last."""
+
+    def keys(sums: Sequence[GroupRow], _context: Context) -> SortKeys:
+        values = [key_values(row)[at] for row in sums]
+        if name in ADDRESSES:
+            return address_numbers([value.partition("/")[0].encode() for value in values])
+        if name in NUMBERS:
+            return [int(value.partition(",")[0], 0) if value else math.inf for value in values]
+        return [value or NO_PLACE for value in values]
+
+    return keys
+
+
+_WIDTHS_OF_KEYS = {  # least and most
+    **{"org": (12, 28), "city": (10, 18), "service": (10, 14), "label": (8, 20), "helper": (8, 12)},
+    **{"state": (11, 11), "flag": (9, 10)},
+}
+
+
+def _key_columns(keys: Sequence[GroupKey]) -> tuple[GroupColumn, ...]:
+    """The columns that say what a row is."""
+    taken, made = {column.key for column in _MOVED}, []
+    for at, key in enumerate(keys):
+        title, is_address = key.text.upper(), key.name in ADDRESSES
+        least, most = (15, 43) if is_address else _WIDTHS_OF_KEYS.get(key.name, (5, 10))
+        least = max(least, len(title))
+        column = f"by-{key.name}" if key.name in taken else key.name
+        cell, order = _key_cell(at), _key_order(at, key.name)
+        made.append(GroupColumn(column, title, least, max(least, most), MOST_IMPORTANT, cell, order, middle=is_address))
+    return tuple(made)
+
+
+def columns_of_keys(grouping: Grouping) -> tuple[GroupColumn, ...]:
+    """The columns of rows that are combinations of keys."""
+    named = len(grouping.keys) == 1 and grouping.keys[0].name in NAMED_KEYS
+    name = GroupColumn(*("name", "NAME", 8, 20, 15), lambda s: clean(s.row.label), _by(lambda row: row.label or "~"))
+    return (*_key_columns(grouping.keys), *([name] if named else []), *_MOVED, _SHARE, _UNREPLIED, _HOSTS_COUNT)
+
+
+def part_text(s: GroupFacts) -> str:
+    """What stands below an opened row: a country of a host with its name, a host by its name or address."""
+    value = key_values(s.row)[-1]
+    if s.row.label or not value:
+        return clean(f"{value} {s.row.label}" if value else "-- unknown")
+    return clean(s.name(value) or value)
+
+
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 
@@ -963,6 +1035,15 @@ def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
 
 
 _FLOWS_OF = "connections"  # the view that shows the flows of a row
+
+
+def by_view(keys: str, name: ViewName = "connections", key: str = "", title: str = "", **more: Any) -> ViewSpec:
+    """The view whose rows are combinations of keys, as --by takes them. Raises ValueError."""
+    grouping = by_keys(group_keys(keys))
+    texts = name, key, title or keys, f"a row is a combination of {keys.replace(',', ', ')}"
+    return ViewSpec(*texts, columns_of_keys(grouping), sort="rate", once="bytes", grouping=grouping, **more)
+
+
 VIEWS = (
     ViewSpec(
         *("connections", "1", "Connections", "a row is a flow", FLOW_COLUMNS),
@@ -1019,6 +1100,7 @@ VIEWS = (
         enters=_FLOWS_OF,
         turned_sort="rate",
     ),
+    by_view("proto,state,flag", "states", "9", "States", enters=_FLOWS_OF, turns_to="zones"),
     ViewSpec(
         *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
         sort="bytes",
@@ -1036,6 +1118,8 @@ VIEWS = (
         turns_to="hosts",
         tab="hosts",
     ),
+    by_view("zone", "zones", title="Zones", enters=_FLOWS_OF, turns_to="marks", tab="states"),
+    by_view("mark", "marks", title="Marks", enters=_FLOWS_OF, turns_to="states", tab="states"),
     _usage_by("usage-countries", "country", "usage-networks"),
     _usage_by("usage-networks", "network", "usage-services"),
     _usage_by("usage-services", "service", "usage"),

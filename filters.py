@@ -105,6 +105,8 @@ def by_protocol(value: str, _context: Context) -> Predicate:
 def by_state(value: str, context: Context) -> Predicate:
     """A state in any case, or a flag."""
     wanted = value.upper()
+    if wanted == "NONE":  # of protocols without states
+        return lambda flow: flow.group.state is None
     if wanted in FLAGS:
         return _flag(value, context)
     if wanted not in STATES:
@@ -116,8 +118,10 @@ def by_state(value: str, context: Context) -> Predicate:
 
 def _flag(value: str, _context: Context) -> Predicate:
     wanted = value.upper()
+    if wanted == "NONE":
+        return lambda flow: not flow.flags()
     if wanted not in FLAGS:
-        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)}")
+        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)} none")
     text = f"[{wanted}]".encode()
     return lambda flow: text in flow.tail and wanted in flow.flags()
 

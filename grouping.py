@@ -9,12 +9,15 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
-from addresses import Context, Fan
+from addresses import NO_FAN, Context, Fan
 from flows import BYTES, IDLE, Flow, matched, newest_texts
 from parse import WITH_PORTS, Kind
-from text import service
+from text import clean, service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
@@ -100,18 +103,47 @@ class GroupRow:
         return None if self.span is None else self.fresh / self.span
 
 
+class GroupKey(NamedTuple):
+    """What rows may be grouped by: a filter field that has one value for each flow; addresses may be cut."""
+
+    name: str
+    cut: int | None = None  # the length of the networks' prefix
+
+    @property
+    def text(self) -> str:
+        return self.name if self.cut is None else f"{self.name}/{self.cut}"
+
+
 @dataclass(frozen=True)
 class Grouping:
-    """A way to group flows: by one of the things that ``part_of`` names."""
+    """A way to group flows: by one of the things that ``part_of`` names, or by keys."""
 
     name: str  # of a row, in JSON
     by: str
     other: str  # what is counted apart within a row
     others: str  # its name, in JSON
     field: str  # the filter field that selects exactly the flows of a key
+    keys: tuple[GroupKey, ...] = ()  # where rows are combinations of these
 
     def term(self, key: str) -> str:
-        return f"{self.field}:{key or 'none'}"
+        """What selects exactly the flows of a row, or of a row within one (see ``inside``)."""
+        fields = [*([key.name for key in self.keys] or [self.field]), self.other]
+        return " ".join(f"{field}:{value or 'none'}" for field, value in zip(fields, key.split(BETWEEN)))
+
+    def of(self, key: str) -> Grouping:
+        """What a row with this key is of: of these, or of those within one."""
+        return self.inside if key.count(BETWEEN) >= max(1, len(self.keys)) else self
+
+    @property
+    def asks_fans(self) -> bool:
+        """Must all flows be counted first?"""
+        return any(key.name in ("fanout", "ports") for key in self.keys)
+
+    @property
+    def inside(self) -> Grouping:
+        """The rows within a row: of a host its countries, of a country its hosts."""
+        outer = self.keys or (GroupKey(self.field),)
+        return by_keys((*outer, GroupKey(self.other)))
 
 
 NEAR = Grouping("host", "near", "country", "countries", "near")
@@ -133,6 +165,158 @@ def part_of(name: str, context: Context) -> Part:
         "network": lambda _near, far, _what: "" if (asn := where(far).asn) is None else str(asn),
     }
     return parts[name]
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+BETWEEN = "\0"  # the values of a combination: no text of conntrack's has it
+COMBINED = "keys"  # ``Grouping.by`` of combinations
+MOST_KEYS = 8
+CUT_IPV6 = 64  # the prefix of IPv6 networks where the length that is asked for is one of IPv4
+ValueOf = Callable[[Flow, Context], object]  # None and "": unknown, or the flow has none
+
+
+def _flag_of(flow: Flow, _context: Context) -> str:
+    flags = flow.flags()
+    return next((flag for flag in ("HW_OFFLOAD", "OFFLOAD", "UNREPLIED", "ASSURED") if flag in flags), "")
+
+
+def _nat_of(flow: Flow, _context: Context) -> str:
+    kinds = [] if flow.plain else flow.ends().nat
+    return "both" if len(kinds) == 2 else "".join(kinds) or "none"
+
+
+def _shown_address(flow: Flow, _context: Context) -> str:
+    e = flow.ends()
+    return e.reply_dst if e.snat else e.dst if e.dnat else ""
+
+
+def _port_of(which: int) -> ValueOf:
+    return lambda flow, _context: flow.ports()[which].decode() if flow.kind.number in WITH_PORTS else ""
+
+
+# By the fields of vocabulary.FIELDS; a value is what the field takes in a filter.
+KEYS: dict[str, ValueOf] = {
+    "proto": lambda flow, _context: flow.kind.protocol if flow.kind.protocol != "unknown" else flow.kind.number,
+    "state": lambda flow, _context: flow.state,
+    "family": lambda flow, _context: flow.family,
+    "src": lambda flow, _context: flow.addresses()[0].decode(),
+    "dst": lambda flow, _context: flow.addresses()[1].decode(),
+    "sport": _port_of(0),
+    "dport": _port_of(1),
+    "country": lambda flow, context: context.remote(flow).country,
+    "cc": lambda flow, context: context.remote(flow).country,
+    "asn": lambda flow, context: context.remote(flow).asn,
+    "org": lambda flow, context: context.remote(flow).org,
+    "city": lambda flow, context: context.remote(flow).city,
+    "dir": lambda flow, context: context.direction(flow.ends()),
+    "nat": _nat_of,
+    "mark": lambda flow, _context: f"{flow.mark():#x}",
+    "zone": lambda flow, _context: ",".join(map(str, dict.fromkeys(flow.zones() or [0]))),
+    "flag": _flag_of,
+    "bytes": lambda flow, _context: flow.total(),
+    "packets": lambda flow, _context: flow.packets(),
+    "rate": lambda flow, _context: None if (rate := flow.rate()) is None else round(rate),
+    "age": lambda flow, context: round(flow.age(context.now)) if flow.knows_age() else None,
+    "timeout": lambda flow, context: flow.remaining(context.now),
+    "idle": lambda flow, context: _rounded(flow.idle(context.now, context.timeouts)),
+    "fanout": lambda flow, context: context.fans.get(context.sides(flow)[0], NO_FAN).remotes,
+    "ports": lambda flow, context: context.fans.get(context.sides(flow)[0], NO_FAN).ports,
+    "id": lambda flow, _context: flow.record().id,
+    "helper": lambda flow, _context: flow.record().helper,
+    "label": lambda flow, _context: ",".join(flow.record().labels or []),
+    "near": lambda flow, context: context.sides(flow)[0],
+    "far": lambda flow, context: context.sides(flow)[1],
+    "service": lambda flow, _context: service_key(flow),
+    "wan": _shown_address,
+}
+NUMBERS = {
+    *("sport", "dport", "asn", "mark", "zone", "bytes", "packets", "rate", "age", "timeout", "idle", "fanout", "ports"),
+    "id",
+}
+NAMED_KEYS = ("mark", "zone")  # that the settings name
+ADDRESSES = {"src", "dst", "near", "far", "wan"}
+NO_KEYS = {  # fields that have no single value for a flow
+    "host": "names either end; write near, far, src or dst",
+    "port": "names either port; write dport, sport or service",
+    "at": "is a time; write age",
+    "new": "is a question",
+}
+
+
+def _rounded(number: float | None) -> int | None:
+    return None if number is None else round(number)
+
+
+def group_keys(text: str) -> tuple[GroupKey, ...]:
+    """The keys of a text such as "near/24,service,state". Raises ValueError."""
+    found: list[GroupKey] = []
+    for word in text.lower().split(","):
+        name, slash, length = word.strip().partition("/")
+        if name in NO_KEYS:
+            raise ValueError(f"'{name}' {NO_KEYS[name]}")
+        if name not in KEYS:
+            raise ValueError(f"'{clean(name, 40)}' is not a key; there are: {' '.join(KEYS)}")
+        if slash and (name not in ADDRESSES or not re.fullmatch(r"\d{1,3}", length) or int(length) > 128):
+            raise ValueError(
+                f"'{clean(word, 40)}': near/24 cuts near, far, src, dst and wan to networks, from /0 to /128"
+            )
+        if any(key.name == name for key in found):
+            raise ValueError(f"'{name}' is there twice")
+        found.append(GroupKey(name, int(length) if slash else None))
+    if len(found) > MOST_KEYS:
+        raise ValueError(f"{len(found)} keys are too many: {MOST_KEYS} at most")
+    return tuple(found)
+
+
+def by_keys(keys: tuple[GroupKey, ...]) -> Grouping:
+    """A row for each combination of keys."""
+    return Grouping(",".join(key.name for key in keys), COMBINED, "near", "hosts", "", keys)
+
+
+def _cutter(length: int) -> Callable[[str], str]:
+    """Addresses -> their networks."""
+    from ipaddress import ip_address, ip_network  # 4 ms, for who asks for it
+
+    @lru_cache(maxsize=65_536)
+    def network(address: str) -> str:
+        try:
+            version = ip_address(address).version
+        except ValueError:  # what a recording has in place of an address
+            return address
+        most = (min(length, 32), CUT_IPV6 if length <= 32 else length)[version == 6]
+        return str(ip_network(f"{address}/{most}", strict=False))
+
+    return network
+
+
+def key_function(keys: tuple[GroupKey, ...], context: Context) -> Callable[[Flow], str]:
+    """The function that gives the combination that a flow belongs to."""
+    values: list[tuple[ValueOf, Callable[[str], str]]] = [
+        (KEYS[key.name], str if key.cut is None else _cutter(key.cut)) for key in keys
+    ]
+
+    def combination(flow: Flow) -> str:
+        found = [(value_of(flow, context), cut) for value_of, cut in values]
+        return BETWEEN.join("" if value in (None, "") else cut(str(value)) for value, cut in found)
+
+    return combination
+
+
+def key_values(row: GroupRow) -> list[str]:
+    """The values of a row's keys; "" where unknown."""
+    return row.key.split(BETWEEN)
+
+
+def _typed(name: str, value: str) -> object:
+    """A value as JSON has it: numbers as numbers."""
+    if name in NUMBERS:
+        with suppress(ValueError):  # zones of both directions: "3,4"
+            return int(value, 0)
+    return value
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def service_key(flow: Flow) -> str:
@@ -160,8 +344,20 @@ def service_name(key: str) -> str:
 
 def group_key(flow: Flow, grouping: Grouping, context: Context) -> str:
     """The key of the row that a flow belongs to."""
-    near, far, _ = context.sides(flow)
-    return part_of(grouping.by, context)(near, far, service_key(flow))
+    return row_of(grouping, context)(flow)
+
+
+def row_of(grouping: Grouping, context: Context) -> Callable[[Flow], str]:
+    """What ``group_key`` says, for many flows."""
+    if grouping.keys:
+        return key_function(grouping.keys, context)
+    part = part_of(grouping.by, context)
+
+    def key(flow: Flow) -> str:
+        near, far, _ = context.sides(flow)
+        return part(near, far, service_key(flow))
+
+    return key
 
 
 class FanCount:
@@ -199,7 +395,9 @@ class Grouper:
         self.sums: dict[str, GroupRow] = {}
         self.flows = 0
         self._grouping, self._context = grouping, context
-        self._key_of, self._other_of = part_of(grouping.by, context), part_of(grouping.other, context)
+        self._other_of = part_of(grouping.other, context)
+        self._key_of = part_of("near" if grouping.keys else grouping.by, context)
+        self._key_of_flow = key_function(grouping.keys, context) if grouping.keys else None
         self._fans = FanCount() if grouping is NEAR else None
 
     def finish(self) -> None:
@@ -213,7 +411,7 @@ class Grouper:
         """Add live flows: 4 us each."""
         context, newborn = self._context, self._context.now - (self._span or 0.0)
         sums, key_of, other_of, fans = self.sums, self._key_of, self._other_of, self._fans
-        services = self._grouping is SERVICE
+        services, key_of_flow = self._grouping is SERVICE, self._key_of_flow
         texts = newest_texts(flows)
         self.flows += len(flows)
         for flow, (src, dst, port), (there, back) in zip(
@@ -221,7 +419,8 @@ class Grouper:
         ):
             near, far, inward = context.sides_of(src, dst) if flow.plain else context.sides(flow)
             what = service_of(flow.group.kind, port.decode()) if services else ""
-            row = sums.get(key := key_of(near, far, what))
+            key = key_of(near, far, what) if key_of_flow is None else key_of_flow(flow)
+            row = sums.get(key)
             if row is None:
                 row = sums[key] = self._begun(key, far)
             if fans is not None:
@@ -261,11 +460,20 @@ class Grouper:
         if self._grouping.by in ("country", "network"):
             place = self._context.where(far)
             begun.label = (place.country_name if self._grouping.by == "country" else place.org) or ""
+        elif self._grouping.keys and self._grouping.keys[-1].name == "country":
+            begun.label = self._context.where(far).country_name or ""
+        elif len(self._grouping.keys) == 1:
+            name, number = self._grouping.keys[0].name, key.partition(",")[0]
+            names = {"mark": self._context.mark_name, "zone": self._context.zone_name}
+            begun.label = (names[name](int(number, 0)) if name in names else "") or ""
         return begun
 
 
-def shares(sums: Iterable[GroupRow], by: str) -> None:
-    """Set each row's share of the total: of its flows, rates, or (by all other columns) bytes; flows if none moved."""
+def shares(sums: Iterable[GroupRow], by: str, inside: Iterable[GroupRow] = ()) -> None:
+    """Set each row's share of the total: of its flows, rates, or (by all other columns) bytes; flows if none moved.
+
+    ``inside``: rows within them, whose share is of the same total.
+    """
     rows = list(sums)
     value: Callable[[GroupRow], float] = {
         "flows": lambda s: float(s.flows),
@@ -275,7 +483,7 @@ def shares(sums: Iterable[GroupRow], by: str) -> None:
     if not total:
         value = lambda s: float(s.flows)  # noqa: E731
         total = sum(map(value, rows))
-    for row in rows:
+    for row in (*rows, *inside):
         row.share = value(row) / total if total else 0.0
 
 
@@ -285,7 +493,11 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
     What is not known has no key: rates before the second listing, bytes without accounting, births without events.
     Of the others those with the most flows come first, as on the screen.
     """
-    item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
+    if grouping.keys:
+        found = zip(grouping.keys, key_values(row))
+        item: GroupObject = {key.name: _typed(key.name, value) for key, value in found if value}
+    else:
+        item = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
         item[GROUP_LABELS.get(grouping.by, "name")] = label
@@ -303,13 +515,18 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
     item |= {key: value for key, value in numbers.items() if value is not None}
     if row.fan is not None:
         item |= {"remotes": row.fan.remotes, "ports": row.fan.ports}
+    if grouping.keys:  # their hosts may be thousands, in each of thousands of rows
+        return item
     return {**item, grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other))}
 
 
 def group_columns(grouping: Grouping) -> list[str]:
     """All keys that objects of this grouping may have, in their order: the columns of CSV."""
-    label = [] if grouping in (NEAR, FAR) else [GROUP_LABELS.get(grouping.by, "name")]
+    label = [] if grouping in (NEAR, FAR) or len(grouping.keys) > 1 else [GROUP_LABELS.get(grouping.by, "name")]
     numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
+    if grouping.keys:
+        label = label if grouping.keys[0].name in NAMED_KEYS else []
+        return [*(key.name for key in grouping.keys), *label, *numbers]
     return [grouping.name, *label, *numbers, *(("remotes", "ports") if grouping is NEAR else ()), grouping.others]
 
 

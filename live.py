@@ -20,7 +20,7 @@ from export import json_line, usage_texts, view_texts
 from filters import asked_moment, compile_filter, shown_as
 from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
-from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
+from grouping import Baseline, GroupRow, UsageRow, group_object, row_of, usage_row
 from health import Census, Notice, Surroundings, Survey, notices_of
 from intake import SUCCESS, ListingEnded
 from keyboard import Pasted
@@ -33,7 +33,7 @@ from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Row, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -56,8 +56,8 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
     except (OSError, ValueError) as error:  # a name with a NUL
         yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
         return
-    rows, written = list(view.rows.order), 0
     spec, usage = view.spec, view.usage
+    rows, written = [row for row in view.rows.order if not is_part(row, spec)], 0
     try:
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             format = "csv" if path.lower().endswith(".csv") else "json"
@@ -78,11 +78,17 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
     yield f"{len(rows)} {rows_word} exported to {shown}"
 
 
+def is_part(row: Row, spec: ViewSpec) -> bool:
+    """Does it stand below a row that was opened?"""
+    return spec.grouping is not None and isinstance(row, GroupRow) and spec.grouping.of(row.key) is not spec.grouping
+
+
 def copied(view: View) -> str:
     """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
     row = view.selected
     if isinstance(row, GroupRow):
-        return printable(json_line(group_object(row, view.spec.grouping))).strip() if view.spec.grouping else ""
+        grouping = view.spec.grouping
+        return printable(json_line(group_object(row, grouping.of(row.key)))).strip() if grouping else ""
     if isinstance(row, UsageRow):
         return printable("".join(usage_texts(view.spec.logged, [row], per_day=False, format="json"))).strip()
     flow = flow_of(row)
@@ -112,7 +118,8 @@ def affected_flows(view: View, table: FlowTable, everything: bool, stale: bool =
         if grouping is None:
             return []
         flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
-        return [flow for flow in flows if group_key(flow, grouping, view.context) == row.key]
+        key_of = row_of(grouping.of(row.key), view.context)
+        return [flow for flow in flows if key_of(flow) == row.key]
     flow = flow_of(row)
     return [] if flow is None or table.live.get(flow.key) is not flow else [flow]
 

@@ -166,6 +166,7 @@ class CommandLine(TypedDict):
     who: str | None
     at: str | None
     since: str | None
+    by: str | None
     headless: bool
     log_writer: str
     log_search: str
@@ -203,6 +204,7 @@ class Options:
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
     since: str = ""  # of usage, as it was typed
+    by: str = ""  # the keys of --by
     headless: bool = False  # nothing on standard output: the log is what the run is for
 
     def base(self, context: Context) -> Predicate | None:
@@ -637,11 +639,11 @@ class Once:
 
     def _job(self) -> tuple[Rows, RowsWanted]:
         """What puts the rows into order, and which rows are wanted."""
-        from columns import VIEW_BY_NAME
+        from columns import VIEW_BY_NAME, by_view
         from view import Rows, RowsWanted
 
         options, context = self._options, self._context
-        spec = VIEW_BY_NAME[options.view]
+        spec = by_view(options.by) if options.by else VIEW_BY_NAME[options.view]
         sort = options.sort or (spec.once if not options.sample else "") or spec.sort
         wanted = RowsWanted(
             *(spec, options.expression, sort, options.reverse),

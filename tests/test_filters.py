@@ -596,7 +596,7 @@ def test_what_an_expression_wants(expression: str, ids: set[int]) -> None:
         ("proto:1000", 6, "'1000' is no protocol: a number up to 255, or a name; some are tcp, udp, icmp"),
         ("proto:0006", 6, "'0006' is no protocol: a number up to 255, or a name; some are tcp, udp, icmp"),
         ("proto:²", 6, "'²' is no protocol: a number up to 255, or a name; some are tcp, udp, icmp"),
-        ("flag:up", 5, "'up' is no flag; there are: unreplied assured offload hw_offload"),
+        ("flag:up", 5, "'up' is no flag; there are: unreplied assured offload hw_offload none"),
         ("country:x1", 8, None),
         ("dir:both", 4, "'both' is no direction; there are: in out fwd local"),
         ("nat:all", 4, "'all' is no kind of NAT; there are: snat masq dnat both any none stale"),
