@@ -301,14 +301,11 @@ class SortColumn(click.ParamType[str]):
     name = "column"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from columns import ALIASES, VIEWS
-        from grouping import KEYS
+        from columns import ALIASES, KEY_SORTS, VIEWS
 
         name = str(value).lower()
         other = ALIASES.get(name, name)
-        if name.removeprefix("by-") not in KEYS and all(
-            name not in kind.sorts and other not in kind.sorts for kind in VIEWS
-        ):
+        if name not in KEY_SORTS and all(name not in kind.sorts and other not in kind.sorts for kind in VIEWS):
             everywhere = dict.fromkeys(column for kind in VIEWS for column in kind.sorts)
             self.fail(f"{value!r} is no column; there are: {', '.join(everywhere)}.", param, ctx)
         return name
@@ -474,6 +471,7 @@ NOTES = {
     "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds closed flows stay on show."
 )
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR in the environment does the same).")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal: it marks text without Shift.")
 @click.option("--once", is_flag=True, help="Print the table once, as text, and exit.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
 @click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
@@ -668,6 +666,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         reverse=options["reverse"],
         linger=options["linger"],
         colour=not options["no_color"],
+        mouse=not options["no_mouse"],
         once=options["once"],
         format=_format(options),
         limit=options["limit"],
@@ -732,11 +731,11 @@ def _check_by(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--by adds the table up once: it goes with --once.")
     if ctx.get_parameter_source("view") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--by and --view exclude each other: each says what a row is.")
-    from grouping import group_keys
+    from columns import by_view
 
     options["view"] = "connections"
     try:
-        group_keys(options["by"])
+        by_view(options["by"])
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--by'") from None
 

@@ -195,7 +195,8 @@ class Flow:
     @property
     def original(self) -> bytes:
         """The original tuple's text."""
-        return self.key.partition(b" ")[2].partition(b"|")[0]
+        text = self.key[len(self.group.prefix) :]
+        return text.partition(b"|")[0] if b"|" in text else text
 
     @property
     def text(self) -> bytes:
@@ -826,9 +827,10 @@ class FlowTable:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _seen(self, now: float) -> LastSeen:
-        if self._last_seen.at != now or self._last_seen.generation != self.generation:
-            self._last_seen = LastSeen(now, self.generation)
-        return self._last_seen
+        seen = self._last_seen
+        if seen.at != now or seen.generation != self.generation:
+            seen = self._last_seen = LastSeen(now, self.generation)
+        return seen
 
     def _open(self, key: bytes, group: Group, now: float, exact: bool) -> Flow:
         if len(self.live) >= self.limit:
