@@ -379,11 +379,12 @@ NO_LOOKUPS = Lookups()
 
 @dataclass(frozen=True)
 class Site:
-    """What the settings say of this site: names by (mark, mask) and by zone, networks that are local, too."""
+    """What the settings say of this site: names by (mark, mask) and by zone, networks that are local, too, filters."""
 
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
     zones: Mapping[int, str] = field(default_factory=dict)
     networks: Sequence[Network] = ()
+    filters: Mapping[str, str] = field(default_factory=dict)  # expressions by name: @name in a filter
 
 
 PLAIN_SITE = Site()
@@ -408,7 +409,7 @@ class Context:
         # Bound once: these are asked for each of 200,000 flows.
         self.where, self.detail = lookups.where, lookups.detail
         self.coordinates, self.name = lookups.coordinates, lookups.name
-        self.marks, self.zones, self.networks = site.marks, site.zones, site.networks
+        self.marks, self.zones, self.networks, self.filters = site.marks, site.zones, site.networks, site.filters
         self.now = now
         self.own = own
         self._epoch = epoch

@@ -14,7 +14,19 @@ from typing import Any, Generic, TypeVar
 import addresses
 from addresses import Context, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, UsageRow, service_name
+from grouping import (
+    COUNTRY,
+    FAR,
+    NEAR,
+    NETWORK,
+    SERVICE,
+    Grouping,
+    GroupRow,
+    UsageRow,
+    protocol_name,
+    service_name,
+    service_of,
+)
 from parse import WITH_PORTS
 from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
 from vocabulary import ViewName
@@ -394,6 +406,49 @@ def _grown(columns: Sequence[AnyColumn], spare: int) -> list[int]:
         widths[i] += 1
         spare -= 1
     return widths
+
+
+# --- what a row is as terms of a filter -------------------------------------------------------------------------------
+
+
+def _term(field: str, value: object) -> str:
+    text = max(clean(str(value)).split('"'), key=len)  # of a name with quotation marks a part
+    return f"{field}:{text}" if re.fullmatch(r"[\w.:/+-]+", text) else f'{field}:"{text}"'
+
+
+def flow_terms(s: FlowFacts, context: Context) -> list[tuple[str, str]]:
+    """The terms that select what is like a flow in some column: the column's key, and the term."""
+    e, kind, where = s.ends, s.flow.kind, s.where
+    near, far, _ = context.sides(s.flow)
+    ports = kind.number in WITH_PORTS
+    service = service_of(kind, str(e.dport) if ports else "")
+    zones = [("zone", zone) for zone in sorted(s.flow.zones())]
+    found = [
+        *(("source", "src", e.src), ("source", "sport", e.sport if ports else None), ("source", "near", near)),
+        *(("destination", "dst", e.dst), ("destination", "dport", e.dport if ports else None)),
+        *(("destination", "service", service), ("destination", "far", far)),
+        *(("proto", "proto", protocol_name(kind).removeprefix("ip") if kind.protocol == "unknown" else kind.protocol),),
+        *(("state", "state", s.flow.status().lower()), ("nat", "nat", nat_kind(s) or "none")),
+        *(("cc", "country", where.country or "none"), ("city", "city", where.city)),
+        *(("asn", "asn", "none" if where.asn is None else where.asn), ("org", "org", where.org)),
+        *(
+            ("mark", "mark", f"{s.flow.mark():#x}" if s.flow.mark() else None),
+            *((key, key, zone) for key, zone in zones),
+        ),
+    ]
+    if e.snat:
+        found.append(("translated", "wan", endpoint(e.reply_dst, e.reply_dport if ports else None)))
+    return [(column, _term(field, value)) for column, field, value in found if value not in (None, "")]
+
+
+def row_terms(spec: ViewSpec, row: Flow | GroupRow | TapeEvent | UsageRow, context: Context) -> list[tuple[str, str]]:
+    """The same of any row; of a sum the one term that selects its flows."""
+    if isinstance(row, GroupRow):
+        return [(spec.columns[0].key, spec.grouping.term(row.key))] if spec.grouping else []
+    if isinstance(row, UsageRow):
+        return [(spec.columns[0].key, _term("near", row.key))] if spec.logged == "host" else []
+    flow = row.flow if isinstance(row, TapeEvent) else row
+    return flow_terms(facts_of(flow, context, names=False), context)
 
 
 # --- columns of groups and events -------------------------------------------------------------------------------------
@@ -839,6 +894,12 @@ class ViewSpec:
     turned_sort: str = ""  # or the other column that key t sorts by
     tab: str = ""  # the view whose tab is lit, where it has none itself
     empty: tuple[str, str] = ("", "")  # why there may be no row, and the command that helps
+    short: str = ""  # the name on its tab where there is little room; "": the first three letters of the title
+    hints: tuple[tuple[str, str], ...] = ()  # keys that do something of its own here, each with its word in the footer
+
+    @property
+    def tab_name(self) -> str:
+        return self.short or self.title[:3]
 
     @property
     def adds_up(self) -> bool:
@@ -919,7 +980,7 @@ _NAT_COLUMNS = (
 NO_USAGE = "the flow log has nothing of that time", ""
 
 
-def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
+def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec:
     return ViewSpec(
         *(name, "", f"Usage by {sort}", f"who moved how much, by {sort}", USAGE_COLUMNS[sort]),
         sort="bytes",
@@ -927,16 +988,19 @@ def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
         turns_to=turns_to,
         tab="usage",
         empty=NO_USAGE,
+        hints=(("t", turned), ("+", "longer"), ("-", "shorter")),
     )
 
 
 _FLOWS_OF = "connections"  # the view that shows the flows of a row
+_ENTERS_FLOWS, _DETAILS = ("enter", "its flows"), ("enter", "details")
 VIEWS = (
     ViewSpec(
         *("connections", "1", "Connections", "a row is a flow", FLOW_COLUMNS),
         sort="rate",
         once="bytes",
         chooses_places=True,
+        hints=(_DETAILS, ("c", "places"), ("n", "ports")),
     ),
     ViewSpec(
         *("hosts", "2", "Hosts", "a row is a host on the near side; in is what comes to it", HOST_COLUMNS),
@@ -945,6 +1009,7 @@ VIEWS = (
         grouping=NEAR,
         enters=_FLOWS_OF,
         turns_to="remotes",
+        hints=(_ENTERS_FLOWS, ("t", "far side")),
     ),
     ViewSpec(
         *("countries", "3", "Countries", "where the remote ends are", COUNTRY_COLUMNS),
@@ -952,6 +1017,8 @@ VIEWS = (
         once="bytes",
         grouping=COUNTRY,
         enters=_FLOWS_OF,
+        short="Cty",
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("networks", "4", "Networks", "whose network the remote ends are in", NETWORK_COLUMNS),
@@ -959,6 +1026,7 @@ VIEWS = (
         once="bytes",
         grouping=NETWORK,
         enters=_FLOWS_OF,
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("services", "5", "Services", "protocol and port, and who uses it", SERVICE_COLUMNS),
@@ -966,18 +1034,23 @@ VIEWS = (
         once="bytes",
         grouping=SERVICE,
         enters=_FLOWS_OF,
+        short="Svc",
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("nat", "6", "NAT", "inside, what NAT shows in its place, remote; also of what has ended", _NAT_COLUMNS),
         sort="age",
         translated=True,
         empty=("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset"),
+        hints=(_DETAILS, ("z", "closed")),
     ),
     ViewSpec(
         *("events", "7", "Events", "what conntrack -E says, the newest first; totals at the end", EVENT_COLUMNS),
         sort="time",
         tape=True,
         empty=("no event yet: they come as connections open, change and end", ""),
+        short="Evt",
+        hints=(_DETAILS,),
     ),
     ViewSpec(
         *("map", "8", "Map", "remote hosts where they are; bigger is more", REMOTE_COLUMNS),
@@ -986,6 +1059,7 @@ VIEWS = (
         on_map=True,
         enters=_FLOWS_OF,
         turned_sort="rate",
+        hints=(_ENTERS_FLOWS, ("t", "rates")),
     ),
     ViewSpec(
         *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
@@ -994,6 +1068,8 @@ VIEWS = (
         enters="usage-countries",
         turns_to="usage-countries",
         empty=NO_USAGE,
+        short="Use",
+        hints=(("enter", "countries"), ("t", "by country"), ("+", "longer"), ("-", "shorter")),
     ),
     ViewSpec(
         *("remotes", "", "Remote hosts", "a row is a host on the far side; in is what it sends", REMOTE_COLUMNS),
@@ -1003,10 +1079,11 @@ VIEWS = (
         enters=_FLOWS_OF,
         turns_to="hosts",
         tab="hosts",
+        hints=(_ENTERS_FLOWS, ("t", "near side")),
     ),
-    _usage_by("usage-countries", "country", "usage-networks"),
-    _usage_by("usage-networks", "network", "usage-services"),
-    _usage_by("usage-services", "service", "usage"),
+    _usage_by("usage-countries", "country", "usage-networks", "by network"),
+    _usage_by("usage-networks", "network", "usage-services", "by service"),
+    _usage_by("usage-services", "service", "usage", "by host"),
 )
 VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 

@@ -471,6 +471,7 @@ NOTES = {
     "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds closed flows stay on show."
 )
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR in the environment does the same).")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal: it marks text without Shift.")
 @click.option("--once", is_flag=True, help="Print the table once, as text, and exit.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
 @click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
@@ -664,6 +665,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         reverse=options["reverse"],
         linger=options["linger"],
         colour=not options["no_color"],
+        mouse=not options["no_mouse"],
         once=options["once"],
         format=_format(options),
         limit=options["limit"],

@@ -205,7 +205,7 @@ class Template(NamedTuple):
     ends: Callable[[Sequence[bytes]], tuple[bytes, ...]]
 
 
-_NEW = Template(b"", tuple, tuple)  # no line like it has been seen yet
+_UNKNOWN = Template(b"", tuple, tuple)  # no line like it has been seen yet
 
 
 class LineWriter:
@@ -224,6 +224,7 @@ class LineWriter:
         self._places: dict[Place, str] = {}
         self._timeouts: dict[bytes, bytes] = {b"": b""}
         self._seconds: dict[bytes, bytes] = {}
+        self._last_time = "", b""
         self._templates: dict[Hashable, Template | None] = {}  # None: the line is not usual
         self._no_user = b"" if self._json else b","  # CSV has two empty cells
 
@@ -235,8 +236,8 @@ class LineWriter:
             text, user = self._cut_user(text)
         shape = shape_of(text)
         key = event, head, state, b":" in original, shape
-        template = self._templates.get(key, _NEW)
-        if template is _NEW:
+        template = self._templates.get(key, _UNKNOWN)
+        if template is _UNKNOWN:
             template = self._learn(key, text, event, kind_of(head), state[:-1].decode() or None)
         if template is None or (b"=0" in text and has_leading_zero(text)):
             return self.of_item(json_object(record(row), flow, self._context, event, time))
@@ -260,8 +261,8 @@ class LineWriter:
             text = _with_listed(text, flow.original + flow.progress.listed)
         kind, state = flow.kind, flow.state
         key = event, kind, state, b":" in flow.key, shape_of(text)
-        template = self._templates.get(key, _NEW)
-        if template is _NEW:
+        template = self._templates.get(key, _UNKNOWN)
+        if template is _UNKNOWN:
             template = self._learn(key, text, event, kind, state)
         if template is None or (b"=0" in text and has_leading_zero(text)):
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
@@ -294,7 +295,18 @@ class LineWriter:
         return template
 
     def _filled(self, template: Template, words: Sequence[bytes]) -> str:
-        return (template.text % template.values(words) + self._after(*template.ends(words))).decode()
+        """The template with these words, and behind them NAT, direction, place, and the newline."""
+        src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = template.ends(words)
+        way, remote = self._context.known.way_and_remote(src, dst, reply_src, reply_dst)
+        key = reply_dst != src or reply_dport != sport, reply_src != dst or reply_sport != dport, way
+        before = self._ways.get(key)
+        if before is None:
+            nat = ["snat"] * key[0] + ["dnat"] * key[1]
+            text = self._text_of(way_item(nat, way), _WAY)
+            before = self._ways[key] = f",{text}".encode() if text else b""
+        return (
+            template.text % template.values(words) + before + (self._remotes.get(remote) or self._remote(remote))
+        ).decode()
 
     def _timeout(self, seconds: int, digits: bytes | None = None) -> bytes:
         text = b',"timeout":%d' % seconds if self._json else b"%d" % seconds
@@ -305,7 +317,11 @@ class LineWriter:
     def _time(self, time: str | None) -> bytes:
         if not time:
             return b""
-        return (f'"time":"{iso_time(time)}",' if self._json else iso_time(time)).encode()
+        last, text = self._last_time  # all rows of a table share one
+        if last != time:
+            text = (f'"time":"{iso_time(time)}",' if self._json else iso_time(time)).encode()
+            self._last_time = time, text
+        return text
 
     def _moment(self, stamp: bytes) -> bytes:
         """A line's stamp as ``_time`` gives it: thousands of lines share a second."""
@@ -326,27 +342,6 @@ class LineWriter:
         else:
             text = csv_row(list(map(str, (*item.values(), state or "")))).rstrip("\n")
         return text.replace("%", "%%").encode("utf-8", "replace")
-
-    def _after(
-        self,
-        src: bytes,
-        dst: bytes,
-        sport: bytes,
-        dport: bytes,
-        reply_src: bytes,
-        reply_dst: bytes,
-        reply_sport: bytes,
-        reply_dport: bytes,
-    ) -> bytes:
-        """What stands behind the words of the line: NAT, direction, place, and the newline."""
-        way, remote = self._context.known.way_and_remote(src, dst, reply_src, reply_dst)
-        key = reply_dst != src or reply_dport != sport, reply_src != dst or reply_sport != dport, way
-        before = self._ways.get(key)
-        if before is None:
-            nat = ["snat"] * key[0] + ["dnat"] * key[1]
-            text = self._text_of(way_item(nat, way), _WAY)
-            before = self._ways[key] = f",{text}".encode() if text else b""
-        return before + (self._remotes.get(remote) or self._remote(remote))
 
     def _remote(self, address: str) -> bytes:
         """What ``remote_item`` says, and the line's end. There are fewer places than addresses."""
@@ -370,7 +365,7 @@ class LineWriter:
 
 
 # What a template takes its values from: these three, and then the line's own words.
-_MOMENT, _TIMEOUT, _USER, _FIRST_WORD = range(4)
+_MOMENT, _TIMEOUT, _USER_TEXT, _FIRST_WORD = range(4)
 
 
 def _template(head: bytes, places: Mapping[str, int], flags: Sequence[str], as_json: bool) -> Template:
@@ -381,7 +376,7 @@ def _template(head: bytes, places: Mapping[str, int], flags: Sequence[str], as_j
     ends = [by_column[f"{side}.{name}"] for side in ("original", "reply") for name in ("src", "dst", *ports)]
     if "icmp_id" in ports:
         ends[6] = ends[3]  # NAT changes the id as it changes a source port
-    return Template(text, itemgetter(_MOMENT, _TIMEOUT, *by_column.values(), _USER), itemgetter(*ends))
+    return Template(text, itemgetter(_MOMENT, _TIMEOUT, *by_column.values(), _USER_TEXT), itemgetter(*ends))
 
 
 def _word_of(column: str) -> str:

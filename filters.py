@@ -600,6 +600,18 @@ def asked_moment(text: str, now: float) -> tuple[float, int] | None:
     return None
 
 
+_SAVED = re.compile(r"(?<![^\s(!])@([A-Za-z][\w-]*)(?=[\s)]|$)")
+
+
+def expanded(text: str, context: Context) -> str:
+    """The expression with the text of each saved filter in the place of its name: what ``_needed`` can look through."""
+
+    def saved(match: re.Match[str]) -> str:
+        return f"({context.filters[match[1]]})" if match[1] in context.filters else match[0]
+
+    return _SAVED.sub(saved, text)
+
+
 Maker = Callable[[str, Context], Predicate]
 
 # What makes the predicate of each field in vocabulary.FIELDS.
@@ -692,10 +704,15 @@ def _lex(text: str) -> list[_Word]:
 class _Parser:
     """Recursive descent: or > and > not > word."""
 
-    def __init__(self, text: str, words: list[_Word], context: Context, baseline: AskBaseline) -> None:
+    def __init__(
+        self, text: str, words: list[_Word], context: Context, baseline: AskBaseline, saved: bool = False
+    ) -> None:
+        """``saved``: it is one of the settings."""
         self.text = text
         self.words = words
         self.context = context
+        self.is_saved = saved
+        self.baseline = baseline
         self.makers: dict[str, Maker] = {**MAKERS, "new": partial(_new, baseline=baseline)}
         self.at = 0
         self.depth = 0
@@ -768,7 +785,19 @@ class _Parser:
         self.at += 1
         return inner
 
+    def saved(self, name: str, position: int) -> Predicate:
+        """The filter that the settings have under this name. It uses no other one: none can be made of itself."""
+        known = self.context.filters
+        if self.is_saved:
+            raise self.error(f"a saved filter can't use another one: @{name}", position)
+        if (text := known.get(name)) is None:
+            names = or_close(name, known) if known else "; [filters] in the settings gives filters their names"
+            raise self.error(f"no filter is saved as '@{name}'{names}", position)
+        return _Parser(text, _lex(text), self.context, self.baseline, saved=True).expression()
+
     def term(self, word: str, position: int) -> Predicate:
+        if word.startswith("@"):
+            return self.saved(word[1:], position)
         name, colon, value = word.partition(":")
         if re.match(r"-[A-Za-z]", word):
             raise self.error(f"write !{word[1:]} for all but {word[1:]}", position)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -17,14 +18,14 @@ from child import Child, this_program
 from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
-from filters import asked_moment, shown_as
+from filters import asked_moment, expanded, shown_as
 from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
 from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
 from health import Census, Notice, Surroundings, notices_of
 from intake import SUCCESS, ListingEnded
-from keyboard import Pasted
-from keys import Do, Request, paste, press
+from keyboard import Mouse, Pasted
+from keys import Do, Request, paste, point, press
 from names import Resolver
 from parse import PROTOCOLS, Kind
 from recording import Recorder
@@ -33,7 +34,7 @@ from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Registered, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -170,6 +171,58 @@ class Inquiry:
             self._child = None
 
 
+class Whois:
+    """What whois(1) says of an address; a child, so that nothing waits for its server."""
+
+    LONGEST, PATIENCE = 65_536, 20.0  # bytes; seconds that a server gets
+
+    def __init__(self, address: str, command: str) -> None:
+        """Raises OSError where there is no process to be had."""
+        self.address = address
+        self._child: Child | None = Child([command, address])
+        self._text = b""
+        self._until = time.monotonic() + self.PATIENCE
+
+    def fds(self) -> list[int]:
+        return self._child.fds() if self._child else []
+
+    def deadline(self) -> float | None:
+        """When to look again; None: it has ended. A process that has closed its output may still run for a moment."""
+        if self._child is None:
+            return None
+        return time.monotonic() + 0.02 if self._child.out is None else self._until
+
+    def poll(self) -> Registered | None:
+        """What it has said, when that is more than before."""
+        child = self._child
+        if child is None:
+            return None
+        before = len(self._text)
+        while len(self._text) < self.LONGEST and (data := child.read()):
+            self._text += data
+        child.read_errors()
+        late = time.monotonic() >= self._until
+        if late or len(self._text) >= self.LONGEST or child.ended() is not None:
+            self._text += b"\n" + child.stderr[:2000] + (b"\nno answer in time" if late else b"")
+            self.close()
+        elif len(self._text) == before:
+            return None
+        return Registered(self.address, _whois_lines(self._text), asks=self._child is not None)
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+
+def _whois_lines(text: bytes) -> list[str]:
+    """What matters of an answer, safe to show: its comments are the server's terms of use."""
+    lines = [clean(line, 300) for line in text.decode("utf-8", "replace").splitlines()]
+    told = [line for line in lines if not line.startswith(("%", "#"))]
+    kept = [line for line, before in zip(told, ["", *told]) if line or before]
+    return kept or ["whois said nothing"]
+
+
 class Answered(NamedTuple):
     """What the log has answered: objects, and remarks for people."""
 
@@ -270,7 +323,7 @@ class Live:
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.geography, self.resolver = Geography(options.plan), Resolver()
         self.view = self._first_view()
-        self.screen = Screen(options.colour, os.environ)
+        self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
@@ -290,6 +343,7 @@ class Live:
         self.asked_for = self.view.spec, ""  # ... for this view and this filter
         self.next_question = 0.0
         self.news, self.next_news = Inquiry(), 0.0
+        self.whois: Whois | None = None
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
@@ -312,6 +366,8 @@ class Live:
             self.feed.close()
             self.inquiry.close()
             self.news.close()
+            if self.whois:
+                self.whois.close()
             if self.deletion:
                 self.deletion.close()
             self.geography.close()
@@ -334,6 +390,9 @@ class Live:
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
+        if self.whois:
+            reading += self.whois.fds()
+            until = min(until, self.whois.deadline() or until)
         if self.inquiry.ends or self.news.ends:
             until = min(until, time.monotonic() + 0.02)
         if self._wants_census():
@@ -387,6 +446,9 @@ class Live:
             self._frame_after(PROGRESS)
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
+        if self.whois and (known := self.whois.poll()) is not None:
+            self.view.whois = known
+            self._frame_after(QUICK)
         self._take_census()
         self._inquire()
 
@@ -521,7 +583,10 @@ class Live:
             if isinstance(key, Pasted):
                 paste(self.view, key.text)
                 continue
-            request = press(self.view, self.table, key)
+            if isinstance(key, Mouse):
+                request = point(self.view, self.table, key)
+            else:
+                request = press(self.view, self.table, key)
             if request.do is Do.QUIT:
                 self.quits = True
                 return True
@@ -543,6 +608,8 @@ class Live:
             view.message = self.resolver.switch(not self.resolver.on)
         elif do in (Do.COPY_ROW, Do.COPY_COMMAND):
             self._copy(copied(view) if do is Do.COPY_ROW else command_for(view, self.source.command))
+        elif do is Do.WHOIS:
+            self._ask_whois_of(request.text)
         elif do is Do.PUT_ASIDE:
             self._put_aside()
         elif do is Do.EXPORT:
@@ -553,6 +620,21 @@ class Live:
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN):
             seconds = self.source.pace(0.5 if do is Do.LIST_MORE_OFTEN else 2.0)
             view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
+
+    def _ask_whois_of(self, address: str) -> None:
+        view, command = self.view, shutil.which("whois")
+        if self.whois:
+            self.whois.close()
+            self.whois = None
+        if command is None:
+            view.message = "whois is not installed; try: apt install whois"
+            return
+        try:
+            self.whois = Whois(address, command)
+        except OSError as error:
+            view.message = f"whois can't be run: {error.strerror}"
+            return
+        view.whois, view.overlay, view.scroll = Registered(address, [f"whois {address}"], asks=True), "whois", 0
 
     def _copy(self, text: str) -> None:
         """The selected row, or the command that deletes it, goes to the terminal's clipboard."""
@@ -659,8 +741,9 @@ class Live:
         if view.spec.logged:
             words = ("--once", "--json", "--view", view.spec.name, "--since", view.span, "--log", log.folder)
             return (*words, "-f", view.filter) if view.filter.startswith("near:") else words
-        shown = shown_as(view.filter) if view.spec.translated else None
-        moment = asked_moment(view.filter, time.time()) if view.spec.translated else None
+        text = expanded(view.filter, view.context)
+        shown = shown_as(text) if view.spec.translated else None
+        moment = asked_moment(text, time.time()) if view.spec.translated else None
         if shown is None and moment is None:
             return ()
         return ("--log-search", json.dumps([*(shown or (None, None)), *(moment or (None, 0))]), "--log", log.folder)

@@ -146,6 +146,7 @@ class CommandLine(TypedDict):
     interval: float
     linger: float
     no_color: bool
+    no_mouse: bool
     once: bool
     as_json: bool
     as_csv: bool
@@ -203,6 +204,7 @@ class Options:
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
     since: str = ""  # of usage, as it was typed
+    mouse: bool = True  # clicks and the wheel are ours
     headless: bool = False  # nothing on standard output: the log is what the run is for
 
     def base(self, context: Context) -> Predicate | None:

@@ -23,8 +23,11 @@ from parse import (
     split_lines,
     tail_of,
     usual,
+    usual_line,
+    usual_places,
     usual_text,
     with_reply,
+    words_of,
 )
 from support.printing import TAGS, head_of, printed, records, rest_text, tuple_text
 
@@ -415,18 +418,24 @@ def test_the_quick_way_reads_usual_lines_and_only_those(found: Record) -> None:
     words = usual(usual_text(row))
     plain = [found.original.sport, found.original.type, found.reply.sport, found.reply.type]
     is_usual = plain.count(None) == 2 and (plain[0] is None) == (plain[2] is None)
-    assert (words is not None) == is_usual
+    assert (words is not None) == is_usual == (usual_places(usual_text(row)) is not None)
     if words is not None:
+        assert usual_line(words) == usual_text(row)
         named = dict(zip(USUAL_WORDS, [None if word is None else word.decode() for word in words], strict=True))
         if named.pop("turned"):
             named |= {f"reply_{name}": named[other] for name, other in TURNED}
-        assert named == dict(zip(named, map(as_text, words_of(found)), strict=True))
+        assert named == dict(zip(named, map(as_text, told_words(found)), strict=True))
+        places, flags = usual_places(usual_text(row)) or ({}, [])
+        split = words_of(usual_text(row))
+        known = {name: word for name, word in named.items() if word is not None}
+        assert flags == [known.pop(name).encode() for name in ("unreplied", "flag") if name in known]
+        assert {name: split[at].decode() for name, at in places.items()} == known
 
 
 TURNED = (("src", "dst"), ("dst", "src"), ("sport", "dport"), ("dport", "sport"))
 
 
-def words_of(found: Record) -> list[object]:
+def told_words(found: Record) -> list[object]:
     """The record's values in the order of USUAL_WORDS, without "turned"."""
     there, back = ([getattr(side, name) for name in SIDE] for side in (found.original, found.reply))
     unreplied = "UNREPLIED" if "UNREPLIED" in found.flags else None
