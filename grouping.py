@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from addresses import Context
+from addresses import UNNAMED, Context, Named
 from flows import BYTES, IDLE, Flow, matched, newest_texts
 from parse import WITH_PORTS, Kind
 from text import service
@@ -19,6 +19,7 @@ from text import service
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
 GROUP_LABELS = {"country": "country_name", "network": "org"}  # what JSON calls the name of such a row
+NAMED_KEYS = {"near": ("name", "mac", "container"), "far": ("name",)}  # what JSON says of who has an address
 FEW = 3  # hosts of a service, countries of a host, that are named
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 GroupObject = dict[str, object]
@@ -122,9 +123,9 @@ Part = Callable[[str, str, str], str]  # of a near end, a far end and a service
 
 def part_of(name: str, context: Context) -> Part:
     """The function that gives the key of a flow; "" if its country or network is not known."""
-    where = context.where
+    where, device = context.where, context.device
     parts: dict[str, Part] = {
-        "near": lambda near, _far, _what: near,
+        "near": lambda near, _far, _what: device(near),
         "far": lambda _near, far, _what: far,
         "service": lambda _near, _far, what: what,
         "country": lambda _near, far, _what: where(far).country or "",
@@ -241,16 +242,17 @@ def shares(sums: Iterable[GroupRow], by: str) -> None:
         row.share = value(row) / total if total else 0.0
 
 
-def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
+def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> GroupObject:
     """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second.
 
     What is not known has no key: rates before the second listing, bytes without accounting, births without events.
-    Of the others those with the most flows come first, as on the screen.
+    Of the others those with the most flows come first, as on the screen. ``who``: has the address of a host's row.
     """
     item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
         item[GROUP_LABELS.get(grouping.by, "name")] = label
+    item |= {key: text for key, text in zip(NAMED_KEYS.get(grouping.by, ()), who) if text}
     births, rates = row.births(), [row.sure_rate(rate) for rate in (row.rate_in, row.rate_out)]
     numbers = {
         "flows": row.flows,
@@ -268,7 +270,7 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
 
 def group_columns(grouping: Grouping) -> list[str]:
     """All keys that objects of this grouping may have, in their order: the columns of CSV."""
-    label = [] if grouping in (NEAR, FAR) else [GROUP_LABELS.get(grouping.by, "name")]
+    label = [*NAMED_KEYS[grouping.by]] if grouping in (NEAR, FAR) else [GROUP_LABELS.get(grouping.by, "name")]
     numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
     return [grouping.name, *label, *numbers, grouping.others]
 

@@ -116,6 +116,7 @@ class Surroundings(NamedTuple):
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
+    names: str = ""  # what names of hosts were found
 
 
 NOTHING_AROUND = Surroundings()
@@ -456,7 +457,8 @@ def _base_rows(around: Surroundings) -> list[HealthRow]:
 
 
 def _log_rows(around: Surroundings) -> list[HealthRow]:
-    rows = [HealthRow("flow log", around.logged)] if around.logged else []
+    rows = [HealthRow("names", around.names)] if around.names else []
+    rows += [HealthRow("flow log", around.logged)] if around.logged else []
     return rows + [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
 
 

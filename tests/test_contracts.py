@@ -15,6 +15,7 @@ import pytest
 
 import config
 import intake
+from addresses import Named
 from columns import VIEW_BY_NAME, VIEWS, ViewSpec
 from conntrack_monitor import VERSION, command
 from download import FETCHED_KINDS, FILE
@@ -85,7 +86,7 @@ def test_what_the_settings_file_may_set() -> None:
     said = {words(row[0])[-1].split()[0][2:]: row[2] for row in rows(chapter("Command line"))}
     refused = config.ONLY_ON_THE_COMMAND_LINE | config.INSTEAD.keys()
     assert said == {name: "no" if name in refused else "yes" for name in said}
-    assert set(config.TABLES) == {"filters", "local-networks", "marks", "zones"}
+    assert set(config.TABLES) == {"hosts", "local-networks", "marks", "zones"}
     assert f"{config.LARGEST_SETTINGS >> 10} KiB" in chapter("Settings")
 
 
@@ -153,7 +154,8 @@ def test_the_keys_of_a_view_s_rows(kind: ViewSpec) -> None:
     row = GroupRow("tcp/443" if kind.name == "services" else "64500")
     row.label = "a name" if kind.name in ("countries", "networks") else ""
     row.flows = row.rated = row.counted = 1
-    assert said[kind.name] == [*group_object(row, kind.grouping)]
+    who = Named("laptop", "02:00:5e:10:00:01", "web-db-1", "web/db")
+    assert said[kind.name] == [*group_object(row, kind.grouping, who)]
 
 
 # --- the flow log -----------------------------------------------------------------------------------------------------

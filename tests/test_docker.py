@@ -401,6 +401,20 @@ def test_what_runs_elsewhere_reads_through_docker_exec(engine: Engine, up: Calla
     assert json.loads(flow)["original"]["src"] == "10.1.2.3"
 
 
+def test_a_container_with_an_address_of_its_own_is_named(engine: Engine) -> None:
+    labels = [f"--label=com.docker.compose.{key}" for key in ("project=web", "service=db")]
+    engine.docker("run", "-d", "--name", "web-db-1", *labels, "--entrypoint", "sleep", IMAGE, "600")
+    try:
+        address = engine.inspect("{{.NetworkSettings.IPAddress}}", "web-db-1")
+        engine.add_flow(address)
+        argv = [*engine.namespace.prefix, *PROGRAM, "--no-config", "--once", "--json", "-f", "container:web/db"]
+        (flow,) = [line for line in run(*argv, env={**engine.env, **QUIET}).splitlines() if line.startswith("{")]
+        near = json.loads(flow)["near"]
+        assert (near["ip"], near["container"]) == (address, "web-db-1")
+    finally:
+        engine.docker("rm", "-f", "web-db-1")
+
+
 # --- the databases --------------------------------------------------------------------------------
 
 
