@@ -5,24 +5,32 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
-from addresses import UNNAMED, Context, Named, Place
+from addresses import UNNAMED, Context, Fan, Named, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import (
+    ADDRESSES,
     COUNTRY,
     FAR,
+    KEYS,
+    NAMED_KEYS,
     NEAR,
     NETWORK,
+    NUMBERS,
     SERVICE,
     Grouping,
+    GroupKey,
     GroupRow,
     UsageRow,
+    by_keys,
+    group_keys,
+    key_values,
     protocol_name,
     service_name,
     service_of,
@@ -132,7 +140,11 @@ def order_by_name(flows: Sequence[Flow], context: Context) -> SortKeys:
 
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return [
-        0.0 if (rates := flow.progress.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
+        (-1.0 if b"OFFLOAD]" in flow.tail else 0.0)
+        if (rates := flow.progress.rates) is IDLE
+        else -1.0
+        if rates is None
+        else rates[0] + rates[1]
         for flow in flows
     ]
 
@@ -171,6 +183,11 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
     ]
 
 
+def order_by_idle(flows: Sequence[Flow], context: Context) -> SortKeys:
+    now, timeouts = context.now, context.timeouts
+    return [_unknown_last(flow.idle(now, timeouts)) for flow in flows]
+
+
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
 MOST_IMPORTANT = 10  # the rank of the destination: the column that is left where there is room for one
@@ -190,6 +207,7 @@ class FlowFacts:
     name: Callable[[str], str | None] = lambda _address: None  # of a host
     who: Named = UNNAMED  # has the near end
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
+    timeouts: Mapping[str, int] = field(default_factory=dict)  # the kernel's, see parse.TIMEOUTS
 
     @property
     def live(self) -> bool:
@@ -235,7 +253,7 @@ def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     near, remote, _ = context.sides_of_ends(e)
     who, there = context.who(near), context.where(remote)
-    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, context.epoch)
+    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, context.epoch, context.timeouts)
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -343,6 +361,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_timeout,
         right=True,
     ),
+    FlowColumn("idle", "IDLE", 5, 5, 145, lambda s: idle_text(s), order_by_idle, right=True, descending=True),
 )
 FLOW_COLUMN = {column.key: column for column in FLOW_COLUMNS}
 
@@ -380,6 +399,12 @@ def age_text(s: FlowFacts) -> str:
     if seconds < 10:
         return OLDER
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # in steps of 10 s: it is a lower bound
+
+
+def idle_text(s: FlowFacts) -> str:
+    """How long ago its last packet was; "-" where nobody can tell."""
+    idle = s.flow.idle(s.now, s.timeouts) if s.live else None
+    return "-" if idle is None else span_text(idle)
 
 
 def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[AnyColumn, int]]:
@@ -582,6 +607,17 @@ _HOSTS_COUNT = GroupColumn(
 )
 _USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
+
+def _fan_column(key: str, title: str, width: int, rank: int, value: Callable[[Fan], int]) -> GroupColumn:
+    """To how many ends or ports a host is connected: to many where it scans or is infected."""
+    return GroupColumn(
+        *(key, title, width, width, rank, lambda s: "-" if s.row.fan is None else size_text(value(s.row.fan))),
+        _by(lambda row: -1 if row.fan is None else value(row.fan)),
+        right=True,
+        descending=True,
+    )
+
+
 # What puts groups into order that are equal by the column that is sorted, the last first; the largest is the first row.
 TIES = _FLOWS.keys, _BYTES.keys, _RATE.keys
 
@@ -608,6 +644,8 @@ HOST_COLUMNS = (
     *_MOVED,
     _UNREPLIED,
     _SHARE,
+    _fan_column("remotes", "REMOTES", 7, 56, lambda fan: fan.remotes),
+    _fan_column("ports", "PORTS", 5, 57, lambda fan: fan.ports),
     GroupColumn(
         *("countries", "COUNTRIES", 9, 30, 55),
         _some,
@@ -677,6 +715,64 @@ SERVICE_COLUMNS = (
     _UNREPLIED,
     _USERS,
 )
+
+
+# --- columns of keys --------------------------------------------------------------------------------------------------
+
+
+def _key_cell(at: int) -> Callable[[GroupFacts], str]:
+    return lambda s: clean(key_values(s.row)[at] or "-")
+
+
+def _key_order(at: int, name: str) -> Keys[GroupRow]:
+    """Addresses and numbers by what they are, texts by their letters; what is unknown comes last."""
+
+    def keys(sums: Sequence[GroupRow], _context: Context) -> SortKeys:
+        values = [key_values(row)[at] for row in sums]
+        if name in ADDRESSES:
+            return address_numbers([value.partition("/")[0].encode() for value in values])
+        if name in NUMBERS:
+            return [int(value.partition(",")[0], 0) if value else math.inf for value in values]
+        return [value or NO_PLACE for value in values]
+
+    return keys
+
+
+_WIDTHS_OF_KEYS = {  # least and most
+    **{"org": (12, 28), "city": (10, 18), "service": (10, 14), "label": (8, 20), "helper": (8, 12)},
+    **{"state": (11, 11), "flag": (9, 10)},
+}
+
+
+def _key_columns(keys: Sequence[GroupKey]) -> tuple[GroupColumn, ...]:
+    """The columns that say what a row is."""
+    taken, made = {column.key for column in _MOVED}, []
+    for at, key in enumerate(keys):
+        title, is_address = key.text.upper(), key.name in ADDRESSES
+        least, most = (15, 43) if is_address else _WIDTHS_OF_KEYS.get(key.name, (5, 10))
+        least = max(least, len(title))
+        column = f"by-{key.name}" if key.name in taken else key.name
+        cell, order = _key_cell(at), _key_order(at, key.name)
+        made.append(GroupColumn(column, title, least, max(least, most), MOST_IMPORTANT, cell, order, middle=is_address))
+    return tuple(made)
+
+
+def columns_of_keys(grouping: Grouping) -> tuple[GroupColumn, ...]:
+    """The columns of rows that are combinations of keys."""
+    named = len(grouping.keys) == 1 and grouping.keys[0].name in NAMED_KEYS
+    name = GroupColumn(*("name", "NAME", 8, 20, 15), lambda s: clean(s.row.label), _by(lambda row: row.label or "~"))
+    return (*_key_columns(grouping.keys), *([name] if named else []), *_MOVED, _SHARE, _UNREPLIED, _HOSTS_COUNT)
+
+
+def part_text(s: GroupFacts) -> str:
+    """What stands below an opened row: a country of a host with its name, a host by its name or address."""
+    value = key_values(s.row)[-1]
+    if s.row.label or not value:
+        return clean(f"{value} {s.row.label}" if value else "-- unknown")
+    return clean(s.name(value) or value)
+
+
+KEY_SORTS = frozenset(KEYS) | {f"by-{name}" for name in KEYS}  # columns that rows of keys may have
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------
@@ -1010,6 +1106,15 @@ def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec
 
 
 _FLOWS_OF = "connections"  # the view that shows the flows of a row
+
+
+def by_view(keys: str, name: ViewName = "connections", key: str = "", title: str = "", **more: Any) -> ViewSpec:
+    """The view whose rows are combinations of keys, as --by takes them. Raises ValueError."""
+    grouping = by_keys(group_keys(keys))
+    texts = name, key, title or keys, f"a row is a combination of {keys.replace(',', ', ')}"
+    return ViewSpec(*texts, columns_of_keys(grouping), sort="rate", once="bytes", grouping=grouping, **more)
+
+
 _ENTERS_FLOWS, _DETAILS = ("enter", "its flows"), ("enter", "details")
 VIEWS = (
     ViewSpec(
@@ -1078,6 +1183,12 @@ VIEWS = (
         turned_sort="rate",
         hints=(_ENTERS_FLOWS, ("t", "rates")),
     ),
+    by_view(
+        *("proto,state,flag", "states", "9", "States"),
+        enters=_FLOWS_OF,
+        turns_to="zones",
+        hints=(_ENTERS_FLOWS, ("t", "zones"), ("right", "opens")),
+    ),
     ViewSpec(
         *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
         sort="bytes",
@@ -1097,6 +1208,22 @@ VIEWS = (
         turns_to="hosts",
         tab="hosts",
         hints=(_ENTERS_FLOWS, ("t", "near side")),
+    ),
+    by_view(
+        *("zone", "zones"),
+        title="Zones",
+        enters=_FLOWS_OF,
+        turns_to="marks",
+        tab="states",
+        hints=(_ENTERS_FLOWS, ("t", "marks"), ("right", "opens")),
+    ),
+    by_view(
+        *("mark", "marks"),
+        title="Marks",
+        enters=_FLOWS_OF,
+        turns_to="states",
+        tab="states",
+        hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "opens")),
     ),
     _usage_by("usage-countries", "country", "usage-networks", "by network"),
     _usage_by("usage-networks", "network", "usage-services", "by service"),

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
-from addresses import MAX_REMEMBERED, UNNAMED, WHOLE_MARK, Context, Named, Place
+from addresses import MAX_REMEMBERED, NO_FAN, UNNAMED, WHOLE_MARK, Context, Named, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key, service_name
 from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
@@ -105,6 +105,8 @@ def by_protocol(value: str, _context: Context) -> Predicate:
 def by_state(value: str, context: Context) -> Predicate:
     """A state in any case, or a flag."""
     wanted = value.upper()
+    if wanted == "NONE":  # of protocols without states
+        return lambda flow: flow.group.state is None
     if wanted in FLAGS:
         return _flag(value, context)
     if wanted not in STATES:
@@ -116,8 +118,10 @@ def by_state(value: str, context: Context) -> Predicate:
 
 def _flag(value: str, _context: Context) -> Predicate:
     wanted = value.upper()
+    if wanted == "NONE":
+        return lambda flow: not flow.flags()
     if wanted not in FLAGS:
-        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)}")
+        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)} none")
     text = f"[{wanted}]".encode()
     return lambda flow: text in flow.tail and wanted in flow.flags()
 
@@ -268,10 +272,12 @@ def _nat(value: str, context: Context) -> Predicate:
         return lambda flow: flow.plain or not flow.ends().nat
     if wanted == "both":
         return lambda flow: not flow.plain and len(flow.ends().nat) == 2
+    if wanted == "stale":  # of an address that this host no longer has
+        return lambda flow: not flow.plain and context.old_address(flow.ends()) is not None
     if wanted == "masq":
         return lambda flow: not flow.plain and (e := flow.ends()).nat == ["snat"] and e.reply_dst in context.own
     if wanted not in ("snat", "dnat"):
-        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none")
+        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none stale")
     return lambda flow: not flow.plain and wanted in flow.ends().nat
 
 
@@ -347,6 +353,27 @@ def _age(value: str, context: Context) -> Predicate:
 def _timeout(value: str, context: Context) -> Predicate:
     fits = compared(value, TIMES, "timeout:<30s")
     return lambda flow: fits(flow.remaining(context.now))
+
+
+def _idle(value: str, context: Context) -> Predicate:
+    """Where nobody can tell how long a flow has been idle, no comparison fits."""
+    fits = compared(value, TIMES, "idle:>1h")
+    return lambda flow: fits(flow.idle(context.now, context.timeouts))
+
+
+def _fanout(value: str, context: Context) -> Predicate:
+    fits = compared(value, SIZES, "fanout:>100")
+    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).remotes)
+
+
+def _fan_of_ports(value: str, context: Context) -> Predicate:
+    fits = compared(value, SIZES, "ports:>20")
+    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).ports)
+
+
+def asks_fans(text: str) -> bool:
+    """Does an expression ask how many ends and ports a host is connected with? Then all flows are to be counted."""
+    return re.search(r"(?i)(?<![a-z])(?:fanout|ports):", text) is not None
 
 
 def bare(word: str, context: Context) -> Predicate:
@@ -690,6 +717,9 @@ MAKERS: dict[str, Maker] = {
     "rate": _by_rate,
     "age": _age,
     "timeout": _timeout,
+    "idle": _idle,
+    "fanout": _fanout,
+    "ports": _fan_of_ports,
     "id": _id,
     "helper": _helper,
     "label": _label,

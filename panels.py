@@ -181,7 +181,7 @@ def details(
     lines += _state_lines(flow, record, context)
     lines += [("", "")]
     lines += [("original", _tuple_line(record.original, record.kind.protocol, context))]
-    there, back = flow.rates or (None, None)
+    there, back = flow.known_rates or (None, None)
     # An event names no counters but for the last, and no use: with that the flow has been in a listing.
     listed = record.use is not None or flow.ended is not None
     lines += [("", text) for text in _count_texts(record.original, there, listed)]

@@ -850,10 +850,10 @@ def test_the_keys_of_the_views() -> None:
         names.append(monitor.view.spec.name)
     assert names == ["hosts", "countries", "networks", "services", "nat", "events", "usage", "map"]
     names = []
-    for key in ("tab", "tab", "[", "["):
+    for key in ("tab", "tab", "tab", "[", "[", "["):
         monitor.keys(key)
         names.append(monitor.view.spec.name)
-    assert names == ["usage", "connections", "usage", "map"]
+    assert names == ["states", "usage", "connections", "usage", "states", "map"]
     monitor.keys("t")
     assert monitor.view.sort == "rate"
     monitor.keys("t")
