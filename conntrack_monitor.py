@@ -676,7 +676,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
 
     _check_combinations(ctx, options)
     settings, expression = ctx.obj or Settings(), options["expression"] or ""
-    _check_filters(options, families := _families(options), expression, settings.site)
+    _check_filters(options, families := _families_of(options), expression, settings.site)
     return Options(
         site=settings.site,
         protocols=options["protocol"],
@@ -711,7 +711,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     )
 
 
-def _families(options: CommandLine) -> list[str]:
+def _families_of(options: CommandLine) -> list[str]:
     return ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
 
 
