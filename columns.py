@@ -992,7 +992,7 @@ def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec
     )
 
 
-_FLOWS_OF = "connections"  # the view that shows the flows of a row
+FLOWS = "connections"  # the view that shows the flows of a row
 _ENTERS_FLOWS, _DETAILS = ("enter", "its flows"), ("enter", "details")
 VIEWS = (
     ViewSpec(
@@ -1007,7 +1007,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=NEAR,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turns_to="remotes",
         hints=(_ENTERS_FLOWS, ("t", "far side")),
     ),
@@ -1016,7 +1016,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=COUNTRY,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         short="Cty",
         hints=(_ENTERS_FLOWS,),
     ),
@@ -1025,7 +1025,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=NETWORK,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
@@ -1033,7 +1033,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=SERVICE,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         short="Svc",
         hints=(_ENTERS_FLOWS,),
     ),
@@ -1057,7 +1057,7 @@ VIEWS = (
         sort="flows",
         grouping=FAR,
         on_map=True,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turned_sort="rate",
         hints=(_ENTERS_FLOWS, ("t", "rates")),
     ),
@@ -1076,7 +1076,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=FAR,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turns_to="hosts",
         tab="hosts",
         hints=(_ENTERS_FLOWS, ("t", "near side")),
