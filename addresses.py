@@ -254,12 +254,19 @@ class KnownAddresses(dict[bytes | str, Known]):
         The responder is the source of the reply tuple. So a connection to this host's address is forwarded if DNAT
         sends it on, and a connection that is masqueraded as this host is forwarded, too.
         """
-        if not self._own:
-            return None
-        initiator, responder = self[src], self[reply_src]
+        return self._way(self[src], self[reply_src]) if self._own else None
+
+    @staticmethod
+    def _way(initiator: Known, responder: Known) -> str:
         if initiator.here:
             return "local" if responder.here and not responder.broadcast else "out"
         return "in" if responder.taken else "fwd"
+
+    def way_and_remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> tuple[str | None, str]:
+        """``direction`` and ``remote`` of a flow with these addresses: half of the time of both."""
+        initiator, responder = self[src], self[reply_src]
+        way = self._way(initiator, responder) if self._own else None
+        return way, responder.text if responder.far else self.remote(src, dst, reply_src, reply_dst)
 
     def remote(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> str:
         """The remote end, see ``remote_side``."""
@@ -436,11 +443,6 @@ class Context:
 
     def direction(self, its: Ends) -> str | None:
         return self._known.direction(its.src, its.reply_src)
-
-    def way_and_remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> tuple[str | None, str]:
-        """``direction`` and ``remote`` of a flow with these addresses."""
-        known = self._known
-        return known.direction(src, reply_src), known.remote(src, dst, reply_src, reply_dst)
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ``remote`` says of a flow without NAT."""

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -80,13 +81,62 @@ class Patience:
         return f"no end after {self._all:.0f} s" if self._all >= TOO_LONG else ""
 
 
+def _open_wide(process: subprocess.Popen[bytes]) -> tuple[int, int, bool]:
+    """Its output's and its errors' pipe, which never block; and whether there is room for bursts.
+
+    Over the user's quota of pipes there is none, and 64 KiB must do.
+    """
+    assert process.stdout
+    assert process.stderr
+    for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+        os.set_blocking(pipe.fileno(), False)
+    if process.stdin:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(process.stdin, F_SETPIPE_SZ, PIPE_SIZE)
+    try:
+        fcntl.fcntl(process.stdout, F_SETPIPE_SZ, PIPE_SIZE)
+    except OSError:
+        return process.stdout.fileno(), process.stderr.fileno(), False
+    return process.stdout.fileno(), process.stderr.fileno(), True
+
+
+class _Ahead:
+    """Output that has been read before anybody asked for it, up to so many bytes; one piece is always taken."""
+
+    def __init__(self, most: int) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._most, self._size = most, 0
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def has_room(self) -> bool:
+        return not self._pieces or self._size < self._most
+
+    def put(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._size += len(data)
+
+    def take(self) -> bytes:
+        data = self._pieces.popleft()
+        self._size -= len(data)
+        return data
+
+
 class Child:
     """A process and both its pipes."""
 
     def __init__(
-        self, argv: Sequence[str], gather: float = 0.0, shown_as: Sequence[str] = (), fed: bool = False
+        self,
+        argv: Sequence[str],
+        gather: float = 0.0,
+        shown_as: Sequence[str] = (),
+        fed: bool = False,
+        ahead: int = 0,
     ) -> None:
         """``gather``: seconds to let output gather after all that was there has been read.
+
+        ``ahead``: bytes of output that are taken out of the pipe before anybody asks for them.
 
         ``shown_as``: the words that messages have in place of the command's own. ``fed``: it has a standard input, see
         ``feed``; else that is empty.
@@ -99,6 +149,7 @@ class Child:
         self.drained = self.started  # when nothing was left to be read last
         self.cpu = 0.0  # seconds of processor time that it and what it waited for have used, once it has ended
         self.splitter = Splitter()
+        self._ahead, self._emptied = _Ahead(ahead), self.started  # ``_emptied``: when the pipe was seen empty last
         self.closed = 0.0  # when it closed its output
         self.silenced = False  # ... and did not end, so that it was killed
         self.widened = False  # its socket for events has got more room
@@ -107,21 +158,10 @@ class Child:
         self.leftover = b""  # what came after the last newline, once it has closed its output
         self._collected = b""  # what a short command printed
         self.process = _process(self.argv, fed)
-        if self.process.stdin:
-            os.set_blocking(self.process.stdin.fileno(), False)
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(self.process.stdin, F_SETPIPE_SZ, PIPE_SIZE)
-        assert self.process.stdout
-        assert self.process.stderr
-        self.out: int | None = self.process.stdout.fileno()
-        self.err: int | None = self.process.stderr.fileno()
-        for fd in (self.out, self.err):
-            os.set_blocking(fd, False)
-        try:
-            fcntl.fcntl(self.out, F_SETPIPE_SZ, PIPE_SIZE)
-            self._gather = gather
-        except OSError:
-            self._gather = 0.0  # over the user's pipe quota: 64 KiB do, with less room for bursts
+        self.out: int | None
+        self.err: int | None
+        self.out, self.err, wide = _open_wide(self.process)
+        self._gather = gather if wide else 0.0
 
     def fds(self) -> list[int]:
         """What to wait for; if ``gathers_until`` lies ahead, until then, too."""
@@ -149,26 +189,50 @@ class Child:
         except OSError:
             return True
 
+    @property
+    def has_more(self) -> bool:
+        """Has it written something that was read ahead, so that there is nothing to wait for?"""
+        return bool(self._ahead)
+
     def read(self) -> bytes:
-        """The output that is there now, up to PIPE_READ_SIZE, as whole lines; b"" if there is none."""
-        if self.out is None or time.monotonic() < self.gathers_until:
+        """The output that is there now, about PIPE_READ_SIZE of it, as whole lines; b"" if there is none.
+
+        With ``ahead`` the whole pipe is emptied first: its writer goes on while its output waits here for its turn.
+        """
+        if self.out is None or (time.monotonic() < self.gathers_until and not self._ahead):
             return b""
-        try:
-            data = os.read(self.out, PIPE_READ_SIZE)
-        except BlockingIOError:
-            self.drained = time.monotonic()
-            self.patience.take(0, self.drained)
-            return b""
-        if data:
+        over = self._read_ahead()
+        if self._ahead:
+            data = self._ahead.take()
+            if not self._ahead:
+                self.drained = self._emptied
+            return self.splitter.feed(data)
+        if over:
+            self._close_out()
+            self.leftover = self.splitter.feed(b"")
+        else:
+            self.drained = self._emptied
+        return b""
+
+    def _read_ahead(self) -> bool:
+        """Read what the pipe holds, as long as there is room for it; True if its writer has closed it."""
+        assert self.out is not None
+        while self._ahead.has_room():
+            try:
+                data = os.read(self.out, PIPE_READ_SIZE)
+            except BlockingIOError:
+                self._emptied = time.monotonic()
+                self.patience.take(0, self._emptied)
+                return False
+            if not data:
+                return True
             now = time.monotonic()
             self.patience.take(len(data), now)
+            self._ahead.put(data)
             if len(data) < PIPE_READ_SIZE:
-                self.drained = now
-                self.gathers_until = now + self._gather
-            return self.splitter.feed(data)
-        self._close_out()
-        self.leftover = self.splitter.feed(b"")
-        return b""
+                self._emptied, self.gathers_until = now, now + self._gather
+                return False
+        return False
 
     def feed(self, data: memoryview) -> int:
         """Write to its standard input as much as it takes now; returns how many bytes. All, once it has closed it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -20,20 +20,20 @@ from addresses import Context, Ends, Place
 from flows import LISTED_ONLY, Flow, TapeEvent
 from grouping import Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
 from parse import (
-    ORIGINAL,
     USUAL_WORDS,
     Kind,
     Parts,
     Record,
     Tuple,
-    Usual,
     cut_user,
+    has_leading_zero,
     kind_of,
     record,
     shape_of,
     usual,
-    usual_text,
-    values_of,
+    usual_line,
+    usual_places,
+    words_of,
 )
 from text import printable
 
@@ -184,34 +184,28 @@ def _csv_cell(item: JsonObject, column: str) -> str:
 
 MAX_ENDS = 65_536  # addresses and places whose text is remembered
 MAX_HEADS = 4096  # kinds and states: real input has some dozens
-_WORD_AT = {name: index for index, name in enumerate(USUAL_WORDS)}
-_WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD = (_WORD_AT[name] for name in ("unreplied", "turned", "flag"))
-_REPLY_ID = _WORD_AT["reply_icmp_id"]
-_NO_VALUES = (_WITHOUT_REPLY, _REPLY_TURNED, _FLAG_WORD)
-_LISTED_WORDS = [
-    index
-    for index, name in enumerate(USUAL_WORDS)
-    if name in LISTED_ONLY or name.removeprefix("reply_") in ("packets", "bytes")
-]
+# What a line of a listing says and an event does not.
+_LISTED_WORDS = {*LISTED_ONLY, "packets", "bytes", "reply_packets", "reply_bytes"}
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
 _USER_COLUMNS = ("userspace.portid", "userspace.progname")
 _WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("remote.ip")]
 _PLACE = CSV_COLUMNS[CSV_COLUMNS.index("remote.country") : CSV_COLUMNS.index("inferred")]
-# Of a reply that is the original turned round: where its words are.
-_IN_REPLY = {"src": "dst", "dst": "src", "sport": "dport", "dport": "sport"}
 
 
 class Template(NamedTuple):
     """What lines that have the same words become.
 
-    ``text`` has %b for each word that is copied, ``values`` takes these out of the line's values, and ``ends`` the two
-    tuples: addresses and ports of the original, then of the reply; an ICMP id is a port of each. ``number``: of values.
+    ``text`` has a %b for each of ``values``, which are taken out of (time, timeout, user, the line's words as
+    ``parse.words_of`` gives them). ``ends``: out of the same, addresses and ports of the original tuple, then of the
+    reply; an ICMP id is a port of each.
     """
 
     text: bytes
     values: Callable[[Sequence[bytes]], tuple[bytes, ...]]
     ends: Callable[[Sequence[bytes]], tuple[bytes, ...]]
-    number: int
+
+
+_UNKNOWN = Template(b"", tuple, tuple)  # no line like it has been seen yet
 
 
 class LineWriter:
@@ -225,27 +219,33 @@ class LineWriter:
         """``format``: json or csv."""
         self._context = context
         self._json = format == "json"
-        self._ways: dict[tuple[bool, bool, str | None], str] = {}
-        self._remotes: dict[str, str] = {}  # by the remote address
+        self._ways: dict[tuple[bool, bool, str | None], bytes] = {}
+        self._remotes: dict[str, bytes] = {}  # by the remote address
         self._places: dict[Place, str] = {}
-        self._heads: dict[tuple[object, ...], str] = {}
-        self._timeouts: dict[bytes, str] = {b"": ""}
-        self._seconds: dict[bytes, str] = {}
-        self._templates: dict[bytes, Template | None] = {}  # by shape; None: the line is not usual
+        self._timeouts: dict[bytes, bytes] = {b"": b""}
+        self._seconds: dict[bytes, bytes] = {}
+        self._last_time = "", b""
+        self._templates: dict[Hashable, Template | None] = {}  # None: the line is not usual
+        self._no_user = b"" if self._json else b","  # CSV has two empty cells
 
     def of_row(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
         """A line of conntrack as a line of ours. ``flow``: what it is about; ``time``: as in ``json_object``."""
-        stamp, _, head, digits, state = row[:ORIGINAL]
-        text = usual_text(row)
-        copied = self._copied(*self._cut_user(text))
-        if not copied:
+        stamp, _, head, digits, state, original, _, _, _, _, before, turned, after = row
+        text, user = original + before + turned + after, self._no_user
+        if b" [USERSPACE]" in text:
+            text, user = self._cut_user(text)
+        shape = shape_of(text)
+        key = event, head, state, b":" in original, shape
+        template = self._templates.get(key, _UNKNOWN)
+        if template is _UNKNOWN:
+            template = self._learn(key, text, event, kind_of(head), state[:-1].decode() or None)
+        if template is None or (b"=0" in text and has_leading_zero(text)):
             return self.of_item(json_object(record(row), flow, self._context, event, time))
-        key = event, head, state, b":" in row[ORIGINAL]
-        before = self._heads.get(key) or self._head(key, kind_of(head), state[:-1].decode() or None)
+        moment = self._moment(stamp) if stamp else self._time(time)
         timeout = self._timeouts.get(digits)
         if timeout is None:
             timeout = self._timeout(int(digits), digits)
-        return self._line(self._moment(stamp) if stamp else iso_time(time) if time else "", before, timeout, copied)
+        return self._filled(template, (moment, timeout, user, *words_of(text)))
 
     def of_gone(self, flow: Flow, time: str | None) -> str:
         """A flow that is gone, as only a listing has shown."""
@@ -254,119 +254,97 @@ class LineWriter:
 
     def of_flow(self, flow: Flow, event: str, time: str | None) -> str:
         """A flow of the table, as it is known now."""
-        listed = flow.progress.listed
-        text, user = self._cut_user(flow.text)
-        copied = self._copied(text, user) if listed is None else self._completed(text, flow.original + listed, user)
-        if not copied:
+        text, user = flow.text, self._no_user
+        if b" [USERSPACE]" in text:
+            text, user = self._cut_user(text)
+        if flow.progress.listed is not None:
+            text = _with_listed(text, flow.original + flow.progress.listed)
+        kind, state = flow.kind, flow.state
+        key = event, kind, state, b":" in flow.key, shape_of(text)
+        template = self._templates.get(key, _UNKNOWN)
+        if template is _UNKNOWN:
+            template = self._learn(key, text, event, kind, state)
+        if template is None or (b"=0" in text and has_leading_zero(text)):
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
-        key = event, flow.kind, flow.state, b":" in flow.key
-        before = self._heads.get(key) or self._head(key, flow.kind, flow.state)
-        timeout = "" if flow.timeout is None else self._timeout(flow.timeout)
-        return self._line(iso_time(time) if time else "", before, timeout, copied)
+        timeout = b"" if flow.timeout is None else self._timeout(flow.timeout)
+        return self._filled(template, (self._time(time), timeout, user, *words_of(text)))
 
     def of_item(self, item: JsonObject) -> str:
         return json_line(item) if self._json else csv_line(item)
 
-    def _line(self, time: str, head: str, timeout: str, copied: str) -> str:
-        if not self._json:
-            return f"{time},{head},{timeout},{copied}"
-        return f'{{"time":"{time}",{head}{timeout}{copied}' if time else f"{{{head}{timeout}{copied}"
-
-    def _cut_user(self, text: bytes) -> tuple[bytes, str | None]:
-        """A line's text without who changed the flow, and what is written of that; None where the line says nothing."""
-        if b" [USERSPACE]" not in text:
-            return text, None
+    def _cut_user(self, text: bytes) -> tuple[bytes, bytes]:
+        """A line's text without who changed the flow, and what is written of that."""
         text, portid, progname = cut_user(text)
         item = {"userspace": user_item(portid, progname)}
         if not self._json:
-            return text, csv_row([_csv_cell(item, column) for column in _USER_COLUMNS]).rstrip("\n")
-        return text, f",{_inside(item)}" if item["userspace"] else ""
+            cells = [_csv_cell(item, column) for column in _USER_COLUMNS]
+            return text, csv_row(cells).rstrip("\n").encode("utf-8", "replace")
+        return text, f",{_inside(item)}".encode() if item["userspace"] else b""
 
-    def _copied(self, text: bytes, user: str | None) -> str:
-        """All from the original tuple on to the newline; "" where the line is not usual."""
-        shape = shape_of(text)
-        template = self._templates.get(shape)
-        if template is None:
-            if shape in self._templates:
-                return ""
-            words = usual(text)
-            template = self._learn(shape, None if words is None else _template(words, self._json))
-        values = values_of(text)
-        if template is None or len(values) != template.number:
-            return ""
-        return self._filled(template, values, user)
-
-    def _filled(self, template: Template, values: list[bytes], user: str | None) -> str:
-        copied = (template.text % template.values(values)).decode()
-        if user is not None:  # in CSV in place of two empty cells: a comma between them
-            copied = copied + user if self._json else copied[:-1] + user
-        return f"{copied},{self._after(template.ends(values))}"
-
-    def _completed(self, newest: bytes, listed: bytes, user: str | None) -> str:
-        """The newest text with what only the listing said, as ``Flow.record`` gives them; "" where one is not usual."""
-        words, others = usual(newest), usual(listed)
-        if words is None or others is None:
-            return ""
-        listed_only = {at: others[at] for at in _LISTED_WORDS if words[at] is None}
-        words = tuple(listed_only.get(at, word) for at, word in enumerate(words))
-        shape = bytes(map(bool, words)) + (words[_FLAG_WORD] or b"")
-        template = self._templates.get(shape)
-        if template is None:
-            self._learn(shape, template := _template(words, self._json))
-        values = [word for at, word in enumerate(words) if word is not None and at not in _NO_VALUES]
-        return self._filled(template, values, user)
-
-    def _learn(self, shape: bytes, template: Template | None) -> Template | None:
-        """Remember what lines of this shape become."""
+    def _learn(self, key: Hashable, text: bytes, event: str, kind: Kind, state: str | None) -> Template | None:
+        """Remember what lines like this one become."""
         if len(self._templates) > MAX_HEADS:
             self._templates.clear()
-        self._templates[shape] = template
+        found = usual_places(text)
+        if found is None:
+            self._templates[key] = None
+            return None
+        places, flags = found
+        head = self._head(event, kind.family or ("ipv6" if b":" in text else "ipv4"), kind, state)
+        template = self._templates[key] = _template(head, places, [flag.decode() for flag in flags], self._json)
         return template
 
-    def _timeout(self, seconds: int, digits: bytes | None = None) -> str:
-        text = f',"timeout":{seconds}' if self._json else str(seconds)
-        if digits is not None and len(self._timeouts) < MAX_HEADS:
-            self._timeouts[digits] = text
-        return text
-
-    def _moment(self, stamp: bytes) -> str:
-        """A line's stamp as ``iso_time`` gives it: thousands of lines share a second."""
-        second, point, fraction = stamp[1:-9], stamp[-9:-8], stamp[-8:-2]
-        known = self._seconds.get(second)
-        if known and point == b".":
-            return f"{known}{fraction.decode()}Z"
-        text = iso_time(stamp[1:-2].decode())
-        if point == b"." and text.endswith("Z"):
-            self._seconds = {second: text[:-7]}
-        return text
-
-    def _head(self, key: tuple[object, ...], kind: Kind, state: str | None) -> str:
-        """What stands before the timeout. ``key``: event, kind and state, and whether the addresses are of IPv6."""
-        family = kind.family or ("ipv6" if key[-1] else "ipv4")
-        item = {"event": key[0], "family": family, "protocol": kind.protocol, "protocol_number": kind.number}
-        cells = list(map(str, (*item.values(), state or "")))
-        text = _inside({**item, "state": state} if state else item) if self._json else csv_row(cells).rstrip("\n")
-        if len(self._heads) > MAX_HEADS:
-            self._heads.clear()
-        self._heads[key] = text
-        return text
-
-    def _after(self, ends: tuple[bytes, ...]) -> str:
-        """What stands behind the words of the line: NAT, direction, place, and the newline. ``ends``: see Template."""
-        src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = ends
-        way, remote = self._context.way_and_remote(src, dst, reply_src, reply_dst)
+    def _filled(self, template: Template, words: Sequence[bytes]) -> str:
+        """The template with these words, and behind them NAT, direction, place, and the newline."""
+        src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = template.ends(words)
+        way, remote = self._context.known.way_and_remote(src, dst, reply_src, reply_dst)
         key = reply_dst != src or reply_dport != sport, reply_src != dst or reply_sport != dport, way
         before = self._ways.get(key)
         if before is None:
             nat = ["snat"] * key[0] + ["dnat"] * key[1]
-            before = self._ways[key] = self._text_of(way_item(nat, way), _WAY)
-        after = self._remotes.get(remote) or self._remote(remote)
-        if not self._json:
-            return f"{before},{after},\n"
-        return f"{before},{after}}}\n" if before else f"{after}}}\n"
+            text = self._text_of(way_item(nat, way), _WAY)
+            before = self._ways[key] = f",{text}".encode() if text else b""
+        return (
+            template.text % template.values(words) + before + (self._remotes.get(remote) or self._remote(remote))
+        ).decode()
 
-    def _remote(self, address: str) -> str:
-        """What ``remote_item`` says. There are fewer places than addresses."""
+    def _timeout(self, seconds: int, digits: bytes | None = None) -> bytes:
+        text = b',"timeout":%d' % seconds if self._json else b"%d" % seconds
+        if digits is not None and len(self._timeouts) < MAX_HEADS:
+            self._timeouts[digits] = text
+        return text
+
+    def _time(self, time: str | None) -> bytes:
+        if not time:
+            return b""
+        last, text = self._last_time  # all rows of a table share one
+        if last != time:
+            text = (f'"time":"{iso_time(time)}",' if self._json else iso_time(time)).encode()
+            self._last_time = time, text
+        return text
+
+    def _moment(self, stamp: bytes) -> bytes:
+        """A line's stamp as ``_time`` gives it: thousands of lines share a second."""
+        second, fraction = stamp[1:-9], stamp[-8:-2]
+        known = self._seconds.get(second)
+        if known and stamp[-9:-8] == b".":
+            return known % fraction
+        text = self._time(stamp[1:-2].decode())
+        if stamp[-9:-8] == b"." and fraction + b"Z" in text:
+            self._seconds = {second: text.replace(fraction + b"Z", b"%bZ")}
+        return text
+
+    def _head(self, event: str, family: str, kind: Kind, state: str | None) -> bytes:
+        """What stands before the timeout, for a template."""
+        item = {"event": event, "family": family, "protocol": kind.protocol, "protocol_number": kind.number}
+        if self._json:
+            text = _inside({**item, "state": state} if state else item)
+        else:
+            text = csv_row(list(map(str, (*item.values(), state or "")))).rstrip("\n")
+        return text.replace("%", "%%").encode("utf-8", "replace")
+
+    def _remote(self, address: str) -> bytes:
+        """What ``remote_item`` says, and the line's end. There are fewer places than addresses."""
         place = self._context.where(address)
         known = self._places.get(place)
         if known is None:
@@ -378,61 +356,60 @@ class LineWriter:
             known = self._places[place] = f",{text}" if text else ""
         if len(self._remotes) > MAX_ENDS:
             self._remotes.clear()
-        text = f'"remote":{{"ip":"{address}"{known}}}' if self._json else f"{address}{known}"
-        self._remotes[address] = text
-        return text
+        text = f',"remote":{{"ip":"{address}"{known}}}}}\n' if self._json else f",{address}{known},\n"
+        line_end = self._remotes[address] = text.encode("utf-8", "replace")
+        return line_end
 
     def _text_of(self, item: JsonObject, columns: Sequence[str]) -> str:
         return _inside(item) if self._json else csv_row([_csv_cell(item, column) for column in columns]).rstrip("\n")
 
 
-def _copied_words(words: Usual) -> dict[str, int]:
-    """By the name of the CSV column: the index of the word that is copied there."""
-    places: dict[str, int] = {}
-    for column in _COPIED:
-        side, _, key = column.rpartition(".")
-        name = key if side != "reply" or key.startswith("zone") else f"reply_{key}"
-        if side == "reply" and words[_REPLY_TURNED]:
-            name = _IN_REPLY.get(key, name)
-        at = _WORD_AT.get(name)
-        if at is not None and words[at] is not None:
-            places[column] = at
-    return places
+# What a template takes its values from: these three, and then the line's own words.
+_MOMENT, _TIMEOUT, _USER_TEXT, _FIRST_WORD = range(4)
 
 
-def _flags_of(words: Usual) -> list[str]:
-    return [flag.decode() for flag in (words[_WITHOUT_REPLY], words[_FLAG_WORD]) if flag]
+def _template(head: bytes, places: Mapping[str, int], flags: Sequence[str], as_json: bool) -> Template:
+    """``head``: what stands before the timeout. ``places``: as ``parse.usual_places`` gives them."""
+    by_column = {column: _FIRST_WORD + places[name] for column, name in _WORD_OF.items() if name in places}
+    text = (_json_text if as_json else _csv_text)(head, list(by_column), flags)
+    ports = ["sport", "dport"] if "sport" in places else ["icmp_id", "icmp_id"]
+    ends = [by_column[f"{side}.{name}"] for side in ("original", "reply") for name in ("src", "dst", *ports)]
+    if "icmp_id" in ports:
+        ends[6] = ends[3]  # NAT changes the id as it changes a source port
+    return Template(text, itemgetter(_MOMENT, _TIMEOUT, *by_column.values(), _USER_TEXT), itemgetter(*ends))
 
 
-def _template(words: Usual, as_json: bool) -> Template:
-    places = _copied_words(words)
-    text = _json_text(words, places) if as_json else _csv_text(words, places)
-    given = [at for at, word in enumerate(words) if word is not None and at not in _NO_VALUES]
-    rank = {at: number for number, at in enumerate(given)}
-    has_ports = words[_WORD_AT["sport"]] is not None
-    there = [rank[_WORD_AT[name]] for name in ("src", "dst", *(("sport", "dport") if has_ports else ("icmp_id",) * 2))]
-    if words[_REPLY_TURNED]:
-        back = [there[1], there[0], there[3], there[2]]
-    elif has_ports:
-        back = [rank[_WORD_AT[f"reply_{name}"]] for name in ("src", "dst", "sport", "dport")]
-    else:  # NAT changes the id as it changes a source port
-        back = [*(rank[_WORD_AT[f"reply_{name}"]] for name in ("src", "dst")), there[3], rank[_REPLY_ID]]
-    values = itemgetter(*(rank[at] for at in places.values()))
-    return Template(text, values, itemgetter(*there, *back), len(given))
+def _word_of(column: str) -> str:
+    """The name in USUAL_WORDS of what a column copies."""
+    side, _, key = column.rpartition(".")
+    return key if side != "reply" or key.startswith("zone") else f"reply_{key}"
 
 
-def _json_text(words: Usual, places: dict[str, int]) -> bytes:
-    text = "".join([f',"flags":{_encode(flags)}' for flags in [_flags_of(words)] if flags])
+_WORD_OF = {column: _word_of(column) for column in _COPIED}
+
+
+def _json_text(head: bytes, columns: Sequence[str], flags: Sequence[str]) -> bytes:
+    text = f',"flags":{_encode(flags)}' if flags else ""
     for side in ("original", "reply"):
-        keys = [column.partition(".")[2] for column in places if column.startswith(f"{side}.")]
+        keys = [column.partition(".")[2] for column in columns if column.startswith(f"{side}.")]
         members = ",".join(f'"{key}":"%b"' if key in ("src", "dst") else f'"{key}":%b' for key in keys)
         text += f',"{side}":{{{members}}}'
-    return (text + "".join(f',"{column}":%b' for column in places if "." not in column)).encode()
+    text += "".join(f',"{column}":%b' for column in columns if "." not in column)
+    return b"{%b" + head + b"%b" + text.encode() + b"%b"
 
 
-def _csv_text(words: Usual, places: dict[str, int]) -> bytes:
-    cells = [",".join(_flags_of(words)), *("%b" if column in places else "" for column in _COPIED), "", ""]
-    return csv_row(cells).rstrip("\n").encode()
+def _csv_text(head: bytes, columns: Sequence[str], flags: Sequence[str]) -> bytes:
+    cells = [",".join(flags), *("%b" if column in columns else "" for column in _COPIED)]
+    return b"%b," + head + b",%b," + csv_row(cells).rstrip("\n").encode() + b",%b"
+
+
+def _with_listed(newest: bytes, listed: bytes) -> bytes:
+    """The newest text with what only the listing said, as ``Flow.record`` gives them; b"" where one is not usual."""
+    words, others = usual(newest), usual(listed)
+    if words is None or others is None:
+        return b""
+    pairs = zip(USUAL_WORDS, words, others, strict=True)
+    return usual_line(tuple(other if word is None and name in _LISTED_WORDS else word for name, word, other in pairs))
 
 
 def _inside(item: JsonObject) -> str:

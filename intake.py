@@ -590,7 +590,7 @@ class Intake:
     def _time(self, stamp: bytes) -> float:
         """A row's own time; the newest so far where the row has no stamp or an older one."""
         if stamp:
-            at = float(stamp[1:-2].replace(b" ", b""))
+            at = float(stamp[1:-2])
             if self.newest is None or at >= self.newest:
                 self.newest = at
             elif (

@@ -858,9 +858,29 @@ def cut_user(text: bytes) -> tuple[bytes, int | None, str | None]:
     return (rest, None, None) if match is None else (rest, _decimal(match.group(1)), match.group(2))
 
 
+def usual_line(words: Usual) -> bytes:
+    """The text that has these words: what ``usual`` takes apart.
+
+    >>> usual_line(usual(b"src=::1 dst=::2 sport=1 dport=2 [UNREPLIED] = mark=0"))
+    b'src=::1 dst=::2 sport=1 dport=2 [UNREPLIED] = mark=0'
+    """
+    return b" ".join([form % word for form, word in zip(_PRINTED_AS, words, strict=True) if word is not None])
+
+
+def _printed_as(name: str) -> bytes:
+    """How a word of USUAL_WORDS stands in a line."""
+    if name == "turned":
+        return b"%b"
+    if name in ("unreplied", "flag"):
+        return b"[%b]"
+    printed = name.removeprefix("reply_").replace("icmp_id", "id").replace("_", "-")
+    return f"{printed}=%b".encode()
+
+
+_PRINTED_AS = tuple(map(_printed_as, USUAL_WORDS))
+_ORIGINAL_OF = {"reply_src": "dst", "reply_dst": "src", "reply_sport": "dport", "reply_dport": "sport"}
 # Lines that have the same words differ in these bytes only: digits, and what else addresses are made of.
 _IN_VALUES = b"0123456789abcdef:."
-_VALUE = re.compile(rb"=([0-9a-f:.]+)")
 _LEADING_ZERO = re.compile(rb"=0\d")
 
 
@@ -875,12 +895,39 @@ def shape_of(text: bytes) -> bytes:
     return text.translate(None, _IN_VALUES)
 
 
-def values_of(text: bytes) -> list[bytes]:
-    """The values of a usual line's words, in their order; takes half of the time of ``usual``.
+def words_of(text: bytes) -> list[bytes]:
+    """A line's names and values, one after the other. It takes a third of the time of ``usual``.
 
-    Empty where a number is not as a kernel prints it, with a zero in front.
+    >>> words_of(b"src=::1 dst=::2 [UNREPLIED] = mark=0")
+    [b'src', b'::1', b'dst', b'::2', b'[UNREPLIED]', b'', b'', b'mark', b'0']
     """
-    return [] if b"=0" in text and _LEADING_ZERO.search(text) else _VALUE.findall(text)
+    return text.replace(b"=", b" ").split(b" ")
+
+
+def usual_places(text: bytes) -> tuple[dict[str, int], list[bytes]] | None:
+    """Where ``words_of`` has the values of a usual line, by their names in USUAL_WORDS, and its flags; else None.
+
+    All lines of the same shape have them there. A reply that is the original turned round has the original's values.
+
+    >>> usual_places(b"src=::1 dst=::2 sport=1 dport=2 [UNREPLIED] = mark=0")[0]["reply_src"]
+    3
+    """
+    found = _USUAL.fullmatch(text)
+    if found is None:
+        return None
+    starts = {name: found.start(at) for at, name in enumerate(USUAL_WORDS, 1) if found.group(at) is not None}
+    places = {name: len(words_of(text[:start])) - 1 for name, start in starts.items()}
+    flags = [text[starts[name] :].partition(b"]")[0] for name in ("unreplied", "flag") if places.pop(name, None)]
+    if places.pop("turned", None):
+        places.update({name: places[its] for name, its in _ORIGINAL_OF.items()})
+    return places, flags
+
+
+def has_leading_zero(text: bytes) -> bool:
+    """Has a usual line a number that is not as a kernel prints it, with a zero in front? JSON knows no such number."""
+    if text.count(b"=0") == text.count(b"=0 ") + text.endswith(b"=0"):
+        return False
+    return _LEADING_ZERO.search(text) is not None
 
 
 def _usual(row: Parts) -> Record | None:

@@ -644,17 +644,18 @@ class _RowFacts:
 
 def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int]], width: int) -> Line:
     shown, base = facts.of(row)
-    mark = facts.mark
     line: Line = []
     for column, size in columns:
         text = column.cell(shown)
-        if column.brief is not None and cells(text) > size:
-            text = column.brief(shown)
-        text = shorten_middle(text, size, mark) if column.middle else shorten(text, size, mark)
+        if (used := cells(text)) > size:
+            text = text if column.brief is None else column.brief(shown)
+            text = (shorten_middle if column.middle else shorten)(text, size, facts.mark)
+            used = cells(text)
         if line:
             line.append((" ", base))
-        line.append((pad(text, size, column.right), _role(column.key, text, base)))
-    line.append((" " * (width - length(line)), base))
+        room = " " * (size - used)
+        line.append((room + text if column.right else text + room, _role(column.key, text, base)))
+    line.append((" " * (width - sum(size for _, size in columns) - len(columns) + 1), base))
     if row is facts.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line

@@ -16,13 +16,15 @@ import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from itertools import repeat
+from operator import ne
 from typing import IO
 
 import blessed
 from blessed._capabilities import TermcapResponse
 
 from keyboard import Key, Keyboard
-from text import ASCII, Glyphs, Line, cells
+from text import ASCII, Glyphs, Line, cells, is_one_cell_each
 
 # blessed 1.52 asks the terminal about itself and waits up to 10 s for the answer of one that has none (a detached
 # container's). It reads this when it is imported.
@@ -240,10 +242,11 @@ class Screen:
 
     def _change(self, y: int, before: list[Cell], after: list[Cell]) -> str:
         """The sequence that turns one row into another: only from the first cell that differs to the last."""
-        start = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
+        differ = list(map(ne, before, after))  # as many as the shorter one has: 10 us of 200 cells
+        start = differ.index(True) if True in differ else len(differ)
         end = len(after)
         if len(before) == len(after):
-            while end > start and before[end - 1] == after[end - 1]:
+            while end > start and not differ[end - 1]:
                 end -= 1
         clear = "\x1b[K" if len(before) > len(after) else ""
         text = self._styled(after[start:end]) + clear
@@ -298,8 +301,8 @@ def _cells_of(line: Line, ascii_only: bool) -> list[Cell]:
     """A line cell by cell. A wide character's second cell is empty; what has no width belongs to the cell before it."""
     row: list[Cell] = []
     for text, role in line:
-        if text.isascii():
-            row += [(char, role) for char in text]
+        if text.isascii() or (not ascii_only and is_one_cell_each(text)):
+            row += zip(text, repeat(role))
             continue
         for char in _ascii(text) if ascii_only else text:
             width = cells(char)

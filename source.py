@@ -207,6 +207,10 @@ BURST, BURST_TIME = 4, 0.1
 # of 30,000 a second.
 LISTING_GATHERS, EVENTS_GATHER = 0.01, 0.05
 
+# Bytes of events that wait in our memory while we are behind: 160,000 events. The pipe has room for 5,000, the socket
+# for 15,000; what comes when both are full is lost.
+EVENTS_AHEAD = 32 << 20
+
 # The pause after a listing that cost d seconds of processor time, conntrack's and ours. With 262,144 buckets the
 # listing of an empty table takes 45 ms, which every 2 s would be 1/40 of a core: so the pause is SMALL_SHARE * d for
 # each second of the interval. For large tables it is LARGE_PAUSE + LARGE_SHARE * d. A listing of 200,000 flows costs
@@ -501,6 +505,8 @@ class LiveSource:
         for child in (self._listing, self._events and self._events.child):
             if child and child.out is None:
                 due.append(now + 0.05)  # it closed its output and has not ended yet
+            elif child and child.has_more:
+                due.append(now)
             elif child and child.gathers_until > now:
                 due.append(child.gathers_until)
         return min(due)
@@ -935,7 +941,7 @@ class _Restarted:
 
     def start(self, now: float) -> Problem | None:
         try:
-            self.child = Child(self.argv(), EVENTS_GATHER)
+            self.child = Child(self.argv(), EVENTS_GATHER, ahead=EVENTS_AHEAD)
             self.child.raise_priority()
             self.opening = True
         except OSError as error:

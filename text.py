@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -57,9 +58,17 @@ def cells(text: str) -> int:
     return len(text) if text.isascii() else _wide(text)
 
 
+_NOT_PRINTABLE_ASCII = re.compile(r"[^ -~]")
+
+
 @lru_cache(maxsize=4096)  # rules and bars come again in each frame, and a rule has 200 characters
 def _wide(text: str) -> int:
-    return sum(map(_width, text))
+    return len(text) + sum(_width(char) - 1 for char in _NOT_PRINTABLE_ASCII.findall(text))
+
+
+def is_one_cell_each(text: str) -> bool:
+    """Does each character take one cell, no more and no less?"""
+    return text.isascii() or all(_width(char) == 1 for char in _NOT_PRINTABLE_ASCII.findall(text))
 
 
 @lru_cache(maxsize=4096)
@@ -130,6 +139,9 @@ def pad(text: str, width: int, right: bool) -> str:
 
 def clip(line: Iterable[Span], width: int, mark: str = "…") -> Line:
     """The spans that fit into ``width`` cells; the last one cut if need be."""
+    line = list(line)
+    if cells("".join([text for text, _ in line])) <= width:  # almost all lines: one measurement and not one a span
+        return line
     out: Line = []
     left = width
     for text, role in line:

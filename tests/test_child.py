@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import termios
 import time
+from array import array
 
 import pytest
 
@@ -52,6 +55,38 @@ def test_while_nobody_listens_nothing_is_late() -> None:
     patience.take(0, 500.5)
     assert patience.complaint() == ""
     assert every(patience, 60.0, 0, 1.0) == "too slow, 10 bytes in 30 s"
+
+
+@pytest.mark.parametrize("ahead", [0, 8 << 20])
+def test_output_that_is_read_ahead_holds_nobody_up_and_comes_in_its_order(ahead: int) -> None:
+    numbers = [b"%07d" % number for number in range(400_000)]  # 3 MiB: three times what the pipe holds
+    writer = Child(["seq", "-f", "%07.0f", "0", "399999"], ahead=ahead)
+    written = b""
+    try:
+        assert writer.out is not None
+        while len(written) < 1 << 20:
+            wait_for(lambda: writer.is_over() or waiting_bytes(writer.out) >= 1 << 19, what="half a pipe")
+            written += writer.read()
+        assert writer.is_over() == bool(ahead)
+        assert writer.has_more == bool(ahead)
+        before = time.monotonic()
+        while writer.out is not None:
+            more = writer.read()
+            written += more
+            assert not (more and writer.has_more and writer.drained > before)  # no sooner than all has been read
+        assert written.split() == numbers
+        assert wait_for(lambda: writer.ended() is not None, what="its end")
+        assert writer.drained > writer.started
+    finally:
+        writer.stop()
+
+
+def waiting_bytes(fd: int | None) -> int:
+    """What a pipe holds."""
+    number = array("i", [0])
+    if fd is not None:
+        fcntl.ioctl(fd, termios.FIONREAD, number)
+    return number[0]
 
 
 def test_what_a_command_costs_and_where_it_runs() -> None:

@@ -23,8 +23,11 @@ from parse import (
     split_lines,
     tail_of,
     usual,
+    usual_line,
+    usual_places,
     usual_text,
     with_reply,
+    words_of,
 )
 from support.printing import TAGS, head_of, printed, records, rest_text, tuple_text
 
@@ -344,14 +347,17 @@ def damages(draw: st.DrawFn) -> tuple[bytes, bytes]:
 def is_another_whole_line(line: bytes, damaged: bytes) -> bool:
     """Could conntrack have printed what damage left?
 
-    An event that is cut behind or in one of its last words; and numbers of the head: one twice, of which the second is
-    then the timeout, or two that have changed places.
+    An event that is cut behind or in one of its last words; one with one such word more; and numbers of the head: one
+    twice, of which the second is then the timeout, or two that have changed places.
     """
     if b"progname=" in line:  # it may hold anything
         return True
     if line.startswith(damaged):  # in its last number, or an event, which may end in many words
         return bool(WHOLE_EVENT.search(damaged)) and (b"[" in line[:25] or line.rfind(b"=") < len(damaged))
-    changed = [word for word, was in zip(damaged.split(), line.split(), strict=False) if word != was]
+    words, before = damaged.split(), line.split()
+    changed = [word for word, was in zip(words, before, strict=False) if word != was]
+    if changed and WHOLE_EVENT.fullmatch(changed[0]) and [word for word in words if word != changed[0]] == before:
+        return True
     if changed and all(word.isdigit() for word in changed):
         return True
     return any(one == other and one.isdigit() for one, other in itertools.pairwise(damaged.split()))
@@ -412,18 +418,24 @@ def test_the_quick_way_reads_usual_lines_and_only_those(found: Record) -> None:
     words = usual(usual_text(row))
     plain = [found.original.sport, found.original.type, found.reply.sport, found.reply.type]
     is_usual = plain.count(None) == 2 and (plain[0] is None) == (plain[2] is None)
-    assert (words is not None) == is_usual
+    assert (words is not None) == is_usual == (usual_places(usual_text(row)) is not None)
     if words is not None:
+        assert usual_line(words) == usual_text(row)
         named = dict(zip(USUAL_WORDS, [None if word is None else word.decode() for word in words], strict=True))
         if named.pop("turned"):
             named |= {f"reply_{name}": named[other] for name, other in TURNED}
-        assert named == dict(zip(named, map(as_text, words_of(found)), strict=True))
+        assert named == dict(zip(named, map(as_text, told_words(found)), strict=True))
+        places, flags = usual_places(usual_text(row)) or ({}, [])
+        split = words_of(usual_text(row))
+        known = {name: word for name, word in named.items() if word is not None}
+        assert flags == [known.pop(name).encode() for name in ("unreplied", "flag") if name in known]
+        assert {name: split[at].decode() for name, at in places.items()} == known
 
 
 TURNED = (("src", "dst"), ("dst", "src"), ("sport", "dport"), ("dport", "sport"))
 
 
-def words_of(found: Record) -> list[object]:
+def told_words(found: Record) -> list[object]:
     """The record's values in the order of USUAL_WORDS, without "turned"."""
     there, back = ([getattr(side, name) for name in SIDE] for side in (found.original, found.reply))
     unreplied = "UNREPLIED" if "UNREPLIED" in found.flags else None
