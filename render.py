@@ -85,7 +85,7 @@ class _Drawn(NamedTuple):
 
 
 def _moved(areas: Sequence[Area], down: int) -> list[Area]:
-    return [area._replace(y=area.y + down) for area in areas]
+    return [Area(y + down, left, right, part, what) for y, left, right, part, what in areas]
 
 
 class _Line:
@@ -93,17 +93,14 @@ class _Line:
 
     def __init__(self, spans: Sequence[Span] = ()) -> None:
         self.spans: Line = list(spans)
+        self.used = length(self.spans)  # cells so far
         self.areas: list[Area] = []
-
-    @property
-    def used(self) -> int:
-        """Cells so far."""
-        return length(self.spans)
 
     def add(self, *spans: Span, part: Target | None = None, what: str = "") -> None:
         """Spans, and what a click on them means."""
         left = self.used
         self.spans += spans
+        self.used += length(list(spans))
         if part is not None:
             self.areas.append(Area(0, left, self.used, part, what))
 
