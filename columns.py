@@ -5,24 +5,32 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
-from addresses import Context, Place
+from addresses import UNNAMED, Context, Fan, Named, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import (
+    ADDRESSES,
     COUNTRY,
     FAR,
+    KEYS,
+    NAMED_KEYS,
     NEAR,
     NETWORK,
+    NUMBERS,
     SERVICE,
     Grouping,
+    GroupKey,
     GroupRow,
     UsageRow,
+    by_keys,
+    group_keys,
+    key_values,
     protocol_name,
     service_name,
     service_of,
@@ -125,9 +133,18 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
     return keys
 
 
+def order_by_name(flows: Sequence[Flow], context: Context) -> SortKeys:
+    """By who has the near end; those without a name come last."""
+    return [context.who(context.sides(flow)[0]).label.casefold() or NO_PLACE for flow in flows]
+
+
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return [
-        0.0 if (rates := flow.progress.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
+        (-1.0 if b"OFFLOAD]" in flow.tail else 0.0)
+        if (rates := flow.progress.rates) is IDLE
+        else -1.0
+        if rates is None
+        else rates[0] + rates[1]
         for flow in flows
     ]
 
@@ -166,6 +183,11 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
     ]
 
 
+def order_by_idle(flows: Sequence[Flow], context: Context) -> SortKeys:
+    now, timeouts = context.now, context.timeouts
+    return [_unknown_last(flow.idle(now, timeouts)) for flow in flows]
+
+
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
 MOST_IMPORTANT = 10  # the rank of the destination: the column that is left where there is room for one
@@ -183,7 +205,9 @@ class FlowFacts:
     now: float
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
+    who: Named = UNNAMED  # has the near end
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
+    timeouts: Mapping[str, int] = field(default_factory=dict)  # the kernel's, see parse.TIMEOUTS
 
     @property
     def live(self) -> bool:
@@ -214,7 +238,7 @@ class Column(Generic[FactsT, RowT]):
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
-    of_log: bool = False  # is there where a flow log is
+    only_with: str = ""  # where it is: "log" where a flow log is, "names" where hosts have names; "": everywhere
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
 
     def __post_init__(self) -> None:
@@ -227,8 +251,9 @@ FlowColumn = Column[FlowFacts, Flow]
 
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
-    remote = context.remote_end(e)
-    return FlowFacts(flow, e, context.where(remote), remote, context.now, names, context.name, context.epoch)
+    near, remote, _ = context.sides_of_ends(e)
+    who, there = context.who(near), context.where(remote)
+    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, context.epoch, context.timeouts)
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -297,6 +322,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         middle=True,
         brief=_destination_number,
     ),
+    FlowColumn("name", "NAME", 12, 24, 65, lambda s: s.who.label, order_by_name, only_with="names"),
     FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
     FlowColumn("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
     FlowColumn(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
@@ -335,6 +361,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_timeout,
         right=True,
     ),
+    FlowColumn("idle", "IDLE", 5, 5, 145, lambda s: idle_text(s), order_by_idle, right=True, descending=True),
 )
 FLOW_COLUMN = {column.key: column for column in FLOW_COLUMNS}
 
@@ -372,6 +399,12 @@ def age_text(s: FlowFacts) -> str:
     if seconds < 10:
         return OLDER
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # in steps of 10 s: it is a lower bound
+
+
+def idle_text(s: FlowFacts) -> str:
+    """How long ago its last packet was; "-" where nobody can tell."""
+    idle = s.flow.idle(s.now, s.timeouts) if s.live else None
+    return "-" if idle is None else span_text(idle)
 
 
 def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[AnyColumn, int]]:
@@ -465,6 +498,7 @@ class GroupFacts:
     name: Callable[[str], str | None]
     parts: str  # of a bar's character, the whole last
     empty: str
+    who: Callable[[str], Named] = lambda _address: UNNAMED
 
 
 @dataclass(frozen=True)
@@ -573,6 +607,17 @@ _HOSTS_COUNT = GroupColumn(
 )
 _USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
+
+def _fan_column(key: str, title: str, width: int, rank: int, value: Callable[[Fan], int]) -> GroupColumn:
+    """To how many ends or ports a host is connected: to many where it scans or is infected."""
+    return GroupColumn(
+        *(key, title, width, width, rank, lambda s: "-" if s.row.fan is None else size_text(value(s.row.fan))),
+        _by(lambda row: -1 if row.fan is None else value(row.fan)),
+        right=True,
+        descending=True,
+    )
+
+
 # What puts groups into order that are equal by the column that is sorted, the last first; the largest is the first row.
 TIES = _FLOWS.keys, _BYTES.keys, _RATE.keys
 
@@ -588,11 +633,19 @@ _HOST = GroupColumn(
     middle=True,
 )
 _MOVED = (_FLOWS, _NEW, _RATE, _IN_COLUMN, _OUT, _BYTES, _BYTES_IN, _BYTES_OUT)
+_HOST_NAME = GroupColumn(
+    *("name", "NAME", 12, 24, 15, lambda s: s.who(s.row.key).label),
+    lambda sums, c: [c.who(row.key).label.casefold() or NO_PLACE for row in sums],
+    only_with="names",
+)
 HOST_COLUMNS = (
     _HOST,
+    _HOST_NAME,
     *_MOVED,
     _UNREPLIED,
     _SHARE,
+    _fan_column("remotes", "REMOTES", 7, 56, lambda fan: fan.remotes),
+    _fan_column("ports", "PORTS", 5, 57, lambda fan: fan.ports),
     GroupColumn(
         *("countries", "COUNTRIES", 9, 30, 55),
         _some,
@@ -608,6 +661,7 @@ def _country_of(s: GroupFacts) -> str:
 
 REMOTE_COLUMNS = (
     _HOST,
+    _HOST_NAME,
     GroupColumn("cc", "CC", 2, 2, 25, _country_of, lambda sums, c: [c.where(s.key).country or "~" for s in sums]),
     *_MOVED,
     _UNREPLIED,
@@ -661,6 +715,64 @@ SERVICE_COLUMNS = (
     _UNREPLIED,
     _USERS,
 )
+
+
+# --- columns of keys --------------------------------------------------------------------------------------------------
+
+
+def _key_cell(at: int) -> Callable[[GroupFacts], str]:
+    return lambda s: clean(key_values(s.row)[at] or "-")
+
+
+def _key_order(at: int, name: str) -> Keys[GroupRow]:
+    """Addresses and numbers by what they are, texts by their letters; what is unknown comes last."""
+
+    def keys(sums: Sequence[GroupRow], _context: Context) -> SortKeys:
+        values = [key_values(row)[at] for row in sums]
+        if name in ADDRESSES:
+            return address_numbers([value.partition("/")[0].encode() for value in values])
+        if name in NUMBERS:
+            return [int(value.partition(",")[0], 0) if value else math.inf for value in values]
+        return [value or NO_PLACE for value in values]
+
+    return keys
+
+
+_WIDTHS_OF_KEYS = {  # least and most
+    **{"org": (12, 28), "city": (10, 18), "service": (10, 14), "label": (8, 20), "helper": (8, 12)},
+    **{"state": (11, 11), "flag": (9, 10)},
+}
+
+
+def _key_columns(keys: Sequence[GroupKey]) -> tuple[GroupColumn, ...]:
+    """The columns that say what a row is."""
+    taken, made = {column.key for column in _MOVED}, []
+    for at, key in enumerate(keys):
+        title, is_address = key.text.upper(), key.name in ADDRESSES
+        least, most = (15, 43) if is_address else _WIDTHS_OF_KEYS.get(key.name, (5, 10))
+        least = max(least, len(title))
+        column = f"by-{key.name}" if key.name in taken else key.name
+        cell, order = _key_cell(at), _key_order(at, key.name)
+        made.append(GroupColumn(column, title, least, max(least, most), MOST_IMPORTANT, cell, order, middle=is_address))
+    return tuple(made)
+
+
+def columns_of_keys(grouping: Grouping) -> tuple[GroupColumn, ...]:
+    """The columns of rows that are combinations of keys."""
+    named = len(grouping.keys) == 1 and grouping.keys[0].name in NAMED_KEYS
+    name = GroupColumn(*("name", "NAME", 8, 20, 15), lambda s: clean(s.row.label), _by(lambda row: row.label or "~"))
+    return (*_key_columns(grouping.keys), *([name] if named else []), *_MOVED, _SHARE, _UNREPLIED, _HOSTS_COUNT)
+
+
+def part_text(s: GroupFacts) -> str:
+    """What stands below an opened row: a country of a host with its name, a host by its name or address."""
+    value = key_values(s.row)[-1]
+    if s.row.label or not value:
+        return clean(f"{value} {s.row.label}" if value else "-- unknown")
+    return clean(s.name(value) or value)
+
+
+KEY_SORTS = frozenset(KEYS) | {f"by-{name}" for name in KEYS}  # columns that rows of keys may have
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------
@@ -864,7 +976,7 @@ EVENT_COLUMNS = (
     EventColumn(*("lasted", "LASTED", 6, 6, 50), _lasted, lambda hs, c: [h.flow.age(c.now) for h in hs], right=True),
     EventColumn(
         *("first", "NEW", 7, 28, 15, lambda s: " ".join(s.first(s.event.flow)), _of(lambda h: h.flow.born)),
-        of_log=True,
+        only_with="log",
     ),
 )
 
@@ -913,7 +1025,7 @@ class ViewSpec:
     @property
     def sorts(self) -> tuple[str, ...]:
         """The columns that one can sort by."""
-        return tuple(column.key for column in self.columns if not (column.narrow_form_of or column.of_log))
+        return tuple(column.key for column in self.columns if not column.narrow_form_of and column.only_with != "log")
 
     def column(self, key: str) -> AnyColumn:
         return next(column for column in self.columns if column.key == key)
@@ -965,6 +1077,7 @@ _NAT_COLUMNS = (
     FlowColumn("inside", "INSIDE", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
     FlowColumn("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
+    replace(FLOW_COLUMN["name"], rank=38),
     FlowColumn("kind", "KIND", 5, 5, 35, nat_kind, FLOW_COLUMN["nat"].keys),
     *(
         FlowColumn(key, key.upper(), width, 17, 33, cell, order, descending=True, brief=brief, roomy=13, zoned=True)
@@ -993,6 +1106,15 @@ def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec
 
 
 FLOWS = "connections"  # the view that shows the flows of a row
+
+
+def by_view(keys: str, name: ViewName = "connections", key: str = "", title: str = "", **more: Any) -> ViewSpec:
+    """The view whose rows are combinations of keys, as --by takes them. Raises ValueError."""
+    grouping = by_keys(group_keys(keys))
+    texts = name, key, title or keys, f"a row is a combination of {keys.replace(',', ', ')}"
+    return ViewSpec(*texts, columns_of_keys(grouping), sort="rate", once="bytes", grouping=grouping, **more)
+
+
 _ENTERS_FLOWS, _DETAILS = ("enter", "its flows"), ("enter", "details")
 VIEWS = (
     ViewSpec(
@@ -1061,6 +1183,12 @@ VIEWS = (
         turned_sort="rate",
         hints=(_ENTERS_FLOWS, ("t", "rates")),
     ),
+    by_view(
+        *("proto,state,flag", "states", "9", "States"),
+        enters=FLOWS,
+        turns_to="zones",
+        hints=(_ENTERS_FLOWS, ("t", "zones"), ("right", "opens")),
+    ),
     ViewSpec(
         *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
         sort="bytes",
@@ -1081,6 +1209,22 @@ VIEWS = (
         tab="hosts",
         hints=(_ENTERS_FLOWS, ("t", "near side")),
     ),
+    by_view(
+        *("zone", "zones"),
+        title="Zones",
+        enters=FLOWS,
+        turns_to="marks",
+        tab="states",
+        hints=(_ENTERS_FLOWS, ("t", "marks"), ("right", "opens")),
+    ),
+    by_view(
+        *("mark", "marks"),
+        title="Marks",
+        enters=FLOWS,
+        turns_to="states",
+        tab="states",
+        hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "opens")),
+    ),
     _usage_by("usage-countries", "country", "usage-networks", "by network"),
     _usage_by("usage-networks", "network", "usage-services", "by service"),
     _usage_by("usage-services", "service", "usage", "by host"),
@@ -1093,7 +1237,8 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    columns = [column for column in spec.columns if not (column.narrow_form_of or column.of_log)]
+    there = ("", "names") if context.knows_names() else ("",)
+    columns = [column for column in spec.columns if not column.narrow_form_of and column.only_with in there]
     lines = []
     for row in rows:
         cells: FlowFacts | GroupFacts | EventFacts | UsageFacts
@@ -1104,6 +1249,6 @@ def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | Usag
         elif isinstance(row, UsageRow):
             cells = UsageFacts(row, ASCII, context.name)
         else:
-            cells = GroupFacts(row, context.where, context.name, ASCII.eighths, "")
+            cells = GroupFacts(row, context.where, context.name, ASCII.eighths, "", context.who)
         lines.append([column.cell(cells) for column in columns])
     return text_table([column.title for column in columns], lines, lambda i: columns[i].right)

@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
-from vocabulary import FIELDS, VIEW_NAMES
+from vocabulary import FIELDS, NAME_SOURCES, USUAL_NAMES, VIEW_NAMES
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -295,17 +295,32 @@ class Size(click.ParamType[int]):
 LEAST_LOG = 1_000_000  # bytes: 10,000 flows
 
 
+class NameSources(click.ParamType[tuple[str, ...]]):
+    """Where names of hosts are read: words with commas between them, or `none`."""
+
+    name = "sources"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word for word in str(value).lower().replace(",", " ").split() if word != "none"]
+        for word in words:
+            if word not in NAME_SOURCES:
+                self.fail(f"{word!r} tells no names; there are: {', '.join(NAME_SOURCES)}; or none.", param, ctx)
+        return tuple(dict.fromkeys(words))
+
+
 class SortColumn(click.ParamType[str]):
     """A column's name, in any case, or one of the other words people use for it."""
 
     name = "column"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from columns import ALIASES, VIEWS
+        from columns import ALIASES, KEY_SORTS, VIEWS
 
         name = str(value).lower()
         other = ALIASES.get(name, name)
-        if all(name not in kind.sorts and other not in kind.sorts for kind in VIEWS):
+        if name not in KEY_SORTS and all(name not in kind.sorts and other not in kind.sorts for kind in VIEWS):
             everywhere = dict.fromkeys(column for kind in VIEWS for column in kind.sorts)
             self.fail(f"{value!r} is no column; there are: {', '.join(everywhere)}.", param, ctx)
         return name
@@ -483,6 +498,7 @@ NOTES = {
     help="With --once: list twice, so many seconds apart, so that there are rates.",
 )
 @click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
+@click.option("--by", metavar="KEYS", help="With --once: a row for each combination, e.g. near/24,service,state.")
 @click.option(
     "--conntrack",
     default="conntrack",
@@ -517,6 +533,15 @@ NOTES = {
 )
 @click.option(
     "--log-size", type=Size(), default="2G", show_default=True, metavar="SIZE", help="Its size; old days go first."
+)
+@click.option(
+    "--names",
+    type=NameSources(),
+    default=",".join(USUAL_NAMES),
+    metavar="SOURCES",
+    shell_complete=_completes("names"),
+    help="Where names of hosts come from: leases,neighbours,containers,wireguard,hosts [all of these]; also "
+    "crictl, kubectl, dns (key N); none.",
 )
 @click.option("--headless", is_flag=True, help="No screen and no output: for --log, until SIGTERM or Ctrl+C.")
 @click.option("--who", metavar="ADDR[:PORT]", help="Who had this address (and port) --at a time? Asks the log.")
@@ -644,23 +669,25 @@ def _before(options: CommandLine) -> list[str]:
     return ["sudo", *via] if _is_sudo() or (os.geteuid() != 0 and not via) else via
 
 
+def _families_of(options: CommandLine) -> list[str]:
+    return ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
+
+
 def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     """The checked options, as the loop takes them."""
     from config import Settings
     from run import Options
 
     _check_combinations(ctx, options)
-    settings = ctx.obj or Settings()
-    families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
-    expression = options["expression"] or ""
-    _check_filters(options, families, expression, settings.site)
+    settings, expression = ctx.obj or Settings(), options["expression"] or ""
+    _check_filters(options, _families_of(options), expression, settings.site)
     return Options(
         site=settings.site,
         protocols=options["protocol"],
         states=options["state"],
-        families=families,
+        families=_families_of(options),
         expression=expression,
-        source=_source(options, families),
+        source=_source(options, _families_of(options)),
         sort=options["sort"],
         reverse=options["reverse"],
         linger=options["linger"],
@@ -681,7 +708,10 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         before=_before(options),
         log=_log_plan(ctx, options),
         since=_since(options),
+        by=options["by"] or "",
         headless=options["headless"],
+        names=options["names"],
+        asks_names=ctx.get_parameter_source("names") is not click.core.ParameterSource.DEFAULT,
     )
 
 
@@ -721,10 +751,28 @@ def _check_filters(options: CommandLine, families: Sequence[str], expression: st
         raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
 
 
+def _check_by(ctx: click.Context, options: CommandLine) -> None:
+    """Wrong keys are found now."""
+    if options["by"] is None:
+        return
+    if not options["once"]:
+        raise click.UsageError("--by adds the table up once: it goes with --once.")
+    if ctx.get_parameter_source("view") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--by and --view exclude each other: each says what a row is.")
+    from columns import by_view
+
+    options["view"] = "connections"
+    try:
+        by_view(options["by"])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--by'") from None
+
+
 def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     if sys.stdout is None:
         raise click.UsageError("standard output is closed: there is nowhere to write to.")
     format = _format(options)
+    _check_by(ctx, options)
     _check_sort(ctx, options)
     if options["view"] != "connections" and format != "text" and not options["once"]:
         raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
@@ -732,6 +780,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--limit goes with --once.")
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
         raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
+    _check_names(ctx, options)
     if options["headless"]:
         _check_headless(options)
     given = click.core.ParameterSource.COMMANDLINE
@@ -761,6 +810,13 @@ def _since(options: CommandLine) -> str:
     return options["since"]
 
 
+def _check_names(ctx: click.Context, options: CommandLine) -> None:
+    typed = ctx.get_parameter_source("names") is click.core.ParameterSource.COMMANDLINE
+    pipe = any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
+    if "dns" in options["names"] and typed and pipe:
+        raise click.UsageError("--names dns asks name servers for what is on a screen; pipes ask none.")
+
+
 def _check_headless(options: CommandLine) -> None:
     if any(options[way] for way in ("once", "as_json", "as_csv")):
         raise click.UsageError("--headless writes nothing on standard output: not with --once, --json or --csv.")
@@ -772,9 +828,9 @@ def _check_sort(ctx: click.Context, options: CommandLine) -> None:
     """Each view has columns of its own; what the settings say holds for the views that have it."""
     if options["sort"] is None:
         return
-    from columns import ALIASES, VIEW_BY_NAME
+    from columns import ALIASES, VIEW_BY_NAME, by_view
 
-    sort, kind = options["sort"], VIEW_BY_NAME[options["view"]]
+    sort, kind = options["sort"], by_view(options["by"]) if options["by"] else VIEW_BY_NAME[options["view"]]
     for name in (sort, ALIASES.get(sort, sort)):
         if name in kind.sorts:
             options["sort"] = name
@@ -784,7 +840,7 @@ def _check_sort(ctx: click.Context, options: CommandLine) -> None:
         return
     columns = ", ".join(kind.sorts)
     raise click.BadParameter(
-        f"{sort!r} is no column of the view {kind.name}; there are: {columns}.", param_hint="'--sort'"
+        f"{sort!r} is no column of the view {options['by'] or kind.name}; there are: {columns}.", param_hint="'--sort'"
     )
 
 

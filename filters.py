@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
-from addresses import MAX_REMEMBERED, WHOLE_MARK, Context, Place
+from addresses import MAX_REMEMBERED, NO_FAN, UNNAMED, WHOLE_MARK, Context, Named, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key, service_name
 from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
@@ -105,6 +105,8 @@ def by_protocol(value: str, _context: Context) -> Predicate:
 def by_state(value: str, context: Context) -> Predicate:
     """A state in any case, or a flag."""
     wanted = value.upper()
+    if wanted == "NONE":  # of protocols without states
+        return lambda flow: flow.group.state is None
     if wanted in FLAGS:
         return _flag(value, context)
     if wanted not in STATES:
@@ -116,8 +118,10 @@ def by_state(value: str, context: Context) -> Predicate:
 
 def _flag(value: str, _context: Context) -> Predicate:
     wanted = value.upper()
+    if wanted == "NONE":
+        return lambda flow: not flow.flags()
     if wanted not in FLAGS:
-        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)}")
+        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)} none")
     text = f"[{wanted}]".encode()
     return lambda flow: text in flow.tail and wanted in flow.flags()
 
@@ -268,10 +272,12 @@ def _nat(value: str, context: Context) -> Predicate:
         return lambda flow: flow.plain or not flow.ends().nat
     if wanted == "both":
         return lambda flow: not flow.plain and len(flow.ends().nat) == 2
+    if wanted == "stale":  # of an address that this host no longer has
+        return lambda flow: not flow.plain and context.old_address(flow.ends()) is not None
     if wanted == "masq":
         return lambda flow: not flow.plain and (e := flow.ends()).nat == ["snat"] and e.reply_dst in context.own
     if wanted not in ("snat", "dnat"):
-        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none")
+        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none stale")
     return lambda flow: not flow.plain and wanted in flow.ends().nat
 
 
@@ -349,6 +355,27 @@ def _timeout(value: str, context: Context) -> Predicate:
     return lambda flow: fits(flow.remaining(context.now))
 
 
+def _idle(value: str, context: Context) -> Predicate:
+    """Where nobody can tell how long a flow has been idle, no comparison fits."""
+    fits = compared(value, TIMES, "idle:>1h")
+    return lambda flow: fits(flow.idle(context.now, context.timeouts))
+
+
+def _fanout(value: str, context: Context) -> Predicate:
+    fits = compared(value, SIZES, "fanout:>100")
+    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).remotes)
+
+
+def _fan_of_ports(value: str, context: Context) -> Predicate:
+    fits = compared(value, SIZES, "ports:>20")
+    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).ports)
+
+
+def asks_fans(text: str) -> bool:
+    """Does an expression ask how many ends and ports a host is connected with? Then all flows are to be counted."""
+    return re.search(r"(?i)(?<![a-z])(?:fanout|ports):", text) is not None
+
+
 def bare(word: str, context: Context) -> Predicate:
     """A bare word searches everything shown: the same as ``word in shown_text(flow)``, in a tenth of its time.
 
@@ -357,11 +384,11 @@ def bare(word: str, context: Context) -> Predicate:
     if " " in word or not word:
         return lambda flow: word in shown_text(flow, context)
     groups: dict[Group, bool] = {}
-    places: dict[Place, bool] = {}
     flags = [b"[%b]" % flag.encode() for flag in FLAGS if word in flag.lower()]
     in_direction = any(word in way for way in ("in", "out", "fwd", "local"))
     in_address = re.fullmatch(r"[0-9a-f.:]+", word) is not None
-    in_ends = _in_ends(word)
+    in_ends, in_place = _in_ends(word), _in_place(word, context)
+    in_names = _somebody(lambda who: any(word in part.lower() for part in _shown_of(who)), context)
     is_service = _remembering(lambda of: word in (service(*_protocol_port(of)) or ""))
 
     def wanted(flow: Flow) -> bool:
@@ -378,8 +405,20 @@ def bare(word: str, context: Context) -> Predicate:
             return True
         if is_service(b"%b %b" % (group.kind.protocol.encode(), flow.ports()[1])):
             return True
+        if in_names(flow):
+            return True
         if in_direction and word in (context.direction(flow.ends()) or ""):
             return True
+        return in_place(flow)
+
+    return wanted
+
+
+def _in_place(word: str, context: Context) -> Predicate:
+    """Is it in what is known of the place of the remote end?"""
+    places: dict[Place, bool] = {}
+
+    def wanted(flow: Flow) -> bool:
         place = context.remote(flow)
         if (known := places.get(place)) is None:
             if len(places) > MAX_REMEMBERED:
@@ -404,6 +443,10 @@ def _in_ends(word: str) -> Predicate:
     return wanted
 
 
+def _shown_of(who: Named) -> tuple[str, ...]:
+    return (who.name, who.container)
+
+
 def _protocol_port(text: str) -> tuple[str, int]:
     protocol, _, port = text.partition(" ")
     return protocol, int(port)
@@ -422,6 +465,7 @@ def shown_text(flow: Flow, context: Context) -> str:
         texts.append(address if port is None else f"{address}:{port}")
     texts.append(service(flow.kind.protocol, e.dport) or "")
     texts.append(context.direction(e) or "")
+    texts.extend(part for address in context.sides_of_ends(e)[:2] for part in _shown_of(context.who(address)) if part)
     texts.extend(part for part in context.remote(flow) if part is not None)
     return " ".join(map(str, texts)).lower()
 
@@ -450,8 +494,41 @@ def _new(value: str, _context: Context, baseline: AskBaseline = _no_baseline) ->
 
 
 def _near(value: str, context: Context) -> Predicate:
+    """A network; an address: of the device that has it, whichever of its addresses a flow has."""
     inside = network(value)
-    return lambda flow: inside(context.sides(flow)[0].encode())
+    if "/" in value:
+        return lambda flow: inside(context.sides(flow)[0].encode())
+    text = str(ipaddress.ip_address(value))
+    return lambda flow: context.device(context.sides(flow)[0]) == context.device(text)
+
+
+def _name(value: str, context: Context) -> Predicate:
+    wanted = value.casefold()
+    return _somebody(lambda who: wanted in who.label.casefold(), context)
+
+
+def _container(value: str, context: Context) -> Predicate:
+    wanted = value.casefold()
+    return _somebody(lambda who: wanted in who.container.casefold() or wanted in who.service.casefold(), context)
+
+
+def _somebody(fits: Callable[[Named], bool], context: Context) -> Predicate:
+    """Flows of which either end is somebody that fits. Each is asked about once: of 200,000 flows few are different."""
+    known: dict[Named, bool] = {UNNAMED: False}
+
+    def is_wanted(address: str) -> bool:
+        who = context.who(address)
+        if (answer := known.get(who)) is None:
+            if len(known) > MAX_REMEMBERED:
+                known.clear()
+            answer = known[who] = fits(who)
+        return answer
+
+    def wanted(flow: Flow) -> bool:
+        near, far, _ = context.sides(flow)
+        return is_wanted(near) or is_wanted(far)
+
+    return wanted
 
 
 def _far(value: str, context: Context) -> Predicate:
@@ -640,10 +717,15 @@ MAKERS: dict[str, Maker] = {
     "rate": _by_rate,
     "age": _age,
     "timeout": _timeout,
+    "idle": _idle,
+    "fanout": _fanout,
+    "ports": _fan_of_ports,
     "id": _id,
     "helper": _helper,
     "label": _label,
     "near": _near,
+    "name": _name,
+    "container": _container,
     "far": _far,
     "service": _service,
     "wan": _wan,

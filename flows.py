@@ -19,7 +19,7 @@ import math
 import re
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import islice, takewhile
 from operator import itemgetter
@@ -32,10 +32,15 @@ from parse import (
     EVENTS,
     FAMILIES,
     FLAGS,
+    GENERIC_TIMEOUTS,
     HEAD,
     ORIGINAL,
+    RESENT_TIMEOUTS,
     STATE,
     TIMEOUT,
+    TIMEOUT_OF_STATE,
+    TIMEOUTS,
+    TIMEOUTS_WITHOUT_STATE,
     Cut,
     Kind,
     Parts,
@@ -67,6 +72,7 @@ _TUPLE = re.compile(
     rb"| srckey=0x([0-9a-f]{1,8}) dstkey=0x([0-9a-f]{1,8})(?![0-9a-f]))?"
 )
 ICMP = (1, 58)
+TCP = 6
 _FAMILY_NUMBERS = {name: number for number, name in FAMILIES.items()}
 _REPLY = re.compile(rf"(?<![^ ])src=({ADDRESS}) dst={ADDRESS}(?: sport=(\d{{1,5}}))?".encode())
 _MARK = re.compile(rb" mark=(\d{1,10})")
@@ -272,7 +278,7 @@ class Flow:
 
     def rate(self) -> float | None:
         """Smoothed bytes a second of both directions; None until two samples of the counters are there."""
-        rates = self.progress.rates
+        rates = self.known_rates
         return None if rates is None else rates[0] + rates[1]
 
     def birth(self) -> float:
@@ -299,6 +305,37 @@ class Flow:
         if self.timeout is None or self.ended is not None:
             return None
         return max(0, round(self.timeout - (now - self.last_seen.at)))
+
+    def idle(self, now: float, timeouts: Mapping[str, int]) -> float | None:
+        """Seconds since its last packet: the timeout of its state less the time left.
+
+        None where nobody can tell: without the state's timeout (see parse.TIMEOUTS), in a flowtable, with a timeout of
+        its own, and of a TCP flow whose time may have been shortened because data was sent again.
+        """
+        if (left := self.remaining(now)) is None:
+            return None
+        number = self.group.kind.number
+        if (state := self.group.state) is not None:
+            whole = timeouts.get(TIMEOUT_OF_STATE.get((number, state), ""))
+        else:
+            whole = timeouts.get(TIMEOUTS_WITHOUT_STATE.get(number, GENERIC_TIMEOUTS)["ASSURED" in self.flags()])
+        if whole is None or left > whole:
+            return None
+        if number == TCP and left <= max([timeouts.get(name, 300) for name in RESENT_TIMEOUTS]) < whole:
+            return None
+        # The timeout may have been made longer since.
+        return min(whole - left, now - self.born) if self.progress.exact else whole - left
+
+    @property
+    def offloaded(self) -> bool:
+        """Is it in a flowtable? Its packets then pass by the connection table, and may not be counted."""
+        return b"OFFLOAD]" in self.tail and b"OFFLOAD]" in without_userspace(self.tail)
+
+    @property
+    def known_rates(self) -> tuple[float, float] | None:
+        """Its rates, where they are known: of an offloaded flow nothing may be counted, so that 0 says nothing."""
+        rates = self.progress.rates
+        return None if rates is IDLE and self.offloaded else rates
 
     def status(self) -> str:
         """The state; for protocols without one the flag that says most; "" where there is neither."""
@@ -490,8 +527,8 @@ class FlowTable:
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
         self.linger, self.limit, self.own = linger, limit, own
-        self._own_told = own
-        self._addresses = KnownAddresses(own)
+        self.timeouts: dict[str, int] = {}  # the kernel's, see parse.TIMEOUTS
+        self._own_told, self._addresses = own, KnownAddresses(own)
         self.generation, self.listing = 0, False
         self.listings = 0  # complete ones
         self.unannounced = 0  # flows that began since the listing before the newest, and no event said so
@@ -520,6 +557,10 @@ class FlowTable:
         if addresses != self._own_told:  # the same ones again would empty what is remembered about each
             self._own_told, self.own = addresses, own_addresses_of(addresses)
             self._addresses = KnownAddresses(self.own)
+
+    def know_timeouts(self, facts: Mapping[str, int]) -> None:
+        """The kernel's timeouts, as they are now."""
+        self.timeouts = {name: facts[name] for name in TIMEOUTS if name in facts}
 
     def watch(self, now: float) -> None:
         """From now on births are heard of."""

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from flows import Flow, FlowTable, Group, matched, without_userspace
 from grouping import service_name, service_of
@@ -123,6 +123,8 @@ class Surroundings(NamedTuple):
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
+    names: str = ""  # what names of hosts were found
+    findings: Surveyed | None = None  # what a round over all flows has found
 
 
 NOTHING_AROUND = Surroundings()
@@ -138,18 +140,18 @@ class Shares(NamedTuple):
     unreplied: int = 0
     sources: tuple[tuple[str, int], ...] = ()  # of the original tuple: address and flows, most first, at most TOP
     services: tuple[tuple[str, int], ...] = ()  # protocol and port of the destination, the same way
-    timeouts: tuple[int, ...] = ()  # flows with as much time left as each of TIMEOUTS says; others have no timeout
+    timeouts: tuple[int, ...] = ()  # flows with as much time left as each of TIME_LEFT says; others have no timeout
     whole: bool = True  # all were counted; else ``flows`` is how many were so far
 
 
 # Time left, as a filter has it, and its end in seconds. What is never evicted and stays for days is what fills a table.
-TIMEOUTS = (
+TIME_LEFT = (
     ("under 1 min left", "timeout:<1m", 60),
     ("1 min to 1 h left", "timeout:1m-1h", 3600),
     ("1 h to 1 day left", "timeout:1h-1d", 86_400),
     ("over 1 day left", "timeout:>1d", 1 << 40),
 )
-_ENDS = [end for _, _, end in TIMEOUTS[:-1]]
+_ENDS = [end for _, _, end in TIME_LEFT[:-1]]
 _TO_PORT = re.compile(rb"^(\d+) src=\S+ dst=\S+(?: sport=\d+ dport=(\d+))?", re.M)
 
 
@@ -183,7 +185,7 @@ class Census:
         self._sources: Counter[bytes] = Counter()
         self._services: Counter[tuple[bytes, bytes]] = Counter()  # protocol's number and port
         self._some: dict[bytes, Group] = {}  # a group of each protocol
-        self._timeouts = [0] * len(TIMEOUTS)
+        self._timeouts = [0] * len(TIME_LEFT)
 
     def step(self, table: FlowTable, wanted: int = STEP, now: float | None = None) -> bool:
         """Count the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one.
@@ -239,6 +241,95 @@ def sampled_shares(table: FlowTable) -> Shares | None:
     census = Census(islice(table.live.values(), 0, None, step))
     census.step(table, SAMPLED)
     return census.newest
+
+
+# --- what the tuples of all flows say ---------------------------------------------------------------------------------
+
+
+class PortsUsed(Protocol):
+    """grouping.PortUse."""
+
+    @property
+    def wan(self) -> str: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+    @property
+    def remote(self) -> str: ...
+
+    @property
+    def used(self) -> int: ...
+
+    @property
+    def of(self) -> int: ...
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def what(self) -> str: ...
+
+
+class Surveyed(Protocol):
+    """What a round over all flows has found (grouping.Findings)."""
+
+    @property
+    def flows(self) -> int: ...
+
+    @property
+    def old(self) -> Sequence[tuple[str, int]]: ...
+
+    @property
+    def ports(self) -> Sequence[PortsUsed]: ...
+
+    @property
+    def offloaded(self) -> int: ...
+
+    @property
+    def idle(self) -> int: ...
+
+
+def _port_rows(findings: Surveyed | None) -> list[HealthRow]:
+    rows = []
+    for use in findings.ports if findings is not None else ():
+        what = f"{use.used} of {use.of} {use.what} of {use.wan}"
+        text = f"{_percent(use.share)}, {what} used by {use.protocol} to {use.remote}"
+        cure = _MORE_ADDRESSES if use.share >= MUCH else ""
+        rows.append(HealthRow("SNAT ports", text, fill_role(use.share) if cure else "plain", min(1.0, use.share), cure))
+    return rows
+
+
+_MORE_ADDRESSES = "iptables -t nat -S POSTROUTING, then SNAT to more addresses (--to-source A-B)"
+_DELETES_OLD = "X deletes them (with --allow-delete); / nat:stale shows them"
+
+
+def _finding_rows(findings: Surveyed | None) -> list[HealthRow]:
+    if findings is None:
+        return []
+    rows = [HealthRow("old address", _old_text(old), "warn", cure=_DELETES_OLD) for old in findings.old]
+    rows += _port_rows(findings)
+    if number := findings.idle:
+        text = f"closing idle ones after 1 day frees {number:,}, {_percent(number / findings.flows)} (filter idle:>1d)"
+        rows.append(HealthRow("idle", text, cure=f"{SYSCTL}tcp_timeout_established=86400"))
+    if number := findings.offloaded:
+        rows.append(HealthRow("offloaded", _offloaded_text(number), "warn", cure=OFFLOAD_CURE))
+    return rows
+
+
+OFFLOAD_CURE = "nft list flowtables, then say counter in them: nft(8)"
+
+
+def _offloaded_text(number: int) -> str:
+    flows = "1 flow is" if number == 1 else f"{number:,} flows are"
+    return f"{flows} offloaded to a flowtable: bytes and rates of these may not be counted"
+
+
+def _old_text(old: tuple[str, int]) -> str:
+    address, number = old
+    return (
+        f"1 flow uses the old address {address}" if number == 1 else f"{number:,} flows use the old address {address}"
+    )
 
 
 # --- how full, how soon full ------------------------------------------------------------------------------------------
@@ -355,7 +446,7 @@ def _kind_rows(table: FlowTable, shares: Shares | None) -> list[HealthRow]:
         return []
     flows, unit = shares.flows, "flows" if shares.whole else f"of {shares.flows} counted"
     found = [(state, f"state:{state.lower()}", number, len(table)) for state, number in table.by_state()[:TOP]]
-    found += [(label, term, number, flows) for (label, term, _), number in zip(TIMEOUTS, shares.timeouts) if number]
+    found += [(label, term, number, flows) for (label, term, _), number in zip(TIME_LEFT, shares.timeouts) if number]
     found += [
         (f"{key} {service_name(key)}".strip(), f"service:{key}", number, flows) for key, number in shares.services
     ]
@@ -518,7 +609,8 @@ def _base_rows(around: Surroundings) -> list[HealthRow]:
 
 
 def _log_rows(around: Surroundings) -> list[HealthRow]:
-    rows = [HealthRow("flow log", around.logged)] if around.logged else []
+    rows = [HealthRow("names", around.names)] if around.names else []
+    rows += [HealthRow("flow log", around.logged)] if around.logged else []
     return rows + [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
 
 
@@ -534,7 +626,8 @@ def panel(
     around: Surroundings = NOTHING_AROUND,
 ) -> list[HealthRow]:
     """All that is known, the table first. ``now`` on the source's clock; a recording has nothing to mend."""
-    rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
+    rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_finding_rows(around.findings)]
+    rows += _counter_rows(status, now)
     rows += [*_sight_rows(status, table, around, now, live), *_setting_rows(status, table)]
     rows += _kind_rows(table, shares)
     rows = [replace(row, cure=cure_there(row.cure, around.before) if live else "") for row in rows]
@@ -600,6 +693,9 @@ class About(Enum):
     RECORDING = auto()
     LOG = auto()
     DROPS = auto()
+    PORTS = auto()
+    OLD_ADDRESS = auto()
+    OFFLOADED = auto()
     KERNEL_EVENTS = auto()
     ACCOUNTING = auto()
     INPUT = auto()
@@ -646,6 +742,7 @@ def notices_of(
 ) -> list[Notice]:
     """All that is wrong by weight: what runs out, what is lost or late, what is off, the rest."""
     out = [*_shortages(status, table, live, now, shares), *_losses(status, table, live, now, around)]
+    out += _found(around.findings, live)
     if live:
         out += _switched_off(status, table)
     out += [Notice(text, about=About.INPUT, state=_magnitude(text)) for text in status.unread()]
@@ -718,6 +815,27 @@ def _losses(
         yield Notice(f"{text}: the table is older than that", about=About.LATE_LISTING)
     if live:
         yield from _drop_notices(status, now)
+
+
+def _found(findings: Surveyed | None, live: bool) -> Iterator[Notice]:
+    """What the tuples of all flows tell: ports that run out, flows that nobody can answer, bytes that are missing."""
+    if findings is None:
+        return
+    for use in findings.ports:
+        if use.share >= MUCH:
+            text = f"SNAT ports of {use.wan} to {use.remote} ({use.protocol}): {_percent(use.share)} used"
+            yield Notice(
+                text,
+                _MORE_ADDRESSES if live else "",
+                use.share >= NEARLY,
+                About.PORTS,
+                (use.wan, use.protocol, use.remote),
+            )
+    for old in findings.old:
+        yield Notice(_old_text(old), _DELETES_OLD if live else "", about=About.OLD_ADDRESS, state=old[0])
+    if number := findings.offloaded:
+        state = _magnitude(str(number))
+        yield Notice(_offloaded_text(number), OFFLOAD_CURE if live else "", about=About.OFFLOADED, state=state)
 
 
 def _drop_notices(status: Status, now: float) -> Iterator[Notice]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from columns import FLOWS, VIEWS, row_terms
 from filters import FIXED_VALUES, FilterError
 from flows import FlowTable
-from grouping import Baseline, GroupRow, UsageRow
+from grouping import BETWEEN, Baseline, GroupRow, UsageRow
 from keyboard import Button, Mouse
 from text import clean
 from view import GEO_MODES, Area, Dialog, Pause, Picker, Picks, Prompt, Purpose, Return, Target, View
@@ -511,6 +511,28 @@ def _shift(step: int) -> Action:
     return action
 
 
+def _open_row(view: View, table: FlowTable) -> Request:
+    """What the selected sum is made of stands below it: countries of a host, hosts of a country. Else columns move."""
+    row, grouping = view.selected, view.spec.grouping
+    can = isinstance(row, GroupRow) and grouping is not None and grouping.of(row.key) is grouping
+    if isinstance(row, GroupRow) and can and not (view.spec.on_map or view.overlay or row.key in view.opened):
+        view.opened |= {row.key}
+        return NOTHING
+    return _shift(1)(view, table)
+
+
+def _close_row(view: View, table: FlowTable) -> Request:
+    """The opposite: first the columns come back, then the row is closed."""
+    row = view.selected
+    if isinstance(row, GroupRow) and not view.shift and not view.overlay:
+        key = row.key if row.key in view.opened else row.key.rpartition(BETWEEN)[0]
+        if key in view.opened:
+            view.opened -= {key}
+            view.selected = GroupRow(key)
+            return NOTHING
+    return _shift(-1)(view, table)
+
+
 def _redraw(view: View, _table: FlowTable) -> Request:
     view.rows.expire()
     return Request(Do.REDRAW)
@@ -542,8 +564,8 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("ctrl-u",), _move(lambda v: -max(1, v.page // 2)), "half a page up"),
     Binding(("g", "home"), _move(lambda v: -len(v.rows.order) - FAR_AWAY), "first flow"),
     Binding(("G", "end"), _move(lambda v: len(v.rows.order) + FAR_AWAY), "last flow"),
-    Binding(("right",), _shift(1), "columns to the right; details: next"),
-    Binding(("left",), _shift(-1), "columns to the left"),
+    Binding(("right",), _open_row, "open a sum; columns to the right; details: next"),
+    Binding(("left",), _close_row, "close it; columns left"),
     Binding(("n",), _names, "ports: name or number"),
     Binding(("c",), _geo, "geography: which columns"),
     Binding(("z",), _closed, "closed flows on or off"),

@@ -18,10 +18,10 @@ from child import Child, this_program
 from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
-from filters import asked_moment, expanded, shown_as
+from filters import asked_moment, compile_filter, expanded, shown_as
 from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
-from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
+from grouping import Baseline, GroupRow, Survey, UsageRow, group_object, row_of, usage_row
 from health import Census, Notice, Surroundings, notices_of
 from intake import SUCCESS, ListingEnded
 from keyboard import Mouse, Pasted
@@ -34,7 +34,7 @@ from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Registered, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Registered, Row, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -57,8 +57,8 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
     except (OSError, ValueError) as error:  # a name with a NUL
         yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
         return
-    rows, written = list(view.rows.order), 0
     spec, usage = view.spec, view.usage
+    rows, written = [row for row in view.rows.order if not is_part(row, spec)], 0
     try:
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             format = "csv" if path.lower().endswith(".csv") else "json"
@@ -79,11 +79,17 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
     yield f"{len(rows)} {rows_word} exported to {shown}"
 
 
+def is_part(row: Row, spec: ViewSpec) -> bool:
+    """Does it stand below a row that was opened?"""
+    return spec.grouping is not None and isinstance(row, GroupRow) and spec.grouping.of(row.key) is not spec.grouping
+
+
 def copied(view: View) -> str:
     """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
     row = view.selected
     if isinstance(row, GroupRow):
-        return printable(json_line(group_object(row, view.spec.grouping))).strip() if view.spec.grouping else ""
+        grouping, who = view.spec.grouping, view.context.who(row.key)
+        return printable(json_line(group_object(row, grouping.of(row.key), who))).strip() if grouping else ""
     if isinstance(row, UsageRow):
         return printable("".join(usage_texts(view.spec.logged, [row], per_day=False, format="json"))).strip()
     flow = flow_of(row)
@@ -99,17 +105,22 @@ def command_for(view: View, command: Command | None) -> str:
     return printable(shlex.join([*via, program, "-D", *found.deleting()]))[:COPIED]
 
 
-def affected_flows(view: View, table: FlowTable, everything: bool) -> list[Flow]:
-    """The live flows that a key means: those of the selected row, or all that the filter wants (if there is one)."""
+def affected_flows(view: View, table: FlowTable, everything: bool, stale: bool = False) -> list[Flow]:
+    """The live flows that a key means: those of the selected row, or all that the filter wants (if there is one).
+
+    ``stale``: the header tells of flows that use an old address of this host's.
+    """
     row, wanted = view.selected, view.predicate
-    if everything:
-        return [flow for flow in table.live.values() if wanted(flow)] if wanted is not None else []
+    if everything:  # without a filter those that the header's notice tells of
+        chosen = wanted or (compile_filter("nat:stale", view.context) if stale else None)
+        return list(filter(chosen, table.live.values())) if chosen is not None else []
     if isinstance(row, GroupRow):
         grouping = view.spec.grouping
         if grouping is None:
             return []
         flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
-        return [flow for flow in flows if group_key(flow, grouping, view.context) == row.key]
+        key_of = row_of(grouping.of(row.key), view.context)
+        return [flow for flow in flows if key_of(flow) == row.key]
     flow = flow_of(row)
     return [] if flow is None or table.live.get(flow.key) is not flow else [flow]
 
@@ -297,6 +308,8 @@ def flows_answered(filter: str, answered: Answered, epoch: float) -> LoggedFlows
 CENSUS_STEP, CENSUS_STEP_WATCHED, CENSUS_REST, CROWDED = 0.1, 0.025, 30.0, 0.5
 # It takes 1/100 of the time: who fills a small table is 2 s old at most, and of 262,144 flows 30 s.
 CENSUS_SHARE, CENSUS_LEAST_REST = 100.0, 2.0
+# What the tuples of all flows tell is looked for at 1/100 of the time, too; at once when this host's addresses change.
+SURVEY_REST = 5.0
 QUICK = 0.02  # seconds between frames while keys are pressed
 
 # Ordering the rows takes 1/100 of the processor's time: one key in a hundred at most has to wait for it. Counters
@@ -322,6 +335,8 @@ class Live:
         self.feed = Feed(options, source, signals, recorder)
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.geography, self.resolver = Geography(options.plan), Resolver()
+        if "dns" in options.names:
+            self.resolver.switch(True)
         self.view = self._first_view()
         self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
@@ -332,6 +347,9 @@ class Live:
         self.census, self.next_census = Census(), 0.0
         self.census_cost = 0.0  # seconds that the present count has taken
         self.census_watched = False  # the panel of the table's health is on show
+        self.survey, self.next_survey = Survey(self.view.context), 0.0
+        self.survey_cost = 0.0  # seconds that the present survey has taken
+        self.surveyed_own = self.view.context.own  # this host's addresses when it began
         self.aside: frozenset[Hashable] = frozenset()  # notices that were put aside, by their keys
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
@@ -347,13 +365,17 @@ class Live:
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
-        lookups = Lookups(geography.where, geography.detail, geography.coordinates, self.resolver.name)
+        lookups = Lookups(geography.where, geography.detail, geography.coordinates, self._name)
         context = self.feed.context(lookups, options.site)
         spec = VIEW_BY_NAME[options.view]
         view = View(context, options.base(context), sort=options.sort or "", reverse=options.reverse, spec=spec)
         view.set_filter(options.expression)
         view.span = options.since or view.span
         return view
+
+    def _name(self, address: str) -> str | None:
+        """What stands in place of an address where key N has been pressed: who is known is not asked for."""
+        return (self.feed.names.directory.label(address) or self.resolver.name(address)) if self.resolver.on else None
 
     def run(self) -> int:
         """Until somebody quits; returns the exit code."""
@@ -397,6 +419,7 @@ class Live:
             until = min(until, time.monotonic() + 0.02)
         if self._wants_census():
             until = min(until, max(self.next_census, time.monotonic()))
+        until = min(until, max(self.next_survey, time.monotonic())) if self._is_listed else until
         if self.screen.more_keys or self.exporting is not None or (self.view.rows.working and not writing):
             until = time.monotonic()
         return self.feed.wait(reading, writing, until)
@@ -444,12 +467,15 @@ class Live:
         self.resolver.poll()
         if self.resolver.renewed():
             self._frame_after(PROGRESS)
+        if self.feed.names.renewed():
+            self._soon()
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
         if self.whois and (known := self.whois.poll()) is not None:
             self.view.whois = known
             self._frame_after(QUICK)
         self._take_census()
+        self._take_survey()
         self._inquire()
 
     def _key_is_due(self) -> bool:
@@ -500,7 +526,9 @@ class Live:
             logged=self._logged(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
+            names=self.feed.names.state(),
             before=self.options.before,
+            findings=self.survey.newest,
         )
 
     def _logged(self) -> str:
@@ -653,7 +681,8 @@ class Live:
             off = "deleting is switched off; start with --allow-delete" if command else "a recording has no kernel"
             view.message = f"nothing deleted: {off}"
             return
-        flows = affected_flows(view, self.table, everything)
+        found = self.survey.newest
+        flows = affected_flows(view, self.table, everything, stale=found is not None and bool(found.old))
         if self.deletion or not flows:
             view.message = "a deletion goes on" if self.deletion else "nothing is meant: select a row, or filter and X"
             return
@@ -685,7 +714,7 @@ class Live:
 
     def _wants_census(self) -> bool:
         """Is it asked for who fills the table, or about to matter, and is there a whole table to count?"""
-        facts, listed = self.status.facts, self.table.listings > 0 or not (self.source.live or self.table.listing)
+        facts, listed = self.status.facts, self._is_listed
         crowded = facts.get("count", 0) > facts.get("max", 0) * CROWDED
         return listed and (crowded or self.view.overlay == "health")
 
@@ -706,6 +735,26 @@ class Live:
         if done:
             self.census_cost = 0.0
             self._frame_after(QUICK)
+
+    @property
+    def _is_listed(self) -> bool:
+        """Is there a whole table to look at?"""
+        return self.table.listings > 0 or not (self.source.live or self.table.listing)
+
+    def _take_survey(self) -> None:
+        """Go on with looking for what the tuples of all flows tell."""
+        now, own = time.monotonic(), self.view.context.own
+        if own is not self.surveyed_own:
+            self.surveyed_own, self.next_survey = own, 0.0
+        if now < self.next_survey or not self._is_listed:
+            return
+        done = self.survey.step(self.table, self._now())
+        self.survey_cost += time.monotonic() - now
+        rest = FRAME if self.view.overlay == "health" else max(SURVEY_REST, CENSUS_SHARE * self.survey_cost)
+        self.next_survey = now + (rest if done else CENSUS_STEP)
+        if done:
+            self.survey_cost = 0.0
+            self._frame_after(FRAME)
 
     def _inquire(self) -> None:
         """Ask the flow log what the view is about, again once a minute, and take the answer."""

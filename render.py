@@ -22,10 +22,11 @@ from columns import (
     UsageFacts,
     ViewSpec,
     fit,
+    part_text,
     zone_text,
 )
 from flows import Flow, FlowTable, TapeEvent
-from grouping import UsageRow
+from grouping import GroupRow, UsageRow
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
@@ -546,7 +547,8 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
         "off": set(),
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
-    columns = [column for column in view.spec.columns if not column.of_log or view.first_seen is not None]
+    there = {"": True, "log": view.first_seen is not None, "names": view.context.knows_names()}
+    columns = [column for column in view.spec.columns if there[column.only_with]]
     chosen = view.chosen.get(view.spec.name, {})
     if view.spec.chooses_places:
         columns = [
@@ -615,6 +617,11 @@ class _RowFacts:
         self.view, self.mark = scene.view, scene.glyphs.cut
         self._scene, self._context = scene, scene.view.context
 
+    def is_part(self, row: GroupRow) -> bool:
+        """Does it stand below a row that was opened?"""
+        grouping = self.view.spec.grouping
+        return bool(self.view.opened) and grouping is not None and grouping.of(row.key) is not grouping
+
     def of(self, row: Row) -> tuple[Any, str]:
         if isinstance(row, Flow):
             return self._flow(row)
@@ -625,8 +632,8 @@ class _RowFacts:
         if isinstance(row, UsageRow):
             return UsageFacts(row, self._scene.glyphs, self._context.name), "plain"
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
-        known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
+        known = mark is None or grouping is None or not mark.is_new_key(grouping.of(row.key), row.key)
+        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ", self._context.who)
         return facts, "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
@@ -642,6 +649,8 @@ class _RowFacts:
 def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int]], width: int) -> Line:
     shown, base = facts.of(row)
     line: Line = []
+    if isinstance(shown, GroupFacts) and facts.is_part(shown.row):
+        line, columns = _part_label(facts, shown, columns)
     for column, size in columns:
         text = column.cell(shown)
         if (used := cells(text)) > size:
@@ -652,10 +661,28 @@ def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int
             line.append((" ", base))
         room = " " * (size - used)
         line.append((room + text if column.right else text + room, _role(column.key, text, base)))
-    line.append((" " * (width - sum(size for _, size in columns) - len(columns) + 1), base))
+    line.append((" " * (width - length(line)), base))
     if row is facts.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line
+
+
+def _part_label(
+    facts: _RowFacts, shown: GroupFacts, columns: Sequence[tuple[AnyColumn, int]]
+) -> tuple[Line, Sequence[tuple[AnyColumn, int]]]:
+    """What a part of an opened sum is, in the room of the columns that say what a sum is, and the columns behind."""
+    number = next((at for at, (column, _) in enumerate(columns) if column.right), len(columns))
+    room = sum(size for _, size in columns[:number]) + number - 1
+    text = shorten_middle(f"  {part_text(shown)}", room, facts.mark)
+    numbers = [
+        (column if column.right or column.key == "share" else replace(column, cell=_nothing), size)
+        for column, size in columns[number:]
+    ]
+    return [(text + " " * (room - cells(text)), "plain")], numbers
+
+
+def _nothing(_shown: GroupFacts) -> str:
+    return ""
 
 
 _BEGINNING = {"SYN_SENT", "SYN_RECV", "SYN_SENT2", "UNREPLIED", "COOKIE_WAIT", "COOKIE_ECHOED", "REQUEST", "RESPOND"}

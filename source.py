@@ -37,12 +37,13 @@ from intake import (
     is_loss,
     not_started,
 )
-from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN
+from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN, TIMEOUTS
 
 # --- the host ---------------------------------------------------------------------------------------------------------
 
 _DIRECTORY = "/proc/sys/net/netfilter/nf_conntrack_"
 FACTS = {name: _DIRECTORY + name for name in ("count", "max", "buckets", "acct", "events", "timestamp")}
+FACTS |= {name: _DIRECTORY + name for name in TIMEOUTS}
 FACTS["rmem_default"] = "/proc/sys/net/core/rmem_default"  # bytes that a socket may hold which nobody could widen
 _FACT_AT = {path: name for name, path in FACTS.items()}
 
@@ -122,6 +123,8 @@ def parse_routes(text: str) -> frozenset[str]:
 
 
 _RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_ERROR, _NLMSG_DONE = 20, 22, 24, 26, 2, 3
+_RTM_NEWNEIGH, _RTM_GETNEIGH = 28, 30
+_NDA_DST, _NDA_LLADDR = 1, 2
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _RTA_DST = 1, 2, 4, 1
 _TABLE_LOCAL, _RTN_BROADCAST = 255, 3  # linux/rtnetlink.h: RT_TABLE_LOCAL
@@ -137,13 +140,22 @@ def own_addresses() -> frozenset[str]:
     """
     found: set[str] = set()
     # struct ifaddrmsg (family 0: all); struct rtmsg (family, and the table as its fifth byte)
-    _dump(_RTM_GETADDR, bytes(8), found)
+    _dump(_RTM_GETADDR, bytes(8), lambda data: _read_addresses(data, found))
     for family in (socket.AF_INET, socket.AF_INET6):
-        _dump(_RTM_GETROUTE, struct.pack("=8BI", family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0), found)
+        asked = struct.pack("=8BI", family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0)
+        _dump(_RTM_GETROUTE, asked, lambda data: _read_addresses(data, found))
     return frozenset(found)
 
 
-def _dump(kind: int, asked: bytes, found: set[str]) -> None:
+def neighbours() -> list[tuple[str, str]]:
+    """Addresses of this network namespace's neighbours, each with its MAC address, as `ip neigh` prints them."""
+    found: dict[str, str] = {}
+    _dump(_RTM_GETNEIGH, bytes(12), lambda data: _read_neighbours(data, found))  # struct ndmsg (family 0: all)
+    return list(found.items())
+
+
+def _dump(kind: int, asked: bytes, read: Callable[[bytes], bool]) -> None:
+    """``read``: takes a datagram in; False at the end of the dump."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
         link.settimeout(1.0)
         if kind == _RTM_GETROUTE:
@@ -151,7 +163,7 @@ def _dump(kind: int, asked: bytes, found: set[str]) -> None:
             link.setsockopt(_SOL_NETLINK, _STRICT, 1)
         # struct nlmsghdr: length, type, flags, sequence, port
         link.send(struct.pack("=IHHII", 16 + len(asked), kind, _REQUEST_DUMP, 1, 0) + asked)
-        while _read_addresses(link.recv(1 << 16), found):
+        while read(link.recv(1 << 16)):
             pass
 
 
@@ -169,6 +181,21 @@ def _read_addresses(data: bytes, found: set[str]) -> bool:
         elif kind == _RTM_NEWROUTE and length >= 28 and data[20] == _TABLE_LOCAL and data[23] in _DELIVERED:
             mark = BROADCAST if data[23] == _RTN_BROADCAST else ""
             _add_address(data[16], _attributes(data[28:length]).get(_RTA_DST), data[17], found, mark)
+        data = data[(length + 3) & ~3 :]
+    return True
+
+
+def _read_neighbours(data: bytes, found: dict[str, str]) -> bool:
+    """Take the neighbours out of one netlink datagram; False at the end of the dump."""
+    while len(data) >= 16:
+        length, kind = struct.unpack_from("=IH", data)
+        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < 16:
+            return False
+        if kind == _RTM_NEWNEIGH and length >= 28:
+            attributes = _attributes(data[28:length])
+            raw, mac = attributes.get(_NDA_DST, b""), attributes.get(_NDA_LLADDR, b"")
+            if len(mac) == 6 and len(raw) in (4, 16):
+                found[socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)] = mac.hex(":")
         data = data[(length + 3) & ~3 :]
     return True
 
@@ -241,7 +268,7 @@ SSH_FAILED = 255  # exit status of ssh if ssh itself failed, not the command on 
 BACKOFF = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a child is started again
 SETTLED = 30.0  # seconds: when a child ran so long, its next death begins the back-off anew
 FACTS_EVERY = 5.0  # seconds
-OWN_EVERY = 60.0  # seconds
+OWN_EVERY, OWN_EVERY_HERE = 60.0, 5.0  # seconds; here it costs 0.2 ms, and a link that fails over is seen soon
 STATISTICS_EVERY = 10.0  # seconds
 STATISTICS_FIRST = 1.0  # seconds after the start, so that the first listing and the first screen come before it
 LEAST_INTERVAL, MOST_INTERVAL = 0.25, 64.0  # seconds between listings that keys can set
@@ -875,9 +902,9 @@ class LiveSource:
             else:
                 self._ask("facts", [*self.command.via, *FACTS_COMMAND])
         if now >= self._own_due:
-            self._own_due = now + OWN_EVERY
+            self._own_due = now + (OWN_EVERY if self.command.via else OWN_EVERY_HERE)
             if not self.command.via:
-                yield OwnAddresses(now, own_addresses())
+                yield from self._take_own("here", own_addresses(), now)
             else:
                 self._ask("own", [*self.command.via, *OWN_COMMAND])
         if self.command.via and now >= self._routes_due:
@@ -923,7 +950,13 @@ class LiveSource:
         if what == "statistics" and (values := parse_statistics(text)):
             yield Statistics(now, values)
         own = parse_addresses(text) if what == "own" else parse_routes(text) if what in ROUTES_COMMANDS else None
-        if own and own != self._own.get(what):
+        if own:
+            yield from self._take_own(what, own, now)
+
+    def _take_own(self, what: str, own: frozenset[str], now: float) -> Iterator[Item]:
+        """Pass on what was said of this host's addresses, where it is new. Then the local routes have changed, too."""
+        if own != self._own.get(what):
+            self._routes_due = now if what == "own" and what in self._own else self._routes_due
             self._own[what] = own
             yield OwnAddresses(now, frozenset[str]().union(*self._own.values()))
 

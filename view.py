@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from addresses import Context
 from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
-from filters import Predicate, all_of, compile_filter, expanded, moments
+from filters import Predicate, all_of, asks_fans, compile_filter, expanded, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
-from grouping import Baseline, Grouper, GroupRow, UsageRow, group_key, shares
+from grouping import BETWEEN, Baseline, FanCount, Grouper, GroupRow, UsageRow, group_key, row_of, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
 from text import UNICODE, Glyphs, Line, clean
@@ -271,6 +271,7 @@ class View:
     overlay: str = ""  # "", "help", "health", "details" or "delete"
     scroll: int = 0  # of the overlay
     shift: int = 0  # columns scrolled away to the left
+    opened: frozenset[str] = frozenset()  # keys of the sums whose parts stand below them
     selected: Row | None = None
     flow: Flow | None = None  # the flow that was selected last, or that of the event selected last
     at: int = 0  # where the selected row stands among the rows
@@ -311,7 +312,8 @@ class View:
     def rows_wanted(self) -> RowsWanted:
         choices = self.spec, self.filter, self.sort, self.reverse, self.closed, self.frozen
         usage = self.usage if self.usage is not None and self.usage.spec is self.spec else None
-        return RowsWanted(*choices, self.predicate, self.pause, self.baseline, usage, self.from_log)
+        rest = self.predicate, self.pause, self.baseline, usage, self.from_log
+        return RowsWanted(*choices, *rest, opened=self.opened)
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""
@@ -333,6 +335,7 @@ class View:
         self.sort, self.reverse = self.sorts.get(name, (spec.sort, False))
         self.frozen = False
         self.overlay, self.picker, self.cell = "", None, ""
+        self.opened = frozenset()
         self.top, self.at, self.shift = 0, 0, 0
         self.rows.clear()
         self.selected = None
@@ -544,7 +547,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
 
     Returns whether there was anything to do; ``view.rows.working`` tells whether there still is.
     """
-    view.context.advance(now, table.own)
+    view.context.advance(now, table.own, table.timeouts)
     worked, shown = view.rows.go_on(view.rows_wanted(), table, now, enough)
     if shown:
         view.follow(whole=not view.rows.working)
@@ -594,6 +597,7 @@ class RowsWanted:
     baseline: Baseline | None = field(default=None, compare=False)
     usage: LoggedUsage | None = None  # where the rows are of the flow log
     logged: LoggedFlows | None = None  # where flows of the log stand beside those of the table
+    opened: frozenset[str] = frozenset()  # keys of the sums whose parts are wanted, too
     at_once: bool = field(default=False, compare=False)  # all in one go: nobody waits at keys
     limit: int | None = field(default=None, compare=False)
 
@@ -614,6 +618,7 @@ class Rows:
         self.total = 0  # live flows (translated ones, events), and of these
         self.fitting = 0  # those that the filter wants
         self.groups: list[GroupRow] = []  # as they were added up last
+        self._parts: list[GroupRow] = []  # ... and those within the opened ones
         self._context = context
         self._due = 0.0  # when the next new order is due
         self._began = 0.0  # when the present one was begun: a clock that went back is no reason to wait
@@ -798,6 +803,8 @@ class Rows:
         self._ranking, self._found, self._grouping = not takes, [], False
         if wanted.baseline is not None and not wanted.baseline.complete:
             yield from _learn(table, wanted.baseline)
+        if asks_fans(wanted.filter) or (wanted.spec.grouping is not None and wanted.spec.grouping.asks_fans):
+            yield from _count_fans(table, self._context)
         if wanted.spec.grouping is not None:
             yield from self._add_up(table)
         elif wanted.spec.logged:
@@ -863,25 +870,53 @@ class Rows:
 
     def _add_up(self, table: FlowTable) -> Iterator[None]:
         wanted = self._now_wanted()
-        assert wanted.spec.grouping is not None
-        grouped_for = wanted.filter, wanted.spec, wanted.pause
+        grouped_for = wanted.filter, wanted.spec, wanted.pause, wanted.opened
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
-            grouper = Grouper(wanted.spec.grouping, self._context, table.watched(self._context.now))
-            predicate, self._grouping = wanted.predicate, True
-            flows = self._live(wanted, table)
-            for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
-                grouper.add(piece if predicate is None else list(filter(predicate, piece)))
-                yield
-            self.groups, self._grouped_for, self.fitting = list(grouper.sums.values()), grouped_for, grouper.flows
+            yield from self._sum(wanted, table)
+            self._grouped_for = grouped_for
         self._grouping = False
         wanted = self._now_wanted()  # another order may be wanted since
-        shares(self.groups, wanted.sort)
+        shares(self.groups, wanted.sort, self._parts)
         yield
         self._found = yield from self._ordered(wanted, (yield from self._by_ties(wanted)))
+        if self._parts:
+            self._found = self._with_parts(wanted, self._found)
         if wanted.spec.on_map and not wanted.at_once:
             self._found = [row for row in self._found[:MAPPED] if self._context.coordinates(row.key) is not None]
         self._ranking = False
         self._show()
+
+    def _sum(self, wanted: RowsWanted, table: FlowTable) -> Iterator[None]:
+        """Add the flows up, and those of the opened rows by what is within these."""
+        grouping, context = wanted.spec.grouping, self._context
+        assert grouping is not None
+        watched = table.watched(context.now)
+        grouper, opened = Grouper(grouping, context, watched), wanted.opened
+        parts = Grouper(grouping.inside, context, watched) if opened else None
+        predicate, self._grouping = wanted.predicate, True
+        flows, row = self._live(wanted, table), row_of(grouping, context)
+        for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
+            found = piece if predicate is None else list(filter(predicate, piece))
+            grouper.add(found)
+            if parts is not None:
+                parts.add([flow for flow in found if row(flow) in opened])
+            yield
+        grouper.finish()
+        self.groups, self.fitting = list(grouper.sums.values()), grouper.flows
+        self._parts = [] if parts is None else list(parts.sums.values())
+
+    def _with_parts(self, wanted: RowsWanted, rows: Sequence[GroupRow]) -> list[GroupRow]:
+        """Below each opened row what is within it: by the sorted column if that is a number, else the most first."""
+        column = wanted.spec.column(wanted.sort)
+        orders = [(keys_of, True) for keys_of in TIES]
+        orders += [(column.keys, wanted.falling)] if column.descending else []
+        parts = self._parts
+        for keys_of, falling in orders:
+            parts = in_order(parts, keys_of(parts, self._context), falling)
+        below: dict[str, list[GroupRow]] = {}
+        for part in parts:
+            below.setdefault(part.key.rpartition(BETWEEN)[0], []).append(part)
+        return [found for row in rows for found in (row, *below.get(row.key, ()))]
 
     def _by_ties(self, wanted: RowsWanted) -> RowsMade:
         """The groups as those that are equal by the wanted column stand to each other, whichever way that is sorted.
@@ -993,6 +1028,15 @@ def _learn(table: FlowTable, baseline: Baseline) -> Iterator[None]:
                 baseline.learn(flow)
         yield
     baseline.finish()
+
+
+def _count_fans(table: FlowTable, context: Context) -> Iterator[None]:
+    """How many ends and ports each host is connected with: what fanout: and ports: ask."""
+    fans = FanCount()
+    for piece in _pieces(list(table.live.values()), ROWS_AT_ONCE):
+        fans.add_flows(piece, context)
+        yield
+    context.know_fans(fans.counted())
 
 
 def in_order(rows: Sequence[Any], keys: Sequence[Any], falling: bool, limit: int | None = None) -> list[Any]:

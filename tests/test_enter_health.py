@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from health import TIMEOUTS, Census, Shares, panel
+from health import TIME_LEFT, Census, Shares, panel
 from intake import Statistics, Status
 from keyboard import Button, Mouse
 from keys import Do, Request, point
@@ -148,7 +148,7 @@ def test_time_left_is_that_of_now() -> None:
     assert census.step(monitor.table)  # without a clock it is as listed
     assert census.newest is not None
     assert census.newest.timeouts == (0, 1, 1, 1)
-    assert len(TIMEOUTS) == 4
+    assert len(TIME_LEFT) == 4
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_the_help_is_whole_at_80x42() -> None:
         if not binding.keys[0].isdigit():
             assert f"{' '.join(binding.keys)} " in text
             assert binding.text in text
-    assert "1 to 8, 0 " in text
+    assert "1 to 9, 0 " in text
     assert "country:DE" in text
     assert "lines" not in shown(monitor, (80, 42))[0]
 

@@ -850,10 +850,10 @@ def test_the_keys_of_the_views() -> None:
         names.append(monitor.view.spec.name)
     assert names == ["hosts", "countries", "networks", "services", "nat", "events", "usage", "map"]
     names = []
-    for key in ("tab", "tab", "[", "["):
+    for key in ("tab", "tab", "tab", "[", "[", "["):
         monitor.keys(key)
         names.append(monitor.view.spec.name)
-    assert names == ["usage", "connections", "usage", "map"]
+    assert names == ["states", "usage", "connections", "usage", "states", "map"]
     monitor.keys("t")
     assert monitor.view.sort == "rate"
     monitor.keys("t")
@@ -1245,7 +1245,9 @@ def test_once() -> None:
     text = once(monitor.table)
     assert [row.split()[3] for row in text.splitlines()[1:]] == ["192.0.2.1:443"] * 3
     assert [row.split()[2] for row in text.splitlines()[1:]] == ["10.0.0.1:10003", "10.0.0.3:10002", "10.0.0.2:10001"]
-    assert text.splitlines()[0].split() == [column.title for column in FLOW_COLUMNS if column.key != "natkind"]
+    assert text.splitlines()[0].split() == [
+        column.title for column in FLOW_COLUMNS if column.key not in ("natkind", "name")
+    ]
     assert [row.split()[2] for row in once(monitor.table, reverse=True, limit=1).splitlines()[1:]] == ["10.0.0.2:10001"]
     assert once(monitor.table, sort="source").splitlines()[1].split()[2] == "10.0.0.1:10003"
     items = [json.loads(text) for text in once(monitor.table, format="json", expression="sport:10002").splitlines()]
