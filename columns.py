@@ -1105,7 +1105,7 @@ def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec
     )
 
 
-_FLOWS_OF = "connections"  # the view that shows the flows of a row
+FLOWS = "connections"  # the view that shows the flows of a row
 
 
 def by_view(keys: str, name: ViewName = "connections", key: str = "", title: str = "", **more: Any) -> ViewSpec:
@@ -1129,7 +1129,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=NEAR,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turns_to="remotes",
         hints=(_ENTERS_FLOWS, ("t", "far side")),
     ),
@@ -1138,7 +1138,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=COUNTRY,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         short="Cty",
         hints=(_ENTERS_FLOWS,),
     ),
@@ -1147,7 +1147,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=NETWORK,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
@@ -1155,7 +1155,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=SERVICE,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         short="Svc",
         hints=(_ENTERS_FLOWS,),
     ),
@@ -1179,13 +1179,13 @@ VIEWS = (
         sort="flows",
         grouping=FAR,
         on_map=True,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turned_sort="rate",
         hints=(_ENTERS_FLOWS, ("t", "rates")),
     ),
     by_view(
         *("proto,state,flag", "states", "9", "States"),
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turns_to="zones",
         hints=(_ENTERS_FLOWS, ("t", "zones"), ("right", "opens")),
     ),
@@ -1204,7 +1204,7 @@ VIEWS = (
         sort="rate",
         once="bytes",
         grouping=FAR,
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turns_to="hosts",
         tab="hosts",
         hints=(_ENTERS_FLOWS, ("t", "near side")),
@@ -1212,7 +1212,7 @@ VIEWS = (
     by_view(
         *("zone", "zones"),
         title="Zones",
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turns_to="marks",
         tab="states",
         hints=(_ENTERS_FLOWS, ("t", "marks"), ("right", "opens")),
@@ -1220,7 +1220,7 @@ VIEWS = (
     by_view(
         *("mark", "marks"),
         title="Marks",
-        enters=_FLOWS_OF,
+        enters=FLOWS,
         turns_to="states",
         tab="states",
         hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "opens")),

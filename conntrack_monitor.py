@@ -669,6 +669,10 @@ def _before(options: CommandLine) -> list[str]:
     return ["sudo", *via] if _is_sudo() or (os.geteuid() != 0 and not via) else via
 
 
+def _families_of(options: CommandLine) -> list[str]:
+    return ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
+
+
 def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     """The checked options, as the loop takes them."""
     from config import Settings
@@ -676,14 +680,14 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
 
     _check_combinations(ctx, options)
     settings, expression = ctx.obj or Settings(), options["expression"] or ""
-    _check_filters(options, families := _families_of(options), expression, settings.site)
+    _check_filters(options, _families_of(options), expression, settings.site)
     return Options(
         site=settings.site,
         protocols=options["protocol"],
         states=options["state"],
-        families=families,
+        families=_families_of(options),
         expression=expression,
-        source=_source(options, families),
+        source=_source(options, _families_of(options)),
         sort=options["sort"],
         reverse=options["reverse"],
         linger=options["linger"],
@@ -709,10 +713,6 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         names=options["names"],
         asks_names=_is_given(ctx, "names"),
     )
-
-
-def _families_of(options: CommandLine) -> list[str]:
-    return ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:

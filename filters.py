@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
@@ -731,6 +731,18 @@ MAKERS: dict[str, Maker] = {
     "wan": _wan,
     "at": _at,
     "new": _new,
+}
+
+
+# Values of fields that have a few fixed ones, beside those on show.
+FIXED_VALUES: dict[str, Sequence[str]] = {
+    "proto": ("tcp", "udp", "icmp", "icmpv6", "gre", "sctp"),
+    "state": tuple(word.lower() for word in (*STATES, *FLAGS)),
+    "flag": tuple(flag.lower() for flag in FLAGS),
+    "dir": ("in", "out", "fwd", "local"),
+    "nat": ("snat", "masq", "dnat", "both", "any", "none"),
+    "family": ("4", "6"),
+    "new": tuple(GROUPINGS),
 }
 
 

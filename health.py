@@ -25,15 +25,18 @@ unexplained connection timeouts on Kubernetes/Docker".
 
 from __future__ import annotations
 
+import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
-from flows import Flow, FlowTable, without_userspace
+from flows import Flow, FlowTable, Group, matched, without_userspace
+from grouping import service_name, service_of
 from intake import (
     ACCOUNTING_CURE,
     ACCOUNTING_OFF,
@@ -47,7 +50,7 @@ from intake import (
     since,
 )
 
-STEP = 5000  # flows counted at once: 5 ms
+STEP = 3000  # flows counted at once: 5 ms
 TOP = 5  # sources that are named
 MOST_SOURCES = 20_000  # kept while counting, in 2 MiB; a flood of made-up addresses must not take 20 MiB
 STEADY_GROWTH = 30.0  # seconds that must have been seen before anything is predicted
@@ -80,13 +83,17 @@ NORMAL = (  # every network has some
 
 @dataclass(frozen=True)
 class HealthRow:
-    """A line of the panel. ``role``: plain, good, warn, bad; ``share``: 0..1 where a bar says it better."""
+    """A line of the panel. ``role``: plain, good, warn, bad; ``share``: 0..1 where a bar says it better.
+
+    ``term``: the filter that shows the flows that it tells of.
+    """
 
     label: str
     value: str
     role: str = "plain"
     share: float | None = None
     cure: str = ""
+    term: str = ""
 
 
 class UsedDatabase(NamedTuple):
@@ -132,7 +139,20 @@ class Shares(NamedTuple):
     assured: int = 0
     unreplied: int = 0
     sources: tuple[tuple[str, int], ...] = ()  # of the original tuple: address and flows, most first, at most TOP
+    services: tuple[tuple[str, int], ...] = ()  # protocol and port of the destination, the same way
+    timeouts: tuple[int, ...] = ()  # flows with as much time left as each of TIME_LEFT says; others have no timeout
     whole: bool = True  # all were counted; else ``flows`` is how many were so far
+
+
+# Time left, as a filter has it, and its end in seconds. What is never evicted and stays for days is what fills a table.
+TIME_LEFT = (
+    ("under 1 min left", "timeout:<1m", 60),
+    ("1 min to 1 h left", "timeout:1m-1h", 3600),
+    ("1 h to 1 day left", "timeout:1h-1d", 86_400),
+    ("over 1 day left", "timeout:>1d", 1 << 40),
+)
+_ENDS = [end for _, _, end in TIME_LEFT[:-1]]
+_TO_PORT = re.compile(rb"^(\d+) src=\S+ dst=\S+(?: sport=\d+ dport=(\d+))?", re.M)
 
 
 class Census:
@@ -163,15 +183,21 @@ class Census:
     def _begin(self) -> None:
         self._flows = self._assured = self._unreplied = 0
         self._sources: Counter[bytes] = Counter()
+        self._services: Counter[tuple[bytes, bytes]] = Counter()  # protocol's number and port
+        self._some: dict[bytes, Group] = {}  # a group of each protocol
+        self._timeouts = [0] * len(TIME_LEFT)
 
-    def step(self, table: FlowTable, wanted: int = STEP) -> bool:
-        """Count the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one."""
+    def step(self, table: FlowTable, wanted: int = STEP, now: float | None = None) -> bool:
+        """Count the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one.
+
+        ``now``: on the source's clock; without it timeouts are as they were listed.
+        """
         if not self._left:
             self._begin()
             self._left = list(table.live.values())
         piece = self._left[-wanted:]
         del self._left[-wanted:]
-        self._count([flow for flow in piece if flow.progress.ended is None])
+        self._count([flow for flow in piece if flow.progress.ended is None], now)
         if self._left:
             return False
         self.newest = self._shares(whole=True)
@@ -180,17 +206,33 @@ class Census:
 
     def _shares(self, whole: bool) -> Shares:
         top = tuple((address.decode("ascii", "replace"), number) for address, number in self._sources.most_common(TOP))
-        return Shares(self._flows, self._assured, self._unreplied, top, whole)
+        most = self._services.most_common(TOP)
+        services = tuple((service_of(self._some[number].kind, port.decode()), count) for (number, port), count in most)
+        timeouts = tuple(self._timeouts) if self._flows else ()
+        return Shares(self._flows, self._assured, self._unreplied, top, services, timeouts, whole)
 
-    def _count(self, flows: Sequence[Flow]) -> None:
+    def _count(self, flows: Sequence[Flow], now: float | None) -> None:
         tails = [without_userspace(flow.tail) for flow in flows]
         self._flows += len(flows)
         self._assured += sum([b"[ASSURED]" in tail for tail in tails])
         self._unreplied += sum([b"[UNREPLIED]" in tail for tail in tails])
         self._sources.update([flow.addresses()[0] for flow in flows])
+        self._some.update({b"%d" % group.kind.number: group for group in {flow.group for flow in flows}})
+        found = cast("Iterator[tuple[bytes, bytes]]", matched(_TO_PORT, [flow.key for flow in flows]))
+        self._services.update(found)
+        left = [
+            timeout if now is None else timeout - now + flow.last_seen.at
+            for flow in flows
+            if (timeout := flow.timeout) is not None
+        ]
+        for at, number in Counter([bisect(_ENDS, seconds) for seconds in left]).items():
+            self._timeouts[at] += number
         if len(self._sources) > MOST_SOURCES:
             most = sorted(self._sources.items(), key=itemgetter(1), reverse=True)  # most_common takes 0.08 s for that
             self._sources = Counter(dict(most[: MOST_SOURCES // 2]))
+        if len(self._services) > MOST_SOURCES:
+            those = sorted(self._services.items(), key=itemgetter(1), reverse=True)
+            self._services = Counter(dict(those[: MOST_SOURCES // 2]))
 
 
 def sampled_shares(table: FlowTable) -> Shares | None:
@@ -384,17 +426,35 @@ def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list
     hoards = assured >= MOSTLY and filled >= MUCH and shares.whole
     text = f"{_percent(assured)}, {shares.assured} {unit}: they stay until they time out"
     cure = f"{SYSCTL}tcp_timeout_established=86400" if hoards else ""
-    rows.append(HealthRow("assured", text, "warn" if hoards else "plain", assured, cure))
+    rows.append(HealthRow("assured", text, "warn" if hoards else "plain", assured, cure, "flag:assured"))
     floods = unreplied >= HALF and flows >= FLOWS_FOR_SHARES and shares.whole
     text = f"{_percent(unreplied)}, {shares.unreplied} {unit}: the first to go when the table is full"
     syn = dict(table.by_state()).get("SYN_SENT", 0) > shares.unreplied / 2
     cure = SYSCTL + ("tcp_timeout_syn_sent=20" if syn else "udp_timeout=10") if floods else ""
-    rows.append(HealthRow("unreplied", text, "warn" if floods else "plain", unreplied, cure))
+    rows.append(HealthRow("unreplied", text, "warn" if floods else "plain", unreplied, cure, "flag:unreplied"))
     for address, number in shares.sources:
         hogs = _hogs(number, shares, filled)
         text = f"holds {_percent(number / flows)}, {number} {unit}"
         cure = _limit(address, status, address in table.own) if hogs else ""
-        rows.append(HealthRow(address, text, "warn" if hogs else "plain", number / flows, cure))
+        rows.append(HealthRow(address, text, "warn" if hogs else "plain", number / flows, cure, f"src:{address}"))
+    return rows
+
+
+def _kind_rows(table: FlowTable, shares: Shares | None) -> list[HealthRow]:
+    """What the flows are: by state, time left, and protocol and port of the destination."""
+    if shares is None or not shares.flows:
+        return []
+    flows, unit = shares.flows, "flows" if shares.whole else f"of {shares.flows} counted"
+    found = [(state, f"state:{state.lower()}", number, len(table)) for state, number in table.by_state()[:TOP]]
+    found += [(label, term, number, flows) for (label, term, _), number in zip(TIME_LEFT, shares.timeouts) if number]
+    found += [
+        (f"{key} {service_name(key)}".strip(), f"service:{key}", number, flows) for key, number in shares.services
+    ]
+    rows = []
+    for label, term, number, of in found:
+        share = min(1.0, number / max(1, of))
+        text = f"{_percent(share)}, {number} {unit if of == flows else 'flows'}"
+        rows.append(HealthRow(label, text, share=share, term=term))
     return rows
 
 
@@ -445,15 +505,17 @@ def _counter_rows(status: Status, now: float) -> list[HealthRow]:
     if first is None:
         return []
     last, rows = status.counted[-1], []
+    if none := [name for name, _ in (*TRACKED, *NORMAL) if last.values.get(name) == 0]:
+        rows.append(HealthRow("never counted", ", ".join(none), "good"))
     for name, meaning in (*TRACKED, *NORMAL):
-        if name not in last.values:
+        if name not in last.values or name in none:
             continue
         number, rate = since(first, last, name), a_minute(status, name, now)
         text = f"{number} in {_span(last.at - first.at)}, " if last is not first else ""
         text += f"+{rate}/min, " if rate else ""
         text += f"{last.values[name]} ever: {meaning}"
         if (name, meaning) in NORMAL:
-            rows += [HealthRow(name, text)] if last.values[name] else []
+            rows.append(HealthRow(name, text))
         elif number:
             role = _happens(status, name) if rate else "warn"
             rows.append(HealthRow(name, text, role, cure=_counter_cure(status, name)))
@@ -567,6 +629,7 @@ def panel(
     rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_finding_rows(around.findings)]
     rows += _counter_rows(status, now)
     rows += [*_sight_rows(status, table, around, now, live), *_setting_rows(status, table)]
+    rows += _kind_rows(table, shares)
     rows = [replace(row, cure=cure_there(row.cure, around.before) if live else "") for row in rows]
     return rows + _log_rows(around) + _base_rows(around)
 

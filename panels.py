@@ -365,11 +365,22 @@ PANEL_CELLS = 20  # cells
 EVERY_LINE = 99  # as many lines as a notice needs
 
 
-def panel_lines(scene: Scene, width: int) -> list[Line]:
-    """A line for each row, the command that mends it below; narrow screens have no bars."""
+def panel_lines(scene: Scene, width: int) -> tuple[list[Line], list[tuple[int, str]]]:
+    """A line for each row, the command that mends it below; narrow screens have no bars.
+
+    With them the lines that can be entered: where each begins, and the filter that shows its flows.
+    """
     rows = panel(scene.status, scene.table, scene.shares, scene.now, scene.live, scene.around)
     room = min(24, max(cells(row.label) for row in rows)) if rows and width >= 60 else 0
-    return notice_lines(scene, width) + [line for row in rows for line in _row_lines(scene, row, room, width)]
+    lines, entries = notice_lines(scene, width), []
+    for row in rows:
+        found = _row_lines(scene, row, room, width)
+        if row.term:
+            entries.append((len(lines), row.term))
+            if row.term == scene.view.entry:
+                found[0] = [(pad("".join(text for text, _ in found[0]), width, False), "selected")]
+        lines += found
+    return lines, entries
 
 
 def notice_lines(scene: Scene, width: int) -> list[Line]:

@@ -74,6 +74,7 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
         [area for area in areas if area.y < height],
         body.columns,
         scene.beside,
+        body.entries,
     )
 
 
@@ -85,7 +86,7 @@ class _Drawn(NamedTuple):
 
 
 def _moved(areas: Sequence[Area], down: int) -> list[Area]:
-    return [area._replace(y=area.y + down) for area in areas]
+    return [Area(y + down, left, right, part, what) for y, left, right, part, what in areas]
 
 
 class _Line:
@@ -93,17 +94,14 @@ class _Line:
 
     def __init__(self, spans: Sequence[Span] = ()) -> None:
         self.spans: Line = list(spans)
+        self.used = length(self.spans)  # cells so far
         self.areas: list[Area] = []
-
-    @property
-    def used(self) -> int:
-        """Cells so far."""
-        return length(self.spans)
 
     def add(self, *spans: Span, part: Target | None = None, what: str = "") -> None:
         """Spans, and what a click on them means."""
         left = self.used
         self.spans += spans
+        self.used += length(list(spans))
         if part is not None:
             self.areas.append(Area(0, left, self.used, part, what))
 
@@ -123,6 +121,7 @@ class _Body(NamedTuple):
     place: str = ""
     areas: Sequence[Area] = ()
     columns: Set[str] = frozenset()
+    entries: Sequence[str] = ()
 
 
 TABS_FROM = 60  # cells of a window in which the keys of the views stay in sight, whatever the title says
@@ -287,6 +286,8 @@ def _hints(scene: Scene) -> list[tuple[str, str]]:
         scroll = ("pgdn", "scroll") if scene.beside else ("j k", "scroll")
         items = [("esc", "close"), ("q", "quit"), scroll, ("right", "next"), ("left", "previous"), ("y", "copy")]
         items += [("=", "filter"), ("w", "whois")]
+    elif scene.covered == "health" and view.entries:
+        items = [("esc", "close"), ("q", "quit"), ("j k", "choose"), ("enter", "its flows"), ("pgdn", "scroll")]
     elif scene.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
     if scene.around.attached:
@@ -428,7 +429,7 @@ def _rows_or_cover(scene: Scene, width: int, room: int) -> _Body:
         texts = [part for text in view.dialog.lines for part in [*wrap(text, max(8, width), scene.glyphs.cut), ""]]
         return _scrolled(view, [[(text, "plain")] for text in texts], room)
     if covered == "health":
-        return _scrolled(view, panel_lines(scene, width), room)
+        return _health_body(scene, width, room)
     if covered == "details" and view.flow is not None:
         return _scrolled(view, _details_lines(scene, view.flow, width), room)
     if covered == "whois" and view.whois is not None:
@@ -469,12 +470,23 @@ def _place_line(address: str, place: Place) -> str:
     return " ".join(clean(part) for part in (place.city or place.country_name, address) if part)
 
 
-def _scrolled(view: View, lines: list[Line], room: int) -> _Body:
-    """As much of what covers the rows as there is room for."""
-    scroll = max(0, min(view.scroll, len(lines) - room))
+def _scrolled(view: View, lines: list[Line], room: int, seen: int | None = None) -> _Body:
+    """As much of what covers the rows as there is room for. ``seen``: a line that is to be in sight."""
+    scroll = view.scroll if seen is None else max(min(view.scroll, seen), seen - room + 1)
+    scroll = max(0, min(scroll, len(lines) - room))
     shown = lines[scroll : scroll + room]
     place = f"lines {scroll + 1}-{scroll + len(shown)} of {len(lines)}" if len(lines) > room else ""
     return _Body(shown + [[] for _ in range(room - len(shown))], view.page, scroll, view.shift, place)
+
+
+def _health_body(scene: Scene, width: int, room: int) -> _Body:
+    """The panel of the table's health; the line that is selected in it is in sight."""
+    lines, entries = panel_lines(scene, width)
+    at = next((at for at, term in entries if term == scene.view.entry), None)
+    body = _scrolled(scene.view, lines, room, at)
+    shown = [(at - body.scroll, term) for at, term in entries]
+    areas = [Area(y, 0, width, Target.ENTRY, term) for y, term in shown if 0 <= y < room]
+    return body._replace(areas=areas, entries=[term for _, term in entries])
 
 
 def _labelled(label: str, text: str, width: int, mark: str) -> list[Line]:

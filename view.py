@@ -156,6 +156,7 @@ class Return:
     filter: str
     selected: Row | None
     at_top: bool
+    overlay: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +258,8 @@ class View:
     beside: bool = False  # in the last frame details stood beside the rows, or below them
     curve: Curve | None = None  # of the flow whose details are open
     whois: Registered | None = None
+    entry: str = ""  # what is selected in the health panel: the filter that shows its flows
+    entries: Sequence[str] = ()  # all that can be
     history: list[str] = field(default_factory=list)  # filters that were kept, newest last
     sorts: dict[str, tuple[str, bool]] = field(default_factory=dict)  # how views that were left were sorted
     trail: list[Return] = field(default_factory=list)
@@ -419,6 +422,7 @@ class View:
         """Take over what only a frame of a certain size can tell."""
         self.page, self.scroll, self.shift = frame.page, frame.scroll, frame.shift
         self.areas, self.on_show, self.beside = frame.areas, frame.columns, frame.beside
+        self.entries = frame.entries
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
@@ -490,6 +494,7 @@ class Target(Enum):
     HEAD = auto()  # of a column: its key
     TAB = auto()  # the name of a view
     KEY = auto()  # a key that the footer names
+    ENTRY = auto()  # of the health panel: the filter that shows its flows
     PANE = auto()  # what stands beside the rows
     CHOICE = auto()  # the number of a line of the list that is open
 
@@ -517,6 +522,7 @@ class Frame(NamedTuple):
     areas: Sequence[Area] = ()
     columns: Set[str] = frozenset()  # the keys of those that have room
     beside: bool = False  # details stand beside the rows, or below them
+    entries: Sequence[str] = ()  # of the health panel: the filters that show the flows of its lines
 
 
 # --- putting rows into order ------------------------------------------------------------------------------------------

@@ -174,19 +174,17 @@ def test_copy_and_filter_from_details() -> None:
 # --- whois ------------------------------------------------------------------------------------------------------------
 
 
-def test_whois_is_asked_of_the_remote_end_and_of_public_addresses_only() -> None:
+def test_whois_is_asked_of_the_remote_end() -> None:
     monitor = Monitor([line(1, src="10.0.0.5", dst="9.9.9.9", reply_dst="203.0.113.1"), line(2, dst="192.168.7.7")])
     monitor.keys("j", "k")
     requests = []
     for _ in range(2):
         requests.append(monitor.keys("w"))
         monitor.keys("j")
-    assert Request(Do.WHOIS, "9.9.9.9") in requests
-    assert Request(Do.NOTHING) in requests
+    assert sorted(request.text for request in requests) == ["192.168.7.7", "9.9.9.9"]
     monitor = Monitor([line(1, dst="9.9.9.9")])
     monitor.keys("2", "j")
-    assert monitor.keys("w") == Request(Do.NOTHING)
-    assert monitor.view.message == "10.0.0.1 is private: whois knows public addresses"
+    assert monitor.keys("w") == Request(Do.WHOIS, "10.0.0.1")
     monitor.keys("t", "j")
     assert monitor.keys("w") == Request(Do.WHOIS, "9.9.9.9")
     monitor.keys("3", "j")

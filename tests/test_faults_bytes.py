@@ -29,7 +29,7 @@ from intake import Intake, Item, Trouble, explain, not_started
 from keys import press
 from recording import Replay
 from render import frame
-from screen import BEGIN, END, ENTER, Screen
+from screen import BEGIN, END, ENTER, MOUSE_ON, Screen
 from support.program import CAPTURES, FakeConntrack, OnScreen
 from support.strategies import any_flow_lines, flow_lines, keys, sizes, wheres
 from text import ASCII, ROLES, Glyphs
@@ -133,11 +133,12 @@ class Sheet:
         self.screen.glyphs = ASCII if ascii_only else Glyphs()
         self.screen.palette = {role: f"\x1b[38;5;{77 + i}m" for i, role in enumerate(ROLES)}
         self.screen._entered = False
+        self.screen._mouse = True
         self.screen.repaint()
         self.written: list[bytes] = []
         self.screen._write = self.written.append  # type: ignore[method-assign,assignment]
         own = [
-            *map(re.escape, [ENTER, BEGIN, END, "\x1b[0m", "\x1b[K", *self.screen.palette.values()]),
+            *map(re.escape, [ENTER, MOUSE_ON, BEGIN, END, "\x1b[0m", "\x1b[K", *self.screen.palette.values()]),
             r"\x1b\[\d+;\d+H",
         ]
         self._own = re.compile("|".join(own if not dumb else ["\n"]))

@@ -116,7 +116,7 @@ def test_the_word_all_is_an_answer_like_any_other(ns: Namespace, tmp_path: Path)
         screen.wait("nothing was deleted")
         screen.wait("Connections · 6")
         screen.type("y\r")  # no question is left: these are keys of the table
-        screen.wait("Details")
+        screen.wait("initiator")
         assert len(entries(ns)) == 6
         screen.leave()
 

@@ -484,7 +484,7 @@ def test_the_screen_asks_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             screen.type("t")
             screen.wait("Usage by network · 1")
             screen.type("\x1b")
-            screen.wait("Usage · 2")
+            screen.wait("laptop")
             screen.type("6/wan:203.0.113.1:40001\r")
             screen.wait("log since")
             screen.wait("10.0.0.5:1000")
