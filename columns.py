@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
-from addresses import UNNAMED, Context, Named, Place
+from addresses import UNNAMED, Context, Named, Place, Process
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, UsageRow, service_name
 from parse import WITH_PORTS
@@ -118,6 +118,12 @@ def order_by_name(flows: Sequence[Flow], context: Context) -> SortKeys:
     return [context.who(context.sides(flow)[0]).label.casefold() or NO_PLACE for flow in flows]
 
 
+def order_by_process(flows: Sequence[Flow], context: Context) -> SortKeys:
+    """By the process whose flow it is; those without one come last."""
+    found = [context.process(flow.kind.protocol, flow.ends()) for flow in flows]
+    return [process.name.casefold() if process else NO_PLACE for process in found]
+
+
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return [
         0.0 if (rates := flow.progress.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
@@ -177,6 +183,7 @@ class FlowFacts:
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
     who: Named = UNNAMED  # has the near end
+    process: Process | None = None  # on this host, whose flow it is
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
 
     @property
@@ -208,7 +215,7 @@ class Column(Generic[FactsT, RowT]):
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
-    only_with: str = ""  # where it is: "log" where a flow log is, "names" where hosts have names; "": everywhere
+    only_with: str = ""  # where it is: with a flow log ("log"), "names" of hosts, "processes"; "": everywhere
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
 
     def __post_init__(self) -> None:
@@ -222,8 +229,8 @@ FlowColumn = Column[FlowFacts, Flow]
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     near, remote, _ = context.sides_of_ends(e)
-    who, there = context.who(near), context.where(remote)
-    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, context.epoch)
+    who, there, process = context.who(near), context.where(remote), context.process(flow.kind.protocol, e)
+    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, process, context.epoch)
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -293,6 +300,11 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         brief=_destination_number,
     ),
     FlowColumn("name", "NAME", 12, 24, 65, lambda s: s.who.label, order_by_name, only_with="names"),
+    FlowColumn(
+        *("process", "PROCESS", 10, 15, 105, lambda s: s.process.name if s.process else ""),
+        order_by_process,
+        only_with="processes",
+    ),
     FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
     FlowColumn("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
     FlowColumn(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
@@ -1033,7 +1045,7 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    there = ("", "names") if context.knows_names() else ("",)
+    there = {"", *(["names"] if context.knows_names() else []), *(["processes"] if context.knows_processes() else [])}
     columns = [column for column in spec.columns if not column.narrow_form_of and column.only_with in there]
     lines = []
     for row in rows:

@@ -315,6 +315,7 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
     there = {"": True, "log": view.first_seen is not None, "names": view.context.knows_names()}
+    there["processes"] = view.context.knows_processes()
     columns = [column for column in view.spec.columns if there[column.only_with]]
     if view.spec.chooses_places:
         columns = [column for column in columns if column.key not in geo or column.key in only]
