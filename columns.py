@@ -113,9 +113,15 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
     return keys
 
 
+def name_of_ends(near: str, far: str, context: Context) -> str:
+    """Who has the near end; where nobody knows that (it is this host, mostly), who has the far one."""
+    return context.who(near).label or context.who(far).label
+
+
 def order_by_name(flows: Sequence[Flow], context: Context) -> SortKeys:
-    """By who has the near end; those without a name come last."""
-    return [context.who(context.sides(flow)[0]).label.casefold() or NO_PLACE for flow in flows]
+    """By who has an end; those without a name come last."""
+    ends = [context.sides(flow) for flow in flows]
+    return [name_of_ends(near, far, context).casefold() or NO_PLACE for near, far, _ in ends]
 
 
 def order_by_process(flows: Sequence[Flow], context: Context) -> SortKeys:
@@ -182,7 +188,7 @@ class FlowFacts:
     now: float
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
-    who: Named = UNNAMED  # has the near end
+    who: str = ""  # has the near end, or the far one where nobody knows that
     process: Process | None = None  # on this host, whose flow it is
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
 
@@ -229,7 +235,11 @@ FlowColumn = Column[FlowFacts, Flow]
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     near, remote, _ = context.sides_of_ends(e)
-    who, there, process = context.who(near), context.where(remote), context.process(flow.kind.protocol, e)
+    who, there, process = (
+        name_of_ends(near, remote, context),
+        context.where(remote),
+        context.process(flow.kind.protocol, e),
+    )
     return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, process, context.epoch)
 
 
@@ -299,7 +309,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         middle=True,
         brief=_destination_number,
     ),
-    FlowColumn("name", "NAME", 12, 24, 65, lambda s: s.who.label, order_by_name, only_with="names"),
+    FlowColumn("name", "NAME", 12, 24, 65, lambda s: s.who, order_by_name, only_with="names"),
     FlowColumn(
         *("process", "PROCESS", 10, 15, 105, lambda s: s.process.name if s.process else ""),
         order_by_process,
