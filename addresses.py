@@ -370,7 +370,23 @@ class Process(NamedTuple):
 # --- near and far -----------------------------------------------------------------------------------------------------
 
 MAX_REMEMBERED = 262_144  # answers about addresses and ports
+MAX_FORMER = 4096  # addresses that this host has had
 WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
+
+
+class Fan(NamedTuple):
+    """How many ends a near end is connected with, and to how many ports these connections go."""
+
+    remotes: int
+    ports: int
+
+
+NO_FAN = Fan(0, 0)
+
+
+def pool_of(address: str) -> str:
+    """The pool of addresses for NAT that an address may be of: its /24; of IPv6 the address itself."""
+    return address if ":" in address else address.rpartition(".")[0]
 
 
 class HasTuples(Protocol):
@@ -428,11 +444,12 @@ NO_LOOKUPS = Lookups()
 
 @dataclass(frozen=True)
 class Site:
-    """What the settings say of this site: names by (mark, mask), by zone and of hosts; networks that are local, too."""
+    """What the settings say of this site: names of marks, zones and hosts; networks that are local, too; filters."""
 
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
     zones: Mapping[int, str] = field(default_factory=dict)
     networks: Sequence[Network] = ()
+    filters: Mapping[str, str] = field(default_factory=dict)  # expressions by name: @name in a filter
     hosts: Mapping[str, str] = field(default_factory=dict)  # by address, network, MAC address or WireGuard's public key
 
 
@@ -442,7 +459,7 @@ PLAIN_SITE = Site()
 class Context:
     """What predicates need beside the flow: the time, this host's addresses, where an address is.
 
-    It is made once, with all that it asks. Only ``advance`` changes it; everybody else reads.
+    It is made once, with all that it asks. Only ``advance`` and the two ``know_`` change it; everybody else reads.
     """
 
     def __init__(
@@ -460,20 +477,63 @@ class Context:
         self.coordinates, self.name = lookups.coordinates, lookups.name
         self.who, self.device, self.knows_names = lookups.who, lookups.device, lookups.knows_names
         self.knows_processes, self._process = lookups.knows_processes, lookups.process
-        self.marks, self.zones, self.networks = site.marks, site.zones, site.networks
+        self.marks, self.zones, self.networks, self.filters = site.marks, site.zones, site.networks, site.filters
         self.now = now
         self.own = own
         self._epoch = epoch
+        self.timeouts: Mapping[str, int] = {}  # seconds, by the kernel's names: see parse.TIMEOUTS
+        self.fans: Mapping[str, Fan] = {}  # by near end, as they were counted last
+        self.former: frozenset[str] = frozenset()  # addresses that this host has had since we began to look
         self._local: dict[str, bool] = {}
+        self._old: dict[str, bool] = {}
+        self._pools: frozenset[str] = frozenset()
         self._in_networks = within(site.networks)
         self._known = KnownAddresses(own, self.is_local if site.networks else None)
 
-    def advance(self, now: float, own: Set[str]) -> None:
-        """The time, and this host's addresses as they are known by now."""
+    def advance(self, now: float, own: Set[str], timeouts: Mapping[str, int] | None = None) -> None:
+        """The time, and this host's addresses and the kernel's timeouts as they are known by now."""
         self.now = now
+        self.timeouts = self.timeouts if timeouts is None else timeouts
         if own is not self.own:
-            self.own, self._local = own, {}
+            if own:  # else nobody knows them for now
+                had = [address for address in (*self.former, *self.own) if address not in own and "/" not in address]
+                self.former = frozenset(had[-MAX_FORMER:])
+            self.own, self._local, self._old = own, {}, {}
             self._known = KnownAddresses(own, self.is_local if self.networks else None)
+
+    def know_fans(self, fans: Mapping[str, Fan]) -> None:
+        """How many remote ends and ports each near end has, counted anew."""
+        self.fans = fans
+
+    def know_pools(self, addresses: Iterable[str]) -> None:
+        """NAT gives these addresses to new flows though they are none of this host's: they are routed to it."""
+        self._pools |= {pool_of(address) for address in addresses}
+        self._old = {}
+
+    def old_address(self, its: Ends) -> str | None:
+        """The address by which the other side knows a flow, where this host no longer has it; else None.
+
+        It is the one that SNAT put in; of a forwarded port (DNAT) it is the one that was asked for, where this host
+        has had it: a service's address of Kubernetes never was on any host.
+        """
+        if not self.own:
+            return None
+        if its.reply_dst != its.src and self.is_old(its.reply_dst):
+            return its.reply_dst
+        return its.dst if its.reply_src != its.dst and its.dst in self.former else None
+
+    def is_old(self, address: str) -> bool:
+        """Has this host had an address that SNAT put in, and has it no longer?
+
+        Where nobody has seen it go, what is in a pool or in the settings' local networks is in use.
+        """
+        if (known := self._old.get(address)) is None:
+            if len(self._old) > MAX_REMEMBERED:
+                self._old = {}
+            routed = pool_of(address) in self._pools or self._in_networks(address)
+            known = address in self.former or not (self._known[address].taken or routed)
+            self._old[address] = known
+        return known
 
     @property
     def epoch(self) -> float:

@@ -5,16 +5,36 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
-from addresses import UNNAMED, Context, Named, Place, Process
+from addresses import UNNAMED, Context, Fan, Named, Place, Process
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
-from grouping import COUNTRY, FAR, NEAR, NETWORK, SERVICE, Grouping, GroupRow, UsageRow, service_name
+from grouping import (
+    ADDRESSES,
+    COUNTRY,
+    FAR,
+    KEYS,
+    NAMED_KEYS,
+    NEAR,
+    NETWORK,
+    NUMBERS,
+    SERVICE,
+    Grouping,
+    GroupKey,
+    GroupRow,
+    UsageRow,
+    by_keys,
+    group_keys,
+    key_values,
+    protocol_name,
+    service_name,
+    service_of,
+)
 from parse import WITH_PORTS
 from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
 from vocabulary import ViewName
@@ -132,7 +152,11 @@ def order_by_process(flows: Sequence[Flow], context: Context) -> SortKeys:
 
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return [
-        0.0 if (rates := flow.progress.rates) is IDLE else -1.0 if rates is None else rates[0] + rates[1]
+        (-1.0 if b"OFFLOAD]" in flow.tail else 0.0)
+        if (rates := flow.progress.rates) is IDLE
+        else -1.0
+        if rates is None
+        else rates[0] + rates[1]
         for flow in flows
     ]
 
@@ -171,6 +195,11 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
     ]
 
 
+def order_by_idle(flows: Sequence[Flow], context: Context) -> SortKeys:
+    now, timeouts = context.now, context.timeouts
+    return [_unknown_last(flow.idle(now, timeouts)) for flow in flows]
+
+
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
 MOST_IMPORTANT = 10  # the rank of the destination: the column that is left where there is room for one
@@ -191,6 +220,7 @@ class FlowFacts:
     who: str = ""  # has the near end, or the far one where nobody knows that
     process: Process | None = None  # on this host, whose flow it is
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
+    timeouts: Mapping[str, int] = field(default_factory=dict)  # the kernel's, see parse.TIMEOUTS
 
     @property
     def live(self) -> bool:
@@ -235,12 +265,11 @@ FlowColumn = Column[FlowFacts, Flow]
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     near, remote, _ = context.sides_of_ends(e)
-    who, there, process = (
-        name_of_ends(near, remote, context),
-        context.where(remote),
-        context.process(flow.kind.protocol, e),
+    who, process = name_of_ends(near, remote, context), context.process(flow.kind.protocol, e)
+    return FlowFacts(
+        *(flow, e, context.where(remote), remote, context.now, names, context.name),
+        *(who, process, context.epoch, context.timeouts),
     )
-    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, process, context.epoch)
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -353,6 +382,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_timeout,
         right=True,
     ),
+    FlowColumn("idle", "IDLE", 5, 5, 145, lambda s: idle_text(s), order_by_idle, right=True, descending=True),
 )
 FLOW_COLUMN = {column.key: column for column in FLOW_COLUMNS}
 
@@ -392,6 +422,12 @@ def age_text(s: FlowFacts) -> str:
     return ">" + span_text(seconds - seconds % 10 if seconds < 60 else seconds)  # in steps of 10 s: it is a lower bound
 
 
+def idle_text(s: FlowFacts) -> str:
+    """How long ago its last packet was; "-" where nobody can tell."""
+    idle = s.flow.idle(s.now, s.timeouts) if s.live else None
+    return "-" if idle is None else span_text(idle)
+
+
 def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[AnyColumn, int]]:
     """The columns that fit into ``width`` cells (one blank between two), in their order, each with its width.
 
@@ -424,6 +460,49 @@ def _grown(columns: Sequence[AnyColumn], spare: int) -> list[int]:
         widths[i] += 1
         spare -= 1
     return widths
+
+
+# --- what a row is as terms of a filter -------------------------------------------------------------------------------
+
+
+def _term(field: str, value: object) -> str:
+    text = max(clean(str(value)).split('"'), key=len)  # of a name with quotation marks a part
+    return f"{field}:{text}" if re.fullmatch(r"[\w.:/+-]+", text) else f'{field}:"{text}"'
+
+
+def flow_terms(s: FlowFacts, context: Context) -> list[tuple[str, str]]:
+    """The terms that select what is like a flow in some column: the column's key, and the term."""
+    e, kind, where = s.ends, s.flow.kind, s.where
+    near, far, _ = context.sides(s.flow)
+    ports = kind.number in WITH_PORTS
+    service = service_of(kind, str(e.dport) if ports else "")
+    zones = [("zone", zone) for zone in sorted(s.flow.zones())]
+    found = [
+        *(("source", "src", e.src), ("source", "sport", e.sport if ports else None), ("source", "near", near)),
+        *(("destination", "dst", e.dst), ("destination", "dport", e.dport if ports else None)),
+        *(("destination", "service", service), ("destination", "far", far)),
+        *(("proto", "proto", protocol_name(kind).removeprefix("ip") if kind.protocol == "unknown" else kind.protocol),),
+        *(("state", "state", s.flow.status().lower()), ("nat", "nat", nat_kind(s) or "none")),
+        *(("cc", "country", where.country or "none"), ("city", "city", where.city)),
+        *(("asn", "asn", "none" if where.asn is None else where.asn), ("org", "org", where.org)),
+        *(
+            ("mark", "mark", f"{s.flow.mark():#x}" if s.flow.mark() else None),
+            *((key, key, zone) for key, zone in zones),
+        ),
+    ]
+    if e.snat:
+        found.append(("translated", "wan", endpoint(e.reply_dst, e.reply_dport if ports else None)))
+    return [(column, _term(field, value)) for column, field, value in found if value not in (None, "")]
+
+
+def row_terms(spec: ViewSpec, row: Flow | GroupRow | TapeEvent | UsageRow, context: Context) -> list[tuple[str, str]]:
+    """The same of any row; of a sum the one term that selects its flows."""
+    if isinstance(row, GroupRow):
+        return [(spec.columns[0].key, spec.grouping.term(row.key))] if spec.grouping else []
+    if isinstance(row, UsageRow):
+        return [(spec.columns[0].key, _term("near", row.key))] if spec.logged == "host" else []
+    flow = row.flow if isinstance(row, TapeEvent) else row
+    return flow_terms(facts_of(flow, context, names=False), context)
 
 
 # --- columns of groups and events -------------------------------------------------------------------------------------
@@ -549,6 +628,17 @@ _HOSTS_COUNT = GroupColumn(
 )
 _USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
 
+
+def _fan_column(key: str, title: str, width: int, rank: int, value: Callable[[Fan], int]) -> GroupColumn:
+    """To how many ends or ports a host is connected: to many where it scans or is infected."""
+    return GroupColumn(
+        *(key, title, width, width, rank, lambda s: "-" if s.row.fan is None else size_text(value(s.row.fan))),
+        _by(lambda row: -1 if row.fan is None else value(row.fan)),
+        right=True,
+        descending=True,
+    )
+
+
 # What puts groups into order that are equal by the column that is sorted, the last first; the largest is the first row.
 TIES = _FLOWS.keys, _BYTES.keys, _RATE.keys
 
@@ -575,6 +665,8 @@ HOST_COLUMNS = (
     *_MOVED,
     _UNREPLIED,
     _SHARE,
+    _fan_column("remotes", "REMOTES", 7, 56, lambda fan: fan.remotes),
+    _fan_column("ports", "PORTS", 5, 57, lambda fan: fan.ports),
     GroupColumn(
         *("countries", "COUNTRIES", 9, 30, 55),
         _some,
@@ -644,6 +736,64 @@ SERVICE_COLUMNS = (
     _UNREPLIED,
     _USERS,
 )
+
+
+# --- columns of keys --------------------------------------------------------------------------------------------------
+
+
+def _key_cell(at: int) -> Callable[[GroupFacts], str]:
+    return lambda s: clean(key_values(s.row)[at] or "-")
+
+
+def _key_order(at: int, name: str) -> Keys[GroupRow]:
+    """Addresses and numbers by what they are, texts by their letters; what is unknown comes last."""
+
+    def keys(sums: Sequence[GroupRow], _context: Context) -> SortKeys:
+        values = [key_values(row)[at] for row in sums]
+        if name in ADDRESSES:
+            return address_numbers([value.partition("/")[0].encode() for value in values])
+        if name in NUMBERS:
+            return [int(value.partition(",")[0], 0) if value else math.inf for value in values]
+        return [value or NO_PLACE for value in values]
+
+    return keys
+
+
+_WIDTHS_OF_KEYS = {  # least and most
+    **{"org": (12, 28), "city": (10, 18), "service": (10, 14), "label": (8, 20), "helper": (8, 12)},
+    **{"state": (11, 11), "flag": (9, 10)},
+}
+
+
+def _key_columns(keys: Sequence[GroupKey]) -> tuple[GroupColumn, ...]:
+    """The columns that say what a row is."""
+    taken, made = {column.key for column in _MOVED}, []
+    for at, key in enumerate(keys):
+        title, is_address = key.text.upper(), key.name in ADDRESSES
+        least, most = (15, 43) if is_address else _WIDTHS_OF_KEYS.get(key.name, (5, 10))
+        least = max(least, len(title))
+        column = f"by-{key.name}" if key.name in taken else key.name
+        cell, order = _key_cell(at), _key_order(at, key.name)
+        made.append(GroupColumn(column, title, least, max(least, most), MOST_IMPORTANT, cell, order, middle=is_address))
+    return tuple(made)
+
+
+def columns_of_keys(grouping: Grouping) -> tuple[GroupColumn, ...]:
+    """The columns of rows that are combinations of keys."""
+    named = len(grouping.keys) == 1 and grouping.keys[0].name in NAMED_KEYS
+    name = GroupColumn(*("name", "NAME", 8, 20, 15), lambda s: clean(s.row.label), _by(lambda row: row.label or "~"))
+    return (*_key_columns(grouping.keys), *([name] if named else []), *_MOVED, _SHARE, _UNREPLIED, _HOSTS_COUNT)
+
+
+def part_text(s: GroupFacts) -> str:
+    """What stands below an opened row: a country of a host with its name, a host by its name or address."""
+    value = key_values(s.row)[-1]
+    if s.row.label or not value:
+        return clean(f"{value} {s.row.label}" if value else "-- unknown")
+    return clean(s.name(value) or value)
+
+
+KEY_SORTS = frozenset(KEYS) | {f"by-{name}" for name in KEYS}  # columns that rows of keys may have
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------
@@ -877,6 +1027,12 @@ class ViewSpec:
     turned_sort: str = ""  # or the other column that key t sorts by
     tab: str = ""  # the view whose tab is lit, where it has none itself
     empty: tuple[str, str] = ("", "")  # why there may be no row, and the command that helps
+    short: str = ""  # the name on its tab where there is little room; "": the first three letters of the title
+    hints: tuple[tuple[str, str], ...] = ()  # keys that do something of its own here, each with its word in the footer
+
+    @property
+    def tab_name(self) -> str:
+        return self.short or self.title[:3]
 
     @property
     def adds_up(self) -> bool:
@@ -958,7 +1114,7 @@ _NAT_COLUMNS = (
 NO_USAGE = "the flow log has nothing of that time", ""
 
 
-def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
+def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec:
     return ViewSpec(
         *(name, "", f"Usage by {sort}", f"who moved how much, by {sort}", USAGE_COLUMNS[sort]),
         sort="bytes",
@@ -966,16 +1122,28 @@ def _usage_by(name: ViewName, sort: str, turns_to: str) -> ViewSpec:
         turns_to=turns_to,
         tab="usage",
         empty=NO_USAGE,
+        hints=(("t", turned), ("+", "longer"), ("-", "shorter")),
     )
 
 
 _FLOWS_OF = "connections"  # the view that shows the flows of a row
+
+
+def by_view(keys: str, name: ViewName = "connections", key: str = "", title: str = "", **more: Any) -> ViewSpec:
+    """The view whose rows are combinations of keys, as --by takes them. Raises ValueError."""
+    grouping = by_keys(group_keys(keys))
+    texts = name, key, title or keys, f"a row is a combination of {keys.replace(',', ', ')}"
+    return ViewSpec(*texts, columns_of_keys(grouping), sort="rate", once="bytes", grouping=grouping, **more)
+
+
+_ENTERS_FLOWS, _DETAILS = ("enter", "its flows"), ("enter", "details")
 VIEWS = (
     ViewSpec(
         *("connections", "1", "Connections", "a row is a flow", FLOW_COLUMNS),
         sort="rate",
         once="bytes",
         chooses_places=True,
+        hints=(_DETAILS, ("c", "places"), ("n", "ports")),
     ),
     ViewSpec(
         *("hosts", "2", "Hosts", "a row is a host on the near side; in is what comes to it", HOST_COLUMNS),
@@ -984,6 +1152,7 @@ VIEWS = (
         grouping=NEAR,
         enters=_FLOWS_OF,
         turns_to="remotes",
+        hints=(_ENTERS_FLOWS, ("t", "far side")),
     ),
     ViewSpec(
         *("countries", "3", "Countries", "where the remote ends are", COUNTRY_COLUMNS),
@@ -991,6 +1160,8 @@ VIEWS = (
         once="bytes",
         grouping=COUNTRY,
         enters=_FLOWS_OF,
+        short="Cty",
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("networks", "4", "Networks", "whose network the remote ends are in", NETWORK_COLUMNS),
@@ -998,6 +1169,7 @@ VIEWS = (
         once="bytes",
         grouping=NETWORK,
         enters=_FLOWS_OF,
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("services", "5", "Services", "protocol and port, and who uses it", SERVICE_COLUMNS),
@@ -1005,18 +1177,23 @@ VIEWS = (
         once="bytes",
         grouping=SERVICE,
         enters=_FLOWS_OF,
+        short="Svc",
+        hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
         *("nat", "6", "NAT", "inside, what NAT shows in its place, remote; also of what has ended", _NAT_COLUMNS),
         sort="age",
         translated=True,
         empty=("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset"),
+        hints=(_DETAILS, ("z", "closed")),
     ),
     ViewSpec(
         *("events", "7", "Events", "what conntrack -E says, the newest first; totals at the end", EVENT_COLUMNS),
         sort="time",
         tape=True,
         empty=("no event yet: they come as connections open, change and end", ""),
+        short="Evt",
+        hints=(_DETAILS,),
     ),
     ViewSpec(
         *("map", "8", "Map", "remote hosts where they are; bigger is more", REMOTE_COLUMNS),
@@ -1025,6 +1202,13 @@ VIEWS = (
         on_map=True,
         enters=_FLOWS_OF,
         turned_sort="rate",
+        hints=(_ENTERS_FLOWS, ("t", "rates")),
+    ),
+    by_view(
+        *("proto,state,flag", "states", "9", "States"),
+        enters=_FLOWS_OF,
+        turns_to="zones",
+        hints=(_ENTERS_FLOWS, ("t", "zones"), ("right", "opens")),
     ),
     ViewSpec(
         *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
@@ -1033,6 +1217,8 @@ VIEWS = (
         enters="usage-countries",
         turns_to="usage-countries",
         empty=NO_USAGE,
+        short="Use",
+        hints=(("enter", "countries"), ("t", "by country"), ("+", "longer"), ("-", "shorter")),
     ),
     ViewSpec(
         *("remotes", "", "Remote hosts", "a row is a host on the far side; in is what it sends", REMOTE_COLUMNS),
@@ -1042,10 +1228,27 @@ VIEWS = (
         enters=_FLOWS_OF,
         turns_to="hosts",
         tab="hosts",
+        hints=(_ENTERS_FLOWS, ("t", "near side")),
     ),
-    _usage_by("usage-countries", "country", "usage-networks"),
-    _usage_by("usage-networks", "network", "usage-services"),
-    _usage_by("usage-services", "service", "usage"),
+    by_view(
+        *("zone", "zones"),
+        title="Zones",
+        enters=_FLOWS_OF,
+        turns_to="marks",
+        tab="states",
+        hints=(_ENTERS_FLOWS, ("t", "marks"), ("right", "opens")),
+    ),
+    by_view(
+        *("mark", "marks"),
+        title="Marks",
+        enters=_FLOWS_OF,
+        turns_to="states",
+        tab="states",
+        hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "opens")),
+    ),
+    _usage_by("usage-countries", "country", "usage-networks", "by network"),
+    _usage_by("usage-networks", "network", "usage-services", "by service"),
+    _usage_by("usage-services", "service", "usage", "by host"),
 )
 VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 

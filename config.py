@@ -13,7 +13,7 @@ import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
@@ -24,12 +24,12 @@ from text import clean
 NAME = os.path.join("conntrack-monitor", "config.toml")
 LARGEST_SETTINGS = 65_536  # bytes: a thousand names for marks; a larger file is no settings file
 LONGEST_NAME = 32  # characters of a mark's or a zone's name
-TABLES = ("marks", "zones", "hosts", "local-networks")
+TABLES = ("marks", "zones", "filters", "hosts", "local-networks")
 
 # These hold for one run. --allow-delete must be given each time, so that nobody deletes by accident.
 ONLY_ON_THE_COMMAND_LINE = {
     *("once", "json", "csv", "limit", "sample", "replay", "record", "update-geoip", "allow-delete", "no-config"),
-    *("headless", "who", "at", "since"),
+    *("headless", "who", "at", "since", "by"),
     *("help", "version", "print-man", "print-completion"),
 }
 INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true
@@ -189,7 +189,9 @@ def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: b
         for name in option.opts
         if name.startswith("--")
     }
-    context = Context(site=site)  # a filter in the file may use the file's names
+    # A filter in the file may use the file's names.
+    site = replace(site, filters=dict(_filter_table(found.pop("filters", {}), Context(site=site))))
+    context = Context(site=site)
     for key, value in found.items():
         if key in ONLY_ON_THE_COMMAND_LINE:
             raise WrongSetting(f"'{key}' goes on the command line only", key)
@@ -319,6 +321,25 @@ def _zone_table(table: object) -> Iterator[tuple[int, str]]:
         if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > 65_535:
             raise WrongSetting(f"'{key}' is no zone: a number up to 65535", key, "zones")
         yield int(key), _checked_name(name, key, "zones")
+
+
+def _filter_table(table: object, context: Context) -> Iterator[tuple[str, str]]:
+    """Filters by name: ``kids = "near:10.0.3.0/24"`` is ``@kids``."""
+    from filters import FilterError, compile_filter
+
+    for key, text in _entries(table, "filters", 'kids = "near:10.0.3.0/24"'):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", key) or len(key) > LONGEST_NAME:
+            why = f"a name has letters, digits, - and _, at most {LONGEST_NAME}, a letter first"
+            raise WrongSetting(f"'{clean(key, 40)}': {why}", key, "filters")
+        if not isinstance(text, str) or not text.strip():
+            raise WrongSetting("a filter is a text in quotation marks", key, "filters")
+        try:
+            if re.search(r"(?<![^\s(!])@[A-Za-z]", text):
+                raise WrongSetting("a saved filter can't use another one", key, "filters")
+            compile_filter(text, context)
+        except FilterError as error:
+            raise WrongSetting(f"{key}: {error.message}", key, "filters") from None
+        yield key, text
 
 
 def _host_table(table: object) -> Iterator[tuple[str, str]]:

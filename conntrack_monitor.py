@@ -316,11 +316,11 @@ class SortColumn(click.ParamType[str]):
     name = "column"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from columns import ALIASES, VIEWS
+        from columns import ALIASES, KEY_SORTS, VIEWS
 
         name = str(value).lower()
         other = ALIASES.get(name, name)
-        if all(name not in kind.sorts and other not in kind.sorts for kind in VIEWS):
+        if name not in KEY_SORTS and all(name not in kind.sorts and other not in kind.sorts for kind in VIEWS):
             everywhere = dict.fromkeys(column for kind in VIEWS for column in kind.sorts)
             self.fail(f"{value!r} is no column; there are: {', '.join(everywhere)}.", param, ctx)
         return name
@@ -486,6 +486,7 @@ NOTES = {
     "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds closed flows stay on show."
 )
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR in the environment does the same).")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal: it marks text without Shift.")
 @click.option("--once", is_flag=True, help="Print the table once, as text, and exit.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
 @click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
@@ -497,6 +498,7 @@ NOTES = {
     help="With --once: list twice, so many seconds apart, so that there are rates.",
 )
 @click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
+@click.option("--by", metavar="KEYS", help="With --once: a row for each combination, e.g. near/24,service,state.")
 @click.option(
     "--conntrack",
     default="conntrack",
@@ -688,6 +690,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         reverse=options["reverse"],
         linger=options["linger"],
         colour=not options["no_color"],
+        mouse=not options["no_mouse"],
         once=options["once"],
         format=_format(options),
         limit=options["limit"],
@@ -703,6 +706,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         before=_before(options),
         log=_log_plan(ctx, options),
         since=_since(options),
+        by=options["by"] or "",
         headless=options["headless"],
         names=options["names"],
         asks_names=ctx.get_parameter_source("names") is not click.core.ParameterSource.DEFAULT,
@@ -745,10 +749,28 @@ def _check_filters(options: CommandLine, families: Sequence[str], expression: st
         raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
 
 
+def _check_by(ctx: click.Context, options: CommandLine) -> None:
+    """Wrong keys are found now."""
+    if options["by"] is None:
+        return
+    if not options["once"]:
+        raise click.UsageError("--by adds the table up once: it goes with --once.")
+    if ctx.get_parameter_source("view") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--by and --view exclude each other: each says what a row is.")
+    from columns import by_view
+
+    options["view"] = "connections"
+    try:
+        by_view(options["by"])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--by'") from None
+
+
 def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     if sys.stdout is None:
         raise click.UsageError("standard output is closed: there is nowhere to write to.")
     format = _format(options)
+    _check_by(ctx, options)
     _check_sort(ctx, options)
     if options["view"] != "connections" and format != "text" and not options["once"]:
         raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
@@ -804,9 +826,9 @@ def _check_sort(ctx: click.Context, options: CommandLine) -> None:
     """Each view has columns of its own; what the settings say holds for the views that have it."""
     if options["sort"] is None:
         return
-    from columns import ALIASES, VIEW_BY_NAME
+    from columns import ALIASES, VIEW_BY_NAME, by_view
 
-    sort, kind = options["sort"], VIEW_BY_NAME[options["view"]]
+    sort, kind = options["sort"], by_view(options["by"]) if options["by"] else VIEW_BY_NAME[options["view"]]
     for name in (sort, ALIASES.get(sort, sort)):
         if name in kind.sorts:
             options["sort"] = name
@@ -816,7 +838,7 @@ def _check_sort(ctx: click.Context, options: CommandLine) -> None:
         return
     columns = ", ".join(kind.sorts)
     raise click.BadParameter(
-        f"{sort!r} is no column of the view {kind.name}; there are: {columns}.", param_hint="'--sort'"
+        f"{sort!r} is no column of the view {options['by'] or kind.name}; there are: {columns}.", param_hint="'--sort'"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from addresses import Context, Ends, Place
 from flows import LISTED_ONLY, Flow, TapeEvent
-from grouping import NAMED_KEYS, Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
+from grouping import WHO_KEYS, Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
 from parse import (
     USUAL_WORDS,
     Kind,
@@ -121,7 +121,7 @@ def way_item(nat: list[str], way: str | None) -> JsonObject:
 def near_item(address: str, context: Context) -> JsonObject:
     """The key that says who has the near end; none where nobody knows."""
     found = context.who(address)
-    known = {key: value for key, value in zip(NAMED_KEYS["near"], found) if value}
+    known = {key: value for key, value in zip(WHO_KEYS["near"], found) if value}
     return {"near": {"ip": address, **known}} if known else {}
 
 
@@ -148,7 +148,7 @@ CSV_COLUMNS = (
     *(f"reply.{name}" for name in (*_TUPLE_COLUMNS, "zone_reply", "packets", "bytes")),
     *("mark", "secmark", "zone", "secctx", "helper", "use", "id", "delta_time", "labels", "start", "stop"),
     *("userspace.portid", "userspace.progname", "nat", "direction"),
-    *(f"near.{name}" for name in ("ip", *NAMED_KEYS["near"])),
+    *(f"near.{name}" for name in ("ip", *WHO_KEYS["near"])),
     *(f"remote.{name}" for name in ("ip", "name", "country", "country_name", "city", "asn", "org")),
     "inferred",
 )

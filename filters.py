@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
-from addresses import MAX_REMEMBERED, UNNAMED, WHOLE_MARK, Context, Named, Place
+from addresses import MAX_REMEMBERED, NO_FAN, UNNAMED, WHOLE_MARK, Context, Named, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key, service_name
 from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
@@ -105,6 +105,8 @@ def by_protocol(value: str, _context: Context) -> Predicate:
 def by_state(value: str, context: Context) -> Predicate:
     """A state in any case, or a flag."""
     wanted = value.upper()
+    if wanted == "NONE":  # of protocols without states
+        return lambda flow: flow.group.state is None
     if wanted in FLAGS:
         return _flag(value, context)
     if wanted not in STATES:
@@ -116,8 +118,10 @@ def by_state(value: str, context: Context) -> Predicate:
 
 def _flag(value: str, _context: Context) -> Predicate:
     wanted = value.upper()
+    if wanted == "NONE":
+        return lambda flow: not flow.flags()
     if wanted not in FLAGS:
-        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)}")
+        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)} none")
     text = f"[{wanted}]".encode()
     return lambda flow: text in flow.tail and wanted in flow.flags()
 
@@ -268,10 +272,12 @@ def _nat(value: str, context: Context) -> Predicate:
         return lambda flow: flow.plain or not flow.ends().nat
     if wanted == "both":
         return lambda flow: not flow.plain and len(flow.ends().nat) == 2
+    if wanted == "stale":  # of an address that this host no longer has
+        return lambda flow: not flow.plain and context.old_address(flow.ends()) is not None
     if wanted == "masq":
         return lambda flow: not flow.plain and (e := flow.ends()).nat == ["snat"] and e.reply_dst in context.own
     if wanted not in ("snat", "dnat"):
-        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none")
+        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none stale")
     return lambda flow: not flow.plain and wanted in flow.ends().nat
 
 
@@ -347,6 +353,27 @@ def _age(value: str, context: Context) -> Predicate:
 def _timeout(value: str, context: Context) -> Predicate:
     fits = compared(value, TIMES, "timeout:<30s")
     return lambda flow: fits(flow.remaining(context.now))
+
+
+def _idle(value: str, context: Context) -> Predicate:
+    """Where nobody can tell how long a flow has been idle, no comparison fits."""
+    fits = compared(value, TIMES, "idle:>1h")
+    return lambda flow: fits(flow.idle(context.now, context.timeouts))
+
+
+def _fanout(value: str, context: Context) -> Predicate:
+    fits = compared(value, SIZES, "fanout:>100")
+    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).remotes)
+
+
+def _fan_of_ports(value: str, context: Context) -> Predicate:
+    fits = compared(value, SIZES, "ports:>20")
+    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).ports)
+
+
+def asks_fans(text: str) -> bool:
+    """Does an expression ask how many ends and ports a host is connected with? Then all flows are to be counted."""
+    return re.search(r"(?i)(?<![a-z])(?:fanout|ports):", text) is not None
 
 
 def bare(word: str, context: Context) -> Predicate:
@@ -666,6 +693,18 @@ def asked_moment(text: str, now: float) -> tuple[float, int] | None:
     return None
 
 
+_SAVED = re.compile(r"(?<![^\s(!])@([A-Za-z][\w-]*)(?=[\s)]|$)")
+
+
+def expanded(text: str, context: Context) -> str:
+    """The expression with the text of each saved filter in the place of its name: what ``_needed`` can look through."""
+
+    def saved(match: re.Match[str]) -> str:
+        return f"({context.filters[match[1]]})" if match[1] in context.filters else match[0]
+
+    return _SAVED.sub(saved, text)
+
+
 Maker = Callable[[str, Context], Predicate]
 
 # What makes the predicate of each field in vocabulary.FIELDS.
@@ -694,6 +733,9 @@ MAKERS: dict[str, Maker] = {
     "rate": _by_rate,
     "age": _age,
     "timeout": _timeout,
+    "idle": _idle,
+    "fanout": _fanout,
+    "ports": _fan_of_ports,
     "id": _id,
     "helper": _helper,
     "label": _label,
@@ -761,10 +803,15 @@ def _lex(text: str) -> list[_Word]:
 class _Parser:
     """Recursive descent: or > and > not > word."""
 
-    def __init__(self, text: str, words: list[_Word], context: Context, baseline: AskBaseline) -> None:
+    def __init__(
+        self, text: str, words: list[_Word], context: Context, baseline: AskBaseline, saved: bool = False
+    ) -> None:
+        """``saved``: it is one of the settings."""
         self.text = text
         self.words = words
         self.context = context
+        self.is_saved = saved
+        self.baseline = baseline
         self.makers: dict[str, Maker] = {**MAKERS, "new": partial(_new, baseline=baseline)}
         self.at = 0
         self.depth = 0
@@ -837,7 +884,19 @@ class _Parser:
         self.at += 1
         return inner
 
+    def saved(self, name: str, position: int) -> Predicate:
+        """The filter that the settings have under this name. It uses no other one: none can be made of itself."""
+        known = self.context.filters
+        if self.is_saved:
+            raise self.error(f"a saved filter can't use another one: @{name}", position)
+        if (text := known.get(name)) is None:
+            names = or_close(name, known) if known else "; [filters] in the settings gives filters their names"
+            raise self.error(f"no filter is saved as '@{name}'{names}", position)
+        return _Parser(text, _lex(text), self.context, self.baseline, saved=True).expression()
+
     def term(self, word: str, position: int) -> Predicate:
+        if word.startswith("@"):
+            return self.saved(word[1:], position)
         name, colon, value = word.partition(":")
         if re.match(r"-[A-Za-z]", word):
             raise self.error(f"write !{word[1:]} for all but {word[1:]}", position)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
-from addresses import UNNAMED, Context, Named
-from flows import BYTES, IDLE, Flow, matched, newest_texts
+from addresses import NO_FAN, UNNAMED, Context, Fan, Named
+from flows import BYTES, IDLE, TCP, Flow, FlowTable, matched, newest_texts, without_userspace
 from parse import WITH_PORTS, Kind
-from text import service
+from text import DAY, clean, endpoint, service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
 GROUP_LABELS = {"country": "country_name", "network": "org"}  # what JSON calls the name of such a row
-NAMED_KEYS = {"near": ("name", "mac", "container"), "far": ("name",)}  # what JSON says of who has an address
+WHO_KEYS = {"near": ("name", "mac", "container"), "far": ("name",)}  # what JSON says of who has an address
 FEW = 3  # hosts of a service, countries of a host, that are named
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 GroupObject = dict[str, object]
@@ -31,6 +35,7 @@ class GroupRow:
     __slots__ = (
         "_most",
         "counted",
+        "fan",
         "flows",
         "fresh",
         "key",
@@ -60,6 +65,7 @@ class GroupRow:
         self.rate_out = 0.0
         self.size_in = 0  # bytes
         self.size_out = 0
+        self.fan: Fan | None = None  # of a near host: the other ends and the ports of its flows
         self.share = 0.0  # of all flows, bytes or rates, by what is sorted
         self._most: list[str] | None = None
         self.others: dict[str, int] = {}  # what is on the other side, each with its flows: countries of a host, ...
@@ -99,18 +105,47 @@ class GroupRow:
         return None if self.span is None else self.fresh / self.span
 
 
+class GroupKey(NamedTuple):
+    """What rows may be grouped by: a filter field that has one value for each flow; addresses may be cut."""
+
+    name: str
+    cut: int | None = None  # the length of the networks' prefix
+
+    @property
+    def text(self) -> str:
+        return self.name if self.cut is None else f"{self.name}/{self.cut}"
+
+
 @dataclass(frozen=True)
 class Grouping:
-    """A way to group flows: by one of the things that ``part_of`` names."""
+    """A way to group flows: by one of the things that ``part_of`` names, or by keys."""
 
     name: str  # of a row, in JSON
     by: str
     other: str  # what is counted apart within a row
     others: str  # its name, in JSON
     field: str  # the filter field that selects exactly the flows of a key
+    keys: tuple[GroupKey, ...] = ()  # where rows are combinations of these
 
     def term(self, key: str) -> str:
-        return f"{self.field}:{key or 'none'}"
+        """What selects exactly the flows of a row, or of a row within one (see ``inside``)."""
+        fields = [*([key.name for key in self.keys] or [self.field]), self.other]
+        return " ".join(f"{field}:{value or 'none'}" for field, value in zip(fields, key.split(BETWEEN)))
+
+    def of(self, key: str) -> Grouping:
+        """What a row with this key is of: of these, or of those within one."""
+        return self.inside if key.count(BETWEEN) >= max(1, len(self.keys)) else self
+
+    @property
+    def asks_fans(self) -> bool:
+        """Must all flows be counted first?"""
+        return any(key.name in ("fanout", "ports") for key in self.keys)
+
+    @property
+    def inside(self) -> Grouping:
+        """The rows within a row: of a host its countries, of a country its hosts."""
+        outer = self.keys or (GroupKey(self.field),)
+        return by_keys((*outer, GroupKey(self.other)))
 
 
 NEAR = Grouping("host", "near", "country", "countries", "near")
@@ -132,6 +167,158 @@ def part_of(name: str, context: Context) -> Part:
         "network": lambda _near, far, _what: "" if (asn := where(far).asn) is None else str(asn),
     }
     return parts[name]
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+BETWEEN = "\0"  # the values of a combination: no text of conntrack's has it
+COMBINED = "keys"  # ``Grouping.by`` of combinations
+MOST_KEYS = 8
+CUT_IPV6 = 64  # the prefix of IPv6 networks where the length that is asked for is one of IPv4
+ValueOf = Callable[[Flow, Context], object]  # None and "": unknown, or the flow has none
+
+
+def _flag_of(flow: Flow, _context: Context) -> str:
+    flags = flow.flags()
+    return next((flag for flag in ("HW_OFFLOAD", "OFFLOAD", "UNREPLIED", "ASSURED") if flag in flags), "")
+
+
+def _nat_of(flow: Flow, _context: Context) -> str:
+    kinds = [] if flow.plain else flow.ends().nat
+    return "both" if len(kinds) == 2 else "".join(kinds) or "none"
+
+
+def _shown_address(flow: Flow, _context: Context) -> str:
+    e = flow.ends()
+    return e.reply_dst if e.snat else e.dst if e.dnat else ""
+
+
+def _port_of(which: int) -> ValueOf:
+    return lambda flow, _context: flow.ports()[which].decode() if flow.kind.number in WITH_PORTS else ""
+
+
+# By the fields of vocabulary.FIELDS; a value is what the field takes in a filter.
+KEYS: dict[str, ValueOf] = {
+    "proto": lambda flow, _context: flow.kind.protocol if flow.kind.protocol != "unknown" else flow.kind.number,
+    "state": lambda flow, _context: flow.state,
+    "family": lambda flow, _context: flow.family,
+    "src": lambda flow, _context: flow.addresses()[0].decode(),
+    "dst": lambda flow, _context: flow.addresses()[1].decode(),
+    "sport": _port_of(0),
+    "dport": _port_of(1),
+    "country": lambda flow, context: context.remote(flow).country,
+    "cc": lambda flow, context: context.remote(flow).country,
+    "asn": lambda flow, context: context.remote(flow).asn,
+    "org": lambda flow, context: context.remote(flow).org,
+    "city": lambda flow, context: context.remote(flow).city,
+    "dir": lambda flow, context: context.direction(flow.ends()),
+    "nat": _nat_of,
+    "mark": lambda flow, _context: f"{flow.mark():#x}",
+    "zone": lambda flow, _context: ",".join(map(str, dict.fromkeys(flow.zones() or [0]))),
+    "flag": _flag_of,
+    "bytes": lambda flow, _context: flow.total(),
+    "packets": lambda flow, _context: flow.packets(),
+    "rate": lambda flow, _context: None if (rate := flow.rate()) is None else round(rate),
+    "age": lambda flow, context: round(flow.age(context.now)) if flow.knows_age() else None,
+    "timeout": lambda flow, context: flow.remaining(context.now),
+    "idle": lambda flow, context: _rounded(flow.idle(context.now, context.timeouts)),
+    "fanout": lambda flow, context: context.fans.get(context.sides(flow)[0], NO_FAN).remotes,
+    "ports": lambda flow, context: context.fans.get(context.sides(flow)[0], NO_FAN).ports,
+    "id": lambda flow, _context: flow.record().id,
+    "helper": lambda flow, _context: flow.record().helper,
+    "label": lambda flow, _context: ",".join(flow.record().labels or []),
+    "near": lambda flow, context: context.sides(flow)[0],
+    "far": lambda flow, context: context.sides(flow)[1],
+    "service": lambda flow, _context: service_key(flow),
+    "wan": _shown_address,
+}
+NUMBERS = {
+    *("sport", "dport", "asn", "mark", "zone", "bytes", "packets", "rate", "age", "timeout", "idle", "fanout", "ports"),
+    "id",
+}
+NAMED_KEYS = ("mark", "zone")  # that the settings name
+ADDRESSES = {"src", "dst", "near", "far", "wan"}
+NO_KEYS = {  # fields that have no single value for a flow
+    "host": "names either end; write near, far, src or dst",
+    "port": "names either port; write dport, sport or service",
+    "at": "is a time; write age",
+    "new": "is a question",
+}
+
+
+def _rounded(number: float | None) -> int | None:
+    return None if number is None else round(number)
+
+
+def group_keys(text: str) -> tuple[GroupKey, ...]:
+    """The keys of a text such as "near/24,service,state". Raises ValueError."""
+    found: list[GroupKey] = []
+    for word in text.lower().split(","):
+        name, slash, length = word.strip().partition("/")
+        if name in NO_KEYS:
+            raise ValueError(f"'{name}' {NO_KEYS[name]}")
+        if name not in KEYS:
+            raise ValueError(f"'{clean(name, 40)}' is not a key; there are: {' '.join(KEYS)}")
+        if slash and (name not in ADDRESSES or not re.fullmatch(r"\d{1,3}", length) or int(length) > 128):
+            raise ValueError(
+                f"'{clean(word, 40)}': near/24 cuts near, far, src, dst and wan to networks, from /0 to /128"
+            )
+        if any(key.name == name for key in found):
+            raise ValueError(f"'{name}' is there twice")
+        found.append(GroupKey(name, int(length) if slash else None))
+    if len(found) > MOST_KEYS:
+        raise ValueError(f"{len(found)} keys are too many: {MOST_KEYS} at most")
+    return tuple(found)
+
+
+def by_keys(keys: tuple[GroupKey, ...]) -> Grouping:
+    """A row for each combination of keys."""
+    return Grouping(",".join(key.name for key in keys), COMBINED, "near", "hosts", "", keys)
+
+
+def _cutter(length: int) -> Callable[[str], str]:
+    """Addresses -> their networks."""
+    from ipaddress import ip_address, ip_network  # 4 ms, for who asks for it
+
+    @lru_cache(maxsize=65_536)
+    def network(address: str) -> str:
+        try:
+            version = ip_address(address).version
+        except ValueError:  # what a recording has in place of an address
+            return address
+        most = (min(length, 32), CUT_IPV6 if length <= 32 else length)[version == 6]
+        return str(ip_network(f"{address}/{most}", strict=False))
+
+    return network
+
+
+def key_function(keys: tuple[GroupKey, ...], context: Context) -> Callable[[Flow], str]:
+    """The function that gives the combination that a flow belongs to."""
+    values: list[tuple[ValueOf, Callable[[str], str]]] = [
+        (KEYS[key.name], str if key.cut is None else _cutter(key.cut)) for key in keys
+    ]
+
+    def combination(flow: Flow) -> str:
+        found = [(value_of(flow, context), cut) for value_of, cut in values]
+        return BETWEEN.join("" if value in (None, "") else cut(str(value)) for value, cut in found)
+
+    return combination
+
+
+def key_values(row: GroupRow) -> list[str]:
+    """The values of a row's keys; "" where unknown."""
+    return row.key.split(BETWEEN)
+
+
+def _typed(name: str, value: str) -> object:
+    """A value as JSON has it: numbers as numbers."""
+    if name in NUMBERS:
+        with suppress(ValueError):  # zones of both directions: "3,4"
+            return int(value, 0)
+    return value
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def service_key(flow: Flow) -> str:
@@ -159,8 +346,46 @@ def service_name(key: str) -> str:
 
 def group_key(flow: Flow, grouping: Grouping, context: Context) -> str:
     """The key of the row that a flow belongs to."""
-    near, far, _ = context.sides(flow)
-    return part_of(grouping.by, context)(near, far, service_key(flow))
+    return row_of(grouping, context)(flow)
+
+
+def row_of(grouping: Grouping, context: Context) -> Callable[[Flow], str]:
+    """What ``group_key`` says, for many flows."""
+    if grouping.keys:
+        return key_function(grouping.keys, context)
+    part = part_of(grouping.by, context)
+
+    def key(flow: Flow) -> str:
+        near, far, _ = context.sides(flow)
+        return part(near, far, service_key(flow))
+
+    return key
+
+
+class FanCount:
+    """The distinct far ends and destination ports of each near end; 0.3 us a flow."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, set[str]] = {}
+        self._ports: dict[str, set[bytes]] = {}
+
+    def add(self, near: str, far: str, port: bytes) -> None:
+        """``port``: as text; b"" where the protocol has none."""
+        try:
+            self._ends[near].add(far)
+        except KeyError:
+            self._ends[near], self._ports[near] = {far}, set()
+        if port:
+            self._ports[near].add(port)
+
+    def add_flows(self, flows: Sequence[Flow], context: Context) -> None:
+        found = matched(_ADDRESSES_AND_PORT, [flow.key for flow in flows])
+        for flow, (src, dst, port) in zip(flows, found):
+            near, far, _ = context.sides_of(src, dst) if flow.plain else context.sides(flow)
+            self.add(near, far, port)
+
+    def counted(self) -> Mapping[str, Fan]:
+        return {near: Fan(len(ends), len(self._ports[near])) for near, ends in self._ends.items()}
 
 
 class Grouper:
@@ -172,13 +397,23 @@ class Grouper:
         self.sums: dict[str, GroupRow] = {}
         self.flows = 0
         self._grouping, self._context = grouping, context
-        self._key_of, self._other_of = part_of(grouping.by, context), part_of(grouping.other, context)
+        self._other_of = part_of(grouping.other, context)
+        self._key_of = part_of("near" if grouping.keys else grouping.by, context)
+        self._key_of_flow = key_function(grouping.keys, context) if grouping.keys else None
+        self._fans = FanCount() if grouping is NEAR else None
+
+    def finish(self) -> None:
+        """All have been added."""
+        if self._fans is not None:
+            fans = self._fans.counted()
+            for key, row in self.sums.items():
+                row.fan = fans.get(key)
 
     def add(self, flows: Sequence[Flow]) -> None:
         """Add live flows: 4 us each."""
         context, newborn = self._context, self._context.now - (self._span or 0.0)
-        sums, key_of, other_of = self.sums, self._key_of, self._other_of
-        services = self._grouping is SERVICE
+        sums, key_of, other_of, fans = self.sums, self._key_of, self._other_of, self._fans
+        services, key_of_flow = self._grouping is SERVICE, self._key_of_flow
         texts = newest_texts(flows)
         self.flows += len(flows)
         for flow, (src, dst, port), (there, back) in zip(
@@ -186,9 +421,12 @@ class Grouper:
         ):
             near, far, inward = context.sides_of(src, dst) if flow.plain else context.sides(flow)
             what = service_of(flow.group.kind, port.decode()) if services else ""
-            row = sums.get(key := key_of(near, far, what))
+            key = key_of(near, far, what) if key_of_flow is None else key_of_flow(flow)
+            row = sums.get(key)
             if row is None:
                 row = sums[key] = self._begun(key, far)
+            if fans is not None:
+                fans.add(near, far, port)
             row.flows += 1
             others, other = row.others, other_of(near, far, what)
             others[other] = others.get(other, 0) + 1
@@ -202,7 +440,7 @@ class Grouper:
                 self._count(row, inward, int(there), int(back))
             elif (counts := flow.counts()) is not None:
                 self._count(row, inward, counts.original_bytes, counts.reply_bytes)
-            if (rates := progress.rates) is not None:
+            if (rates := progress.rates) is not None and (rates is not IDLE or b"OFFLOAD]" not in tail):
                 row.rated += 1
                 if rates is not IDLE:
                     row.rate_in += rates[not inward]
@@ -224,11 +462,20 @@ class Grouper:
         if self._grouping.by in ("country", "network"):
             place = self._context.where(far)
             begun.label = (place.country_name if self._grouping.by == "country" else place.org) or ""
+        elif self._grouping.keys and self._grouping.keys[-1].name == "country":
+            begun.label = self._context.where(far).country_name or ""
+        elif len(self._grouping.keys) == 1:
+            name, number = self._grouping.keys[0].name, key.partition(",")[0]
+            names = {"mark": self._context.mark_name, "zone": self._context.zone_name}
+            begun.label = (names[name](int(number, 0)) if name in names else "") or ""
         return begun
 
 
-def shares(sums: Iterable[GroupRow], by: str) -> None:
-    """Set each row's share of the total: of its flows, rates, or (by all other columns) bytes; flows if none moved."""
+def shares(sums: Iterable[GroupRow], by: str, inside: Iterable[GroupRow] = ()) -> None:
+    """Set each row's share of the total: of its flows, rates, or (by all other columns) bytes; flows if none moved.
+
+    ``inside``: rows within them, whose share is of the same total.
+    """
     rows = list(sums)
     value: Callable[[GroupRow], float] = {
         "flows": lambda s: float(s.flows),
@@ -238,7 +485,7 @@ def shares(sums: Iterable[GroupRow], by: str) -> None:
     if not total:
         value = lambda s: float(s.flows)  # noqa: E731
         total = sum(map(value, rows))
-    for row in rows:
+    for row in (*rows, *inside):
         row.share = value(row) / total if total else 0.0
 
 
@@ -248,11 +495,15 @@ def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> Gro
     What is not known has no key: rates before the second listing, bytes without accounting, births without events.
     Of the others those with the most flows come first, as on the screen. ``who``: has the address of a host's row.
     """
-    item: GroupObject = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
+    if grouping.keys:
+        found = zip(grouping.keys, key_values(row))
+        item: GroupObject = {key.name: _typed(key.name, value) for key, value in found if value}
+    else:
+        item = {grouping.name: int(row.key) if grouping is NETWORK and row.key else row.key or None}
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
         item[GROUP_LABELS.get(grouping.by, "name")] = label
-    item |= {key: text for key, text in zip(NAMED_KEYS.get(grouping.by, ()), who) if text}
+    item |= {key: text for key, text in zip(WHO_KEYS.get(grouping.by, ()), who) if text}
     births, rates = row.births(), [row.sure_rate(rate) for rate in (row.rate_in, row.rate_out)]
     numbers = {
         "flows": row.flows,
@@ -265,14 +516,167 @@ def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> Gro
         "share": round(row.share, 6),
     }
     item |= {key: value for key, value in numbers.items() if value is not None}
+    if row.fan is not None:
+        item |= {"remotes": row.fan.remotes, "ports": row.fan.ports}
+    if grouping.keys:  # their hosts may be thousands, in each of thousands of rows
+        return item
     return {**item, grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other))}
 
 
 def group_columns(grouping: Grouping) -> list[str]:
     """All keys that objects of this grouping may have, in their order: the columns of CSV."""
-    label = [*NAMED_KEYS[grouping.by]] if grouping in (NEAR, FAR) else [GROUP_LABELS.get(grouping.by, "name")]
+    if grouping in (NEAR, FAR):
+        label = [*WHO_KEYS[grouping.by]]
+    else:
+        label = [] if len(grouping.keys) > 1 else [GROUP_LABELS.get(grouping.by, "name")]
     numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
-    return [grouping.name, *label, *numbers, grouping.others]
+    if grouping.keys:
+        label = label if grouping.keys[0].name in NAMED_KEYS else []
+        return [*(key.name for key in grouping.keys), *label, *numbers]
+    return [grouping.name, *label, *numbers, *(("remotes", "ports") if grouping is NEAR else ()), grouping.others]
+
+
+# --- what the tuples of all flows say ---------------------------------------------------------------------------------
+
+# The ports that NAT gives to a source whose own port is taken or may not stay, where no rule names others (--to-ports,
+# --to-source :A-B): by get_unique_tuple and nf_nat_l4proto_unique_tuple (net/netfilter/nf_nat_core.c, Linux 2.6.24 to
+# 6.12) 1024 to 65535 for a source port of 1024 and more; 1 to 511, or 600 to 1023, for one below. The identifier of
+# ICMP takes any value. A port may serve once for each protocol and remote end, because the reply is told by these.
+NAT_PORTS, ICMP_IDS, FIRST_NAT_PORT = 64_512, 65_536, 1024
+OLD_SEEN = 30.0  # seconds of births before an address that nobody has seen go is called old
+SURVEYED = 2000  # flows surveyed at once: 5 ms where all are translated
+FULLEST = 5  # of each kind
+MOST_ENDS = 50_000  # counted apart: 8 MiB
+_REPLY_END = re.compile(
+    rb"^(?:(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
+    rb"src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+)| type=\d+ code=\d+ id=(\d+))?)?",
+    re.M,
+)
+_ORIGINAL_SOURCE = re.compile(rb"^\d+ src=(\S+)", re.M)
+
+
+class PortUse(NamedTuple):
+    """The source ports that NAT has given out of an address towards one remote end."""
+
+    wan: str
+    protocol: str
+    remote: str  # address, and port where the protocol has one
+    used: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.used / self.of
+
+    @property
+    def what(self) -> str:
+        """What is given out."""
+        return "identifiers" if self.of == ICMP_IDS else "ports"
+
+
+class Findings(NamedTuple):
+    """What one round over all flows has found."""
+
+    flows: int = 0
+    old: tuple[tuple[str, int], ...] = ()  # addresses that this host no longer has, and flows that use them, most first
+    ports: tuple[PortUse, ...] = ()  # the fullest, at most FULLEST
+    offloaded: int = 0
+    idle: int = 0  # established TCP flows without a packet for a day
+
+
+class Survey:
+    """Looks at all flows, a few thousand at a time, for what their tuples and timeouts tell: 1 us a flow."""
+
+    def __init__(self, context: Context) -> None:
+        self.newest: Findings | None = None
+        self._context = context
+        self._left: list[Flow] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._flows = self._offloaded = self._idle = 0
+        self._shown: Counter[str] = Counter()  # flows by the address that SNAT gave them
+        self._asked: Counter[str] = Counter()  # forwarded flows by the address that was asked for
+        self._given: set[str] = set()  # addresses that SNAT has given to flows whose birth was seen
+        self._ends: Counter[tuple[int, bytes, bytes, bytes]] = Counter()  # protocol, address of NAT, remote end
+        self._few = 0  # ends that no more ports lead to have been forgotten
+        self._translated: set[tuple[int, bytes]] = set()  # protocols and addresses that SNAT gives out
+
+    def step(self, table: FlowTable, now: float, wanted: int = SURVEYED) -> bool:
+        """Look at the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one."""
+        if not self._left:
+            self._begin()
+            self._left = list(table.live.values())
+        piece = self._left[-wanted:]
+        del self._left[-wanted:]
+        self._look([flow for flow in piece if flow.progress.ended is None], table, now)
+        if self._left:
+            return False
+        self.newest = self._found(table.watched(now))
+        self._begin()
+        return True
+
+    def _look(self, flows: Sequence[Flow], table: FlowTable, now: float) -> None:
+        tails = [without_userspace(flow.tail) for flow in flows]
+        self._flows += len(flows)
+        self._offloaded += sum([b"OFFLOAD]" in tail for tail in tails])
+        latest = table.timeouts.get("tcp_timeout_established", 0) - DAY + now  # Flow.idle takes 2 us: for the few
+        for flow in flows if latest > now else ():
+            if flow.timeout is not None and flow.timeout + flow.last_seen.at < latest:
+                established = flow.group.state == "ESTABLISHED" and flow.group.kind.number == TCP
+                self._idle += established and (flow.idle(now, table.timeouts) or 0) > DAY
+        ends = matched(_REPLY_END, tails)
+        for flow, src, end in zip(flows, matched(_ORIGINAL_SOURCE, [flow.key for flow in flows]), ends):
+            if end[0]:
+                self._add(flow, src, end)
+
+    def _add(self, flow: Flow, src: bytes | Sequence[bytes], end: Sequence[bytes]) -> None:
+        """A flow whose text has a reply tuple of its own."""
+        far, wan, sport, port, icmp_id = end
+        number = flow.group.kind.number
+        if wan != src:
+            self._shown[address := wan.decode()] += 1
+            self._translated.add((number, wan))
+            if flow.progress.exact:
+                self._given.add(address)
+        elif (asked := flow.addresses()[1]) != far:
+            self._asked[asked.decode()] += 1
+        if icmp_id or int(port or 0) >= FIRST_NAT_PORT:
+            self._ends[number, wan, far, sport] += 1
+            if len(self._ends) > MOST_ENDS:  # a flood of made-up ends: those that few ports lead to are forgotten
+                self._few += 1
+                self._ends = Counter({end: used for end, used in self._ends.items() if used > self._few})
+
+    def _found(self, watched: float | None) -> Findings:
+        context = self._context
+        own = context.own
+        if own:
+            context.know_pools(
+                [a for a in self._given if a not in own and a not in context.former and not context.known[a].taken]
+            )
+        # Where NAT gives this host's own addresses to new flows, and one to old flows only, it has had that one.
+        sure = watched is not None and watched >= OLD_SEEN and any(address in own for address in self._given)
+        old: Counter[str] = Counter()
+        for address, number in self._shown.items() if own else ():
+            if context.is_old(address) and (sure or address in context.former):
+                old[address] += number
+        for address, number in self._asked.items():
+            if address in context.former:
+                old[address] += number
+        return Findings(self._flows, tuple(old.most_common(FULLEST)), self._fullest(), self._offloaded, self._idle)
+
+    def _fullest(self) -> tuple[PortUse, ...]:
+        """The ends towards which most of the ports are used that there are."""
+        given = [(key, used) for key, used in self._ends.most_common() if key[:2] in self._translated][:FULLEST]
+        found = []
+        for (number, wan, far, sport), used in given:
+            protocol = _NAT_PROTOCOLS.get(number, f"ip{number}")
+            remote = endpoint(far.decode(), int(sport) if sport else None)
+            found.append(PortUse(wan.decode(), protocol, remote, used, NAT_PORTS if sport else ICMP_IDS))
+        return tuple(found)
+
+
+_NAT_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 
 
 # --- what the flow log knows ------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from flows import Flow, FlowTable, without_userspace
 from intake import (
@@ -117,6 +117,7 @@ class Surroundings(NamedTuple):
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
     names: str = ""  # what names of hosts were found
+    findings: Surveyed | None = None  # what a round over all flows has found
 
 
 NOTHING_AROUND = Surroundings()
@@ -198,6 +199,95 @@ def sampled_shares(table: FlowTable) -> Shares | None:
     census = Census(islice(table.live.values(), 0, None, step))
     census.step(table, SAMPLED)
     return census.newest
+
+
+# --- what the tuples of all flows say ---------------------------------------------------------------------------------
+
+
+class PortsUsed(Protocol):
+    """grouping.PortUse."""
+
+    @property
+    def wan(self) -> str: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+    @property
+    def remote(self) -> str: ...
+
+    @property
+    def used(self) -> int: ...
+
+    @property
+    def of(self) -> int: ...
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def what(self) -> str: ...
+
+
+class Surveyed(Protocol):
+    """What a round over all flows has found (grouping.Findings)."""
+
+    @property
+    def flows(self) -> int: ...
+
+    @property
+    def old(self) -> Sequence[tuple[str, int]]: ...
+
+    @property
+    def ports(self) -> Sequence[PortsUsed]: ...
+
+    @property
+    def offloaded(self) -> int: ...
+
+    @property
+    def idle(self) -> int: ...
+
+
+def _port_rows(findings: Surveyed | None) -> list[HealthRow]:
+    rows = []
+    for use in findings.ports if findings is not None else ():
+        what = f"{use.used} of {use.of} {use.what} of {use.wan}"
+        text = f"{_percent(use.share)}, {what} used by {use.protocol} to {use.remote}"
+        cure = _MORE_ADDRESSES if use.share >= MUCH else ""
+        rows.append(HealthRow("SNAT ports", text, fill_role(use.share) if cure else "plain", min(1.0, use.share), cure))
+    return rows
+
+
+_MORE_ADDRESSES = "iptables -t nat -S POSTROUTING, then SNAT to more addresses (--to-source A-B)"
+_DELETES_OLD = "X deletes them (with --allow-delete); / nat:stale shows them"
+
+
+def _finding_rows(findings: Surveyed | None) -> list[HealthRow]:
+    if findings is None:
+        return []
+    rows = [HealthRow("old address", _old_text(old), "warn", cure=_DELETES_OLD) for old in findings.old]
+    rows += _port_rows(findings)
+    if number := findings.idle:
+        text = f"closing idle ones after 1 day frees {number:,}, {_percent(number / findings.flows)} (filter idle:>1d)"
+        rows.append(HealthRow("idle", text, cure=f"{SYSCTL}tcp_timeout_established=86400"))
+    if number := findings.offloaded:
+        rows.append(HealthRow("offloaded", _offloaded_text(number), "warn", cure=OFFLOAD_CURE))
+    return rows
+
+
+OFFLOAD_CURE = "nft list flowtables, then say counter in them: nft(8)"
+
+
+def _offloaded_text(number: int) -> str:
+    flows = "1 flow is" if number == 1 else f"{number:,} flows are"
+    return f"{flows} offloaded to a flowtable: bytes and rates of these may not be counted"
+
+
+def _old_text(old: tuple[str, int]) -> str:
+    address, number = old
+    return (
+        f"1 flow uses the old address {address}" if number == 1 else f"{number:,} flows use the old address {address}"
+    )
 
 
 # --- how full, how soon full ------------------------------------------------------------------------------------------
@@ -474,7 +564,8 @@ def panel(
     around: Surroundings = NOTHING_AROUND,
 ) -> list[HealthRow]:
     """All that is known, the table first. ``now`` on the source's clock; a recording has nothing to mend."""
-    rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_counter_rows(status, now)]
+    rows = [_fill_row(status, table, now), *_share_rows(status, table, shares), *_finding_rows(around.findings)]
+    rows += _counter_rows(status, now)
     rows += [*_sight_rows(status, table, around, now, live), *_setting_rows(status, table)]
     rows = [replace(row, cure=cure_there(row.cure, around.before) if live else "") for row in rows]
     return rows + _log_rows(around) + _base_rows(around)
@@ -539,6 +630,9 @@ class About(Enum):
     RECORDING = auto()
     LOG = auto()
     DROPS = auto()
+    PORTS = auto()
+    OLD_ADDRESS = auto()
+    OFFLOADED = auto()
     KERNEL_EVENTS = auto()
     ACCOUNTING = auto()
     INPUT = auto()
@@ -585,6 +679,7 @@ def notices_of(
 ) -> list[Notice]:
     """All that is wrong by weight: what runs out, what is lost or late, what is off, the rest."""
     out = [*_shortages(status, table, live, now, shares), *_losses(status, table, live, now, around)]
+    out += _found(around.findings, live)
     if live:
         out += _switched_off(status, table)
     out += [Notice(text, about=About.INPUT, state=_magnitude(text)) for text in status.unread()]
@@ -657,6 +752,27 @@ def _losses(
         yield Notice(f"{text}: the table is older than that", about=About.LATE_LISTING)
     if live:
         yield from _drop_notices(status, now)
+
+
+def _found(findings: Surveyed | None, live: bool) -> Iterator[Notice]:
+    """What the tuples of all flows tell: ports that run out, flows that nobody can answer, bytes that are missing."""
+    if findings is None:
+        return
+    for use in findings.ports:
+        if use.share >= MUCH:
+            text = f"SNAT ports of {use.wan} to {use.remote} ({use.protocol}): {_percent(use.share)} used"
+            yield Notice(
+                text,
+                _MORE_ADDRESSES if live else "",
+                use.share >= NEARLY,
+                About.PORTS,
+                (use.wan, use.protocol, use.remote),
+            )
+    for old in findings.old:
+        yield Notice(_old_text(old), _DELETES_OLD if live else "", about=About.OLD_ADDRESS, state=old[0])
+    if number := findings.offloaded:
+        state = _magnitude(str(number))
+        yield Notice(_offloaded_text(number), OFFLOAD_CURE if live else "", about=About.OFFLOADED, state=state)
 
 
 def _drop_notices(status: Status, now: float) -> Iterator[Notice]:

@@ -494,7 +494,9 @@ class Intake:
             self._hear(item)
 
     def _hear(self, item: Trouble | Facts) -> None:
-        """Are births heard of? Only while somebody listens and the kernel sends events."""
+        """Are births heard of? Only while somebody listens and the kernel sends events. And the kernel's timeouts."""
+        if isinstance(item, Facts):
+            self.table.know_timeouts(item.values)
         if isinstance(item, Trouble):
             if item.part != "events":
                 return

@@ -1,13 +1,15 @@
-"""What a terminal sends: its bytes -> keys by name and pasted texts; a sequence that is no key is swallowed whole.
+"""What a terminal sends: its bytes -> keys by name, pasted texts, the mouse; any other sequence is swallowed whole.
 
 The grammar is that of ECMA-48 and of xterm's control sequences. Not every sequence is a key: answers to questions of
-a program before us, reports of the mouse and of the focus, and keys with Alt have no letter of theirs for us.
+a program before us, reports of the focus, and keys with Alt have no letter of theirs for us. Of the mouse's reports
+those of mode 1006 are read; the older ones, three bytes of any value, are no text in UTF-8 beyond column 95.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
+from enum import Enum, auto
 from typing import NamedTuple
 
 ESC_DELAY = 0.05  # seconds that a lone Esc waits for the rest of an arrow key; ssh sends a key's bytes in one packet
@@ -24,7 +26,23 @@ class Pasted(NamedTuple):
     text: str
 
 
-Key = str | Pasted  # a key by the name that keys.BINDINGS uses: "j", "enter", "ctrl-c", "f10"
+class Button(Enum):
+    """What the mouse did."""
+
+    PRESSED = auto()  # the left button
+    WHEEL_UP = auto()
+    WHEEL_DOWN = auto()
+
+
+class Mouse(NamedTuple):
+    """A report of the mouse. ``x`` and ``y`` are cells from the left and lines from the top, from 0."""
+
+    button: Button
+    x: int
+    y: int
+
+
+Key = str | Pasted | Mouse  # a key by the name that keys.BINDINGS uses: "j", "enter", "ctrl-c", "f10"
 
 # Of the C1 controls there is an 8-bit form, too: U+009B, or a byte that no UTF-8 character has at this place.
 _CSI, _SS3, _OSC, _ST = r"(?:\x1b\[|[\x9b\udc9b])", r"(?:\x1bO|[\x8f\udc8f])", r"(?:\x1b\]|[\x9d\udc9d])", "\x9c\udc9c"
@@ -56,13 +74,13 @@ _PLAIN = re.compile(r"[!-~]+")
 # --- keys by their sequences ------------------------------------------------------------------------------------------
 
 _CURSOR = {"A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end"}
-_LETTERS = {**_CURSOR, "P": "f1", "S": "f4", "Z": "shift-tab"}
+_LETTERS = {**_CURSOR, "P": "f1", "Q": "f2", "S": "f4", "Z": "shift-tab"}
 _TILDES = {
     **{1: "home", 3: "delete", 4: "end", 5: "pgup", 6: "pgdn", 7: "home", 8: "end"},
-    **{11: "f1", 14: "f4", 15: "f5", 17: "f6", 20: "f9", 21: "f10"},
+    **{11: "f1", 12: "f2", 14: "f4", 15: "f5", 17: "f6", 20: "f9", 21: "f10"},
 }
-_LINUX = {"[A": "f1", "[D": "f4", "[E": "f5"}
-_SINGLE = {**_CURSOR, "P": "f1", "S": "f4", "M": "enter"}
+_LINUX = {"[A": "f1", "[B": "f2", "[D": "f4", "[E": "f5"}
+_SINGLE = {**_CURSOR, "P": "f1", "Q": "f2", "S": "f4", "M": "enter"}
 _CODES = {27: "esc", 13: "enter", 9: "tab", 127: "backspace", 8: "backspace", 32: "space"}
 _CSI_KEY = re.compile(
     r"(?P<number>\d*)(?::(?P<shifted>\d*))?[\d:]*(?:;(?P<mods>\d*)(?::(?P<event>\d+))?)?(?:;(?P<third>\d+))?"
@@ -88,6 +106,22 @@ def _csi_key(text: str) -> str:
     if mods or found["third"]:
         return ""
     return _TILDES.get(number, "") if found["final"] == "~" else _LETTERS.get(found["final"], "")
+
+
+_MOUSE = re.compile(r"<(\d{1,3});(\d{1,5});(\d{1,5})M")  # m at its end: a button is released
+# With Shift, Alt or Ctrl the number is another one: terminals keep Shift for marking text, and the rest means nothing.
+_BUTTONS = {0: Button.PRESSED, 64: Button.WHEEL_UP, 65: Button.WHEEL_DOWN}
+
+
+def _mouse_of(text: str) -> Mouse | None:
+    """The report of the mouse (xterm's mode 1006) that the rest of a control sequence is.
+
+    >>> _mouse_of("<0;5;1M"), _mouse_of("<0;5;1m"), _mouse_of("<4;5;1M")
+    (Mouse(button=<Button.PRESSED: 1>, x=4, y=0), None, None)
+    """
+    found = _MOUSE.fullmatch(text)
+    button = _BUTTONS.get(int(found[1])) if found else None
+    return Mouse(button, int(found[2]) - 1, int(found[3]) - 1) if found and button else None
 
 
 def _whole(digits: str | None, default: int) -> int:
@@ -174,8 +208,8 @@ class Keyboard:
                 return self._skip_mouse(text, found.end(), at)
             if found["csi"] == "200~":
                 self._paste = ""
-            name = self._key_of(found)
-            keys += [name] if name else []
+            key = self._key_of(found)
+            keys += [key] if key else []
             return found.end()
         begun = _BEGUN.match(text, at)
         if begun is None:  # a control character that begins nothing
@@ -192,12 +226,12 @@ class Keyboard:
         # Broken off: what is there is no part of it, and an Esc at its end begins another one.
         return begun.end() - begun.group()[1:].endswith("\x1b")
 
-    def _key_of(self, found: re.Match[str]) -> str:
+    def _key_of(self, found: re.Match[str]) -> str | Mouse:
         """The key that a whole sequence is; with Alt none is one, but Tab: the console of Linux means Shift."""
         if found[0] == "\x1b\t":
             return "shift-tab"
         if found["csi"] is not None:
-            return _csi_key(found["csi"]) if not found["alt"] else ""
+            return "" if found["alt"] else _mouse_of(found["csi"]) or _csi_key(found["csi"])
         if found["ss3"] is not None:
             return _SINGLE.get(found["ss3"], "") if not found["meta"] else ""
         return _LINUX.get(found["linux"] or "", "") if not found["alt"] else ""

@@ -1,21 +1,28 @@
-"""The keys: one table, which also makes the help, the prompt, and what each key does to the view.
+"""The keys: one table, which also makes the help, the prompt, the mouse, and what each key does to the view.
 
-Pure: keys come in as names ("down", "f1", "/"). What has to happen outside (quit, list again) goes out as a Request.
+Pure: keys come in as names ("down", "f1", "/"), clicks as places. What has to happen outside (quit, list
+again) goes out as a Request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from columns import VIEWS
+from addresses import scope
+from columns import VIEWS, row_terms
 from filters import FilterError
 from flows import FlowTable
-from grouping import Baseline, GroupRow, UsageRow
+from grouping import BETWEEN, GROUPINGS, Baseline, GroupRow, UsageRow
+from keyboard import Button, Mouse
+from parse import FLAGS, STATES
 from text import clean
-from view import GEO_MODES, Dialog, Pause, Prompt, Purpose, Return, View
+from view import GEO_MODES, Area, Dialog, Pause, Picker, Picks, Prompt, Purpose, Return, Target, View
+from vocabulary import FIELDS
 
 
 class Do(Enum):
@@ -34,6 +41,7 @@ class Do(Enum):
     STOP = auto()  # the answer is No; what goes on is stopped
     LIST_MORE_OFTEN = auto()
     LIST_LESS_OFTEN = auto()
+    WHOIS = auto()  # ask whose the address is that ``text`` names
     PUT_ASIDE = auto()  # the notice on show, until it changes
 
 
@@ -65,6 +73,11 @@ def paste(view: View, text: str) -> None:
 def _press_in_prompt(view: View, prompt: Prompt, key: str) -> Request:
     """Do what a key means in the prompt for a filter or a file."""
     is_filter = prompt.purpose is Purpose.FILTER
+    if key not in ("tab", "shift-tab"):
+        offered, prompt.choices = prompt.choices, []
+        if key == "enter" and offered and prompt.text[: prompt.cursor].endswith(":"):
+            _complete(view, prompt, 1)  # the field is chosen: now its values
+            return NOTHING
     if key == "enter":
         if is_filter:
             _keep_filter(view, prompt)
@@ -77,7 +90,9 @@ def _press_in_prompt(view: View, prompt: Prompt, key: str) -> Request:
             view.set_filter(prompt.before)
         return NOTHING
     before = prompt.text
-    if is_filter and key in ("up", "down"):
+    if is_filter and key in ("tab", "shift-tab"):
+        _complete(view, prompt, 1 if key == "tab" else -1)
+    elif is_filter and key in ("up", "down"):
         prompt.replace(_remembered(view, prompt, key))
     elif not prompt.edit(key):
         return NOTHING
@@ -105,6 +120,60 @@ def _remembered(view: View, prompt: Prompt, key: str) -> str:
     return view.history[at] if at < len(view.history) else ""
 
 
+# Values of fields that have a few fixed ones, beside those on show.
+FIXED_VALUES: dict[str, Sequence[str]] = {
+    "proto": ("tcp", "udp", "icmp", "icmpv6", "gre", "sctp"),
+    "state": tuple(word.lower() for word in (*STATES, *FLAGS)),
+    "flag": tuple(flag.lower() for flag in FLAGS),
+    "dir": ("in", "out", "fwd", "local"),
+    "nat": ("snat", "masq", "dnat", "both", "any", "none"),
+    "family": ("4", "6"),
+    "new": tuple(GROUPINGS),
+}
+LOOKED_THROUGH, OFFERED = 200, 40  # rows for their values, 3 ms; words that are offered
+
+
+def _complete(view: View, prompt: Prompt, step: int) -> None:
+    """Tab: the word before the cursor becomes the first that it may be, and again the next."""
+    if prompt.choices:
+        prompt.choose(step)
+        return
+    before = prompt.text[: prompt.cursor]
+    word = re.findall(r"[^\s(!]*$", before)[0]
+    if found := _words_for(view, word):
+        prompt.offer(len(before) - len(word), found[:OFFERED], step)
+
+
+def _words_for(view: View, word: str) -> list[str]:
+    """What a word may become: a field, a value that is on show, a saved filter; of a wrong word what it is close to."""
+    name, colon, value = word.partition(":")
+    fields = [field.name for field in FIELDS]
+    if not colon:
+        saved = [f"@{saved}" for saved in view.context.filters]
+        return _beginning_so(word, [*(f"{field}:" for field in fields), *saved])
+    if name.lower() not in fields:
+        return [f"{close}:{value}" for close in _beginning_so(name, fields)]
+    others, comma, last = value.rpartition(",")
+    return [f"{name}:{others}{comma}{found}" for found in _beginning_so(last, _values_of(view, name.lower()))]
+
+
+def _beginning_so(word: str, known: Sequence[str]) -> list[str]:
+    if found := [name for name in known if name.lower().startswith(word.lower())]:
+        return found
+    from difflib import get_close_matches  # 5 ms
+
+    return get_close_matches(word.lower(), known, 3)
+
+
+def _values_of(view: View, field: str) -> list[str]:
+    """The values that a field has in the rows on show, then those that it may have; else an example."""
+    rows = view.rows.order[view.top : view.top + LOOKED_THROUGH]
+    terms = (term for row in rows for _, term in row_terms(view.spec, row, view.context))
+    seen = Counter(term.partition(":")[2] for term in terms if term.startswith(f"{field}:"))
+    values = dict.fromkeys([*(value for value, _ in seen.most_common()), *FIXED_VALUES.get(field, ())])
+    return list(values) or [known.example for known in FIELDS if known.name == field]
+
+
 def _try_filter(view: View, prompt: Prompt) -> None:
     """Live effect: a right expression filters at once; a wrong one says where and why, and what was before holds.
 
@@ -123,8 +192,12 @@ def _keep_filter(view: View, prompt: Prompt) -> None:
     if prompt.error:
         return
     view.prompt = None
-    if prompt.text.strip():
-        view.history = [*[text for text in view.history if text != prompt.text], prompt.text][-50:]
+    _remember_filter(view, prompt.text)
+
+
+def _remember_filter(view: View, kept: str) -> None:
+    if kept.strip():
+        view.history = [*[text for text in view.history if text != kept], kept][-50:]
 
 
 # --- the keys ---------------------------------------------------------------------------------------------------------
@@ -134,7 +207,10 @@ Action = Callable[[View, FlowTable], Request]
 
 @dataclass(frozen=True)
 class Binding:
-    """Keys that do the same; the first is the one that help and footer show. ``brief``: its word in the footer."""
+    """Keys that do the same; the first is the one that help and footer show.
+
+    ``brief``: its word in the footer of every view; what a key does in one view only is in columns.ViewSpec.hints.
+    """
 
     keys: tuple[str, ...]
     action: Action
@@ -154,7 +230,7 @@ def _help(view: View, _table: FlowTable) -> Request:
 def _back(view: View, _table: FlowTable) -> Request:
     """Esc: the overlay, then the view that Enter has led away from, then the filter, then the selection."""
     if view.overlay:
-        view.overlay = ""
+        view.overlay = "details" if view.overlay == "whois" and view.flow is not None else ""
     elif view.trail:
         came = view.trail.pop()
         view.show(came.spec.name)
@@ -190,7 +266,7 @@ def _details(view: View, _table: FlowTable) -> Request:
         term = spec.grouping.term(view.selected.key)
         view.flow = None
         view.show(spec.enters)
-        view.set_filter(f"({view.filter}) {term}" if " or " in view.filter.lower() else f"{view.filter} {term}".strip())
+        view.narrow(term)
         view.trail.append(came)
     elif isinstance(view.selected, UsageRow):
         _enter_usage(view, view.selected)
@@ -243,6 +319,22 @@ def _turn(view: View, _table: FlowTable) -> Request:
     return NOTHING
 
 
+def _ask_whois(view: View, _table: FlowTable) -> Request:
+    """Whose the remote end of the selected flow is, or the selected host: a server is asked, so only where this is."""
+    if not _is_chosen(view, "ask whois about it"):
+        return NOTHING
+    row, address = view.selected, ""
+    if isinstance(row, GroupRow):
+        address = row.key if view.spec.grouping is not None and view.spec.grouping.field in ("near", "far") else ""
+    elif view.flow is not None:
+        address = view.context.remote_address(view.flow)
+    if scope(address) != "public":
+        what = f"{address} is {scope(address)}" if scope(address) else "This row is no address"
+        view.message = f"{clean(what)}: whois knows public addresses"
+        return NOTHING
+    return Request(Do.WHOIS, address)
+
+
 def _set_baseline(view: View, _table: FlowTable) -> Request:
     """From now on what comes new is shown as new; a second time forgets it."""
     if view.baseline is not None:
@@ -280,9 +372,14 @@ def _asks_for(do: Do) -> Action:
     return lambda _view, _table: Request(do)
 
 
+FAR_AWAY = 9999  # rows: to the first or the last one
+
+
 def _move(step: Callable[[View], int]) -> Action:
+    """Where details stand beside the rows, pages are theirs, and steps the rows'."""
+
     def action(view: View, _table: FlowTable) -> Request:
-        if view.overlay:
+        if view.overlay and not (view.beside and (abs(step(view)) == 1 or abs(step(view)) >= FAR_AWAY)):
             view.scroll = max(0, view.scroll + step(view))
         elif view.selected is None or view.out_of_sight:  # keys move from what is seen
             view.select(view.top + (step(view) if abs(step(view)) > 1 else 0))
@@ -310,6 +407,38 @@ def _sort_by(step: int) -> Action:
         return NOTHING
 
     return action
+
+
+def _pick_sort(view: View, _table: FlowTable) -> Request:
+    """A list of the columns to sort by."""
+    spec = view.spec
+    choices = [(f"{spec.column(key).title:<12} {key}", key) for key in spec.sorts]
+    return _open_picker(view, Picker(Picks.SORT, choices, spec.sorts.index(view.sort)))
+
+
+def _pick_columns(view: View, _table: FlowTable) -> Request:
+    """A list of the columns, to show them or not."""
+    columns = [column for column in view.spec.columns if not column.narrow_form_of]
+    choices = [(f"{column.title:<12} {column.key}", column.key) for column in columns]
+    return _open_picker(view, Picker(Picks.COLUMNS, choices))
+
+
+def _pick_term(view: View, _table: FlowTable) -> Request:
+    """A list of what is in the selected row, to filter by; that of the cell that was clicked on first."""
+    if not _is_chosen(view, "filter by what is in it") or view.selected is None:
+        return NOTHING
+    terms = row_terms(view.spec, view.selected, view.context)
+    if not terms:
+        view.message = "There is nothing to filter by in this row"
+        return NOTHING
+    wanted = (view.cell, view.sort)
+    at = next((at for at, (column, _) in enumerate(terms) if column in wanted), 0)
+    return _open_picker(view, Picker(Picks.TERM, [(term, term) for _, term in terms], at))
+
+
+def _open_picker(view: View, picker: Picker) -> Request:
+    view.overlay, view.picker = "", picker
+    return NOTHING
 
 
 def _reverse(view: View, _table: FlowTable) -> Request:
@@ -354,10 +483,36 @@ def _geo(view: View, _table: FlowTable) -> Request:
 
 def _shift(step: int) -> Action:
     def action(view: View, _table: FlowTable) -> Request:
+        if view.overlay == "details":  # the next flow, or the one before
+            view.select(view.at + step)
+            view.scroll = 0
+            return NOTHING
         view.shift = max(0, min(view.shift + step, len(view.spec.columns) - 1))
         return NOTHING
 
     return action
+
+
+def _open_row(view: View, table: FlowTable) -> Request:
+    """What the selected sum is made of stands below it: countries of a host, hosts of a country. Else columns move."""
+    row, grouping = view.selected, view.spec.grouping
+    can = isinstance(row, GroupRow) and grouping is not None and grouping.of(row.key) is grouping
+    if isinstance(row, GroupRow) and can and not (view.spec.on_map or view.overlay or row.key in view.opened):
+        view.opened |= {row.key}
+        return NOTHING
+    return _shift(1)(view, table)
+
+
+def _close_row(view: View, table: FlowTable) -> Request:
+    """The opposite: first the columns come back, then the row is closed."""
+    row = view.selected
+    if isinstance(row, GroupRow) and not view.shift and not view.overlay:
+        key = row.key if row.key in view.opened else row.key.rpartition(BETWEEN)[0]
+        if key in view.opened:
+            view.opened -= {key}
+            view.selected = GroupRow(key)
+            return NOTHING
+    return _shift(-1)(view, table)
 
 
 def _redraw(view: View, _table: FlowTable) -> Request:
@@ -372,11 +527,14 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(
         ("/", "f4", "\\"), _open_filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"
     ),
-    Binding(("enter",), _details, "all about the flow; of a host, country, ... its flows", "details"),
-    Binding(("tab", "]"), _next_view(1), "next view", "view"),
+    Binding(("enter",), _details, "all about the flow; of a host, country, ... its flows"),
+    Binding(("tab", "]"), _next_view(1), "next view"),
     Binding(("shift-tab", "["), _next_view(-1), "view before"),
-    Binding(("s", ">", "f6"), _sort_by(1), "sort by the next column", "sort"),
-    Binding(("S", "<"), _sort_by(-1), "sort by the column before"),
+    Binding(("s", ">"), _sort_by(1), "sort by the next column", "sort"),
+    Binding(("<",), _sort_by(-1), "sort by the column before"),
+    Binding(("S", "f6"), _pick_sort, "sort: a list of columns"),
+    Binding((",", "f2"), _pick_columns, "which columns to show"),
+    Binding(("=",), _pick_term, "filter by what is in the row"),
     Binding(("r", "I"), _reverse, "sort the other way round", "reverse"),
     Binding(("space", "p"), _toggle_pause, "pause: nothing is missed", "pause"),
     Binding(("esc",), _back, "back: close this, clear the filter, drop the selection"),
@@ -386,17 +544,18 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("pgup", "ctrl-b"), _move(lambda v: -v.page), "a page up"),
     Binding(("ctrl-d",), _move(lambda v: max(1, v.page // 2)), "half a page down"),
     Binding(("ctrl-u",), _move(lambda v: -max(1, v.page // 2)), "half a page up"),
-    Binding(("g", "home"), _move(lambda v: -len(v.rows.order) - 9999), "first flow"),
-    Binding(("G", "end"), _move(lambda v: len(v.rows.order) + 9999), "last flow"),
-    Binding(("right",), _shift(1), "columns to the right"),
-    Binding(("left",), _shift(-1), "columns to the left"),
-    Binding(("n",), _names, "ports: name or number", "ports"),
-    Binding(("c",), _geo, "geography: which columns", "geo"),
+    Binding(("g", "home"), _move(lambda v: -len(v.rows.order) - FAR_AWAY), "first flow"),
+    Binding(("G", "end"), _move(lambda v: len(v.rows.order) + FAR_AWAY), "last flow"),
+    Binding(("right",), _open_row, "open a sum; columns to the right; details: next"),
+    Binding(("left",), _close_row, "close it; columns left"),
+    Binding(("n",), _names, "ports: name or number"),
+    Binding(("c",), _geo, "geography: which columns"),
     Binding(("z",), _closed, "closed flows on or off"),
     Binding(("t", "f5"), _turn, "far side; map: rates"),
     Binding(("H",), _health, "health of the table", "health"),
     Binding(("!",), _asks_for(Do.PUT_ASIDE), "put the notice aside"),
     Binding(("m",), _set_baseline, "mark: what is new since?"),
+    Binding(("w",), _ask_whois, "whois: whose address"),
     Binding(("N",), _asks_for(Do.SWITCH_NAMES), "names of hosts: asks DNS"),
     Binding(("y",), _copy_row(Do.COPY_ROW), "copy the row"),
     Binding(("Y",), _copy_row(Do.COPY_COMMAND), "copy the -D command"),
@@ -423,9 +582,11 @@ def press(view: View, table: FlowTable, key: str) -> Request:
         return _press_in_prompt(view, view.prompt, key)
     if dialog is not None and asked is not None:
         return _press_in_dialog(dialog, asked, key)
+    if view.picker is not None:
+        return _press_in_picker(view, view.picker, key)
     binding = BINDING_BY_KEY.get(key)
-    if view.overlay in ("help", "health") and (binding is None or binding.action not in _SCROLLING):
-        view.overlay = ""
+    if view.overlay in ("help", "health", "whois") and (binding is None or binding.action not in _SCROLLING):
+        _back(view, table)
         return Request(Do.QUIT) if binding is not None and binding.action is _quit else NOTHING
     if view.overlay == "delete":
         return _press_over_deletion(view, table, binding)
@@ -450,3 +611,113 @@ def _press_over_deletion(view: View, table: FlowTable, binding: Binding | None) 
 _SCROLLING = [BINDING_BY_KEY[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
 # What opens something else; the deletion goes on behind it.
 _LEAVING = {"?", "q", "/", "tab", "shift-tab", "H", "e", "ctrl-l", *(spec.key for spec in VIEWS if spec.key)}
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+_STEPS = {"down": 1, "j": 1, "up": -1, "k": -1, "pgdn": 10, "pgup": -10, "g": -99, "home": -99, "G": 99, "end": 99}
+
+
+def _press_in_picker(view: View, picker: Picker, key: str) -> Request:
+    """Move in the list, take what is chosen, or leave it."""
+    if key in _STEPS:
+        picker.move(_STEPS[key])
+    elif key in ("enter", "space") or (key == "!" and picker.picks is Picks.TERM):
+        _take_choice(view, picker, but=key == "!")
+    elif BINDING_BY_KEY.get(key) is BINDING_BY_KEY["q"]:
+        return Request(Do.QUIT)
+    else:
+        view.picker = None
+    return NOTHING
+
+
+def _take_choice(view: View, picker: Picker, but: bool = False) -> None:
+    """Do what the chosen line means. ``but``: all but that."""
+    value = picker.value
+    if picker.picks is Picks.COLUMNS:
+        view.chosen.setdefault(view.spec.name, {})[value] = value not in view.on_show
+        return
+    view.picker = None
+    if picker.picks is Picks.SORT:
+        view.reverse = not view.reverse if value == view.sort else False
+        view.sort, view.frozen = value, False
+        return
+    try:
+        view.narrow(f"!{value}" if but else value)
+        _remember_filter(view, view.filter)
+    except FilterError as error:
+        view.message = f"This filter does not go: {error.message}"
+
+
+# --- the mouse --------------------------------------------------------------------------------------------------------
+
+WHEEL = 3  # lines that a notch of the wheel moves, as in less(1)
+
+
+def point(view: View, table: FlowTable, mouse: Mouse) -> Request:
+    """Do what the mouse means: the wheel moves the rows, or what covers them; a click does what stands there.
+
+    Where a question or a prompt waits for its answer, a click does nothing.
+    """
+    view.message = ""
+    if mouse.button is not Button.PRESSED:
+        lines = WHEEL if mouse.button is Button.WHEEL_DOWN else -WHEEL
+        over = view.area_at(mouse.x, mouse.y)
+        _turn_wheel(
+            view, lines, on_rows=not view.covered or (view.beside and (not over or over.part is not Target.PANE))
+        )
+        return NOTHING
+    waits = view.prompt is not None or (view.dialog is not None and view.dialog.prompt is not None)
+    area = view.area_at(mouse.x, mouse.y)
+    if waits or area is None:
+        return NOTHING
+    if area.part is Target.KEY:
+        return press(view, table, area.what)
+    if view.picker is not None:
+        if area.part is Target.CHOICE:
+            view.picker.move(area.what - view.picker.at)
+            _take_choice(view, view.picker)
+        else:
+            view.picker = None
+        return NOTHING
+    if area.part is Target.ROW:
+        heads = (area for area in view.areas if area.part is Target.HEAD)
+        view.cell = next((head.what for head in heads if head.left <= mouse.x < head.right), "")
+        return _click_row(view, table, area)
+    if area.part is Target.PANE:
+        return NOTHING
+    if area.part is Target.TAB:
+        return _show(area.what)(view, table)
+    _click_head(view, area.what)
+    return NOTHING
+
+
+def _turn_wheel(view: View, lines: int, on_rows: bool) -> None:
+    if view.picker is not None:
+        view.picker.move(1 if lines > 0 else -1)
+    elif not on_rows:
+        view.scroll = max(0, view.scroll + lines)
+    elif view.spec.on_map:  # it has no window to move
+        view.select(view.at + (1 if lines > 0 else -1) if view.selected is not None else 0)
+    else:
+        view.roll(lines)
+
+
+def _click_row(view: View, table: FlowTable, area: Area) -> Request:
+    """Select a row; a click on the selected one is Enter."""
+    if area.what == view.selected:
+        return _details(view, table)
+    if not view.select_row(area.what):
+        view.message = "That row has gone"
+    return NOTHING
+
+
+def _click_head(view: View, key: str) -> None:
+    """Sort by a column; by the one it is sorted by already, the other way round."""
+    column = view.spec.column(key)
+    wanted = column.narrow_form_of or key
+    if wanted not in view.spec.sorts:
+        view.message = f"Rows are not sorted by {column.title}"
+        return
+    view.reverse = not view.reverse if wanted == view.sort else False
+    view.sort, view.frozen = wanted, False

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -17,14 +18,14 @@ from child import Child, this_program
 from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
-from filters import asked_moment, shown_as
+from filters import asked_moment, compile_filter, expanded, shown_as
 from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
-from grouping import Baseline, GroupRow, UsageRow, group_key, group_object, usage_row
+from grouping import Baseline, GroupRow, Survey, UsageRow, group_object, row_of, usage_row
 from health import Census, Notice, Surroundings, notices_of
 from intake import SUCCESS, ListingEnded
-from keyboard import Pasted
-from keys import Do, Request, paste, press
+from keyboard import Mouse, Pasted
+from keys import Do, Request, paste, point, press
 from names import Resolver
 from parse import PROTOCOLS, Kind
 from recording import Recorder
@@ -33,7 +34,7 @@ from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Registered, Row, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -56,8 +57,8 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
     except (OSError, ValueError) as error:  # a name with a NUL
         yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
         return
-    rows, written = list(view.rows.order), 0
     spec, usage = view.spec, view.usage
+    rows, written = [row for row in view.rows.order if not is_part(row, spec)], 0
     try:
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             format = "csv" if path.lower().endswith(".csv") else "json"
@@ -78,12 +79,17 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
     yield f"{len(rows)} {rows_word} exported to {shown}"
 
 
+def is_part(row: Row, spec: ViewSpec) -> bool:
+    """Does it stand below a row that was opened?"""
+    return spec.grouping is not None and isinstance(row, GroupRow) and spec.grouping.of(row.key) is not spec.grouping
+
+
 def copied(view: View) -> str:
     """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
     row = view.selected
     if isinstance(row, GroupRow):
         grouping, who = view.spec.grouping, view.context.who(row.key)
-        return printable(json_line(group_object(row, grouping, who))).strip() if grouping else ""
+        return printable(json_line(group_object(row, grouping.of(row.key), who))).strip() if grouping else ""
     if isinstance(row, UsageRow):
         return printable("".join(usage_texts(view.spec.logged, [row], per_day=False, format="json"))).strip()
     flow = flow_of(row)
@@ -99,17 +105,22 @@ def command_for(view: View, command: Command | None) -> str:
     return printable(shlex.join([*via, program, "-D", *found.deleting()]))[:COPIED]
 
 
-def affected_flows(view: View, table: FlowTable, everything: bool) -> list[Flow]:
-    """The live flows that a key means: those of the selected row, or all that the filter wants (if there is one)."""
+def affected_flows(view: View, table: FlowTable, everything: bool, stale: bool = False) -> list[Flow]:
+    """The live flows that a key means: those of the selected row, or all that the filter wants (if there is one).
+
+    ``stale``: the header tells of flows that use an old address of this host's.
+    """
     row, wanted = view.selected, view.predicate
-    if everything:
-        return [flow for flow in table.live.values() if wanted(flow)] if wanted is not None else []
+    if everything:  # without a filter those that the header's notice tells of
+        chosen = wanted or (compile_filter("nat:stale", view.context) if stale else None)
+        return list(filter(chosen, table.live.values())) if chosen is not None else []
     if isinstance(row, GroupRow):
         grouping = view.spec.grouping
         if grouping is None:
             return []
         flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
-        return [flow for flow in flows if group_key(flow, grouping, view.context) == row.key]
+        key_of = row_of(grouping.of(row.key), view.context)
+        return [flow for flow in flows if key_of(flow) == row.key]
     flow = flow_of(row)
     return [] if flow is None or table.live.get(flow.key) is not flow else [flow]
 
@@ -169,6 +180,58 @@ class Inquiry:
         if self._child is not None:
             self._child.stop()
             self._child = None
+
+
+class Whois:
+    """What whois(1) says of an address; a child, so that nothing waits for its server."""
+
+    LONGEST, PATIENCE = 65_536, 20.0  # bytes; seconds that a server gets
+
+    def __init__(self, address: str, command: str) -> None:
+        """Raises OSError where there is no process to be had."""
+        self.address = address
+        self._child: Child | None = Child([command, address])
+        self._text = b""
+        self._until = time.monotonic() + self.PATIENCE
+
+    def fds(self) -> list[int]:
+        return self._child.fds() if self._child else []
+
+    def deadline(self) -> float | None:
+        """When to look again; None: it has ended. A process that has closed its output may still run for a moment."""
+        if self._child is None:
+            return None
+        return time.monotonic() + 0.02 if self._child.out is None else self._until
+
+    def poll(self) -> Registered | None:
+        """What it has said, when that is more than before."""
+        child = self._child
+        if child is None:
+            return None
+        before = len(self._text)
+        while len(self._text) < self.LONGEST and (data := child.read()):
+            self._text += data
+        child.read_errors()
+        late = time.monotonic() >= self._until
+        if late or len(self._text) >= self.LONGEST or child.ended() is not None:
+            self._text += b"\n" + child.stderr[:2000] + (b"\nno answer in time" if late else b"")
+            self.close()
+        elif len(self._text) == before:
+            return None
+        return Registered(self.address, _whois_lines(self._text), asks=self._child is not None)
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+
+def _whois_lines(text: bytes) -> list[str]:
+    """What matters of an answer, safe to show: its comments are the server's terms of use."""
+    lines = [clean(line, 300) for line in text.decode("utf-8", "replace").splitlines()]
+    told = [line for line in lines if not line.startswith(("%", "#"))]
+    kept = [line for line, before in zip(told, ["", *told]) if line or before]
+    return kept or ["whois said nothing"]
 
 
 class Answered(NamedTuple):
@@ -245,6 +308,8 @@ def flows_answered(filter: str, answered: Answered, epoch: float) -> LoggedFlows
 CENSUS_STEP, CENSUS_STEP_WATCHED, CENSUS_REST, CROWDED = 0.1, 0.025, 30.0, 0.5
 # It takes 1/100 of the time: who fills a small table is 2 s old at most, and of 262,144 flows 30 s.
 CENSUS_SHARE, CENSUS_LEAST_REST = 100.0, 2.0
+# What the tuples of all flows tell is looked for at 1/100 of the time, too; at once when this host's addresses change.
+SURVEY_REST = 5.0
 QUICK = 0.02  # seconds between frames while keys are pressed
 
 # Ordering the rows takes 1/100 of the processor's time: one key in a hundred at most has to wait for it. Counters
@@ -273,7 +338,7 @@ class Live:
         if "dns" in options.names:
             self.resolver.switch(True)
         self.view = self._first_view()
-        self.screen = Screen(options.colour, os.environ)
+        self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
         self.last_frame = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
@@ -282,6 +347,9 @@ class Live:
         self.census, self.next_census = Census(), 0.0
         self.census_cost = 0.0  # seconds that the present count has taken
         self.census_watched = False  # the panel of the table's health is on show
+        self.survey, self.next_survey = Survey(self.view.context), 0.0
+        self.survey_cost = 0.0  # seconds that the present survey has taken
+        self.surveyed_own = self.view.context.own  # this host's addresses when it began
         self.aside: frozenset[Hashable] = frozenset()  # notices that were put aside, by their keys
         self.deletion: Deletion | None = None
         self.exporting: Iterator[str] | None = None
@@ -293,6 +361,7 @@ class Live:
         self.asked_for = self.view.spec, ""  # ... for this view and this filter
         self.next_question = 0.0
         self.news, self.next_news = Inquiry(), 0.0
+        self.whois: Whois | None = None
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
@@ -319,6 +388,8 @@ class Live:
             self.feed.close()
             self.inquiry.close()
             self.news.close()
+            if self.whois:
+                self.whois.close()
             if self.deletion:
                 self.deletion.close()
             self.geography.close()
@@ -341,10 +412,14 @@ class Live:
         if self.deletion:
             reading += self.deletion.fds()
             until = min(until, self.deletion.deadline() or until)
+        if self.whois:
+            reading += self.whois.fds()
+            until = min(until, self.whois.deadline() or until)
         if self.inquiry.ends or self.news.ends:
             until = min(until, time.monotonic() + 0.02)
         if self._wants_census():
             until = min(until, max(self.next_census, time.monotonic()))
+        until = min(until, max(self.next_survey, time.monotonic())) if self._is_listed else until
         if self.screen.more_keys or self.exporting is not None or (self.view.rows.working and not writing):
             until = time.monotonic()
         return self.feed.wait(reading, writing, until)
@@ -395,7 +470,11 @@ class Live:
             self._frame_after(PROGRESS)
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
+        if self.whois and (known := self.whois.poll()) is not None:
+            self.view.whois = known
+            self._frame_after(QUICK)
         self._take_census()
+        self._take_survey()
         self._inquire()
 
     def _key_is_due(self) -> bool:
@@ -448,6 +527,7 @@ class Live:
             databases=self.geography.databases(now),
             names=self.feed.names.state(),
             before=self.options.before,
+            findings=self.survey.newest,
         )
 
     def _logged(self) -> str:
@@ -530,7 +610,10 @@ class Live:
             if isinstance(key, Pasted):
                 paste(self.view, key.text)
                 continue
-            request = press(self.view, self.table, key)
+            if isinstance(key, Mouse):
+                request = point(self.view, self.table, key)
+            else:
+                request = press(self.view, self.table, key)
             if request.do is Do.QUIT:
                 self.quits = True
                 return True
@@ -552,6 +635,8 @@ class Live:
             view.message = self.resolver.switch(not self.resolver.on)
         elif do in (Do.COPY_ROW, Do.COPY_COMMAND):
             self._copy(copied(view) if do is Do.COPY_ROW else command_for(view, self.source.command))
+        elif do is Do.WHOIS:
+            self._ask_whois_of(request.text)
         elif do is Do.PUT_ASIDE:
             self._put_aside()
         elif do is Do.EXPORT:
@@ -562,6 +647,21 @@ class Live:
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN):
             seconds = self.source.pace(0.5 if do is Do.LIST_MORE_OFTEN else 2.0)
             view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
+
+    def _ask_whois_of(self, address: str) -> None:
+        view, command = self.view, shutil.which("whois")
+        if self.whois:
+            self.whois.close()
+            self.whois = None
+        if command is None:
+            view.message = "whois is not installed; try: apt install whois"
+            return
+        try:
+            self.whois = Whois(address, command)
+        except OSError as error:
+            view.message = f"whois can't be run: {error.strerror}"
+            return
+        view.whois, view.overlay, view.scroll = Registered(address, [f"whois {address}"], asks=True), "whois", 0
 
     def _copy(self, text: str) -> None:
         """The selected row, or the command that deletes it, goes to the terminal's clipboard."""
@@ -577,7 +677,8 @@ class Live:
             off = "deleting is switched off; start with --allow-delete" if command else "a recording has no kernel"
             view.message = f"nothing deleted: {off}"
             return
-        flows = affected_flows(view, self.table, everything)
+        found = self.survey.newest
+        flows = affected_flows(view, self.table, everything, stale=found is not None and bool(found.old))
         if self.deletion or not flows:
             view.message = "a deletion goes on" if self.deletion else "nothing is meant: select a row, or filter and X"
             return
@@ -609,7 +710,7 @@ class Live:
 
     def _wants_census(self) -> bool:
         """Is it asked for who fills the table, or about to matter, and is there a whole table to count?"""
-        facts, listed = self.status.facts, self.table.listings > 0 or not (self.source.live or self.table.listing)
+        facts, listed = self.status.facts, self._is_listed
         crowded = facts.get("count", 0) > facts.get("max", 0) * CROWDED
         return listed and (crowded or self.view.overlay == "health")
 
@@ -630,6 +731,26 @@ class Live:
         if done:
             self.census_cost = 0.0
             self._frame_after(QUICK)
+
+    @property
+    def _is_listed(self) -> bool:
+        """Is there a whole table to look at?"""
+        return self.table.listings > 0 or not (self.source.live or self.table.listing)
+
+    def _take_survey(self) -> None:
+        """Go on with looking for what the tuples of all flows tell."""
+        now, own = time.monotonic(), self.view.context.own
+        if own is not self.surveyed_own:
+            self.surveyed_own, self.next_survey = own, 0.0
+        if now < self.next_survey or not self._is_listed:
+            return
+        done = self.survey.step(self.table, self._now())
+        self.survey_cost += time.monotonic() - now
+        rest = FRAME if self.view.overlay == "health" else max(SURVEY_REST, CENSUS_SHARE * self.survey_cost)
+        self.next_survey = now + (rest if done else CENSUS_STEP)
+        if done:
+            self.survey_cost = 0.0
+            self._frame_after(FRAME)
 
     def _inquire(self) -> None:
         """Ask the flow log what the view is about, again once a minute, and take the answer."""
@@ -668,8 +789,9 @@ class Live:
         if view.spec.logged:
             words = ("--once", "--json", "--view", view.spec.name, "--since", view.span, "--log", log.folder)
             return (*words, "-f", view.filter) if view.filter.startswith("near:") else words
-        shown = shown_as(view.filter) if view.spec.translated else None
-        moment = asked_moment(view.filter, time.time()) if view.spec.translated else None
+        text = expanded(view.filter, view.context)
+        shown = shown_as(text) if view.spec.translated else None
+        moment = asked_moment(text, time.time()) if view.spec.translated else None
         if shown is None and moment is None:
             return ()
         return ("--log-search", json.dumps([*(shown or (None, None)), *(moment or (None, 0))]), "--log", log.folder)

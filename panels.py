@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import addresses
 from addresses import UNNAMED, Context, Named
@@ -13,6 +14,8 @@ from intake import LATE
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
 from text import (
+    UNICODE,
+    Glyphs,
     Line,
     bar,
     cells,
@@ -29,7 +32,7 @@ from text import (
     spread,
     wrap,
 )
-from view import Scene
+from view import Curve, Scene
 from vocabulary import FIELDS
 
 # --- the header -------------------------------------------------------------------------------------------------------
@@ -169,19 +172,22 @@ def _lines_of_notice(notice: Notice, width: int, most: int, mark: str) -> tuple[
 LabelledLine = tuple[str, str]
 
 
-def details(flow: Flow, table: FlowTable, context: Context) -> list[LabelledLine]:
+def details(
+    flow: Flow, table: FlowTable, context: Context, curve: Curve | None = None, glyphs: Glyphs = UNICODE
+) -> list[LabelledLine]:
     """All that conntrack said, what follows from it, and the flow's life as far as it was seen."""
     record = flow.record()
     lines: list[LabelledLine] = [("", _title(flow, record))]
     lines += _state_lines(flow, record, context)
     lines += [("", "")]
     lines += [("original", _tuple_line(record.original, record.kind.protocol, context))]
-    there, back = flow.rates or (None, None)
+    there, back = flow.known_rates or (None, None)
     # An event names no counters but for the last, and no use: with that the flow has been in a listing.
     listed = record.use is not None or flow.ended is not None
     lines += [("", text) for text in _count_texts(record.original, there, listed)]
     lines += [("reply", _tuple_line(record.reply, record.kind.protocol, context))]
     lines += [("", text) for text in _count_texts(record.reply, back, listed)]
+    lines += _curve_lines(curve, context.now, glyphs)
     lines += _end_lines(flow, context)
     lines += _other_lines(record, context)
     lines += [("", "")]
@@ -238,6 +244,25 @@ def _count_texts(side: Tuple, rate: float | None, listed: bool) -> list[str]:
     return [text if rate is None else f"{text}, {size_text(rate)}/s"]
 
 
+CURVE_CELLS = 28  # cells
+
+
+def _curve_lines(curve: Curve | None, now: float, glyphs: Glyphs) -> list[LabelledLine]:
+    """The rate since the details were opened: all of that time in so many cells, of each the most."""
+    if curve is None or not curve.rates:
+        return []
+    values = curve.rates
+    if len(values) > CURVE_CELLS:
+        cuts = [len(values) * at // CURVE_CELLS for at in range(CURVE_CELLS + 1)]
+        values = [max(values[a:b]) for a, b in pairwise(cuts)]
+    most, span = size_text(max(curve.rates)), span_text(now - curve.since)
+    line = sparkline(values, glyphs)
+    return [
+        ("rate", f"{line} {size_text(curve.rates[-1])}/s"),
+        ("", f"at most {most}/s in the last {span}"),
+    ]
+
+
 def _end_lines(flow: Flow, context: Context) -> list[LabelledLine]:
     e = flow.ends()
     s = facts_of(flow, context, names=False)
@@ -261,8 +286,10 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
     place = known.place
     own = ", this host" if address in context.own else ""
     own = ", broadcast" if addresses.hears_broadcast(address, context.own) else own
-    lines: list[LabelledLine] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own})")]
-    if (who := context.who(address)) != UNNAMED:
+    who, name = context.who(address), clean(context.name(address) or "")
+    named = f"  {name}" if name and name != who.name else ""
+    lines: list[LabelledLine] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own}){named}")]
+    if who != UNNAMED:
         lines.append(("", _who_text(who)))
     parts = [place.country_name or place.country, known.subdivision, place.city]
     where = ", ".join(clean(part) for part in parts if part)

@@ -65,6 +65,29 @@ FAMILIES = {"2": "ipv4", "10": "ipv6"}
 FLAGS = ("UNREPLIED", "ASSURED", "OFFLOAD", "HW_OFFLOAD")
 EVENTS = {b"    [NEW] ": "new", b" [UPDATE] ": "update", b"[DESTROY] ": "destroy"}
 
+# The kernel's timeouts by protocol number and state, as /proc/sys/net/netfilter/nf_conntrack_* names them. Of protocols
+# without states the second is for flows that have been answered for some time (conntrack then says ASSURED).
+_STATES_WITH_TIMEOUT = {
+    (6, "tcp"): "syn_sent syn_recv established fin_wait close_wait last_ack time_wait close",
+    (33, "dccp"): "request respond partopen open closereq closing timewait",
+    (132, "sctp"): "closed cookie_wait cookie_echoed established shutdown_sent shutdown_recd shutdown_ack_sent "
+    "heartbeat_sent",
+}
+TIMEOUT_OF_STATE = {
+    (number, state.upper()): f"{name}_timeout_{state}"
+    for (number, name), states in _STATES_WITH_TIMEOUT.items()
+    for state in states.split()
+} | {(6, "SYN_SENT2"): "tcp_timeout_syn_sent"}
+TIMEOUTS_WITHOUT_STATE = {
+    **dict.fromkeys((17, 136), ("udp_timeout", "udp_timeout_stream")),
+    **{1: ("icmp_timeout",) * 2, 58: ("icmpv6_timeout",) * 2, 47: ("gre_timeout", "gre_timeout_stream")},
+}
+GENERIC_TIMEOUTS = ("generic_timeout",) * 2
+# Data that is sent again, and data that nobody acknowledges, shorten the time of a TCP flow in any state to these.
+RESENT_TIMEOUTS = ("tcp_timeout_max_retrans", "tcp_timeout_unacknowledged")
+_OTHERS = (name for names in TIMEOUTS_WITHOUT_STATE.values() for name in names)
+TIMEOUTS = tuple(dict.fromkeys([*TIMEOUT_OF_STATE.values(), *RESENT_TIMEOUTS, *_OTHERS, *GENERIC_TIMEOUTS]))
+
 # One line, cut into the parts that the flow table needs; joined they are the line again:
 #   stamp     b"[1795386413.786793]\t" or b""
 #   event     b"    [NEW] ", b" [UPDATE] ", b"[DESTROY] ", or b"" for a listing's line

@@ -7,7 +7,7 @@ plain text 0.02 ms.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,16 +20,32 @@ from columns import (
     FlowFacts,
     GroupFacts,
     UsageFacts,
+    ViewSpec,
     fit,
+    part_text,
     zone_text,
 )
 from flows import Flow, FlowTable, TapeEvent
-from grouping import UsageRow
+from grouping import GroupRow, UsageRow
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
-from text import Glyphs, Line, Span, cells, clean, clip, length, shorten, shorten_middle, size_text, wrap
-from view import Frame, Prompt, Purpose, Row, Scene, View, facts_of_row, first_row, unwatched
+from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, size_text, wrap
+from view import (
+    Area,
+    Frame,
+    Picker,
+    Picks,
+    Prompt,
+    Purpose,
+    Row,
+    Scene,
+    Target,
+    View,
+    facts_of_row,
+    first_row,
+    unwatched,
+)
 from worldmap import Spot, world
 
 # --- the frame --------------------------------------------------------------------------------------------------------
@@ -40,13 +56,56 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
     view = scene.view
     if width <= 0 or height <= 0:
         return Frame([], view.page, view.scroll, view.shift)
-    top = header(scene, width, height) if view.covered != "help" else []
-    bottom = [_footer(scene, width)] if height >= 5 or _prompt_of(view) is not None else []
-    body = _body(scene, width, max(0, height - len(top) - 1 - len(bottom)))
-    top.append(_title_line(scene, width, body.place))
-    lines = [*top[: height - len(bottom)], *body.lines, *bottom]
+    scene = replace(scene, beside=_details_beside(view, width, height))
+    top = header(scene, width, height) if scene.covered != "help" else []
+    bottom = _footer(scene, width, height)
+    body = _body(scene, width, max(0, height - len(top) - 1 - len(bottom.lines)))
+    title = _title_line(scene, width, body.place)
+    above = [*top, *title.lines][: max(0, height - len(bottom.lines))]
+    lines = [*above, *body.lines, *bottom.lines]
+    areas = [] if len(above) <= len(top) else _moved(title.areas, len(top))
+    areas += [*_moved(body.areas, len(above)), *_moved(bottom.areas, len(above) + len(body.lines))]
     lines = [clip(line, width, scene.glyphs.cut) for line in lines[:height]]
-    return Frame(lines, body.page, body.scroll, body.shift)
+    return Frame(
+        lines,
+        body.page,
+        body.scroll,
+        body.shift,
+        [area for area in areas if area.y < height],
+        body.columns,
+        scene.beside,
+    )
+
+
+class _Drawn(NamedTuple):
+    """Lines, and where a click on them means something; both from the first of them."""
+
+    lines: list[Line]
+    areas: list[Area]
+
+
+def _moved(areas: Sequence[Area], down: int) -> list[Area]:
+    return [area._replace(y=area.y + down) for area in areas]
+
+
+class _Line:
+    """A line that is written from the left, and what its parts are."""
+
+    def __init__(self, spans: Sequence[Span] = ()) -> None:
+        self.spans: Line = list(spans)
+        self.areas: list[Area] = []
+
+    @property
+    def used(self) -> int:
+        """Cells so far."""
+        return length(self.spans)
+
+    def add(self, *spans: Span, part: Target | None = None, what: str = "") -> None:
+        """Spans, and what a click on them means."""
+        left = self.used
+        self.spans += spans
+        if part is not None:
+            self.areas.append(Area(0, left, self.used, part, what))
 
 
 def _prompt_of(view: View) -> Prompt | None:
@@ -62,48 +121,72 @@ class _Body(NamedTuple):
     scroll: int
     shift: int
     place: str = ""
+    areas: Sequence[Area] = ()
+    columns: Set[str] = frozenset()
 
 
-def _title_line(scene: Scene, width: int, place: str) -> Line:
-    """What is on show, then facts; ``place``: which lines of it, where they do not all fit."""
+TABS_FROM = 60  # cells of a window in which the keys of the views stay in sight, whatever the title says
+
+
+def _title_line(scene: Scene, width: int, place: str) -> _Drawn:
+    """What is on show, then facts; ``place``: which lines of it, where they do not all fit.
+
+    At the right end are the views with their keys: by their names, by short ones, or the keys alone. What the title
+    says may lose its end for the keys.
+    """
     view, glyphs = scene.view, scene.glyphs
-    line: Line = [(view.covered.capitalize() or view.spec.title, "title")]
+    name: Span = scene.covered.capitalize() or view.spec.title, "title"
+    facts, tabs = _beside_tabs(scene, width - cells(name[0]), place)
+    wanted = sum(length(tab) for _, tab in tabs)
+    room = width - (wanted + 3 if tabs else 0)
+    line = _Line([name])
+    for text, role in facts:
+        if (left := room - line.used - 3) >= min(8, cells(text)):
+            line.add((f" {glyphs.middle} ", "dim"), (shorten(text, left, glyphs.cut), role))
+    if tabs:
+        line.add((" " + glyphs.rule * (width - line.used - wanted - 2) + " ", "dim"))
+        for name_of, tab in tabs:
+            line.add(*tab, part=Target.TAB, what=name_of)
+    elif line.used + 2 < width:
+        line.add((" " + glyphs.rule * (width - line.used - 1), "dim"))
+    return _Drawn([line.spans], line.areas)
 
-    def fact(text: str, role: str = "plain") -> None:
-        room = width - length(line) - 3
-        if room >= min(8, cells(text)):
-            line.extend([(f" {glyphs.middle} ", "dim"), (shorten(text, room, glyphs.cut), role)])
 
-    if view.covered:
-        if place:
-            fact(place)
-    else:
-        for text in _counts(view):
-            fact(text)
-    if view.message:  # till the next key: it comes before what stays
-        fact(clean(view.message), "accent")
+def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], _Tabs]:
+    """The facts of the title, and the tabs that have room beside them.
+
+    Short names of the views come before the sort, which the arrow in the heading says, too.
+    """
+    view = scene.view
+    facts, brief = _title_facts(scene, place), _title_facts(scene, place, sort=False)
+    if scene.covered:
+        return facts, []
+    names, short, keys = _tabs(view, lambda spec: spec.title), _tabs(view, lambda spec: spec.tab_name), _tabs(view)
+    for said, tabs in ((facts, names), (facts, short), (brief, short), (facts, keys), (brief, keys)):
+        if sum(3 + cells(text) for text, _ in said) + sum(length(tab) for _, tab in tabs) + 3 <= room:
+            return said, tabs
+    return (brief, keys) if room + cells(view.spec.title) >= TABS_FROM else (facts, [])
+
+
+def _title_facts(scene: Scene, place: str, sort: bool = True) -> list[Span]:
+    """What the title says beside the name of the view, the most important first."""
+    view, glyphs = scene.view, scene.glyphs
+    facts: list[Span] = [(place, "plain")] * bool(place)
+    if not scene.covered:
+        facts = [(text, "plain") for text in _counts(view)]
     if view.pause is not None:
-        fact(f"PAUSED, {view.pause.held(scene.table)} events held", "warn")
-    if not view.covered:
+        facts.append((f"PAUSED, {view.pause.held(scene.table)} events held", "warn"))
+    if sort and not scene.covered:
         arrow = glyphs.falling if view.falling else glyphs.rising
-        fact(f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}")
+        facts.append((f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}", "plain"))
     if view.frozen:
-        fact("order held", "warn")
+        facts.append(("order held", "warn"))
     elif (old := _rows_age(scene)) > LATE:
-        fact(f"rows {old:.0f} s old", "warn")
-    for text, role in [] if view.covered else _filter_facts(scene):
-        fact(text, role)
-    tabs = _tabs(view)
-    used = length(line)
-    if not view.covered and used + length(tabs) + 6 <= width:
-        line.append((" " + glyphs.rule * (width - used - length(tabs) - 2) + " ", "dim"))
-        return line + tabs
-    if used + 2 < width:
-        line.append((" " + glyphs.rule * (width - used - 1), "dim"))
-    return line
+        facts.append((f"rows {old:.0f} s old", "warn"))
+    return facts if scene.covered else [*facts, *_filter_facts(scene)]
 
 
-def _filter_facts(scene: Scene) -> list[tuple[str, str]]:
+def _filter_facts(scene: Scene) -> list[Span]:
     """The filter, and how far back goes what it is asked of."""
     view = scene.view
     if not view.filter:
@@ -118,7 +201,7 @@ def _filter_facts(scene: Scene) -> list[tuple[str, str]]:
 def _rows_age(scene: Scene) -> float:
     """Seconds since the rows on show were taken from the table; 0 where nobody expects them to be of now."""
     view, made = scene.view, scene.view.rows.made
-    still = not scene.live or scene.status.ended or view.pause is not None or view.covered
+    still = not scene.live or scene.status.ended or view.pause is not None or scene.covered
     return 0.0 if still or made is None or view.rows.unwanted else scene.now - made
 
 
@@ -144,33 +227,85 @@ def _usage_counts(view: View) -> list[str]:
     return [str(len(view.rows.order)), f"last {view.span}: in {size_text(came)} out {size_text(went)}", *usage.remarks]
 
 
-def _tabs(view: View) -> Line:
-    """All views with their keys."""
-    line: Line = []
+_Tabs = list[tuple[str, Line]]  # the name of each view that has a key, and what stands for it
+
+
+def _tabs(view: View, named: Callable[[ViewSpec], str] | None = None) -> _Tabs:
+    """All views with their keys, as ``named``; None: the keys alone."""
+    tabs: _Tabs = []
     for spec in VIEWS:
-        if spec.key:
-            here = spec.name == (view.spec.tab or view.spec.name)
-            line += [(f" {spec.key}", "key"), (spec.title, "title" if here else "dim")]
-    return line
+        here = spec.name == (view.spec.tab or view.spec.name)
+        if spec.key and named is None:
+            tabs.append((spec.name, [(spec.key, "selected" if here else "key")]))
+        elif spec.key and named is not None:
+            name = named(spec), "title" if here else "dim"
+            tabs.append((spec.name, [(" " * bool(tabs) + spec.key, "key"), name]))
+    return tabs
 
 
-def _footer(scene: Scene, width: int) -> Line:
-    view = scene.view
+MESSAGE_LINES = 3  # of a message in a narrow window; in a low one it has a single line
+
+
+def _footer(scene: Scene, width: int, height: int) -> _Drawn:
+    """The prompt that is open; else what has just happened, and the keys of what is on show."""
+    view, mark = scene.view, scene.glyphs.cut
     if (prompt := _prompt_of(view)) is not None:
-        return _prompt_line(prompt, width, scene.glyphs.cut)
-    items = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
-    if view.covered:
+        offered = [_offered_line(prompt, width, mark)] if prompt.choices and height >= 5 else []
+        return _Drawn([*offered, _prompt_line(prompt, width, mark)], [])
+    lines: list[Line] = []
+    if view.message and height >= 2:  # till the next key
+        texts = wrap(clean(view.message, 500), max(8, width), mark)
+        most = MESSAGE_LINES if height >= 10 else 1
+        texts = [*texts[: most - 1], " ".join(texts[most - 1 :])] if len(texts) > most else texts
+        lines = [[(shorten(text, width, mark), "accent")] for text in texts]
+    elif height < 5:
+        return _Drawn([], [])
+    line = _Line([*lines.pop(), ("   ", "dim")] if lines else [])
+    for key, brief in _hints(scene):
+        if line.used + cells(key) + 1 + cells(brief) > width:
+            break
+        line.add((key, "key"), (f" {brief}", "dim"), part=Target.KEY, what=key)
+        line.add(("  ", "dim"))
+    return _Drawn([*lines, line.spans[:-1]], _moved(line.areas, len(lines)))
+
+
+PICKER_HINTS = {
+    Picks.SORT: [("enter", "sort by it")],
+    Picks.COLUMNS: [("space", "show or hide")],
+    Picks.TERM: [("enter", "only these"), ("!", "all but these")],
+}
+
+
+def _hints(scene: Scene) -> list[tuple[str, str]]:
+    """The keys that the footer names, each with a word: first those for help and the way out, then the view's own."""
+    view = scene.view
+    always = [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief]
+    items = [*always[:3], *view.spec.hints, *always[3:]]
+    if view.picker is not None and not scene.covered:
+        return [*PICKER_HINTS[view.picker.picks], ("esc", "close"), ("q", "quit"), ("j k", "move")]
+    if scene.beside or scene.covered == "details":
+        scroll = ("pgdn", "scroll") if scene.beside else ("j k", "scroll")
+        items = [("esc", "close"), ("q", "quit"), scroll, ("right", "next"), ("left", "previous"), ("y", "copy")]
+        items += [("=", "filter"), ("w", "whois")]
+    elif scene.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
     if scene.around.attached:
         items.insert(2, ("ctrl-p ctrl-q", "look away"))
-    if view.out_of_sight and not view.covered:
+    if view.out_of_sight and not scene.covered:
         items.insert(2, (".", f"to selected row {view.at + 1}"))
-    line: Line = []
-    for key, brief in items:
-        if length(line) + cells(key) + 1 + cells(brief) > width:
-            break
-        line += [(key, "key"), (f" {brief}", "dim"), ("  ", "dim")]
-    return line[:-1]
+    return items
+
+
+def _offered_line(prompt: Prompt, width: int, mark: str) -> Line:
+    """The words that Tab goes through, the one that stands in the prompt among them."""
+    words, at = prompt.choices, prompt.choice
+    start = at
+    while start and sum(cells(word) + 2 for word in words[start - 1 : at + 1]) < width // 2:
+        start -= 1
+    line: Line = [(f"{mark} ", "dim")] if start else []
+    for number, word in enumerate(words[start:], start):
+        line += [(clean(word, 60), "selected" if number == at else "plain"), ("  ", "plain")]
+    return clip(line, width, mark)
 
 
 PROMPTS = {Purpose.FILTER: "/ ", Purpose.EXPORT: "file: ", Purpose.ANSWER: "delete? [No] "}
@@ -201,9 +336,92 @@ def _prompt_line(prompt: Prompt, width: int, mark: str) -> Line:
 
 
 def _body(scene: Scene, width: int, room: int) -> _Body:
-    view, covered = scene.view, scene.view.covered
+    view = scene.view
     if room <= 0:
         return _Body([], view.page, view.scroll, view.shift)
+    below = _rows_or_cover(scene, width, room)
+    return below if view.picker is None or scene.covered else _with_list(scene, view.picker, below, width)
+
+
+def _details_lines(scene: Scene, flow: Flow, width: int) -> list[Line]:
+    pairs = details(flow, scene.table, scene.view.context, scene.view.curve, scene.glyphs)
+    lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
+    lines[0] = [(text, "accent") for text, _ in lines[0]]
+    return lines
+
+
+WIDE, TALL = 120, 44  # cells and lines of a window in which details have room beside the rows, or below them
+PANE_MOST = 76  # cells of details: their longest usual line
+
+
+def _details_beside(view: View, width: int, height: int) -> bool:
+    """Are details open, and do they leave room for rows?"""
+    return view.covered == "details" and view.flow is not None and (width >= WIDE or height >= TALL)
+
+
+def _with_details(scene: Scene, width: int, room: int) -> _Body:
+    """Rows, and beside them (in a narrow, tall window below them) the details of the selected one."""
+    view, flow = scene.view, scene.view.flow
+    assert flow is not None
+    wide = min(PANE_MOST, max(50, width * 2 // 5)) if width >= WIDE else width
+    left, high = (width - wide - 2, room) if width >= WIDE else (width, room // 2)
+    below = _table(scene, left, room if width >= WIDE else room - high)
+    lines = _details_lines(scene, flow, wide)
+    pane = high - (width < WIDE)
+    scroll = max(0, min(view.scroll, len(lines) - pane))
+    shown: list[Line] = [*lines[scroll : scroll + pane], *[[] for _ in range(pane - len(lines))]]
+    if width < WIDE:
+        shown.insert(0, [("Details ", "title"), (scene.glyphs.rule * (width - 9), "dim")])
+        areas = [Area(y, 0, width, Target.PANE, "") for y in range(room - high, room)]
+        return below._replace(lines=[*below.lines, *shown], areas=[*below.areas, *areas], scroll=scroll)
+    joined = []
+    for line, beside in zip(below.lines, shown):
+        joined.append([*line, (" " * (left - length(line)) + " ", "plain"), (scene.glyphs.bar, "dim"), *beside])
+    areas = [Area(y, left + 1, width, Target.PANE, "") for y in range(room)]
+    return below._replace(lines=joined, areas=[*below.areas, *areas], scroll=scroll)
+
+
+LIST_CELLS, BESIDE = 34, 24  # of a list that covers the right end of the rows; of the rows that are left at least
+
+
+def _with_list(scene: Scene, picker: Picker, below: _Body, width: int) -> _Body:
+    """A list over the right end of the rows; where these would have no room beside it, over all of them."""
+    left = width - LIST_CELLS if width >= LIST_CELLS + BESIDE else 0
+    room, wide = len(below.lines), width - left
+    top = max(0, min(picker.at - room // 2, len(picker.choices) - room))
+    lines, areas = [], [area._replace(right=min(area.right, left)) for area in below.areas if area.left < left]
+    for y, line in enumerate(below.lines):
+        line = clip(line, max(0, left - 1), " ")
+        line.append((" " * (left - length(line)), "plain"))
+        if (at := top + y) < len(picker.choices):
+            text = shorten(
+                f"{_mark_of(scene, picker, at, below.columns)} {picker.choices[at][0]}", wide - 2, scene.glyphs.cut
+            )
+            line += [
+                (scene.glyphs.bar, "dim"),
+                (pad(text, wide - 1, False), "selected" if at == picker.at else "plain"),
+            ]
+            areas.append(Area(y, left, width, Target.CHOICE, at))
+        elif left:
+            line.append((scene.glyphs.bar, "dim"))
+        lines.append(line)
+    return below._replace(lines=lines, areas=areas)
+
+
+def _mark_of(scene: Scene, picker: Picker, at: int, columns: Set[str]) -> str:
+    """What a line of a list is now. ``columns``: those on show."""
+    view, value = scene.view, picker.choices[at][1]
+    if picker.picks is Picks.COLUMNS:
+        return "[x]" if value in columns else "[ ]"
+    if picker.picks is Picks.SORT and value == view.sort:
+        return scene.glyphs.falling if view.falling else scene.glyphs.rising
+    return " "
+
+
+def _rows_or_cover(scene: Scene, width: int, room: int) -> _Body:
+    view, covered = scene.view, scene.covered
+    if scene.beside:
+        return _with_details(scene, width, room)
     if covered == "help":
         return _scrolled(view, help_lines(scene, width), room)
     if covered == "delete" and view.dialog is not None:
@@ -212,10 +430,10 @@ def _body(scene: Scene, width: int, room: int) -> _Body:
     if covered == "health":
         return _scrolled(view, panel_lines(scene, width), room)
     if covered == "details" and view.flow is not None:
-        pairs = details(view.flow, scene.table, view.context)
-        lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
-        lines[0] = [(text, "accent") for text, _ in lines[0]]
-        return _scrolled(view, lines, room)
+        return _scrolled(view, _details_lines(scene, view.flow, width), room)
+    if covered == "whois" and view.whois is not None:
+        texts = [*view.whois.lines, *["asking ..."] * view.whois.asks]
+        return _scrolled(view, [[(text, "plain")] for part in texts for text in wrap(part, max(8, width))], room)
     if view.spec.on_map and (view.rows.order or len(scene.table)):
         return _Body(_map(scene, width, room), room, view.scroll, view.shift)
     return _table(scene, width, room)
@@ -275,16 +493,19 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
     bar = width >= 20 and len(order) > page
     wanted, shift = _wanted_columns(view, width - bar)
     columns = fit(width - bar, wanted)
+    shown = frozenset(column.narrow_form_of or column.key for column, _ in columns)
     facts = _RowFacts(scene)
     lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
+    areas = [Area(0, start, end, Target.HEAD, column.key) for column, start, end in _spans(columns)] if head else []
     for at in range(top, min(top + page, len(order))):
         line = _row_line(facts, order[at], columns, width - bar)
+        areas.append(Area(len(lines), 0, width - bar, Target.ROW, order[at]))
         if bar:
             line.append(_bar_piece(page, top, len(order), at - top, scene.glyphs))
         lines.append(line)
     if not order:
         lines += _empty_lines(scene, width)[: room - head]
-    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift)
+    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown)
 
 
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
@@ -317,9 +538,14 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
     there = {"": True, "log": view.first_seen is not None, "names": view.context.knows_names()}
     there["processes"] = view.context.knows_processes()
     columns = [column for column in view.spec.columns if there[column.only_with]]
+    chosen = view.chosen.get(view.spec.name, {})
     if view.spec.chooses_places:
-        columns = [column for column in columns if column.key not in geo or column.key in only]
-    asked = {view.sort} | (only if view.geo != "auto" else set())
+        columns = [
+            column for column in columns if column.key not in geo or column.key in only or chosen.get(column.key)
+        ]
+    if kept := [column for column in columns if chosen.get(column.narrow_form_of or column.key, True)]:
+        columns = kept
+    asked = {view.sort, *filter(chosen.get, chosen)} | (only if view.geo != "auto" else set())
     columns = [replace(column, rank=min(column.rank, ASKED)) if column.key in asked else column for column in columns]
     return _scrolled_away(view, columns, width)
 
@@ -343,15 +569,23 @@ def _scrolled_away(view: View, columns: list[AnyColumn], width: int) -> tuple[li
     return columns, view.shift
 
 
+def _spans(columns: Sequence[tuple[AnyColumn, int]]) -> list[tuple[AnyColumn, int, int]]:
+    """Columns of these widths, where each begins and where it ends: there is a blank between two."""
+    found, end = [], 0
+    for column, width in columns:
+        start = end + bool(end)
+        end = start + width
+        found.append((column, start, end))
+    return found
+
+
 def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs) -> Span:
     """The titles; the arrow of the sorted one may stand in the blank beside its column."""
     arrow = glyphs.falling if view.falling else glyphs.rising
     zone = zone_text(view.context.now + view.context.epoch)
     text, end = "", 0
-    for column, width in columns:
-        start = end + bool(end)
-        end = start + width
-        title = column.title
+    for column, start, end in _spans(columns):
+        title, width = column.title, end - start
         if column.zoned and width < column.roomy and len(zoned := f"{title} {zone}") <= width:
             title = zoned
         if view.sort in (column.key, column.narrow_form_of):
@@ -372,6 +606,11 @@ class _RowFacts:
         self.view, self.mark = scene.view, scene.glyphs.cut
         self._scene, self._context = scene, scene.view.context
 
+    def is_part(self, row: GroupRow) -> bool:
+        """Does it stand below a row that was opened?"""
+        grouping = self.view.spec.grouping
+        return bool(self.view.opened) and grouping is not None and grouping.of(row.key) is not grouping
+
     def of(self, row: Row) -> tuple[Any, str]:
         if isinstance(row, Flow):
             return self._flow(row)
@@ -382,7 +621,7 @@ class _RowFacts:
         if isinstance(row, UsageRow):
             return UsageFacts(row, self._scene.glyphs, self._context.name), "plain"
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
-        known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
+        known = mark is None or grouping is None or not mark.is_new_key(grouping.of(row.key), row.key)
         facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ", self._context.who)
         return facts, "plain" if known else "new"
 
@@ -399,6 +638,8 @@ class _RowFacts:
 def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int]], width: int) -> Line:
     shown, base = facts.of(row)
     line: Line = []
+    if isinstance(shown, GroupFacts) and facts.is_part(shown.row):
+        line, columns = _part_label(facts, shown, columns)
     for column, size in columns:
         text = column.cell(shown)
         if (used := cells(text)) > size:
@@ -409,10 +650,28 @@ def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int
             line.append((" ", base))
         room = " " * (size - used)
         line.append((room + text if column.right else text + room, _role(column.key, text, base)))
-    line.append((" " * (width - sum(size for _, size in columns) - len(columns) + 1), base))
+    line.append((" " * (width - length(line)), base))
     if row is facts.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line
+
+
+def _part_label(
+    facts: _RowFacts, shown: GroupFacts, columns: Sequence[tuple[AnyColumn, int]]
+) -> tuple[Line, Sequence[tuple[AnyColumn, int]]]:
+    """What a part of an opened sum is, in the room of the columns that say what a sum is, and the columns behind."""
+    number = next((at for at, (column, _) in enumerate(columns) if column.right), len(columns))
+    room = sum(size for _, size in columns[:number]) + number - 1
+    text = shorten_middle(f"  {part_text(shown)}", room, facts.mark)
+    numbers = [
+        (column if column.right or column.key == "share" else replace(column, cell=_nothing), size)
+        for column, size in columns[number:]
+    ]
+    return [(text + " " * (room - cells(text)), "plain")], numbers
+
+
+def _nothing(_shown: GroupFacts) -> str:
+    return ""
 
 
 _BEGINNING = {"SYN_SENT", "SYN_RECV", "SYN_SENT2", "UNREPLIED", "COOKIE_WAIT", "COOKIE_ECHOED", "REQUEST", "RESPOND"}

@@ -147,6 +147,7 @@ class CommandLine(TypedDict):
     interval: float
     linger: float
     no_color: bool
+    no_mouse: bool
     once: bool
     as_json: bool
     as_csv: bool
@@ -167,6 +168,7 @@ class CommandLine(TypedDict):
     who: str | None
     at: str | None
     since: str | None
+    by: str | None
     headless: bool
     names: tuple[str, ...]
     log_writer: str
@@ -205,6 +207,8 @@ class Options:
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
     since: str = ""  # of usage, as it was typed
+    by: str = ""  # the keys of --by
+    mouse: bool = True  # clicks and the wheel are ours
     headless: bool = False  # nothing on standard output: the log is what the run is for
     names: Sequence[str] = ()  # where names of hosts are read
     asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
@@ -648,7 +652,7 @@ class Once:
         assert job
         self._feed.await_names(time.monotonic() + NAMES_PATIENCE)
         open_databases(self._geoip, self._options.plan)
-        self._context.advance(self._feed.intake.newest or 0.0, self._table.own)
+        self._context.advance(self._feed.intake.newest or 0.0, self._table.own, self._table.timeouts)
         self._pipe.write(self._texts(*job))
         self._say_state()
         return SUCCESS
@@ -682,11 +686,11 @@ class Once:
 
     def _job(self) -> tuple[Rows, RowsWanted]:
         """What puts the rows into order, and which rows are wanted."""
-        from columns import VIEW_BY_NAME
+        from columns import VIEW_BY_NAME, by_view
         from view import Rows, RowsWanted
 
         options, context = self._options, self._context
-        spec = VIEW_BY_NAME[options.view]
+        spec = by_view(options.by) if options.by else VIEW_BY_NAME[options.view]
         sort = options.sort or (spec.once if not options.sample else "") or spec.sort
         wanted = RowsWanted(
             *(spec, options.expression, sort, options.reverse),
@@ -888,7 +892,7 @@ class Stream:
             self._take(block)
 
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
-        self._context.advance(now, self._table.own)
+        self._context.advance(now, self._table.own, self._table.timeouts)
         if self._wanted is None or self._wanted(flow):
             time = None if row[STAMP] else self._feed.recorded_time()
             self._out.append(self._writer.of_row(row, flow, event, time))
@@ -897,7 +901,7 @@ class Stream:
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
-        self._context.advance(flow.ended or self._context.now, self._table.own)
+        self._context.advance(flow.ended or self._context.now, self._table.own, self._table.timeouts)
         if self._wanted is None or self._wanted(flow):
             self._out.append(self._writer.of_gone(flow, self._feed.recorded_time()))
             if len(self._out) >= 500:

@@ -34,6 +34,8 @@ os.environ.setdefault("BLESSED_QUERY_TIMEOUT_SECONDS", "0")
 # Bracketed paste (2004): what is pasted would else be keys, and delete, export or quit.
 ENTER = "\x1b[?1049h\x1b[?2004h\x1b[?25l\x1b[0m\x1b[2J"
 LEAVE = "\x1b[0m\x1b[?2004l\x1b[?25h\x1b[?1049l"
+# Buttons and the wheel (1000) in reports of digits (1006); no motion (1002, 1003), which would be hundreds a second.
+MOUSE_ON, MOUSE_OFF = "\x1b[?1000h\x1b[?1006h", "\x1b[?1006l\x1b[?1000l"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal shows all of a frame or none of it
 KEYS_MOST = 200  # keys in one turn of the loop: to press one in a long filter takes 0.1 ms
 RESTORE_PATIENCE = 1.0
@@ -100,7 +102,8 @@ class Silent(blessed.Terminal):
 class Screen:
     """The terminal on standard output. ``enter`` and ``leave`` may be called again and again (Ctrl+Z, attach)."""
 
-    def __init__(self, colour: bool, environ: Mapping[str, str]) -> None:
+    def __init__(self, colour: bool, environ: Mapping[str, str], mouse: bool = True) -> None:
+        """``mouse``: its reports are asked for; without them the terminal itself uses it, to mark text."""
         self.term = Silent(stream=sys.__stdout__)
         kind = environ.get("TERM", "")
         self.dumb = kind in ("dumb", "")
@@ -113,6 +116,7 @@ class Screen:
         self._waiting: list[Key] = []
         self._out = _own_description()
         self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
+        self._mouse = mouse
         self._lines: list[Line] = []
         self._rows: list[list[Cell]] = []
         self._entered = False  # the alternate screen is on, or will be when what is pending is written
@@ -139,7 +143,8 @@ class Screen:
         if self._entered:
             self._entered = False
             # The rest of a frame that is cut off in the middle would be seen on the user's own screen.
-            self._finish(b"\x18" + (END + LEAVE).encode() if self._pending else LEAVE.encode())
+            last = (MOUSE_OFF if self._mouse else "") + LEAVE
+            self._finish(b"\x18" + (END + last).encode() if self._pending else last.encode())
         self._pending = b""
         try:
             self._stack.close()
@@ -214,7 +219,7 @@ class Screen:
             return
         parts = []
         if (width, height) != self._size:
-            parts.append(ENTER)
+            parts.append(ENTER + (MOUSE_ON if self._mouse else ""))
             self._entered = True
             self._lines = [[] for _ in range(height)]
             self._rows = [[] for _ in range(height)]

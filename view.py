@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -15,9 +16,9 @@ from typing import Any, NamedTuple
 
 from addresses import Context
 from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
-from filters import Predicate, all_of, compile_filter, moments
+from filters import Predicate, all_of, asks_fans, compile_filter, expanded, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
-from grouping import Baseline, Grouper, GroupRow, UsageRow, group_key, shares
+from grouping import BETWEEN, Baseline, FanCount, Grouper, GroupRow, UsageRow, group_key, row_of, shares
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
 from text import UNICODE, Glyphs, Line, clean
@@ -47,6 +48,21 @@ class Prompt:
     cursor: int = 0
     before: str = ""
     error: str = ""
+    choices: list[str] = field(default_factory=list)  # what may stand in the place of the word before the cursor
+    choice: int = 0  # the one that stands there
+    start: int = 0  # where the word begins
+
+    def offer(self, start: int, choices: Sequence[str], step: int) -> None:
+        """Put the first of these words (the last if ``step`` is -1) in the place of the one that begins there."""
+        self.start, self.choices, self.choice = start, list(choices), -1 if step > 0 else 0
+        self.choose(step)
+        if len(choices) == 1:
+            self.choices = []
+
+    def choose(self, step: int) -> None:
+        """The next of the words that are offered."""
+        self.choice = (self.choice + step) % len(self.choices)
+        self._put(self.text[: self.start] + self.choices[self.choice], self.text[self.cursor :])
 
     def edit(self, key: str) -> bool:
         """Change the text, or move in it, as a key means. False for a key that does neither."""
@@ -83,6 +99,30 @@ class Prompt:
 
     def replace(self, text: str) -> None:
         self.text, self.cursor = text, len(text)
+
+
+class Picks(Enum):
+    """What a list is for."""
+
+    SORT = auto()  # the column to sort by
+    COLUMNS = auto()  # those to show
+    TERM = auto()  # what to filter by
+
+
+@dataclass
+class Picker:
+    """A list beside the rows: its lines, each with the value that stands for it, and the one that is chosen."""
+
+    picks: Picks
+    choices: list[tuple[str, str]]  # text, value
+    at: int = 0
+
+    @property
+    def value(self) -> str:
+        return self.choices[self.at][1]
+
+    def move(self, step: int) -> None:
+        self.at = max(0, min(self.at + step, len(self.choices) - 1))
 
 
 class Dialog:
@@ -166,6 +206,36 @@ class Pause:
         return self._facts.get(flow)
 
 
+class Curve:
+    """The rate of a flow since its details were opened, a value for each listing."""
+
+    MOST = 2000  # values: more than an hour of them; then each two become one
+
+    def __init__(self, flow: Flow, now: float) -> None:
+        self.flow = flow
+        self.since = now
+        self.rates: list[float] = []  # bytes a second both ways, as far as they are known
+        self._listings = -1  # of the table, when the last value was taken
+
+    def take(self, listings: int) -> None:
+        """Take the rate that the newest listing has brought."""
+        if listings == self._listings or self.flow.ended is not None:
+            return
+        self._listings = listings
+        if (rate := self.flow.rate()) is not None:
+            self.rates.append(rate)
+        if len(self.rates) > self.MOST:
+            self.rates = [max(pair) for pair in zip(self.rates[::2], self.rates[1::2])]
+
+
+class Registered(NamedTuple):
+    """What whois says of an address: lines of text; ``asks``: more may come."""
+
+    address: str
+    lines: Sequence[str]
+    asks: bool
+
+
 @dataclass
 class View:
     """What the user chose: view, filter, sort, what is selected and open. ``rows`` are what comes of it."""
@@ -180,6 +250,13 @@ class View:
     baseline: Baseline | None = None  # what was known when somebody asked what comes new
     prompt: Prompt | None = None
     dialog: Dialog | None = None
+    picker: Picker | None = None
+    chosen: dict[str, dict[str, bool]] = field(default_factory=dict)  # by view: columns that are to be there, or not
+    on_show: Set[str] = frozenset()  # the columns of the last frame
+    cell: str = ""  # the column that was clicked on last
+    beside: bool = False  # in the last frame details stood beside the rows, or below them
+    curve: Curve | None = None  # of the flow whose details are open
+    whois: Registered | None = None
     history: list[str] = field(default_factory=list)  # filters that were kept, newest last
     sorts: dict[str, tuple[str, bool]] = field(default_factory=dict)  # how views that were left were sorted
     trail: list[Return] = field(default_factory=list)
@@ -191,6 +268,7 @@ class View:
     overlay: str = ""  # "", "help", "health", "details" or "delete"
     scroll: int = 0  # of the overlay
     shift: int = 0  # columns scrolled away to the left
+    opened: frozenset[str] = frozenset()  # keys of the sums whose parts stand below them
     selected: Row | None = None
     flow: Flow | None = None  # the flow that was selected last, or that of the event selected last
     at: int = 0  # where the selected row stands among the rows
@@ -202,6 +280,7 @@ class View:
     usage: LoggedUsage | None = None  # what the flow log has answered last
     logged: LoggedFlows | None = None  # ... to the filter of the NAT view
     first_seen: Baseline | None = None  # what the log had seen a day ago
+    areas: Sequence[Area] = ()  # of the last frame: what a click means
 
     def __post_init__(self) -> None:
         self.sort = self.sort or self.spec.sort
@@ -230,12 +309,18 @@ class View:
     def rows_wanted(self) -> RowsWanted:
         choices = self.spec, self.filter, self.sort, self.reverse, self.closed, self.frozen
         usage = self.usage if self.usage is not None and self.usage.spec is self.spec else None
-        return RowsWanted(*choices, self.predicate, self.pause, self.baseline, usage, self.from_log)
+        rest = self.predicate, self.pause, self.baseline, usage, self.from_log
+        return RowsWanted(*choices, *rest, opened=self.opened)
 
     def set_filter(self, text: str) -> None:
         """Raises FilterError, and changes nothing then."""
         self.wanted = compile_filter(text, self.context, lambda: self.baseline or self.first_seen)
         self.filter = text.strip()
+
+    def narrow(self, term: str) -> None:
+        """Filter by this, too. Raises FilterError."""
+        either = re.search(r"(?i)\bor\b", self.filter)
+        self.set_filter(f"({self.filter}) {term}" if either else f"{self.filter} {term}".strip())
 
     def show(self, name: str) -> None:
         """Change to another view; the selected flow, or the row that it belongs to, stays selected."""
@@ -246,7 +331,8 @@ class View:
         self.spec = spec
         self.sort, self.reverse = self.sorts.get(name, (spec.sort, False))
         self.frozen = False
-        self.overlay = ""
+        self.overlay, self.picker, self.cell = "", None, ""
+        self.opened = frozenset()
         self.top, self.at, self.shift = 0, 0, 0
         self.rows.clear()
         self.selected = None
@@ -264,6 +350,29 @@ class View:
             self._keep_in_sight()
             self.at_top = self.top == 0
 
+    def select_row(self, row: Row) -> bool:
+        """Select a row that was seen; False where it has gone since."""
+        try:
+            self.select(_position(self.rows.order, row))
+        except ValueError:
+            return False
+        return True
+
+    def roll(self, rows: int) -> None:
+        """Move the window. The selection stays on its row while that is in sight, and then at the window's edge."""
+        order = self.rows.order
+        self.top = max(0, min(self.top + rows, len(order) - self.page))
+        self.at_top = self.top == 0
+        if self.selected is not None and order:
+            at = max(self.top, min(self.at, self.top + self.page - 1, len(order) - 1))
+            if at != self.at:
+                self.at, self.selected = at, order[at]
+                self.remember()
+
+    def area_at(self, x: int, y: int) -> Area | None:
+        """What the last frame has there."""
+        return next((area for area in self.areas if area.y == y and area.left <= x < area.right), None)
+
     def drop_selection(self) -> None:
         """No row is selected, and the window is at the top."""
         self.selected = self.flow = None
@@ -275,6 +384,15 @@ class View:
         """Has the selected row left the window? On the map every row is in sight."""
         is_here = self.top <= self.at < self.top + self.page
         return self.selected is not None and not is_here and not self.spec.on_map and bool(self.rows.order)
+
+    def watch(self, table: FlowTable) -> None:
+        """While details are open, go on with the curve of their flow."""
+        if self.overlay not in ("details", "whois") or self.flow is None:
+            self.curve = None
+            return
+        if self.curve is None or self.curve.flow is not self.flow:
+            self.curve = Curve(self.flow, self.context.now)
+        self.curve.take(table.listings)
 
     def remember(self) -> None:
         """Which flow is meant, also for the other views."""
@@ -300,6 +418,7 @@ class View:
     def drawn(self, frame: Frame) -> None:
         """Take over what only a frame of a certain size can tell."""
         self.page, self.scroll, self.shift = frame.page, frame.scroll, frame.shift
+        self.areas, self.on_show, self.beside = frame.areas, frame.columns, frame.beside
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
@@ -347,6 +466,12 @@ class Scene:
     shares: Shares | None = None  # who fills the table, as counted last
     around: Surroundings = NOTHING_AROUND
     late: float = 0.0  # seconds by which the frame comes later than it was due: the next one may, too
+    beside: bool = False  # details stand beside the rows, or below them
+
+    @property
+    def covered(self) -> str:
+        """What covers the rows."""
+        return "" if self.beside else self.view.covered
 
     @property
     def behind(self) -> float:
@@ -358,13 +483,40 @@ class Scene:
         return self.view.context.now
 
 
+class Target(Enum):
+    """What a place on the screen is, for a click on it; and what stands for it in ``Area.what``."""
+
+    ROW = auto()  # the row itself
+    HEAD = auto()  # of a column: its key
+    TAB = auto()  # the name of a view
+    KEY = auto()  # a key that the footer names
+    PANE = auto()  # what stands beside the rows
+    CHOICE = auto()  # the number of a line of the list that is open
+
+
+class Area(NamedTuple):
+    """Cells of a line from ``left`` up to ``right``, and what they are."""
+
+    y: int
+    left: int
+    right: int
+    part: Target
+    what: Any
+
+
 class Frame(NamedTuple):
-    """The lines of a screen, and what they made of the view: rows on a page, the overlay's scroll, columns away."""
+    """The lines of a screen, and what they made of the view: rows on a page, the overlay's scroll, columns away.
+
+    ``areas``: where a click means something.
+    """
 
     lines: list[Line]
     page: int
     scroll: int
     shift: int
+    areas: Sequence[Area] = ()
+    columns: Set[str] = frozenset()  # the keys of those that have room
+    beside: bool = False  # details stand beside the rows, or below them
 
 
 # --- putting rows into order ------------------------------------------------------------------------------------------
@@ -389,10 +541,11 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
 
     Returns whether there was anything to do; ``view.rows.working`` tells whether there still is.
     """
-    view.context.advance(now, table.own)
+    view.context.advance(now, table.own, table.timeouts)
     worked, shown = view.rows.go_on(view.rows_wanted(), table, now, enough)
     if shown:
         view.follow(whole=not view.rows.working)
+    view.watch(table)
     if view.pause is not None:
         for row in view.rows.order[view.top : view.top + view.page]:
             if isinstance(row, Flow):
@@ -405,6 +558,7 @@ def unwatched(expression: str, context: Context, table: FlowTable, history: bool
 
     Else "". ``history``: as in ``FlowTable.keeps_since``.
     """
+    expression = expanded(expression, context)
     if "at:" not in expression.lower():
         return ""
     kept = table.keeps_since(context.now, history)
@@ -437,6 +591,7 @@ class RowsWanted:
     baseline: Baseline | None = field(default=None, compare=False)
     usage: LoggedUsage | None = None  # where the rows are of the flow log
     logged: LoggedFlows | None = None  # where flows of the log stand beside those of the table
+    opened: frozenset[str] = frozenset()  # keys of the sums whose parts are wanted, too
     at_once: bool = field(default=False, compare=False)  # all in one go: nobody waits at keys
     limit: int | None = field(default=None, compare=False)
 
@@ -457,6 +612,7 @@ class Rows:
         self.total = 0  # live flows (translated ones, events), and of these
         self.fitting = 0  # those that the filter wants
         self.groups: list[GroupRow] = []  # as they were added up last
+        self._parts: list[GroupRow] = []  # ... and those within the opened ones
         self._context = context
         self._due = 0.0  # when the next new order is due
         self._began = 0.0  # when the present one was begun: a clock that went back is no reason to wait
@@ -641,6 +797,8 @@ class Rows:
         self._ranking, self._found, self._grouping = not takes, [], False
         if wanted.baseline is not None and not wanted.baseline.complete:
             yield from _learn(table, wanted.baseline)
+        if asks_fans(wanted.filter) or (wanted.spec.grouping is not None and wanted.spec.grouping.asks_fans):
+            yield from _count_fans(table, self._context)
         if wanted.spec.grouping is not None:
             yield from self._add_up(table)
         elif wanted.spec.logged:
@@ -706,25 +864,53 @@ class Rows:
 
     def _add_up(self, table: FlowTable) -> Iterator[None]:
         wanted = self._now_wanted()
-        assert wanted.spec.grouping is not None
-        grouped_for = wanted.filter, wanted.spec, wanted.pause
+        grouped_for = wanted.filter, wanted.spec, wanted.pause, wanted.opened
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
-            grouper = Grouper(wanted.spec.grouping, self._context, table.watched(self._context.now))
-            predicate, self._grouping = wanted.predicate, True
-            flows = self._live(wanted, table)
-            for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
-                grouper.add(piece if predicate is None else list(filter(predicate, piece)))
-                yield
-            self.groups, self._grouped_for, self.fitting = list(grouper.sums.values()), grouped_for, grouper.flows
+            yield from self._sum(wanted, table)
+            self._grouped_for = grouped_for
         self._grouping = False
         wanted = self._now_wanted()  # another order may be wanted since
-        shares(self.groups, wanted.sort)
+        shares(self.groups, wanted.sort, self._parts)
         yield
         self._found = yield from self._ordered(wanted, (yield from self._by_ties(wanted)))
+        if self._parts:
+            self._found = self._with_parts(wanted, self._found)
         if wanted.spec.on_map and not wanted.at_once:
             self._found = [row for row in self._found[:MAPPED] if self._context.coordinates(row.key) is not None]
         self._ranking = False
         self._show()
+
+    def _sum(self, wanted: RowsWanted, table: FlowTable) -> Iterator[None]:
+        """Add the flows up, and those of the opened rows by what is within these."""
+        grouping, context = wanted.spec.grouping, self._context
+        assert grouping is not None
+        watched = table.watched(context.now)
+        grouper, opened = Grouper(grouping, context, watched), wanted.opened
+        parts = Grouper(grouping.inside, context, watched) if opened else None
+        predicate, self._grouping = wanted.predicate, True
+        flows, row = self._live(wanted, table), row_of(grouping, context)
+        for piece in _pieces(flows, max(1, len(flows)) if wanted.at_once else ROWS_AT_ONCE):
+            found = piece if predicate is None else list(filter(predicate, piece))
+            grouper.add(found)
+            if parts is not None:
+                parts.add([flow for flow in found if row(flow) in opened])
+            yield
+        grouper.finish()
+        self.groups, self.fitting = list(grouper.sums.values()), grouper.flows
+        self._parts = [] if parts is None else list(parts.sums.values())
+
+    def _with_parts(self, wanted: RowsWanted, rows: Sequence[GroupRow]) -> list[GroupRow]:
+        """Below each opened row what is within it: by the sorted column if that is a number, else the most first."""
+        column = wanted.spec.column(wanted.sort)
+        orders = [(keys_of, True) for keys_of in TIES]
+        orders += [(column.keys, wanted.falling)] if column.descending else []
+        parts = self._parts
+        for keys_of, falling in orders:
+            parts = in_order(parts, keys_of(parts, self._context), falling)
+        below: dict[str, list[GroupRow]] = {}
+        for part in parts:
+            below.setdefault(part.key.rpartition(BETWEEN)[0], []).append(part)
+        return [found for row in rows for found in (row, *below.get(row.key, ()))]
 
     def _by_ties(self, wanted: RowsWanted) -> RowsMade:
         """The groups as those that are equal by the wanted column stand to each other, whichever way that is sorted.
@@ -836,6 +1022,15 @@ def _learn(table: FlowTable, baseline: Baseline) -> Iterator[None]:
                 baseline.learn(flow)
         yield
     baseline.finish()
+
+
+def _count_fans(table: FlowTable, context: Context) -> Iterator[None]:
+    """How many ends and ports each host is connected with: what fanout: and ports: ask."""
+    fans = FanCount()
+    for piece in _pieces(list(table.live.values()), ROWS_AT_ONCE):
+        fans.add_flows(piece, context)
+        yield
+    context.know_fans(fans.counted())
 
 
 def in_order(rows: Sequence[Any], keys: Sequence[Any], falling: bool, limit: int | None = None) -> list[Any]:

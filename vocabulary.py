@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, get_args
 
 ViewName = Literal[
-    "connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "usage", "remotes",
-    "usage-countries", "usage-networks", "usage-services",
+    "connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "states", "usage", "remotes",
+    "zones", "marks", "usage-countries", "usage-networks", "usage-services",
 ]  # fmt: skip
 # Where names of hosts are read: what --names takes. The first ones are read where nobody says anything.
 USUAL_NAMES = ("leases", "neighbours", "containers", "wireguard", "hosts", "processes")
@@ -32,7 +32,7 @@ class FilterField(NamedTuple):
 
 FIELDS = (
     FilterField("proto", "tcp", "protocol, by name or number"),
-    FilterField("state", "established", "state; `unreplied` and `assured` too"),
+    FilterField("state", "established", "state; `unreplied` and `assured` too, `none` where the protocol has none"),
     FilterField("family", "6", "IPv4 or IPv6"),
     FilterField("src", "10.0.0.0/8", "original source: an address or a network"),
     FilterField("dst", "2001:db8::1", "original destination: an address or a network"),
@@ -46,15 +46,18 @@ FIELDS = (
     FilterField("org", "google", "holder of that network, by a part of the name"),
     FilterField("city", "berlin", "city of the remote end, by a part of the name"),
     FilterField("dir", "in", "`in` to this host, `out` from it, `fwd` through it, `local` within it"),
-    FilterField("nat", "snat", "translation: `snat` `masq` `dnat` `both` `any` `none`"),
+    FilterField("nat", "snat", "translation: `snat` `masq` `dnat` `both` `any` `none`; `stale`: by an old address"),
     FilterField("mark", "0x10", "connection mark, with a mask (`0x10/0xf0`) or by its name, see Settings"),
     FilterField("zone", "3", "conntrack zone, by number or by its name, see Settings"),
-    FilterField("flag", "unreplied", "flag: `unreplied` `assured` `offload` `hw_offload`"),
+    FilterField("flag", "unreplied", "flag: `unreplied` `assured` `offload` `hw_offload` `none`"),
     FilterField("bytes", ">1M", "bytes in total; `k M G` are thousands, `Ki Mi Gi` binary; `1k-2k` is a range"),
     FilterField("packets", "<10", "packets in total"),
     FilterField("rate", ">100k", "bytes a second"),
     FilterField("age", "<10s", "age; a flow whose birth nobody saw fits `age:>` only"),
     FilterField("timeout", ">1h", "time left"),
+    FilterField("idle", ">1h", "time since the last packet: the timeout of its state less the time left"),
+    FilterField("fanout", ">100", "flows of local hosts that are connected with so many remote addresses"),
+    FilterField("ports", ">20", "flows of local hosts that are connected to so many ports"),
     FilterField("id", "208240208", "the kernel's id"),
     FilterField("helper", "ftp", "helper"),
     FilterField("label", '"voice call"', "label, by a part of it"),

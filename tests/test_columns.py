@@ -710,16 +710,19 @@ def test_the_views_and_what_each_is_sorted_by() -> None:
         ("nat", "6", "NAT", "translated", "age", ""),
         ("events", "7", "Events", "events", "time", ""),
         ("map", "8", "Map", "map", "flows", ""),
+        ("states", "9", "States", "sums", "rate", "bytes"),
         ("usage", "0", "Usage", "host", "bytes", ""),
         ("remotes", "", "Remote hosts", "sums", "rate", "bytes"),
+        ("zones", "", "Zones", "sums", "rate", "bytes"),
+        ("marks", "", "Marks", "sums", "rate", "bytes"),
         ("usage-countries", "", "Usage by country", "country", "bytes", ""),
         ("usage-networks", "", "Usage by network", "network", "bytes", ""),
         ("usage-services", "", "Usage by service", "service", "bytes", ""),
     ]
     falling = {kind.name: {key for key in kind.sorts if kind.falling(key, False)} for kind in VIEWS}
-    assert falling["connections"] == {"nat", "rate", "bytes", "packets", "age"}
+    assert falling["connections"] == {"nat", "rate", "bytes", "packets", "age", "idle"}
     numbers = {"flows", "new", "rate", "in", "out", "bytes", "bytes-in", "bytes-out", "unreplied", "share"}
-    assert falling["hosts"] == numbers | {"countries"}
+    assert falling["hosts"] == numbers | {"countries", "remotes", "ports"}
     assert (
         falling["countries"] == falling["networks"] == falling["services"] == falling["remotes"] == numbers | {"hosts"}
     )

@@ -124,10 +124,13 @@ def test_every_option_that_a_file_may_set(tmp_path: Path) -> None:
         "0x10/0xf0" = "voice"
         [zones]
         3 = "office"
+        [filters]
+        kids = "near:10.0.3.0/24 or mark:vpn"
         """,
         tmp_path,
     )
     assert settings.problem == ""
+    assert settings.site.filters == {"kids": "near:10.0.3.0/24 or mark:vpn"}
     assert settings.options == {
         "sort": "Bytes",
         "protocol": ["tcp", "17"],
@@ -199,6 +202,11 @@ def test_an_update_is_meant_more_than_no_download_in_the_file(env: dict[str, str
         ('[zones]\n7 = "a"\n[marks]\n6 = "x"\n7 = ""\n', 5, "a name is a text"),
         ("[marks]\n7 = 7\n", 2, "a name is a text"),
         ('[marks]\n7 = "0x10"\n', 2, "no number"),
+        ("[filters]\nkids = 7\n", 2, "a filter is a text"),
+        ('[filters]\n"7 x" = "tcp"\n', 2, "a letter first"),
+        ('[filters]\na = "tcp"\nkids = "contry:DE"\n', 3, "did you mean country?"),
+        ('[filters]\na = "tcp"\nkids = "udp or !@a"\n', 3, "can't use another one"),
+        ('filter = "@kidz"\n[filters]\nkids = "tcp"\n', 1, "did you mean kids?"),
         (f'[marks]\n7 = "{"n" * 33}"\n', 2, "at most 32 characters"),
         ('[marks]\nvpn = "0x7"\n', 2, "'vpn' is no number"),
         ('[marks]\n7 = "a"\n0x7 = "b"\n', 3, "named twice"),
@@ -324,7 +332,19 @@ def test_what_others_may_write_is_not_read(mode: int, env: dict[str, str], write
 
 def test_every_setting_that_names_a_place_or_a_program_is_refused_to_a_caller_of_sudo() -> None:
     """Whoever adds an option that takes a path, a command or an address has to think of root."""
-    harmless = {"protocol", "state", "filter", "sort", "reverse", "view", "history", "interval", "linger", "no-color"}
+    harmless = {
+        "protocol",
+        "state",
+        "filter",
+        "sort",
+        "reverse",
+        "view",
+        "history",
+        "interval",
+        "linger",
+        "no-color",
+        "no-mouse",
+    }
     harmless |= {"speed", "no-download", "log-keep", "log-size", "names"}
     options = {
         name[2:]
@@ -602,9 +622,9 @@ def test_what_goes_on_the_command_line_only(word: str, tmp_path: Path) -> None:
 def test_the_words_that_there_are(tmp_path: Path) -> None:
     words = settings_from("x = 1", tmp_path).problem.partition("there are: ")[2].rpartition(", in")[0].split()
     assert {"sort", "filter", "via", "conntrack", "linger", "protocol"} < set(words)
-    assert words[-4:] == ["marks", "zones", "hosts", "local-networks"]
+    assert words[-5:] == ["marks", "zones", "filters", "hosts", "local-networks"]
     assert not {"ipv4", "ipv6", "json", "allow-delete", "help"} & set(words)
-    assert words[:-4] == sorted(words[:-4])
+    assert words[:-5] == sorted(words[:-5])
 
 
 @wants_toml

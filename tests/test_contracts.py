@@ -15,7 +15,7 @@ import pytest
 
 import config
 import intake
-from addresses import Named
+from addresses import Fan, Named
 from columns import VIEW_BY_NAME, VIEWS, ViewSpec
 from conntrack_monitor import VERSION, command
 from download import FETCHED_KINDS, FILE
@@ -151,10 +151,11 @@ def test_json_and_csv_tell_the_same() -> None:
 def test_the_keys_of_a_view_s_rows(kind: ViewSpec) -> None:
     said = {name: words(row[1]) for row in rows(chapter("JSON")) for name in words(row[0])}
     assert kind.grouping is not None
-    row = GroupRow("tcp/443" if kind.name == "services" else "64500")
-    row.label = "a name" if kind.name in ("countries", "networks") else ""
+    row = GroupRow({"services": "tcp/443", "states": "tcp\0CLOSE\0ASSURED"}.get(kind.name, "64500"))
+    row.label = "a name" if kind.name in ("countries", "networks", "zones", "marks") else ""
     row.flows = row.rated = row.counted = 1
     who = Named("laptop", "02:00:5e:10:00:01", "web-db-1", "web/db")
+    row.fan = Fan(1, 1) if kind.name == "hosts" else None
     assert said[kind.name] == [*group_object(row, kind.grouping, who)]
 
 
@@ -173,7 +174,7 @@ def columns_of_the_log(folder: Path) -> dict[str, list[str]]:
 def test_the_columns_of_the_flow_log(tmp_path: Path) -> None:
     there = columns_of_the_log(tmp_path)
     assert {words(row[0])[0]: words(row[1]) for row in rows(chapter("Flow log"))} == there
-    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8").partition("\n## Views\n")[2]
+    explained = (ROOT / "docs" / "log.md").read_text(encoding="utf-8").partition("\n## Views\n")[2]
     for view, columns in there.items():
         table = explained.partition(f"\n`{view}`, ")[2].partition("\n\n")[2].partition("\n\n")[0]
         assert [word for row in rows(table) for word in words(row[0])] == columns
@@ -190,7 +191,7 @@ def test_the_keys_of_an_answer() -> None:
 
 
 def test_every_reason_of_a_gap_is_explained() -> None:
-    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8")
+    explained = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
     for reason in (LOSING, DEAF, UNCOUNTED, UNHEARD, NOT_RUNNING):
         assert f"| `{reason}` |" in explained
 

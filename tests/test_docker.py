@@ -118,7 +118,7 @@ def test_the_lock_has_the_versions_of_the_requirements() -> None:
         assert word not in (ROOT / "Dockerfile").read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", "setup-conntrack-monitor.sh"])
+@pytest.mark.parametrize("name", ["docs/container.md", "setup-conntrack-monitor.sh"])
 def test_the_wrapper_is_named_before_docker_attach(name: str) -> None:
     """Nothing in the container can see a detach: docker attach leaves the alternate screen on and the cursor hidden."""
     text = (ROOT / name).read_text()
@@ -192,12 +192,12 @@ def test_attach_detach_again_and_again_at_any_size(engine: Engine, up: Callable[
         tmux.resize(width, height)
         tmux.run("clear; echo before")
         tmux.wait("before\n$", gone=("clear",))
-        tmux.run("docker attach conntrack-monitor; printf '\\033[?1049l\\033[?25h\\033[0m'")
+        tmux.run("docker attach conntrack-monitor; printf '\\033[?1006l\\033[?1000l\\033[?1049l\\033[?25h\\033[0m'")
         wait_for(
             lambda lines=height: whole(tmux.screen(), lines),  # type: ignore[misc]
             what=f"a frame of {height} lines",
         )
-        assert tmux.fact("alternate_on") == "1"
+        assert (tmux.fact("alternate_on"), tmux.fact("mouse_sgr_flag")) == ("1", "1")
         tmux.press("C-p", "C-q")
         tmux.wait("before", "$", gone=("192.0.2.7",))
         assert (tmux.fact("alternate_on"), tmux.fact("cursor_flag")) == ("0", "1")
@@ -205,13 +205,18 @@ def test_attach_detach_again_and_again_at_any_size(engine: Engine, up: Callable[
     assert engine.inspect("{{.RestartCount}}") == "0"
 
 
-def test_resizing_while_attached(engine: Engine, up: Callable[..., None]) -> None:
+def test_resizing_and_the_mouse_while_attached(engine: Engine, up: Callable[..., None]) -> None:
     up()
     engine.add_flow("10.1.2.3")
     with attached(engine) as terminal:
         for size in ((60, 12), (120, 40)):
             terminal.resize(*size)
             terminal.wait(lambda: "q quit" in terminal.screen.display[-1] and "10.1.2.3" in terminal.text)
+        terminal.click("2Hos")
+        terminal.wait("Hosts · 1")
+        for _ in range(2):
+            terminal.click("10.1.2.3 ")
+        terminal.wait("filter near:10.1.2.3")
 
 
 @pytest.mark.parametrize("init", [False, True], ids=["bare", "init"])

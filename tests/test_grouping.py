@@ -229,6 +229,8 @@ def summed(grouping: Grouping, *flows: Flow) -> dict[str, GroupRow]:
     assert tally.flows == len(flows)
     at_once = Grouper(grouping, context())
     at_once.add(flows)
+    tally.finish()
+    at_once.finish()
     assert {key: vars_of(row) for key, row in tally.sums.items()} == {
         key: vars_of(row) for key, row in at_once.sums.items()
     }
@@ -299,6 +301,7 @@ def test_a_host_s_row() -> None:
             "bytes": "40M",
         },
         **{"bytes-in": "302k", "bytes-out": "40M", "unreplied": "0%", "share": "#######...  67%", "countries": "US"},
+        **{"remotes": "1", "ports": "1"},
     }
     assert cells(HOST_COLUMNS, sums[LAN2])["in"] == "-"  # none of its flows has a rate yet
     assert cells(HOST_COLUMNS, summed(NEAR, flow_of(flow_line(LAN2, FAR_DE), (0.0, 0.0)))[LAN2])["in"] == "0"
@@ -565,7 +568,7 @@ def test_the_json_of_rows() -> None:
         row.share = 1 / 3
         return group_object(row, grouping)
 
-    assert only(NEAR) == {"host": LAN_HOST, **numbers, "countries": ["US"]}
+    assert only(NEAR) == {"host": LAN_HOST, **numbers, "remotes": 1, "ports": 1, "countries": ["US"]}
     assert only(FAR) == {"remote": FAR_US, **numbers, "hosts": [LAN_HOST]}
     assert only(COUNTRY) == {"country": "US", "country_name": "United States", **numbers, "hosts": [LAN_HOST]}
     assert only(NETWORK) == {"asn": 15169, "org": "Google LLC", **numbers, "hosts": [LAN_HOST]}

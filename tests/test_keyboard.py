@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keyboard import ESC_DELAY, PASTE_MOST, REST_DELAY, Key, Keyboard, Pasted
+from keyboard import ESC_DELAY, PASTE_MOST, REST_DELAY, Button, Key, Keyboard, Mouse, Pasted
 from support.program import OnScreen, environment
 from support.tables import event, many, twenty
 from support.terminal import Tmux
@@ -49,17 +49,17 @@ parameters = st.lists(either("019;:"), max_size=5).map("".join)
 control = joined(
     *(CSI, either(["", "?", ">", "<", "="]), parameters, either(["", " ", "!", "'", "$"])),
     # Finals that no key of ours has; M without parameters is the old report of the mouse.
-    either("GIJKLNOQRSTVWXYabcdfghijklmnopqrstvwxyz{|}^`@"),
+    either("GIJKLNORSTVWXYabcdfghijklmnopqrstvwxyz{|}^`@"),
 ).filter(lambda data: not re.fullmatch(rb"(\x1b\[|\xc2?\x9b)[\d;:]*(S|\$)", data))
 mouse = st.one_of(
-    joined(CSI, "<", parameters, either("Mm")),
+    joined(CSI, "<", parameters, either("Mm")).filter(lambda data: not re.search(rb"<0+;\d+;\d+M$", data)),
     joined(CSI, either(["0;1;1", "35;120;9"]), "M"),
     st.tuples(*[st.integers(32, 255)] * 3).map(lambda found: b"\x1b[M" + bytes(found)),
 )
 sequences = st.one_of(
     control,
     mouse,
-    joined(SS3, either("jklmnopqrstuvwxyX EGQR0")).filter(lambda data: data[-1:] != b"0"),
+    joined(SS3, either("jklmnopqrstuvwxyX EGR0")).filter(lambda data: data[-1:] != b"0"),
     joined(OSC, text, st.one_of(ENDS, st.just("\x07"))),
     joined(STRINGS, text, ENDS),
     joined("\x1b", either("()*+#% "), either("0ABGq@8~")),
@@ -132,6 +132,37 @@ def test_what_never_ends_is_not_kept() -> None:
     assert keyboard.feed(b"\\j") == ["j"]
 
 
+# --- the mouse --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("csi", [b"\x1b[", b"\xc2\x9b", b"\x9b"])
+def test_the_mouse_is_read_wherever_its_report_is_cut(csi: bytes) -> None:
+    data = csi + b"<0;140;41M"
+    for cut in range(len(data) + 1):
+        assert keys_of(b"j", data[:cut], data[cut:], b"k") == ["j", Mouse(Button.PRESSED, 139, 40), "k"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "done"),
+    [
+        ("<0;1;1M", [Mouse(Button.PRESSED, 0, 0)]),
+        ("<64;300;90M", [Mouse(Button.WHEEL_UP, 299, 89)]),
+        ("<65;2;3M", [Mouse(Button.WHEEL_DOWN, 1, 2)]),
+        ("<0;1;1m", []),  # released
+        ("<4;1;1M", []),  # with Shift: the terminal marks text
+        ("<2;1;1M", []),  # the right button
+        ("<32;1;1M", []),  # moved
+        ("<66;1;1M", []),  # the wheel to the left
+        ("<0;123456;1M", []),
+        ("<0;1M", []),
+        ("<1000;1;1M", []),
+        ("0;1;1M", []),  # of another mode
+    ],
+)
+def test_what_the_mouse_does(sent: str, done: list[Mouse]) -> None:
+    assert keys_of(b"\x1b[" + sent.encode()) == done
+
+
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
@@ -164,8 +195,8 @@ def test_a_lone_esc_is_a_key_after_a_moment() -> None:
             ["esc", "enter", "shift-tab", "ctrl-c", "j", "?"],
         ),
         ("\x1b[27;5;117~\x1b[27;2;71~", ["ctrl-u", "G"]),
-        ("\x1b[[A\x1b[[E\x1b[[B", ["f1", "f5"]),  # the console of Linux
-        ("\x1b[11~\x1b[14~\x1b[15~\x1b[17~\x1b[20~\x1b[21~", ["f1", "f4", "f5", "f6", "f9", "f10"]),
+        ("\x1b[[A\x1b[[E\x1b[[B\x1b[[C", ["f1", "f5", "f2"]),  # the console of Linux
+        ("\x1b[11~\x1b[12~\x1b[14~\x1b[15~\x1b[17~\x1b[20~\x1b[21~", ["f1", "f2", "f4", "f5", "f6", "f9", "f10"]),
         ("\x1b[1~\x1b[4~\x1b[7~\x1b[8~\x1bOH\x1bOF", ["home", "end"] * 3),
         ("\x1b[Z\x1bOM", ["shift-tab", "enter"]),
         ("\udce9j", ["j"]),  # of a Latin-1 terminal
@@ -178,7 +209,7 @@ def test_keys_of_many_terminals(sent: str, names: list[str]) -> None:
 CAPABILITIES = {
     **{"kcuu1": "up", "kcud1": "down", "kcuf1": "right", "kcub1": "left", "kpp": "pgup", "knp": "pgdn"},
     **{"khome": "home", "kend": "end", "kdch1": "delete", "kcbt": "shift-tab", "kbs": "backspace"},
-    **{"kf1": "f1", "kf4": "f4", "kf5": "f5", "kf6": "f6", "kf9": "f9", "kf10": "f10"},
+    **{"kf1": "f1", "kf2": "f2", "kf4": "f4", "kf5": "f5", "kf6": "f6", "kf9": "f9", "kf10": "f10"},
 }
 
 

@@ -120,7 +120,7 @@ def test_the_help_is_whole_at_80x42() -> None:
         if not binding.keys[0].isdigit():
             assert f"{' '.join(binding.keys)} " in text
             assert binding.text in text
-    assert "1 to 8, 0 " in text
+    assert "1 to 9, 0 " in text
     assert "country:DE" in text
     assert "lines" not in shown(monitor, (80, 42))[0]
 
@@ -166,8 +166,8 @@ def test_details_cut_nothing(size: tuple[int, int]) -> None:
     )
     monitor.keys("enter")
     lines = shown(monitor, size)
-    assert lines[2].startswith("Details ─")
-    text = re.sub(r"[ …:]+", "", "".join(lines[3:-1]))
+    at = next(at for at, text in enumerate(lines) if text.startswith("Details ─"))
+    text = re.sub(r"[ …:]+", "", "".join(lines[at + 1 : -1]))
     for part in (
         f"[{LONG}]:40000",
         "123456789bytes(123M)",
@@ -201,7 +201,7 @@ def test_details_know_why_nothing_was_counted(listed: bool, words: str) -> None:
         listing(monitor.table, [line(5, size=None)], 102.0)
     monitor.refresh(1)
     monitor.keys("j", "enter")
-    assert sum(words in text for text in shown(monitor, (140, 30))) == 2
+    assert sum(words in text for text in shown(monitor, (160, 30))) == 2
 
 
 def test_details_show_the_names() -> None:

@@ -143,10 +143,64 @@ def test_20x5_says_who_is_talked_to() -> None:
 
 @pytest.mark.parametrize("width", [14, 30, 45, 80, 81, 100])
 def test_the_footer_has_whole_words(width: int) -> None:
+    monitor = many()
     words = {f"{binding.keys[0]} {binding.brief}" for binding in BINDINGS if binding.brief}
-    items = re.split(r"  +", shown(many(), (width, 24))[-1])
+    words |= {f"{key} {brief}" for key, brief in monitor.view.spec.hints}
+    items = re.split(r"  +", shown(monitor, (width, 24))[-1])
     assert items[0] == "? help"
     assert set(items) <= words
+
+
+TABS_OF = {
+    60: r"(123456780|8Map 0Use)$",
+    80: r"1Con 2Hos 3Cty 4Net 5Svc 6NAT 7Evt 8Map 0Use$",
+    140: r"1Connections 2Hosts 3Countries .* 0Usage$",
+}
+
+
+@pytest.mark.parametrize("width", TABS_OF)
+def test_the_views_and_their_keys_are_in_sight(width: int) -> None:
+    monitor = many()
+    for spec in VIEWS:
+        if spec.key:
+            monitor.keys(spec.key)
+            title = shown(monitor, (width, 24))[2]
+            assert title.startswith(spec.title)
+            assert re.search(TABS_OF[width], title), title
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_neither_a_message_nor_a_filter_pushes_the_keys_of_the_views_away(width: int) -> None:
+    monitor = many()
+    monitor.keys("/", *"port:443,80,8080,8443,1-65535", "enter", "t")
+    lines = shown(monitor, (width, 24))
+    assert monitor.view.message
+    assert lines[-1].startswith(monitor.view.message)
+    assert monitor.view.message not in lines[2]
+    assert re.search(r"1(23456780|Con .* 0Use)$", lines[2])
+    assert "of 60" in lines[2]
+    monitor.keys("j")
+    assert shown(monitor, (width, 24))[-1].startswith("? help  q quit  / filter")
+
+
+def test_a_message_is_seen_where_there_is_no_footer() -> None:
+    monitor = many()
+    assert len(shown(monitor, (40, 4))[-1]) > len("? help")
+    monitor.keys("t")
+    assert shown(monitor, (40, 4))[-1].startswith("t turns hosts")
+    assert "".join(shown(monitor, (40, 12))[-2:]).startswith("t turns hosts to the far side, and themap to rates")
+
+
+def test_the_footer_names_what_keys_do_in_this_view() -> None:
+    known = {key for binding in BINDINGS for key in binding.keys}
+    monitor = many()
+    for spec in VIEWS:
+        monitor.view.show(spec.name)
+        footer = shown(monitor, (200, 24))[-1]
+        assert footer.startswith("? help  q quit  / filter")
+        for key, brief in spec.hints:
+            assert key in known
+            assert f"  {key} {brief}" in footer, spec.name
 
 
 def test_the_sort_is_named_and_marked() -> None:
@@ -713,7 +767,8 @@ SCREENS: dict[str, Callable[[], str]] = {
     "hosts-narrow": lambda: pressed("2", "s", "s", sized=(60, 12)),
     "named": named,
     "countries": lambda: pressed("3", "s", sized=(150, 12)),
-    "networks": lambda: pressed("4", "S", sized=(150, 12)),
+    "networks": lambda: pressed("4", "<", sized=(150, 12)),
+    "list-to-sort": lambda: pressed("4", "S", sized=(150, 12)),
     "services": lambda: pressed("5", "j", "j", "r", sized=(150, 16)),
     "nat": lambda: pressed("6", "j", sized=(160, 16)),
     "nat-80x24": lambda: pressed("6", sized=(80, 24)),

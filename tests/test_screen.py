@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import screen as module
 from keyboard import Key
-from screen import BEGIN, END, ENTER, LEAVE, Screen, glyphs_for, palette_for
+from screen import BEGIN, END, ENTER, LEAVE, MOUSE_OFF, Screen, glyphs_for, palette_for
 from support.strategies import monitors
 from support.tables import Monitor, line
 from support.waiting import wait_for
@@ -96,9 +96,9 @@ def make(tty: Pty) -> Iterator[MakeScreen]:
     """Screens on that terminal; closed when the test ends."""
     made: list[Screen] = []
 
-    def screen(colour: bool = True, enter: bool = True, **environ: str) -> Screen:
+    def screen(colour: bool = True, enter: bool = True, mouse: bool = True, **environ: str) -> Screen:
         tty.take()
-        new = Screen(colour, {**UTF8, **environ})
+        new = Screen(colour, {**UTF8, **environ}, mouse)
         made.append(new)
         if enter:
             new.enter()
@@ -140,6 +140,7 @@ class Paper:
         self.screen.palette = {role: f"\x1b[{30 + i % 8};{1 + i // 8 * 2}m" for i, role in enumerate(ROLES) if i}
         self.screen.palette = self.screen.palette if colour else {}
         self.screen._entered = False
+        self.screen._mouse = True
         self.screen.repaint()
         self.written: list[bytes] = []
         self.screen._write = self.written.append  # type: ignore[method-assign,assignment]
@@ -257,6 +258,20 @@ def test_the_terminal_is_given_back(tty: Pty, make: MakeScreen) -> None:
     assert data.endswith(LEAVE.encode())
 
 
+@pytest.mark.parametrize("mouse", [True, False])
+def test_the_mouse_is_asked_for_and_given_back_each_time(tty: Pty, make: MakeScreen, mouse: bool) -> None:
+    """Also by Ctrl+Z and fg; without it nothing is said of the mouse: a program around this one may have it."""
+    screen = make(mouse=mouse)
+    for _ in range(2):
+        screen.draw([[("hello", "plain")]], 80, 24)
+        screen.leave()
+        data = tty.read()
+        for on, off in ((b"\x1b[?1000h", b"\x1b[?1000l"), (b"\x1b[?1006h", b"\x1b[?1006l")):
+            assert data.count(on) == data.count(off) == mouse
+            assert data.rfind(on) <= data.rfind(off)
+        screen.enter()
+
+
 def test_the_terminal_is_given_back_when_it_is_to_be_drawn_anew(tty: Pty, make: MakeScreen) -> None:
     """A new size and the end in the same moment: the frame that a repaint asks for never comes."""
     screen = make()
@@ -328,7 +343,7 @@ def test_what_was_cut_off_is_ended_before_the_terminal_is_given_back(tty: Pty, m
     os.write(screen.out_fd, b"\x1b[3")
     screen.leave()
     data = tty.read()
-    assert data.endswith(b"\x1b[3\x18" + (END + LEAVE).encode())
+    assert data.endswith(b"\x1b[3\x18" + (END + MOUSE_OFF + LEAVE).encode())
 
 
 def test_a_terminal_that_is_gone_is_noticed(tty: Pty, make: MakeScreen) -> None:

@@ -137,7 +137,7 @@ def test_filter_sort_details_help_pause(tmux: Tmux, command: str) -> None:
 def test_resize_to_anything_and_back(tmux: Tmux, command: str) -> None:
     start(tmux, command)
     for width, height, parts in [
-        (140, 40, ("203.0.113.1:https", "TIMEOUT", "c geo")),
+        (140, 40, ("203.0.113.1:https", "TIMEOUT", "c places")),
         (40, 10, ("203.0.113.1:https", "Connections", "/ filter")),
         (20, 5, ("203.0.113.1:https", "? help")),
         (1, 1, ()),

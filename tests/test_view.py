@@ -541,7 +541,7 @@ def test_the_old_order_stays_until_the_new_one_is_there() -> None:
     assert refresh(view, table, 1.1, after(1))
     assert view.rows.reordering
     assert ports(view)[0] == 0
-    press(view, table, "S")  # a key meanwhile: what was begun is given up
+    press(view, table, "<")  # a key meanwhile: what was begun is given up
     assert view.sort == "state"
     refresh(view, table, 1.2, after(1))
     assert view.rows.reordering
@@ -750,7 +750,7 @@ def test_sorting_goes_round_and_begins_with_the_column_s_own_direction() -> None
     monitor = world_of(sort="proto", reverse=True)
     monitor.keys("o", "s")
     assert (monitor.view.sort, monitor.view.reverse, monitor.view.frozen) == ("state", False, False)
-    monitor.keys("S", "S")
+    monitor.keys("<", "<")
     assert monitor.view.sort == FLOW_COLUMNS[-1].key
     monitor.keys("s")
     assert monitor.view.sort == "proto"
@@ -829,8 +829,8 @@ def test_the_mark_is_set_and_taken_away() -> None:
 
 def test_every_key_of_the_help_has_its_own_words() -> None:
     assert [(binding.keys[0], binding.brief) for binding in BINDINGS if binding.brief] == [
-        *(("?", "help"), ("q", "quit"), ("/", "filter"), ("enter", "details"), ("tab", "view"), ("s", "sort")),
-        *(("r", "reverse"), ("space", "pause"), ("n", "ports"), ("c", "geo"), ("H", "health")),
+        *(("?", "help"), ("q", "quit"), ("/", "filter"), ("s", "sort"), ("r", "reverse"), ("space", "pause")),
+        ("H", "health"),
     ]
     assert len({binding.text for binding in BINDINGS}) == len(BINDINGS)
 
@@ -850,10 +850,10 @@ def test_the_keys_of_the_views() -> None:
         names.append(monitor.view.spec.name)
     assert names == ["hosts", "countries", "networks", "services", "nat", "events", "usage", "map"]
     names = []
-    for key in ("tab", "tab", "[", "["):
+    for key in ("tab", "tab", "tab", "[", "[", "["):
         monitor.keys(key)
         names.append(monitor.view.spec.name)
-    assert names == ["usage", "connections", "usage", "map"]
+    assert names == ["states", "usage", "connections", "usage", "states", "map"]
     monitor.keys("t")
     assert monitor.view.sort == "rate"
     monitor.keys("t")

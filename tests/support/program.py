@@ -222,6 +222,8 @@ class OnScreen(Terminal):
             (b"\x1b[?1049h", b"\x1b[?1049l"),
             (b"\x1b[?25l", b"\x1b[?25h"),
             (b"\x1b[?2026h", b"\x1b[?2026l"),
+            (b"\x1b[?1000h", b"\x1b[?1000l"),
+            (b"\x1b[?1006h", b"\x1b[?1006l"),
         ):
             assert self.seen.rfind(off) >= self.seen.rfind(on), on
         assert termios.tcgetattr(self.fd) == self._before

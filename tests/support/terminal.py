@@ -100,6 +100,12 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
 
+    def click(self, text: str, button: int = 0) -> None:
+        """Press and release a button of the mouse where a text stands; buttons 64 and 65 are the wheel."""
+        self.wait(text)
+        y, x = next((y, line.index(text)) for y, line in enumerate(self.screen.display) if text in line)
+        self.type(f"\x1b[<{button};{x + 1};{y + 1}M" + (f"\x1b[<{button};{x + 1};{y + 1}m" if button < 64 else ""))
+
     def resize(self, columns: int, lines: int) -> None:
         self.screen.resize(lines, columns)
         self._size(self.fd, columns, lines)
