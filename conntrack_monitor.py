@@ -676,8 +676,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
 
     _check_combinations(ctx, options)
     settings = ctx.obj or Settings()
-    families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
-    expression = options["expression"] or ""
+    families, expression = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"], options["expression"] or ""
     _check_filters(options, families, expression, settings.site)
     return Options(
         site=settings.site,
@@ -709,8 +708,13 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         by=options["by"] or "",
         headless=options["headless"],
         names=options["names"],
-        asks_names=ctx.get_parameter_source("names") is not click.core.ParameterSource.DEFAULT,
+        asks_names=_is_given(ctx, "names"),
     )
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    """Did somebody give the option, on the command line, in the environment or in the settings?"""
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 RESTARTING = ("always", "unless-stopped")  # the policies that start a container again that ended with status 0

@@ -51,7 +51,8 @@ def covers(documented: str, text: str) -> bool:
     False
     """
     pattern = ".*".join(map(re.escape, documented.split(UNKNOWN)))
-    return any(re.fullmatch(pattern, said) for said in (text, text.removesuffix(UNKNOWN).rstrip()))
+    # What a text begins or ends with may be nothing.
+    return any(re.fullmatch(pattern, said) for said in (text, text.removesuffix(UNKNOWN).rstrip(), f"{UNKNOWN} {text}"))
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -81,6 +81,12 @@ def test_what_is_missing(log: Path) -> None:
     assert row == ["2026-11-24 00:01:00", "2026-11-24 00:01:01", LOSING]
 
 
+def test_a_day_is_copied_while_it_is_written(log: Path) -> None:
+    (command,) = re.findall(r"`(sqlite3 \S+ \"\.backup day\.db\")`", GUIDE)
+    typed(command, log)
+    assert typed(COMMANDS[1].replace(command.split()[1], "day.db"), log) == typed(COMMANDS[1], log)
+
+
 def test_the_answer_that_is_shown_has_the_program_s_columns() -> None:
     shown = next(line for line in GUIDE.splitlines() if "KNOWN BY" in line)
     assert re.split(r"\s{2,}", shown.strip()) == list(_TITLES)

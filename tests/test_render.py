@@ -152,8 +152,8 @@ def test_the_footer_has_whole_words(width: int) -> None:
 
 
 TABS_OF = {
-    60: r"(123456780|8Map 0Use)$",
-    80: r"1Con 2Hos 3Cty 4Net 5Svc 6NAT 7Evt 8Map 0Use$",
+    60: r"(1234567890|9Sta 0Use)$",
+    80: r"1Con 2Hos 3Cty 4Net 5Svc 6NAT 7Evt 8Map 9Sta 0Use$",
     140: r"1Connections 2Hosts 3Countries .* 0Usage$",
 }
 
@@ -206,7 +206,7 @@ def test_the_footer_names_what_keys_do_in_this_view() -> None:
 def test_the_sort_is_named_and_marked() -> None:
     monitor = many()
     assert "↓BYTES" in shown(monitor)[3]  # no column of an 80 cells wide screen, but the one it is sorted by is shown
-    assert "sort bytes ↓" in shown(monitor)[2]
+    assert "sort bytes ↓" in shown(monitor, (100, 24))[2]  # in 80 cells the names of the views come first
     assert "↓BYTES" in shown(monitor, (140, 24))[3]
     monitor.keys("r")
     assert "↑BYTES" in shown(monitor, (140, 24))[3]

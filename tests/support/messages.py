@@ -53,11 +53,12 @@ class House:
         self.functions: dict[str, list[ast.FunctionDef]] = {}
         self.failures = {"UsageError", "BadParameter", "ClickException"}
         self.parents: dict[ast.AST, ast.AST] = {}
-        for module in self.modules.values():
-            self._read(module)
+        self.nodes = {room: list(ast.walk(module)) for room, module in self.modules.items()}
+        for room in self.modules:
+            self._read(room)
 
-    def _read(self, module: ast.Module) -> None:
-        for node in ast.walk(module):
+    def _read(self, room: str) -> None:
+        for node in self.nodes[room]:
             self.parents.update((child, node) for child in ast.iter_child_nodes(node))
             if isinstance(node, ast.FunctionDef):
                 self.functions.setdefault(node.name, []).append(node)
@@ -65,7 +66,7 @@ class House:
                 r"Error\b|\bException\b", " ".join(map(ast.unparse, node.bases))
             ):
                 self.failures.add(node.name)
-        for statement in module.body:
+        for statement in self.modules[room].body:
             for name, value in _assigned(statement):
                 self.constants.setdefault(name, []).append(value)
 
@@ -200,8 +201,8 @@ class House:
 
     def spoken(self) -> Iterator[tuple[str, ast.AST]]:
         """Each text for people: the module, and the expression."""
-        for room, module in self.modules.items():
-            for node in ast.walk(module):
+        for room, nodes in self.nodes.items():
+            for node in nodes:
                 if isinstance(node, ast.Call):
                     yield from ((room, text) for text in self._of_call(node, room))
                 elif isinstance(node, (ast.Assign, ast.AnnAssign)):
