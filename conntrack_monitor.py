@@ -675,9 +675,8 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     from run import Options
 
     _check_combinations(ctx, options)
-    settings = ctx.obj or Settings()
-    families, expression = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"], options["expression"] or ""
-    _check_filters(options, families, expression, settings.site)
+    settings, expression = ctx.obj or Settings(), options["expression"] or ""
+    _check_filters(options, families := _families_of(options), expression, settings.site)
     return Options(
         site=settings.site,
         protocols=options["protocol"],
@@ -710,6 +709,10 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         names=options["names"],
         asks_names=_is_given(ctx, "names"),
     )
+
+
+def _families_of(options: CommandLine) -> list[str]:
+    return ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:
