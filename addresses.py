@@ -360,6 +360,13 @@ class Named(NamedTuple):
 UNNAMED = Named()
 
 
+class Process(NamedTuple):
+    """Who has a socket of this host."""
+
+    name: str  # safe to show
+    pid: int
+
+
 # --- near and far -----------------------------------------------------------------------------------------------------
 
 MAX_REMEMBERED = 262_144  # answers about addresses and ports
@@ -409,6 +416,10 @@ def _nobody(_address: str) -> Named:
     return UNNAMED
 
 
+def _no_process(_protocol: str, _ends: Ends, _way: str | None) -> None:
+    return None
+
+
 def _itself(address: str) -> str:
     return address
 
@@ -424,6 +435,8 @@ class Lookups:
     who: Callable[[str], Named] = _nobody
     device: Callable[[str], str] = _itself  # the one of a device's addresses that stands for all of them
     knows_names: Callable[[], bool] = lambda: False  # does ``who`` know anybody by name?
+    process: Callable[[str, Ends, str | None], Process | None] = _no_process  # of a protocol, ends and a direction
+    knows_processes: Callable[[], bool] = lambda: False
 
 
 NO_LOOKUPS = Lookups()
@@ -463,6 +476,7 @@ class Context:
         self.where, self.detail = lookups.where, lookups.detail
         self.coordinates, self.name = lookups.coordinates, lookups.name
         self.who, self.device, self.knows_names = lookups.who, lookups.device, lookups.knows_names
+        self.knows_processes, self._process = lookups.knows_processes, lookups.process
         self.marks, self.zones, self.networks, self.filters = site.marks, site.zones, site.networks, site.filters
         self.now = now
         self.own = own
@@ -540,6 +554,10 @@ class Context:
 
     def direction(self, its: Ends) -> str | None:
         return self._known.direction(its.src, its.reply_src)
+
+    def process(self, protocol: str, its: Ends) -> Process | None:
+        """Whose socket on this host it is; None where it is forwarded, or where nobody knows."""
+        return self._process(protocol, its, self.direction(its)) if self.knows_processes() else None
 
     def remote_of(self, src: bytes, dst: bytes) -> str:
         """What ``remote`` says of a flow without NAT."""

@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
-from addresses import UNNAMED, Context, Fan, Named, Place
+from addresses import UNNAMED, Context, Fan, Named, Place, Process
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import (
     ADDRESSES,
@@ -133,9 +133,21 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
     return keys
 
 
+def name_of_ends(near: str, far: str, context: Context) -> str:
+    """Who has the near end; where nobody knows that (it is this host, mostly), who has the far one."""
+    return context.who(near).label or context.who(far).label
+
+
 def order_by_name(flows: Sequence[Flow], context: Context) -> SortKeys:
-    """By who has the near end; those without a name come last."""
-    return [context.who(context.sides(flow)[0]).label.casefold() or NO_PLACE for flow in flows]
+    """By who has an end; those without a name come last."""
+    ends = [context.sides(flow) for flow in flows]
+    return [name_of_ends(near, far, context).casefold() or NO_PLACE for near, far, _ in ends]
+
+
+def order_by_process(flows: Sequence[Flow], context: Context) -> SortKeys:
+    """By the process whose flow it is; those without one come last."""
+    found = [context.process(flow.kind.protocol, flow.ends()) for flow in flows]
+    return [process.name.casefold() if process else NO_PLACE for process in found]
 
 
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
@@ -205,7 +217,8 @@ class FlowFacts:
     now: float
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
-    who: Named = UNNAMED  # has the near end
+    who: str = ""  # has the near end, or the far one where nobody knows that
+    process: Process | None = None  # on this host, whose flow it is
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
     timeouts: Mapping[str, int] = field(default_factory=dict)  # the kernel's, see parse.TIMEOUTS
 
@@ -238,7 +251,7 @@ class Column(Generic[FactsT, RowT]):
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
-    only_with: str = ""  # where it is: "log" where a flow log is, "names" where hosts have names; "": everywhere
+    only_with: str = ""  # where it is: with a flow log ("log"), "names" of hosts, "processes"; "": everywhere
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
 
     def __post_init__(self) -> None:
@@ -252,8 +265,11 @@ FlowColumn = Column[FlowFacts, Flow]
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
     near, remote, _ = context.sides_of_ends(e)
-    who, there = context.who(near), context.where(remote)
-    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, context.epoch, context.timeouts)
+    who, process = name_of_ends(near, remote, context), context.process(flow.kind.protocol, e)
+    return FlowFacts(
+        *(flow, e, context.where(remote), remote, context.now, names, context.name),
+        *(who, process, context.epoch, context.timeouts),
+    )
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -322,7 +338,12 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         middle=True,
         brief=_destination_number,
     ),
-    FlowColumn("name", "NAME", 12, 24, 65, lambda s: s.who.label, order_by_name, only_with="names"),
+    FlowColumn("name", "NAME", 12, 24, 65, lambda s: s.who, order_by_name, only_with="names"),
+    FlowColumn(
+        *("process", "PROCESS", 10, 15, 105, lambda s: s.process.name if s.process else ""),
+        order_by_process,
+        only_with="processes",
+    ),
     FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
     FlowColumn("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
     FlowColumn(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
@@ -1237,7 +1258,7 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    there = ("", "names") if context.knows_names() else ("",)
+    there = {"", *(["names"] if context.knows_names() else []), *(["processes"] if context.knows_processes() else [])}
     columns = [column for column in spec.columns if not column.narrow_form_of and column.only_with in there]
     lines = []
     for row in rows:

@@ -179,7 +179,7 @@ def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: b
         dict(_mark_table(found.pop("marks", {}))),
         dict(_zone_table(found.pop("zones", {}))),
         tuple(_networks(found.pop("local-networks", []))),
-        dict(_host_table(found.pop("hosts", {}))),
+        hosts=dict(_host_table(found.pop("hosts", {}))),
     )
     checked: dict[str, object] = {}
     options = {

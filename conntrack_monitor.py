@@ -540,8 +540,8 @@ NOTES = {
     default=",".join(USUAL_NAMES),
     metavar="SOURCES",
     shell_complete=_completes("names"),
-    help="Where names of hosts come from: leases,neighbours,containers,wireguard,hosts [all of these]; also "
-    "crictl, kubectl, dns (key N); none.",
+    help="Where names of hosts come from: leases,neighbours,containers,wireguard,hosts,processes [all of "
+    "these]; also crictl, kubectl, dns (key N); none.",
 )
 @click.option("--headless", is_flag=True, help="No screen and no output: for --log, until SIGTERM or Ctrl+C.")
 @click.option("--who", metavar="ADDR[:PORT]", help="Who had this address (and port) --at a time? Asks the log.")

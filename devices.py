@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from addresses import MAX_REMEMBERED, PLAIN_SITE, UNNAMED, Named, Site, scope
+from addresses import MAX_REMEMBERED, PLAIN_SITE, UNNAMED, Ends, Named, Process, Site, scope
 from text import clean
 
 # A key and who that is. The key is an address as conntrack prints it, a network (10.8.0.0/24, 2001:db8::/56), or a MAC
@@ -315,6 +315,73 @@ def read_peers(text: str, names: Mapping[str, str]) -> list[Entry]:
                 if net and not net.endswith("/0"):
                     entries.append((net, Named(name)))
     return entries[:MOST_ENTRIES]
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+SOCKETS_COMMAND = ("ss", "-Htunap")
+# Protocol, address, port, and those of the other end; "" and "" where it is not connected, "" for any address.
+SocketKey = tuple[str, str, str, str, str]
+_SOCKET = re.compile(
+    r"^(tcp|udp) +\S+ +\d+ +\d+ +(\S{1,80}):(\d+) +(\S{1,80}):(\d+|\*) +users:\(\(\"(.{1,64}?)\",pid=(\d{1,9}),", re.M
+)
+
+
+def read_sockets(text: str) -> dict[SocketKey, Process]:
+    """What SOCKETS_COMMAND printed: whose socket each is. Of several processes that share one it is the first.
+
+    >>> read_sockets('tcp ESTAB 0 0 10.0.0.1:22 10.0.0.5:50000 users:(("sshd",pid=7,fd=4))\\n')
+    {('tcp', '10.0.0.1', '22', '10.0.0.5', '50000'): Process(name='sshd', pid=7)}
+    """
+    found: dict[SocketKey, Process] = {}
+    for protocol, here, port, there, its_port, name, pid in _SOCKET.findall(text):
+        peer = ("", "") if its_port == "*" else (_socket_address(there), its_port)
+        if (shown := clean(name, LONGEST_LABEL)) and len(found) < MOST_ENTRIES:
+            found.setdefault((protocol, _socket_address(here), port, *peer), Process(shown, int(pid)))
+    return found
+
+
+def _socket_address(text: str) -> str:
+    """An address of ss as conntrack prints it: [::ffff:10.0.0.1], 10.0.0.1%eth0; "" for any address."""
+    text = text.strip("[]").partition("%")[0].removeprefix("::ffff:")
+    return "" if text in ("*", "0.0.0.0", "::") else text
+
+
+class Sockets:
+    """The processes of this host's sockets, by the flows that these are."""
+
+    def __init__(self) -> None:
+        self._found: dict[SocketKey, Process] = {}
+
+    def take(self, found: dict[SocketKey, Process]) -> bool:
+        """All that there are now; False where they were the same before."""
+        before, self._found = self._found, found
+        return before != found
+
+    def known(self) -> bool:
+        return bool(self._found)
+
+    @property
+    def number(self) -> int:
+        return len(self._found)
+
+    def process(self, protocol: str, its: Ends, way: str | None) -> Process | None:
+        """Whose a flow is. A socket that is not connected has all flows of its port that no other one has.
+
+        NAT happens between the socket and the network: who opens a connection sees the original tuple, who answers sees
+        itself in the reply's source.
+        """
+        if protocol not in ("tcp", "udp") or way not in ("in", "out", "local"):
+            return None
+        here, there = (its.src, str(its.sport)), (its.dst, str(its.dport))
+        answers = (its.reply_src, str(its.reply_sport))
+        ends = [(here, there)] if way != "in" else []
+        ends += [(answers, here)] if way != "out" else []
+        for (address, port), peer in ends:
+            for key in ((address, port, *peer), (address, port, "", ""), ("", port, "", "")):
+                if (found := self._found.get((protocol, *key))) is not None:
+                    return found
+        return None
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------

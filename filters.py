@@ -405,7 +405,11 @@ def bare(word: str, context: Context) -> Predicate:
             return True
         if is_service(b"%b %b" % (group.kind.protocol.encode(), flow.ports()[1])):
             return True
-        if in_names(flow):
+        if in_names(flow) or (
+            context.knows_processes()
+            and (process := context.process(group.kind.protocol, flow.ends())) is not None
+            and word in process.name.lower()
+        ):
             return True
         if in_direction and word in (context.direction(flow.ends()) or ""):
             return True
@@ -466,6 +470,7 @@ def shown_text(flow: Flow, context: Context) -> str:
     texts.append(service(flow.kind.protocol, e.dport) or "")
     texts.append(context.direction(e) or "")
     texts.extend(part for address in context.sides_of_ends(e)[:2] for part in _shown_of(context.who(address)) if part)
+    texts.extend([process.name] if (process := context.process(flow.kind.protocol, e)) else [])
     texts.extend(part for part in context.remote(flow) if part is not None)
     return " ".join(map(str, texts)).lower()
 
@@ -529,6 +534,17 @@ def _somebody(fits: Callable[[Named], bool], context: Context) -> Predicate:
         return is_wanted(near) or is_wanted(far)
 
     return wanted
+
+
+def _by_process(value: str, context: Context) -> Predicate:
+    wanted, pid = value.casefold(), int(value) if re.fullmatch(r"[0-9]{1,9}", value) else -1
+
+    def fits(flow: Flow) -> bool:
+        if flow.kind.number not in WITH_PORTS or (found := context.process(flow.kind.protocol, flow.ends())) is None:
+            return False
+        return wanted in found.name.casefold() or found.pid == pid
+
+    return fits
 
 
 def _far(value: str, context: Context) -> Predicate:
@@ -726,6 +742,7 @@ MAKERS: dict[str, Maker] = {
     "near": _near,
     "name": _name,
     "container": _container,
+    "process": _by_process,
     "far": _far,
     "service": _service,
     "wan": _wan,

@@ -31,16 +31,19 @@ from devices import (
     LEASE_FILES,
     LEASE_FOLDERS,
     RANK,
+    SOCKETS_COMMAND,
     UNTOLD,
     Book,
     Directory,
     Entry,
+    Sockets,
     address_of,
     ids_of,
     mac_of,
     of_files,
     read_hosts,
     read_leases,
+    read_sockets,
 )
 from source import neighbours
 from text import clean
@@ -381,6 +384,8 @@ class Resolver:
 # --- what the machine knows -------------------------------------------------------------------------------------------
 
 READ_EVERY = 30.0  # seconds
+SOCKETS_EVERY = 5.0  # seconds: connections come and go faster than devices
+SHARE_OF_COMMANDS = 20  # a command that takes long is run in 1/20 of the time: ss looks at each open file
 FAILED_AGAIN = 600.0  # ... after a command that is not there, or that is not permitted
 LOOK_SHARE = 50  # reading files takes 1/50 of the time at most: 25,000 leases take 0.2 s
 LONGEST_ANSWER_OF_BOOK = 8 << 20  # bytes of a command's answer
@@ -397,14 +402,15 @@ class _Errand:
     """A command that is run again and again, and how it went."""
 
     def __init__(
-        self, words: Sequence[str], via: Sequence[str], read: Callable[[str], Books], book: Book | None
+        self, words: Sequence[str], via: Sequence[str], take: Callable[[str], None], book: Book | None = None
     ) -> None:
-        """``book``: what follows the first command, and whether it can be run here; None: grep, which can."""
+        """``take``: hears what was printed. ``book``: what follows the first command, and who has asked for it."""
         self.program = words[0]
-        self._words, self._via, self._read = list(words), list(via), read
+        self._words, self._via, self._take = list(words), list(via), take
         self._follow = book.follow if book else ()
         self._asked = book is not None and book.asked
-        self._lenient = book is None  # grep's exit status says that a file is missing
+        self._lenient = words[0] == "grep"  # its exit status says that a file is missing
+        self._every = SOCKETS_EVERY if words[0] == SOCKETS_COMMAND[0] else READ_EVERY
         self.due = 0.0
         self.child: Child | None = None
         self._followed = False
@@ -424,7 +430,7 @@ class _Errand:
             self._run(self._words, now)
         else:
             self._failed(f"{self.program}: not found", now, missing=True)
-            self.due = now + READ_EVERY
+            self.due = now + self._every
 
     def _run(self, words: Sequence[str], now: float) -> None:
         try:
@@ -437,11 +443,11 @@ class _Errand:
         self.problem = "" if missing and not self._asked else clean(why, 200)
         self.answered, self.due = True, now + FAILED_AGAIN
 
-    def poll(self, now: float) -> Books | None:
-        """What it said, once all of it is there."""
+    def poll(self, now: float) -> None:
+        """Read on; what it said is taken once all of it is there."""
         child = self.child
         if child is None:
-            return None
+            return
         answer = child.collect()
         child.read_errors()
         status = child.ended()
@@ -449,18 +455,19 @@ class _Errand:
             if len(answer) > LONGEST_ANSWER_OF_BOOK or now - child.started > BOOK_PATIENCE:
                 self.close()
                 self._failed(f"{self.program}: no end of its answer", now)
-            return None
+            return
         self.close()
         text = (answer + child.leftover).decode("utf-8", "replace")
         if status and not self._lenient and not text.strip():
             self._failed(child.problem(status).what, now, missing=status in NOT_THERE)
-            return None
+            return
         if self._follow and not self._followed and (found := ids_of(text)):
             self._followed = True
             self._run([*self._follow, *found], now)
-            return None
-        self.answered, self.problem, self.due = True, "", now + READ_EVERY
-        return self._read("" if self._follow and not self._followed else text)
+            return
+        self._take("" if self._follow and not self._followed else text)
+        pause = max(self._every, SHARE_OF_COMMANDS * (now - child.started))
+        self.answered, self.problem, self.due = True, "", now + pause
 
     def close(self) -> None:
         if self.child is not None:
@@ -483,7 +490,7 @@ class Names:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``sources``: words of --names. ``via``: the words before each command."""
-        self.directory = Directory(site)
+        self.directory, self.sockets = Directory(site), Sockets()
         self._clock, self._site = clock, site
         self._fresh = bool(site.hosts)
         self._most_at_once = MOST_LOGINS if via else len(sources) + 1
@@ -492,16 +499,18 @@ class Names:
         files = [source for source in sources if source in ("leases", "hosts")]
         if via and files:
             words = ["grep", "-Hrs", ".", *(path for path in self._paths(files) if "*" not in path)]
-            self._errands.append(_Errand(words, via, lambda text: books_of(of_files(text)), None))
+            self._errands.append(_Errand(words, via, lambda text: self._take(books_of(of_files(text)))))
         for source in sources:
             for book in () if source in self._here else COMMANDS.get(source, ()):
                 self._errands.append(_Errand(book.words, via, self._reader(source, book), book))
+        if "processes" in sources:
+            self._errands.append(_Errand(SOCKETS_COMMAND, via, self._take_sockets))
         self._look_due = self._neighbours_due = 0.0
         self._seen: object = None
 
-    def _reader(self, source: str, book: Book) -> Callable[[str], Books]:
+    def _reader(self, source: str, book: Book) -> Callable[[str], None]:
         key = f"{source} {book.words[0]}"
-        return lambda text: {key: book.read(text, self._site)}
+        return lambda text: self._take({key: book.read(text, self._site)})
 
     @staticmethod
     def _paths(sources: Sequence[str]) -> list[str]:
@@ -528,7 +537,7 @@ class Names:
         if self._here and now >= self._look_due:
             self._look(now)
         for errand in self._errands:
-            self._take(errand.poll(now) or {})
+            errand.poll(now)
         for errand in self._errands:
             running = sum(other.child is not None for other in self._errands)
             if errand.child is None and now >= errand.due and running < self._most_at_once:
@@ -550,8 +559,9 @@ class Names:
         sizes: dict[str, int] = {}
         for book, size in self.directory.sizes().items():
             sizes[book.partition(" ")[0]] = sizes.get(book.partition(" ")[0], 0) + size
-        found = ", ".join(f"{book} {sizes[book]}" for book in RANK if book in sizes) or "none found"
-        return "; ".join([found, *self.problems()])
+        found = [f"{book} {sizes[book]}" for book in RANK if book in sizes]
+        found += [f"sockets {self.sockets.number}"] if self.sockets.known() else []
+        return "; ".join([", ".join(found) or "none found", *self.problems()])
 
     def problems(self) -> list[str]:
         """What can't be read, and why."""
@@ -564,6 +574,9 @@ class Names:
     def _take(self, books: Books) -> None:
         for book, entries in books.items():
             self._fresh = self.directory.take(book, entries) or self._fresh
+
+    def _take_sockets(self, text: str) -> None:
+        self._fresh = self.sockets.take(read_sockets(text)) or self._fresh
 
     def _look(self, now: float) -> None:
         """Read what of this machine can be read at once: files that have changed, and the kernel's neighbours."""

@@ -271,6 +271,8 @@ def _end_lines(flow: Flow, context: Context) -> list[LabelledLine]:
     way = context.direction(e)
     words = {"in": "in, to this host", "out": "out, from this host", "fwd": "forwarded", "local": "within this host"}
     lines.append(("direction", words[way] if way else "unknown: this host's addresses are not known here"))
+    if s.process:
+        lines.append(("process", f"{s.process.name} (pid {s.process.pid})"))
     lines += _place_lines("initiator", e.src, context)
     lines += _place_lines("responder", e.reply_src, context)
     if s.remote not in (e.src, e.reply_src):

@@ -548,6 +548,7 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
     there = {"": True, "log": view.first_seen is not None, "names": view.context.knows_names()}
+    there["processes"] = view.context.knows_processes()
     columns = [column for column in view.spec.columns if there[column.only_with]]
     chosen = view.chosen.get(view.spec.name, {})
     if view.spec.chooses_places:

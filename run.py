@@ -218,6 +218,12 @@ class Options:
         flags = from_flags(self.protocols, (), self.families, context)
         return all_of((flags, from_flags((), self.states, (), context)))
 
+    def sources_of_names(self) -> Sequence[str]:
+        """Those that are read: a pipe tells no processes, so that only its filter may need them."""
+        screen = self.format == "text" and not (self.once or self.headless)
+        needed = screen or "process:" in self.expression.lower()
+        return [source for source in self.names if needed or source != "processes"]
+
     def wanted(self, context: Context) -> Predicate | None:
         return all_of((self.base(context), compile_filter(self.expression, context)))
 
@@ -254,7 +260,7 @@ class Feed:
         self.source = source
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
-        self.names = Names(options.names if source.live else (), via, options.site)
+        self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
         self.log = self._log(options)
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
@@ -368,7 +374,9 @@ class Feed:
     def context(self, lookups: Lookups, site: Site) -> Context:
         """What predicates are to know, on this source's clock; it is not told the time yet."""
         known = self.names.directory
+        sockets = self.names.sockets
         lookups = replace(lookups, who=known.who, device=known.device, knows_names=lambda: known.named)
+        lookups = replace(lookups, process=sockets.process, knows_processes=sockets.known)
         return Context(lookups, site, epoch=self._epoch)
 
     def _epoch(self) -> float:

@@ -12,7 +12,7 @@ ViewName = Literal[
     "zones", "marks", "usage-countries", "usage-networks", "usage-services",
 ]  # fmt: skip
 # Where names of hosts are read: what --names takes. The first ones are read where nobody says anything.
-USUAL_NAMES = ("leases", "neighbours", "containers", "wireguard", "hosts")
+USUAL_NAMES = ("leases", "neighbours", "containers", "wireguard", "hosts", "processes")
 NAME_SOURCES = (*USUAL_NAMES, "crictl", "kubectl", "dns")
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
@@ -64,6 +64,7 @@ FIELDS = (
     FilterField("near", "10.0.0.5", "near end: an address, with the others of its device, or a network"),
     FilterField("name", "laptop", "name of the host at either end, by a part of it"),
     FilterField("container", "web-db-1", "container at either end, by a part of its name, or of compose's `web/db`"),
+    FilterField("process", "nginx", "process on this host, by a part of its name, or its number"),
     FilterField("far", "8.8.8.0/24", "far end: an address or a network"),
     FilterField("service", "tcp/443", "protocol and port; the protocol alone where it has no ports"),
     FilterField("wan", "203.0.113.1:38768", "shown to the other side as this address (and port) by NAT"),

@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import devices
-from addresses import UNNAMED, Context, Lookups, Named, Site
+from addresses import UNNAMED, Context, Ends, Lookups, Named, Site
 from devices import (
     Directory,
     Entry,
+    Sockets,
     address_of,
     label_of,
     mac_of,
@@ -33,6 +35,7 @@ from devices import (
     read_neighbours,
     read_peers,
     read_pods,
+    read_sockets,
 )
 from filters import compile_filter
 from flows import FlowTable
@@ -226,6 +229,47 @@ def test_pods_of_kubectl_and_crictl() -> None:
     assert dict(read_pods(f"{sandbox}\n{sandbox}\n")) == dict.fromkeys(("10.244.0.7", "fd00:244::7"), api)
 
 
+# --- processes --------------------------------------------------------------------------------------------------------
+
+SS = """tcp   LISTEN 0      128             0.0.0.0:22         0.0.0.0:*     users:(("sshd",pid=7,fd=3))
+tcp   ESTAB  0      0             10.0.0.1:22        10.0.0.5:50000 users:(("sshd",pid=9,fd=4),("sshd",pid=8,fd=4))
+tcp   ESTAB  0      0    [::ffff:10.0.0.1]:80 [::ffff:10.0.0.5]:50001 users:(("ngi nx\x1b",pid=10,fd=4))
+tcp   ESTAB  0      0             10.0.0.1:40000      192.0.2.9:443   users:(("curl",pid=11,fd=5))
+udp   UNCONN 0      0        10.0.0.1%lan:53         0.0.0.0:*     users:(("dnsmasq",pid=12,fd=5))
+udp   UNCONN 0      0                    *:123              *:*     users:(("chronyd",pid=13,fd=5))
+tcp   ESTAB  0      0              [fd00::1]:22        [fd00::5]:50000
+nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("protocol", "ends", "way", "pid"),
+    [
+        ("tcp", ("10.0.0.5", "10.0.0.1", 50000, 22, "10.0.0.1", "10.0.0.5", 22, 50000), "in", 9),
+        ("tcp", ("10.0.0.5", "10.0.0.1", 50009, 22, "10.0.0.1", "10.0.0.5", 22, 50009), "in", 7),  # the listener's
+        (
+            "tcp",
+            ("10.0.0.5", "203.0.113.1", 50001, 8080, "10.0.0.1", "10.0.0.5", 80, 50001),
+            "in",
+            10,
+        ),  # DNAT to this host
+        ("tcp", ("10.0.0.1", "192.0.2.9", 40000, 443, "192.0.2.9", "203.0.113.1", 443, 1), "out", 11),  # masqueraded
+        ("tcp", ("10.0.0.1", "192.0.2.9", 40000, 443, "192.0.2.9", "10.0.0.1", 443, 40000), "fwd", None),
+        ("udp", ("10.0.0.5", "10.0.0.1", 9, 53, "10.0.0.1", "10.0.0.5", 53, 9), "in", 12),
+        ("udp", ("10.0.0.1", "192.0.2.9", 123, 123, "192.0.2.9", "10.0.0.1", 123, 123), "out", 13),
+        ("udp", ("10.0.0.1", "192.0.2.9", 40000, 443, "192.0.2.9", "10.0.0.1", 443, 40000), "out", None),
+        ("tcp", ("fd00::5", "fd00::1", 50000, 22, "fd00::1", "fd00::5", 22, 50000), "in", 7),
+    ],
+)
+def test_whose_socket_a_flow_is(protocol: str, ends: Any, way: str, pid: int | None) -> None:
+    sockets = Sockets()
+    assert sockets.take(read_sockets(SS))
+    assert not sockets.take(read_sockets(SS))
+    found = sockets.process(protocol, Ends(*ends), way)
+    assert (found.pid if found else None) == pid
+    assert found is None or found.name.isprintable()
+
+
 # --- what they may be made to write -----------------------------------------------------------------------------------
 
 READERS: dict[str, Callable[[str], list[Entry]]] = {
@@ -278,6 +322,7 @@ def test_no_text_breaks_a_reader_and_all_that_comes_out_is_safe(text: str) -> No
             assert mac_of(who.mac) == who.mac
         book.who(text)
         book.labels()
+    assert all(process.name.isprintable() for process in read_sockets(text).values())
 
 
 @pytest.mark.parametrize(
@@ -500,6 +545,17 @@ def test_a_laptop_with_a_lease_of_dnsmasq_is_named_here_and_through_a_prefix(tmp
                 check_names([*PROGRAM, "--via", shlex.join(inside)], address, who, through=True)
         finally:
             stop_process(serving)
+
+
+@needs_kernel
+def test_the_process_of_a_flow_that_ends_on_this_host() -> None:
+    """A pipe asks for processes where its filter needs them."""
+    with Lab() as lab, lab.echo_server(80, lab.ROUTER, lab.router) as agent, lab.tcp_connect(80, lab.ROUTER):
+        pid = agent.process.pid
+        for words, number in ((f"process:{pid}", 1), ("process:nobody", 0)):
+            program = [*lab.router.prefix, *PROGRAM, "--no-config", "--no-download", "--once", "--json"]
+            printed = run(*program, "-f", f"proto:tcp {words}")
+            assert len([line for line in printed.splitlines() if line.startswith("{")]) == number
 
 
 def check_names(program: list[str], address: str, who: Named, through: bool = False) -> None:
