@@ -116,6 +116,8 @@ class Surroundings(NamedTuple):
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
+    playback: Played | None = None  # where a recording is that can be gone back in
+    demo: str = ""  # the words that play the bundled recording
     findings: Surveyed | None = None  # what a round over all flows has found
 
 
@@ -201,6 +203,25 @@ def sampled_shares(table: FlowTable) -> Shares | None:
 
 
 # --- what the tuples of all flows say ---------------------------------------------------------------------------------
+
+
+class Played(Protocol):
+    """recording.Playback."""
+
+    @property
+    def at(self) -> float: ...
+
+    @property
+    def begins(self) -> float: ...
+
+    @property
+    def ends(self) -> float: ...
+
+    @property
+    def speed(self) -> float: ...
+
+    @property
+    def held(self) -> bool: ...
 
 
 class PortsUsed(Protocol):

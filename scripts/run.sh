@@ -17,6 +17,6 @@ case " $* " in
 esac
 if [ -n "$why" ]; then
     echo "Not live: $why. Playing the bundled recording." >&2
-    set -- --replay fixtures/demo.rec "$@"
+    set -- --demo "$@"
 fi
 exec .venv/bin/python conntrack_monitor.py "$@"
