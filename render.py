@@ -214,7 +214,8 @@ def _counts(view: View) -> list[str]:
         return _usage_counts(view)
     if spec.grouping is None:
         return [flows]
-    number = f"{len(rows.order)} of {len(rows.groups)} hosts" if spec.on_map else f"{len(rows.order)}"
+    sums = len(rows.groups if view.opened else rows.order)  # what stands below an opened row is part of it
+    number = f"{len(rows.order)} of {len(rows.groups)} hosts" if spec.on_map else f"{sums}"
     return [number, f"{flows} flows"]
 
 
