@@ -7,7 +7,7 @@ RUN apt-get update -qq \
 COPY requirements.lock /build/
 RUN python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile \
         --only-binary :all: --require-hashes --target /opt/conntrack-monitor -r /build/requirements.lock
-COPY *.py LICENSE /opt/conntrack-monitor/
+COPY *.py LICENSE fixtures/demo.rec /opt/conntrack-monitor/
 # Compiled now, as the container can't write; unchecked, as nothing in an image changes.
 RUN rm -rf /opt/conntrack-monitor/bin \
  && chmod 0755 /opt/conntrack-monitor/conntrack_monitor.py \

@@ -513,6 +513,7 @@ NOTES = {
     shell_complete=_completes("file"),
     help="Read FILE ('-': standard input) in place of running conntrack.",
 )
+@click.option("--demo", is_flag=True, help="Play the recording that comes with the program.")
 @click.option(
     "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay so many times as fast; 0: at once."
 )
@@ -594,6 +595,10 @@ NOTES = {
 def command(ctx: click.Context, /, **given: object) -> None:
     """Watch the kernel's connection table: live on the screen, or as text, JSON or CSV."""
     options = cast("CommandLine", given)
+    if options["demo"]:
+        if options["replay"] is not None:
+            raise click.UsageError("--demo and --replay exclude each other.")
+        options["replay"] = DEMO
     typed = click.core.ParameterSource.COMMANDLINE  # --update-geoip is meant more than what is meant for every day
     if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is typed:
         raise click.UsageError("--update-geoip and --no-download exclude each other.")
@@ -679,14 +684,14 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     from run import Options
 
     _check_combinations(ctx, options)
-    settings, expression = ctx.obj or Settings(), options["expression"] or ""
-    _check_filters(options, _families_of(options), expression, settings.site)
+    settings = ctx.obj or Settings()
+    _check_filters(options, _families_of(options), settings.site)
     return Options(
         site=settings.site,
         protocols=options["protocol"],
         states=options["state"],
         families=_families_of(options),
-        expression=expression,
+        expression=options["expression"] or "",
         source=_source(options, _families_of(options)),
         sort=options["sort"],
         reverse=options["reverse"],
@@ -709,6 +714,7 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         log=_log_plan(ctx, options),
         since=_since(options),
         by=options["by"] or "",
+        demo="" if options["heartbeat"] else f"{invocation()} --demo",
         headless=options["headless"],
         names=options["names"],
         asks_names=_is_given(ctx, "names"),
@@ -736,7 +742,7 @@ def _starts_again() -> str:
     return again if policy in RESTARTING else ""
 
 
-def _check_filters(options: CommandLine, families: Sequence[str], expression: str, site: Site) -> None:
+def _check_filters(options: CommandLine, families: Sequence[str], site: Site) -> None:
     """Find now what is wrong in them; the run makes its own, which know more."""
     from addresses import Context
     from filters import FilterError, compile_filter, from_flags
@@ -751,7 +757,7 @@ def _check_filters(options: CommandLine, families: Sequence[str], expression: st
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'-s'") from None
     try:
-        compile_filter(expression, context)
+        compile_filter(options["expression"] or "", context)
     except FilterError as error:
         raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
 
@@ -849,6 +855,24 @@ def _check_sort(ctx: click.Context, options: CommandLine) -> None:
     )
 
 
+DEMO = "demo.rec"
+
+
+def _demo() -> bytes:
+    """The bundled recording: of a checkout in its folder fixtures, else beside the program or in the one file."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    if os.path.isfile(here):
+        import zipfile
+
+        with zipfile.ZipFile(here) as archive:
+            return archive.read(DEMO)
+    for place in (os.path.join(here, "fixtures", DEMO), os.path.join(here, DEMO)):
+        if os.path.exists(place):
+            with open(place, "rb") as file:
+                return file.read()
+    raise ValueError("this installation has come without it")
+
+
 def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Source]:
     """What makes the source when the loop is ready for it; wrong words are found now."""
     from config import programs
@@ -859,7 +883,7 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     screen = not any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
     if path is not None:
         try:
-            replay = Replay(path, options["speed"] if screen else 0.0)
+            replay = Replay(path, options["speed"] if screen else 0.0, _demo() if options["demo"] else None)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise click.BadParameter(

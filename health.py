@@ -124,6 +124,8 @@ class Surroundings(NamedTuple):
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
     names: str = ""  # what names of hosts were found
+    playback: Played | None = None  # where a recording is that can be gone back in
+    demo: str = ""  # the words that play the bundled recording
     findings: Surveyed | None = None  # what a round over all flows has found
 
 
@@ -244,6 +246,25 @@ def sampled_shares(table: FlowTable) -> Shares | None:
 
 
 # --- what the tuples of all flows say ---------------------------------------------------------------------------------
+
+
+class Played(Protocol):
+    """recording.Playback."""
+
+    @property
+    def at(self) -> float: ...
+
+    @property
+    def begins(self) -> float: ...
+
+    @property
+    def ends(self) -> float: ...
+
+    @property
+    def speed(self) -> float: ...
+
+    @property
+    def held(self) -> bool: ...
 
 
 class PortsUsed(Protocol):

@@ -37,9 +37,12 @@ class Do(Enum):
     DELETE_ALL = auto()  # all that the filter wants
     ANSWER = auto()  # ``text`` is the answer to the question of the dialog
     STOP = auto()  # the answer is No; what goes on is stopped
-    LIST_MORE_OFTEN = auto()
+    LIST_MORE_OFTEN = auto()  # of a recording: play it faster
     LIST_LESS_OFTEN = auto()
     WHOIS = auto()  # ask whose the address is that ``text`` names
+    SEEK_BACK = auto()  # in a recording
+    SEEK_ON = auto()
+    STEP = auto()  # play what comes next of a recording, and stand still
     PUT_ASIDE = auto()  # the notice on show, until it changes
 
 
@@ -582,8 +585,11 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("X",), _asks_for(Do.DELETE_ALL), "delete all that fit"),
     Binding((".",), _go_to_selected, "go to the selected row"),
     Binding(("o",), _freeze, "hold the order of the rows"),
-    Binding(("+",), _asks_for(Do.LIST_MORE_OFTEN), "list more often"),
-    Binding(("-",), _asks_for(Do.LIST_LESS_OFTEN), "list less often"),
+    Binding(("+",), _asks_for(Do.LIST_MORE_OFTEN), "list or replay faster"),
+    Binding(("-",), _asks_for(Do.LIST_LESS_OFTEN), "list or replay slower"),
+    Binding(("{",), _asks_for(Do.SEEK_BACK), "recording: 10 s back"),
+    Binding(("}",), _asks_for(Do.SEEK_ON), "recording: 10 s on"),
+    Binding(("|",), _asks_for(Do.STEP), "recording: a step"),
     Binding(("ctrl-l",), _redraw, "draw anew, list at once"),
 )
 BINDING_BY_KEY = {key: binding for binding in BINDINGS for key in binding.keys}

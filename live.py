@@ -23,12 +23,12 @@ from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
 from grouping import Baseline, GroupRow, Survey, UsageRow, group_object, row_of, usage_row
 from health import Census, Notice, Surroundings, notices_of
-from intake import SUCCESS, ListingEnded
+from intake import SUCCESS, Ended, ListingEnded
 from keyboard import Mouse, Pasted
 from keys import Do, Request, paste, point, press
 from names import Resolver
 from parse import PROTOCOLS, Kind
-from recording import Recorder
+from recording import Recorder, Replay
 from render import frame
 from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
@@ -320,6 +320,9 @@ ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
 # on show; between looks at how far it is.
 SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.08, 0.2
+SEEK = 10.0  # seconds that { and } go in a recording
+SPEED = {Do.LIST_MORE_OFTEN: 2.0, Do.LIST_LESS_OFTEN: 0.5}
+NO_WAY_BACK = "this recording has no times, or comes from a pipe: there is no going back in it"
 SIFTED = 0.4  # seconds between frames when what a filter wants has arrived
 
 
@@ -435,6 +438,8 @@ class Live:
         resyncs = self.status.resyncs
         for item in self.source.poll():
             self.feed.take(item)
+            if isinstance(item, Ended) and isinstance(self.source, Replay) and self.source.playback() is not None:
+                self.view.message = "The recording has ended; { goes back 10 s, q quits"
             if self.feed.problem is not None:
                 return True
             if self.table.events - self.sifted > TAPE // 4:  # the tape would lose what nobody has looked at
@@ -528,6 +533,8 @@ class Live:
             names=self.feed.names.state(),
             before=self.options.before,
             findings=self.survey.newest,
+            playback=self.source.playback() if isinstance(self.source, Replay) else None,
+            demo=self.options.demo,
         )
 
     def _logged(self) -> str:
@@ -618,6 +625,7 @@ class Live:
                 self.quits = True
                 return True
             self._serve(request)
+            self._hold_recording()
         self._frame_after(QUICK)
         return False
 
@@ -644,9 +652,44 @@ class Live:
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN) and view.spec.logged:
             at = SPANS.index(view.span) if view.span in SPANS else 0
             view.span = SPANS[max(0, min(at + (1 if do is Do.LIST_MORE_OFTEN else -1), len(SPANS) - 1))]
+        elif do in (Do.SEEK_BACK, Do.SEEK_ON, Do.STEP) or (do in SPEED and not self.source.live):
+            self._move_in_recording(do)
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN):
             seconds = self.source.pace(0.5 if do is Do.LIST_MORE_OFTEN else 2.0)
-            view.message = f"listing every {seconds:g} s" if seconds else "a recording lists when it did"
+            view.message = f"listing every {seconds:g} s"
+
+    def _move_in_recording(self, do: Do) -> None:
+        """Go back or on in it, by a step, or play it faster or slower."""
+        view, source = self.view, self.source
+        if not isinstance(source, Replay) or source.playback() is None:
+            view.message = "this is live: { } and | move in a recording" if source.live else NO_WAY_BACK
+            return
+        if do is Do.STEP:
+            source.step()
+        elif do in SPEED:
+            view.message = f"played {source.set_speed(SPEED[do]):g} times as fast as recorded"
+        elif source.seek(SEEK if do is Do.SEEK_ON else -SEEK):
+            self._begin_anew()
+        self._soon()
+
+    def _begin_anew(self) -> None:
+        """The recording is read anew, up to a moment before this one: what is known of the table is forgotten."""
+        view = self.view
+        self.feed = Feed(self.options, self.source, self.signals, self.recorder)
+        self.table, self.status = self.feed.table, self.feed.intake.status
+        self.census, self.survey, self.sifted = Census(), Survey(view.context), 0
+        view.drop_selection()
+        view.overlay, view.pause = "", None
+        view.rows.clear()
+
+    def _hold_recording(self) -> None:
+        """In a recording that can be moved in, a pause holds the recording itself: nothing piles up behind it."""
+        source, view = self.source, self.view
+        if view.pause is None or not isinstance(source, Replay) or self.status.ended:
+            return
+        if (played := source.playback()) is not None:
+            source.hold(not played.held)
+            view.pause = None
 
     def _ask_whois_of(self, address: str) -> None:
         view, command = self.view, shutil.which("whois")

@@ -73,10 +73,38 @@ def _top_line(scene: Scene, width: int) -> Line:
             ("  out ", "dim"),
             (f"{size_text(table.rate_out)}B/s".rjust(7), "plain"),
         ]
-    room = width - length(left) - length(right) - 3
+    played = _played_line(scene, 20 if width >= 120 else 8)
+    if played and width < 100:
+        del right[1]  # the sparkline: the bar takes its room
+    if played and length(left) + length(played) + length(right) + 2 > width:
+        left = left[1:]  # what it is that is looked at says more than who shows it
+    room = width - length(left) - length(played) - length(right) - 3
     if room >= 8:
         left.append((" " + shorten(clean(scene.source), room, glyphs.cut), "plain"))
+    left += played
     return spread(left, right, width)
+
+
+def _played_line(scene: Scene, size: int) -> Line:
+    """Where a recording is, of all its time, and how fast it is played."""
+    played = scene.around.playback
+    if played is None:
+        return []
+    length_of_it = played.ends - played.begins
+    full, empty = bar((played.at - played.begins) / length_of_it, size, scene.glyphs.full, scene.glyphs.empty)
+    text = f" {_minutes(played.at - played.begins)}/{_minutes(length_of_it)}"
+    speed = "" if played.speed == 1 or scene.status.ended else f" {played.speed:g}x"
+    return [(" ", "plain"), (full, "accent"), (empty, "dim"), (text + speed, "plain")]
+
+
+def _minutes(seconds: float) -> str:
+    """A place in a recording.
+
+    >>> _minutes(62), _minutes(3700)
+    ('1:02', '1:01:40')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _state(scene: Scene) -> tuple[str, str]:
@@ -87,7 +115,8 @@ def _state(scene: Scene) -> tuple[str, str]:
     if status.ended:
         return "replay ended", "dim"
     if not scene.live:
-        return "replay", "accent"
+        held = scene.around.playback is not None and scene.around.playback.held
+        return ("replay held", "warn") if held else ("replay", "accent")
     if scene.behind >= LATE:
         return f"{scene.behind:.0f} s behind", "warn"
     hangs = status.listing_since is not None and now - status.listing_since > SLOW

@@ -24,6 +24,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Statistics
 from parse import ADDRESS, Splitter
@@ -113,18 +114,36 @@ def _directive(item: Item) -> str | None:
     return None
 
 
+class Playback(NamedTuple):
+    """Where a recording is: times in seconds since 1970."""
+
+    at: float
+    begins: float
+    ends: float
+    speed: float
+    held: bool
+
+
+SPEEDS = 1 / 16, 256.0  # that keys can set
+LOOKED_AT = 1 << 18  # bytes at each end of a file that tell when it begins and ends
+
+
 class Replay:
-    """A file, or standard input for "-". ``speed`` 0: as fast as it reads; else that many times as fast as recorded."""
+    """A file, or standard input for "-". ``speed`` 0: as fast as it reads; else that many times as fast as recorded.
+
+    A file can be played from any of its moments: going back is reading it anew up to there.
+    """
 
     live = False
     command = None
 
-    def __init__(self, path: str, speed: float) -> None:
+    def __init__(self, path: str, speed: float, data: bytes | None = None) -> None:
+        """``data``: what is played in place of the file of this name."""
         self.name = "standard input" if path == "-" else clean(os.path.basename(path))
         self.speed = speed
         if path == "-" and sys.stdin is None:
             raise ValueError("standard input is closed")
-        self._file: io.FileIO = io.FileIO(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")
+        self._file = _file_of(path, data)
         self._ready = select.poll()  # O_NONBLOCK would hold for standard output, too, if both are one terminal
         self._ready.register(self._file.fileno(), select.POLLIN)
         self._splitter = Splitter()
@@ -133,14 +152,71 @@ class Replay:
         self._started: tuple[float, float] | None = None  # recorded and monotonic time of the first item
         self._reading = True
         self._over = False
+        self._held: float | None = None  # the recorded time at which it stands still
+        self._target: float | None = None  # the recorded time that is gone to: all up to there is played at once
+        self._bounds = None if path == "-" else _bounds_of(self._file)
 
     def clock(self) -> float:
+        if self._target is not None:
+            return self._position or 0.0
+        if self._held is not None and not self._over:
+            return self._held
         if self._started is None:
             return self._position or 0.0
         if not self.speed or self._over:
             return self._position or 0.0
         recorded, monotonic = self._started
         return recorded + (time.monotonic() - monotonic) * self.speed
+
+    # --- moving in it ---
+
+    def playback(self) -> Playback | None:
+        """Where it is; None where it has no times, or can't go back (a pipe)."""
+        if self._bounds is None or (not self.speed and not self._over):
+            return None
+        begins, ends = self._bounds
+        return Playback(min(max(self.clock(), begins), ends), begins, ends, self.speed, self._held is not None)
+
+    def hold(self, on: bool) -> None:
+        """Stand still, or go on from there."""
+        if on == (self._held is not None):
+            return
+        now = self.clock() if self._target is None else self._target
+        self._held = now if on else None
+        if self._started is not None:
+            self._started = now, time.monotonic()
+
+    def step(self) -> None:
+        """Play what comes next, a tenth of a second of lines at most, and stand still there."""
+        self.hold(True)
+        self._read()
+        if self._waiting:
+            self._held = max(self._held or 0.0, self._waiting[0][0])
+
+    def set_speed(self, factor: float) -> float:
+        """Play so many times as fast; returns how many times as fast as recorded that is."""
+        now = self.clock() if self._target is None else self._target
+        self.speed = max(SPEEDS[0], min((self.speed or 1.0) * factor, SPEEDS[1]))
+        if self._started is not None:
+            self._started = now, time.monotonic()
+        return self.speed
+
+    def seek(self, seconds: float) -> bool:
+        """Go so far on, or back. True: it went back and is read anew, so that the table must begin anew, too."""
+        if self._bounds is None:
+            return False
+        before = self.clock() if self._target is None else self._target
+        target = min(max(before + seconds, self._bounds[0]), self._bounds[1])
+        self.speed = self.speed or 1.0
+        self._held = None if self._held is None else target
+        self._target, self._started = target, (target, time.monotonic())
+        if target >= before:
+            return False
+        self._file.seek(0)
+        self._splitter = Splitter()
+        self._waiting.clear()
+        self._position, self._reading, self._over = None, True, False
+        return True
 
     def fds(self) -> list[int]:
         return [self._file.fileno()] if self._reading and len(self._waiting) < 1000 else []
@@ -149,6 +225,10 @@ class Replay:
         """On the scale of time.monotonic()."""
         if not self._waiting:
             return None
+        if self._target is not None:
+            return 0.0
+        if self._held is not None:
+            return 0.0 if self._waiting[0][0] <= self._held else None
         if not self.speed or self._started is None:
             return 0.0
         recorded, monotonic = self._started
@@ -169,12 +249,18 @@ class Replay:
             at, item = self._waiting.popleft()
             self._position = max(at, self._position or 0.0)
             yield item
+        if self._target is not None and (self._waiting or not self._reading):  # it is there
+            self._started, self._target = (self._target, time.monotonic()), None
         if not self._reading and not self._waiting and not self._over:
             self._over = True
             yield Ended(self._position or 0.0)
 
     def _due(self) -> float:
         """The recorded time that is now; jumps over pauses longer than LONGEST_WAIT."""
+        if self._target is not None:
+            return self._target
+        if self._held is not None:
+            return self._held
         if not self.speed or self._started is None:  # at once; so are lines without times
             return math.inf
         recorded, monotonic = self._started
@@ -250,3 +336,29 @@ class Replay:
         if self._started is None and at:
             self._started = at, time.monotonic()
         self._waiting.append((at, item))
+
+
+def _file_of(path: str, data: bytes | None) -> io.FileIO:
+    if data is not None:
+        file = io.FileIO(os.memfd_create("recording"), "r+b")  # has a descriptor to wait for, as a file has
+        file.write(data)
+        file.seek(0)
+        return file
+    return io.FileIO(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")
+
+
+_TIMES = re.compile(rb"^(?:# (\d{1,12}\.\d{1,6}) [a-z]|\[(\d{1,12}\.\d{1,6})\]\t)", re.M)
+
+
+def _bounds_of(file: io.FileIO) -> tuple[float, float] | None:
+    """The first and the last time in a file; None where it has none, or is no file that can be read twice."""
+    try:
+        size = os.fstat(file.fileno()).st_size
+        if not file.seekable() or not size:
+            return None
+        first = os.pread(file.fileno(), LOOKED_AT, 0)
+        last = os.pread(file.fileno(), LOOKED_AT, max(0, size - LOOKED_AT))
+    except OSError:
+        return None
+    times = [float(found[0] or found[1]) for found in (*_TIMES.findall(first), *_TIMES.findall(last))]
+    return (times[0], max(times)) if times and max(times) > times[0] else None

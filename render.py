@@ -213,7 +213,8 @@ def _counts(view: View) -> list[str]:
         return _usage_counts(view)
     if spec.grouping is None:
         return [flows]
-    number = f"{len(rows.order)} of {len(rows.groups)} hosts" if spec.on_map else f"{len(rows.order)}"
+    sums = len(rows.groups if view.opened else rows.order)  # what stands below an opened row is part of it
+    number = f"{len(rows.order)} of {len(rows.groups)} hosts" if spec.on_map else f"{sums}"
     return [number, f"{flows} flows"]
 
 
@@ -459,7 +460,9 @@ def _map(scene: Scene, width: int, room: int) -> list[Line]:
 def _why_nowhere(scene: Scene) -> tuple[str, str]:
     """Why no host is on the map, and the command that helps."""
     if not scene.view.rows.fitting:
-        return empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before)[0]
+        return empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before, scene.around.demo)[
+            0
+        ]
     if scene.around.databases:
         return "no database in use says where these hosts are", ""
     cure = next((cure for _, cure in scene.around.geography if cure), "")
@@ -523,7 +526,9 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
     """Why there is no row, and below it the command that helps."""
     lines: list[Line] = []
-    for text, cure in empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before):
+    for text, cure in empty_reason(
+        scene.view, scene.status, scene.table, scene.live, scene.around.before, scene.around.demo
+    ):
         lines += [[(part, "warn")] for part in wrap(text, max(8, width), scene.glyphs.cut)]
         if cure:
             lines += [[(f"  {part}", "plain")] for part in wrap(f"try: {cure}", max(8, width - 2), scene.glyphs.cut)]
@@ -718,9 +723,9 @@ def _bar_piece(page: int, top: int, rows: int, line: int, glyphs: Glyphs) -> Spa
 
 
 def empty_reason(
-    view: View, status: Status, table: FlowTable, live: bool, before: Sequence[str] = ()
+    view: View, status: Status, table: FlowTable, live: bool, before: Sequence[str] = (), demo: str = ""
 ) -> list[tuple[str, str]]:
-    """Why no row is there: (words, command that helps). ``before``: see Surroundings."""
+    """Why no row is there: (words, command that helps). ``before`` and ``demo``: see Surroundings."""
     if view.spec.logged:
         return _no_usage(view)
     if len(table) and view.rows.working:
@@ -745,7 +750,8 @@ def empty_reason(
         return [("reading the connection table ...", "")]
     if status.facts.get("count", 0) > 0 and view.base is None:
         return [("the kernel counts entries but lists none", shlex.join([*before, "conntrack", "-L"]))]
-    return [(TRACKING_OFF, cure_there(TRACKING_CURE, before)), ("or simply nobody has sent anything yet", "")]
+    shows = [("a recording shows how it looks with traffic", demo)] if demo else []
+    return [(TRACKING_OFF, cure_there(TRACKING_CURE, before)), ("or simply nobody has sent anything yet", ""), *shows]
 
 
 def _no_usage(view: View) -> list[tuple[str, str]]:

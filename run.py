@@ -156,6 +156,7 @@ class CommandLine(TypedDict):
     via: str
     conntrack: str
     replay: str | None
+    demo: bool
     speed: float
     record: str | None
     geoip_db: tuple[str, ...]
@@ -208,6 +209,7 @@ class Options:
     log: LogPlan | None = None  # where the flow log is written
     since: str = ""  # of usage, as it was typed
     by: str = ""  # the keys of --by
+    demo: str = ""  # the words that play the bundled recording
     mouse: bool = True  # clicks and the wheel are ours
     headless: bool = False  # nothing on standard output: the log is what the run is for
     names: Sequence[str] = ()  # where names of hosts are read

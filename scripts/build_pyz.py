@@ -68,9 +68,10 @@ def contents(wheels: Path) -> dict[str, bytes]:
                 about = ".dist-info/" in name and not name.endswith(("/RECORD", "/WHEEL", "/top_level.txt", "/"))
                 if about or name.endswith(".py"):
                     found[name] = archive.read(name)
+    found["demo.rec"] = (ROOT / "fixtures" / "demo.rec").read_bytes()
     found["LICENSE"] = (ROOT / "LICENSE").read_bytes()
     digest = hashlib.sha256(b"".join(b"%s\0%d\0%s" % (n.encode(), len(found[n]), found[n]) for n in sorted(found)))
-    changed = git("status", "--porcelain", "--", "*.py", "requirements.lock", "LICENSE")
+    changed = git("status", "--porcelain", "--", "*.py", "requirements.lock", "LICENSE", "fixtures/demo.rec")
     commit = git("rev-parse", "HEAD") + (" with changes" if changed else "")
     found["built_from.py"] = (
         f'"""What this file was built from."""\n\nCOMMIT = "{commit}"\nDIGEST = "{digest.hexdigest()}"\n'

@@ -19,6 +19,6 @@ esac
 if [ -n "$why" ]; then
     echo "This machine cannot be watched: $why." >&2
     echo "Playing the bundled demo instead: fixtures/demo.rec, three minutes of a small router's traffic." >&2
-    set -- --replay fixtures/demo.rec "$@"
+    set -- --demo "$@"
 fi
 exec .venv/bin/python conntrack_monitor.py "$@"

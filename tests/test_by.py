@@ -223,6 +223,7 @@ def test_a_host_is_opened_into_its_countries_and_closed_again() -> None:
     assert sum(row.flows for row in parts) == host.flows == sum(by_country.values())
     assert abs(sum(row.share for row in parts) - host.share) < 1e-9
     assert any(text.startswith("  DE Germany") for text in shown(monitor))
+    assert any(text.startswith("Hosts · 2 · 9 flows") for text in shown(monitor))
     monitor.keys("right")
     assert monitor.view.shift == 1  # it is open: columns move
     monitor.keys("left", "down")

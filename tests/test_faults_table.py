@@ -222,6 +222,7 @@ def test_tracking_is_on_after_its_command(tmp_path: Path) -> None:
     with Namespace() as ns, OnScreen(tmp_path, "--via", ns.via, "--interval", 0.2, size=SIZE) as screen:
         ns.run([sys.executable, "-c", SEND])
         screen.wait("tracking is off")
+        screen.wait("--demo")  # what there would be to see
         type_it(cure_of(screen.text, "tracking is off"))
         ns.run([sys.executable, "-c", SEND])
         screen.wait("127.0.0.1:4009")

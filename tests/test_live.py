@@ -356,7 +356,7 @@ def test_a_mark_in_the_header_says_that_all_is_recorded(tmp_path: Path) -> None:
         terminal.wait("● rec demo.rec")
         terminal.type("q")
         assert terminal.end() == 0
-    with Terminal(*words[:-1], size=(100, 20)) as terminal:
+    with Terminal(*words[:-1], size=(140, 20)) as terminal:
         terminal.wait("replay ended demo.rec")
         assert "rec demo" not in terminal.text.replace("ended demo.rec", "")
     with Terminal(*words, "/dev/full", size=(100, 20)) as terminal:

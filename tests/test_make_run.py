@@ -73,7 +73,7 @@ def test_it_names_the_demo_that_it_plays_where_it_may_not_read_the_table(checkou
     program(checkout, "conntrack", REFUSED)
     make_run(checkout, "--version")
     printed, (why, instead) = make_run(checkout, "--once")
-    assert printed == "started: conntrack_monitor.py --replay fixtures/demo.rec --once\n"
+    assert printed == "started: conntrack_monitor.py --demo --once\n"
     assert why == "This machine cannot be watched: reading its connection table needs root (sudo make run)."
     assert "demo" in instead
     assert "fixtures/demo.rec" in instead

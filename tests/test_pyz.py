@@ -92,6 +92,13 @@ def test_all_packages_and_modules_are_inside_and_pure(pyz: Path) -> None:
     assert told == {"blessed", "click", "ipy", "jinxed", "maxminddb", "wcwidth"}
 
 
+def test_the_demo_is_inside(pyz: Path, env: dict[str, str], tmp_path: Path) -> None:
+    alone = shutil.copy(pyz, tmp_path)
+    assert timeless(run(sys.executable, alone, "--demo", "--once", "--json", env=env)) == timeless(
+        run(sys.executable, ROOT / "conntrack_monitor.py", "--replay", DEMO, "--once", "--json", env=env)
+    )
+
+
 def test_the_version_names_the_commit(pyz: Path, env: dict[str, str]) -> None:
     git = ["git", "-c", "safe.directory=*", "-C", ROOT]
     commit = run(*git, "rev-parse", "HEAD", env=env).strip()

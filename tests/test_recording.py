@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ from intake import (
     Statistics,
     Trouble,
 )
-from recording import FIRST_LINE, LONGEST_WAIT, Recorder, Replay
+from recording import FIRST_LINE, LONGEST_WAIT, SPEEDS, Recorder, Replay
 from source import parse_statistics
 from support.terminal import Terminal
 
@@ -231,3 +233,104 @@ def test_the_last_second_of_a_recording_does_not_fit(monkeypatch: pytest.MonkeyP
     assert recorder.stopped == "recording stopped: No space left on device"
     assert (recorder.complaint(), recorder.complaint()) == (recorder.stopped, "")  # it is said once
     recorder.close()
+
+
+# --- moving in it -----------------------------------------------------------------------------------------------------
+
+SECONDS = "".join(event(100.0 + number, 1000 + number) for number in range(60))
+
+
+def ports(items: list[Item]) -> list[int]:
+    """The source ports of the events, in their order."""
+    data = b"".join(item.data for item in items if isinstance(item, Block))
+    return [int(port) for port in re.findall(rb"sport=(1\d{3}) dport=2 \[", data)]
+
+
+def test_going_on_and_back(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    with closing(replay(tmp_path, SECONDS)) as source:
+        list(source.poll())
+        clock(5.5)
+        assert ports(list(source.poll())) == [1001, 1002, 1003, 1004, 1005]
+        assert not source.seek(10.0)
+        assert ports(list(source.poll())) == list(range(1006, 1016))
+        assert source.seek(-10.0)  # the table begins anew, and is as it was then
+        assert ports(list(source.poll())) == list(range(1000, 1006))
+        assert source.clock() == 105.5
+        clock(1.0)
+        assert ports(list(source.poll())) == [1006]
+        assert source.seek(-1000.0)
+        assert (ports(list(source.poll())), source.clock()) == ([1000], 100.0)
+        assert not source.seek(1000.0)
+        assert type(list(source.poll())[-1]) is Ended
+        played = source.playback()
+        assert played
+        assert (played.at, played.begins, played.ends) == (159.0, 100.0, 159.0)
+        assert source.seek(-10.0)  # from the end, too
+        assert ports(list(source.poll())) == list(range(1000, 1050))
+
+
+@given(moves=st.lists(st.floats(-30, 30), min_size=1, max_size=6))
+def test_wherever_it_is_all_that_came_before_has_been_played_once(moves: list[float]) -> None:
+    source = Replay("some.rec", 1.0, SECONDS.encode())
+    try:
+        source.hold(True)
+        found = ports(list(source.poll()))
+        for seconds in moves:
+            found = [] if source.seek(seconds) else found
+            found += ports(list(source.poll()))
+            assert found == [1000 + number for number in range(60) if 100.0 + number <= source.clock()]
+    finally:
+        source.close()
+
+
+def test_steps_and_standing_still(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    with closing(replay(tmp_path, SECONDS)) as source:
+        list(source.poll())
+        clock(0.5)
+        source.hold(True)
+        clock(100.0)
+        assert (list(source.poll()), source.clock(), source.deadline()) == ([], 100.5, None)
+        source.step()
+        assert (ports(list(source.poll())), source.clock()) == ([1001], 101.0)
+        source.step()
+        assert ports(list(source.poll())) == [1002]
+        source.hold(False)
+        clock(1.5)
+        assert ports(list(source.poll())) == [1003]
+
+
+def test_its_speed_may_change_on_the_way(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    with closing(replay(tmp_path, SECONDS)) as source:
+        list(source.poll())
+        clock(1.5)
+        assert source.set_speed(4.0) == 4.0
+        assert source.clock() == 101.5
+        clock(1.0)
+        assert (source.clock(), ports(list(source.poll()))) == (105.5, [1001, 1002, 1003, 1004, 1005])
+        assert source.set_speed(1e9) == SPEEDS[1]
+        assert source.set_speed(1e-9) == SPEEDS[0]
+
+
+@pytest.mark.parametrize("text", ["", "nonsense\n", event(1.0, 1), SECONDS.replace("[1", "[x")])
+def test_what_has_no_times_can_not_be_moved_in(tmp_path: Path, text: str) -> None:
+    with closing(replay(tmp_path, text)) as source:
+        assert source.playback() is None
+        assert not source.seek(-10.0)
+
+
+def test_the_demo_is_moved_in_on_the_screen() -> None:
+    """Its bar in the header, going on, the end, going back from there, standing still, a step."""
+    with Terminal("--demo", "--no-config", "--no-download", size=(100, 24)) as terminal:
+        terminal.wait("/2:59")
+        terminal.type("}" * 18)
+        terminal.wait("The recording has ended; { goes back 10 s")
+        terminal.wait("replay ended")
+        terminal.wait("2:59/2:59")
+        terminal.type("{{p")
+        terminal.wait("replay held")
+        terminal.wait(lambda: re.search(r"2:39/2:59|2:40/2:59", terminal.text) is not None)
+        terminal.wait(lambda: "192.168.1." in terminal.text)
+        terminal.type("|p++")
+        terminal.wait("4x")
+        terminal.type("q")
+        assert terminal.end() == 0
