@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from addresses import Site
+    from config import Settings
     from download import FetchProgress
     from flowlog import LogPlan
     from geography import Plan
@@ -681,11 +682,16 @@ def _families_of(options: CommandLine) -> list[str]:
 def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     """The checked options, as the loop takes them."""
     from config import Settings
-    from run import Options
 
     _check_combinations(ctx, options)
     settings = ctx.obj or Settings()
     _check_filters(options, _families_of(options), settings.site)
+    return _options(ctx, options, settings)
+
+
+def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Options:
+    from run import Options
+
     return Options(
         site=settings.site,
         protocols=options["protocol"],
