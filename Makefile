@@ -9,7 +9,7 @@ export PYTHON
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-run: ## Watch this machine's connections (or the bundled recording, where that can't be)
+run: ## Watch this machine's connections; where that is impossible, play the bundled demo
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 

@@ -1,4 +1,4 @@
-"""What an address is: its scope, near or far, the direction of a flow, NAT, and its place."""
+"""What an address is: its scope, near or far, the direction of a flow, NAT, its place, and who has it."""
 
 from __future__ import annotations
 
@@ -262,11 +262,16 @@ class KnownAddresses(dict[bytes | str, Known]):
             return "local" if responder.here and not responder.broadcast else "out"
         return "in" if responder.taken else "fwd"
 
-    def way_and_remote(self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes) -> tuple[str | None, str]:
-        """``direction`` and ``remote`` of a flow with these addresses: half of the time of both."""
+    def way_and_sides(
+        self, src: bytes, dst: bytes, reply_src: bytes, reply_dst: bytes
+    ) -> tuple[str | None, bytes, bytes]:
+        """Of a flow with these addresses ``direction``, the near end and ``remote``: half of the time of all three."""
         initiator, responder = self[src], self[reply_src]
         way = self._way(initiator, responder) if self._own else None
-        return way, responder.text if responder.far else self.remote(src, dst, reply_src, reply_dst)
+        if responder.far:
+            return way, reply_src if reply_src == reply_dst else src, reply_src
+        remote = (src, dst, reply_src, reply_dst)[self.remote_side(src, dst, reply_src, reply_dst)]
+        return way, reply_src if remote in (src, reply_dst) else src, remote
 
     def remote(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> str:
         """The remote end, see ``remote_side``."""
@@ -335,6 +340,26 @@ class Detail:
     sources: tuple[str, ...] = ()  # names with their month: "DBIP-City-Lite 2026-11"
 
 
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+class Named(NamedTuple):
+    """Who has an address, as far as the site itself says it, "" where it does not; all of it is safe to show."""
+
+    name: str = ""
+    mac: str = ""  # as 02:00:5e:10:00:01
+    container: str = ""
+    service: str = ""  # of compose, with its project: web/db; of a pod its namespace
+
+    @property
+    def label(self) -> str:
+        """What is shown of it."""
+        return self.name or self.container
+
+
+UNNAMED = Named()
+
+
 # --- near and far -----------------------------------------------------------------------------------------------------
 
 MAX_REMEMBERED = 262_144  # answers about addresses and ports
@@ -380,6 +405,14 @@ def _no_answer(_address: str) -> None:
     return None
 
 
+def _nobody(_address: str) -> Named:
+    return UNNAMED
+
+
+def _itself(address: str) -> str:
+    return address
+
+
 @dataclass(frozen=True)
 class Lookups:
     """The functions that know about an address; by default nothing is known."""
@@ -387,7 +420,10 @@ class Lookups:
     where: Callable[[str], Place] = _no_place
     detail: Callable[[str], Detail] = _no_detail
     coordinates: Callable[[str], tuple[float, float] | None] = _no_answer  # degrees north and east
-    name: Callable[[str], str | None] = _no_answer  # of a host, where names are wanted
+    name: Callable[[str], str | None] = _no_answer  # of a host, where names are wanted in place of addresses
+    who: Callable[[str], Named] = _nobody
+    device: Callable[[str], str] = _itself  # the one of a device's addresses that stands for all of them
+    knows_names: Callable[[], bool] = lambda: False  # does ``who`` know anybody by name?
 
 
 NO_LOOKUPS = Lookups()
@@ -395,12 +431,13 @@ NO_LOOKUPS = Lookups()
 
 @dataclass(frozen=True)
 class Site:
-    """What the settings say of this site: names by (mark, mask) and by zone, networks that are local, too, filters."""
+    """What the settings say of this site: names of marks, zones and hosts; networks that are local, too; filters."""
 
     marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
     zones: Mapping[int, str] = field(default_factory=dict)
     networks: Sequence[Network] = ()
     filters: Mapping[str, str] = field(default_factory=dict)  # expressions by name: @name in a filter
+    hosts: Mapping[str, str] = field(default_factory=dict)  # by address, network, MAC address or WireGuard's public key
 
 
 PLAIN_SITE = Site()
@@ -425,6 +462,7 @@ class Context:
         # Bound once: these are asked for each of 200,000 flows.
         self.where, self.detail = lookups.where, lookups.detail
         self.coordinates, self.name = lookups.coordinates, lookups.name
+        self.who, self.device, self.knows_names = lookups.who, lookups.device, lookups.knows_names
         self.marks, self.zones, self.networks, self.filters = site.marks, site.zones, site.networks, site.filters
         self.now = now
         self.own = own

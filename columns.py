@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6, inet_aton, inet_pton
 from typing import Any, Generic, TypeVar
 
 import addresses
-from addresses import Context, Fan, Place
+from addresses import UNNAMED, Context, Fan, Named, Place
 from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
 from grouping import (
     ADDRESSES,
@@ -133,6 +133,11 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
     return keys
 
 
+def order_by_name(flows: Sequence[Flow], context: Context) -> SortKeys:
+    """By who has the near end; those without a name come last."""
+    return [context.who(context.sides(flow)[0]).label.casefold() or NO_PLACE for flow in flows]
+
+
 def order_by_rate(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return [
         (-1.0 if b"OFFLOAD]" in flow.tail else 0.0)
@@ -200,6 +205,7 @@ class FlowFacts:
     now: float
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
+    who: Named = UNNAMED  # has the near end
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
     timeouts: Mapping[str, int] = field(default_factory=dict)  # the kernel's, see parse.TIMEOUTS
 
@@ -232,7 +238,7 @@ class Column(Generic[FactsT, RowT]):
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
     narrow_form_of: str = ""  # the column that takes its place where there is room
-    of_log: bool = False  # is there where a flow log is
+    only_with: str = ""  # where it is: "log" where a flow log is, "names" where hosts have names; "": everywhere
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
 
     def __post_init__(self) -> None:
@@ -245,10 +251,9 @@ FlowColumn = Column[FlowFacts, Flow]
 
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
     e = flow.ends()
-    remote = context.remote_end(e)
-    return FlowFacts(
-        *(flow, e, context.where(remote), remote, context.now, names, context.name, context.epoch, context.timeouts)
-    )
+    near, remote, _ = context.sides_of_ends(e)
+    who, there = context.who(near), context.where(remote)
+    return FlowFacts(flow, e, there, remote, context.now, names, context.name, who, context.epoch, context.timeouts)
 
 
 def end_text(s: FlowFacts, source: bool) -> str:
@@ -317,6 +322,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         middle=True,
         brief=_destination_number,
     ),
+    FlowColumn("name", "NAME", 12, 24, 65, lambda s: s.who.label, order_by_name, only_with="names"),
     FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
     FlowColumn("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
     FlowColumn(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
@@ -492,6 +498,7 @@ class GroupFacts:
     name: Callable[[str], str | None]
     parts: str  # of a bar's character, the whole last
     empty: str
+    who: Callable[[str], Named] = lambda _address: UNNAMED
 
 
 @dataclass(frozen=True)
@@ -626,8 +633,14 @@ _HOST = GroupColumn(
     middle=True,
 )
 _MOVED = (_FLOWS, _NEW, _RATE, _IN_COLUMN, _OUT, _BYTES, _BYTES_IN, _BYTES_OUT)
+_HOST_NAME = GroupColumn(
+    *("name", "NAME", 12, 24, 15, lambda s: s.who(s.row.key).label),
+    lambda sums, c: [c.who(row.key).label.casefold() or NO_PLACE for row in sums],
+    only_with="names",
+)
 HOST_COLUMNS = (
     _HOST,
+    _HOST_NAME,
     *_MOVED,
     _UNREPLIED,
     _SHARE,
@@ -648,6 +661,7 @@ def _country_of(s: GroupFacts) -> str:
 
 REMOTE_COLUMNS = (
     _HOST,
+    _HOST_NAME,
     GroupColumn("cc", "CC", 2, 2, 25, _country_of, lambda sums, c: [c.where(s.key).country or "~" for s in sums]),
     *_MOVED,
     _UNREPLIED,
@@ -962,7 +976,7 @@ EVENT_COLUMNS = (
     EventColumn(*("lasted", "LASTED", 6, 6, 50), _lasted, lambda hs, c: [h.flow.age(c.now) for h in hs], right=True),
     EventColumn(
         *("first", "NEW", 7, 28, 15, lambda s: " ".join(s.first(s.event.flow)), _of(lambda h: h.flow.born)),
-        of_log=True,
+        only_with="log",
     ),
 )
 
@@ -1011,7 +1025,7 @@ class ViewSpec:
     @property
     def sorts(self) -> tuple[str, ...]:
         """The columns that one can sort by."""
-        return tuple(column.key for column in self.columns if not (column.narrow_form_of or column.of_log))
+        return tuple(column.key for column in self.columns if not column.narrow_form_of and column.only_with != "log")
 
     def column(self, key: str) -> AnyColumn:
         return next(column for column in self.columns if column.key == key)
@@ -1063,6 +1077,7 @@ _NAT_COLUMNS = (
     FlowColumn("inside", "INSIDE", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
     FlowColumn("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
+    replace(FLOW_COLUMN["name"], rank=38),
     FlowColumn("kind", "KIND", 5, 5, 35, nat_kind, FLOW_COLUMN["nat"].keys),
     *(
         FlowColumn(key, key.upper(), width, 17, 33, cell, order, descending=True, brief=brief, roomy=13, zoned=True)
@@ -1222,7 +1237,8 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    columns = [column for column in spec.columns if not (column.narrow_form_of or column.of_log)]
+    there = ("", "names") if context.knows_names() else ("",)
+    columns = [column for column in spec.columns if not column.narrow_form_of and column.only_with in there]
     lines = []
     for row in rows:
         cells: FlowFacts | GroupFacts | EventFacts | UsageFacts
@@ -1233,6 +1249,6 @@ def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | Usag
         elif isinstance(row, UsageRow):
             cells = UsageFacts(row, ASCII, context.name)
         else:
-            cells = GroupFacts(row, context.where, context.name, ASCII.eighths, "")
+            cells = GroupFacts(row, context.where, context.name, ASCII.eighths, "", context.who)
         lines.append([column.cell(cells) for column in columns])
     return text_table([column.title for column in columns], lines, lambda i: columns[i].right)

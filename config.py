@@ -1,4 +1,4 @@
-"""Settings: ``config.toml``, with the same words as the options, names for marks and zones, and more local networks.
+"""Settings: ``config.toml``, with the same words as the options, names of marks, zones and hosts, and local networks.
 
 If anything in the file is wrong, the whole file is ignored and the line is reported: half of the settings would not be
 what the user asked for. The file may name programs to run. So it is only used if nobody else can write to it, as ssh
@@ -24,7 +24,7 @@ from text import clean
 NAME = os.path.join("conntrack-monitor", "config.toml")
 LARGEST_SETTINGS = 65_536  # bytes: a thousand names for marks; a larger file is no settings file
 LONGEST_NAME = 32  # characters of a mark's or a zone's name
-TABLES = ("marks", "zones", "filters", "local-networks")
+TABLES = ("marks", "zones", "filters", "hosts", "local-networks")
 
 # These hold for one run. --allow-delete must be given each time, so that nobody deletes by accident.
 ONLY_ON_THE_COMMAND_LINE = {
@@ -179,6 +179,7 @@ def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: b
         dict(_mark_table(found.pop("marks", {}))),
         dict(_zone_table(found.pop("zones", {}))),
         tuple(_networks(found.pop("local-networks", []))),
+        dict(_host_table(found.pop("hosts", {}))),
     )
     checked: dict[str, object] = {}
     options = {
@@ -339,6 +340,25 @@ def _filter_table(table: object, context: Context) -> Iterator[tuple[str, str]]:
         except FilterError as error:
             raise WrongSetting(f"{key}: {error.message}", key, "filters") from None
         yield key, text
+
+
+def _host_table(table: object) -> Iterator[tuple[str, str]]:
+    """Names by what tells a host: an address, a network, a MAC address, or the public key of a WireGuard peer."""
+    from devices import PUBLIC_KEY, label_of, mac_of, network_of
+
+    seen = set()
+    for key, name in _entries(table, "hosts", '"10.0.0.5" = "laptop"'):
+        found = network_of(key) or mac_of(key) or (key if PUBLIC_KEY.fullmatch(key) else "")
+        if not found:
+            what = "an address, a network, a MAC address, or a WireGuard peer's public key"
+            raise WrongSetting(f"'{clean(key, 60)}' is no host: {what}", key, "hosts")
+        if found in seen:
+            raise WrongSetting(f"{found} is named twice", key, "hosts")
+        seen.add(found)
+        shown = _checked_name(name, key, "hosts")
+        if label_of(shown) != shown:
+            raise WrongSetting("a host's name is no address", key, "hosts")
+        yield found, shown
 
 
 def _entries(table: object, name: str, example: str) -> Iterator[tuple[str, object]]:

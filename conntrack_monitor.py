@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
-from vocabulary import FIELDS, VIEW_NAMES
+from vocabulary import FIELDS, NAME_SOURCES, USUAL_NAMES, VIEW_NAMES
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -295,6 +295,21 @@ class Size(click.ParamType[int]):
 LEAST_LOG = 1_000_000  # bytes: 10,000 flows
 
 
+class NameSources(click.ParamType[tuple[str, ...]]):
+    """Where names of hosts are read: words with commas between them, or `none`."""
+
+    name = "sources"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word for word in str(value).lower().replace(",", " ").split() if word != "none"]
+        for word in words:
+            if word not in NAME_SOURCES:
+                self.fail(f"{word!r} tells no names; there are: {', '.join(NAME_SOURCES)}; or none.", param, ctx)
+        return tuple(dict.fromkeys(words))
+
+
 class SortColumn(click.ParamType[str]):
     """A column's name, in any case, or one of the other words people use for it."""
 
@@ -520,6 +535,15 @@ NOTES = {
 @click.option(
     "--log-size", type=Size(), default="2G", show_default=True, metavar="SIZE", help="Its size; old days go first."
 )
+@click.option(
+    "--names",
+    type=NameSources(),
+    default=",".join(USUAL_NAMES),
+    metavar="SOURCES",
+    shell_complete=_completes("names"),
+    help="Where names of hosts come from: leases,neighbours,containers,wireguard,hosts [all of these]; also "
+    "crictl, kubectl, dns (key N); none.",
+)
 @click.option("--headless", is_flag=True, help="No screen and no output: for --log, until SIGTERM or Ctrl+C.")
 @click.option("--who", metavar="ADDR[:PORT]", help="Who had this address (and port) --at a time? Asks the log.")
 @click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
@@ -689,7 +713,14 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
         by=options["by"] or "",
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
         headless=options["headless"],
+        names=options["names"],
+        asks_names=_is_given(ctx, "names"),
     )
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    """Did somebody give the option, on the command line, in the environment or in the settings?"""
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 RESTARTING = ("always", "unless-stopped")  # the policies that start a container again that ended with status 0
@@ -757,6 +788,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--limit goes with --once.")
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
         raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
+    _check_names(ctx, options)
     if options["headless"]:
         _check_headless(options)
     given = click.core.ParameterSource.COMMANDLINE
@@ -784,6 +816,13 @@ def _since(options: CommandLine) -> str:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="'--since'") from None
     return options["since"]
+
+
+def _check_names(ctx: click.Context, options: CommandLine) -> None:
+    typed = ctx.get_parameter_source("names") is click.core.ParameterSource.COMMANDLINE
+    pipe = any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
+    if "dns" in options["names"] and typed and pipe:
+        raise click.UsageError("--names dns asks name servers for what is on a screen; pipes ask none.")
 
 
 def _check_headless(options: CommandLine) -> None:

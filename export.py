@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from addresses import Context, Ends, Place
 from flows import LISTED_ONLY, Flow, TapeEvent
-from grouping import Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
+from grouping import WHO_KEYS, Grouping, UsageRow, group_columns, group_object, usage_columns, usage_object
 from parse import (
     USUAL_WORDS,
     Kind,
@@ -109,7 +109,8 @@ def user_item(portid: int | None, progname: str | None) -> JsonObject:
 def derived(ends: Ends, context: Context) -> JsonObject:
     """What conntrack does not print, but follows from both tuples, this host's addresses and the databases."""
     way = context.direction(ends)
-    return way_item(ends.nat, way) | remote_item(context.remote_end(ends), context)
+    near, remote, _ = context.sides_of_ends(ends)
+    return way_item(ends.nat, way) | near_item(near, context) | remote_item(remote, context)
 
 
 def way_item(nat: list[str], way: str | None) -> JsonObject:
@@ -117,10 +118,17 @@ def way_item(nat: list[str], way: str | None) -> JsonObject:
     return ({"nat": nat} if nat else {}) | ({"direction": way} if way is not None else {})
 
 
+def near_item(address: str, context: Context) -> JsonObject:
+    """The key that says who has the near end; none where nobody knows."""
+    found = context.who(address)
+    known = {key: value for key, value in zip(WHO_KEYS["near"], found) if value}
+    return {"near": {"ip": address, **known}} if known else {}
+
+
 def remote_item(address: str, context: Context) -> JsonObject:
-    """The key that says where the remote end is."""
+    """The key that says where the remote end is, and its name where the site has one for it."""
     known = {key: value for key, value in context.where(address)._asdict().items() if value is not None}
-    return {"remote": {"ip": address, **known}}
+    return {"remote": {"ip": address} | ({"name": name} if (name := context.who(address).label) else {}) | known}
 
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for every line
@@ -140,7 +148,8 @@ CSV_COLUMNS = (
     *(f"reply.{name}" for name in (*_TUPLE_COLUMNS, "zone_reply", "packets", "bytes")),
     *("mark", "secmark", "zone", "secctx", "helper", "use", "id", "delta_time", "labels", "start", "stop"),
     *("userspace.portid", "userspace.progname", "nat", "direction"),
-    *(f"remote.{name}" for name in ("ip", "country", "country_name", "city", "asn", "org")),
+    *(f"near.{name}" for name in ("ip", *WHO_KEYS["near"])),
+    *(f"remote.{name}" for name in ("ip", "name", "country", "country_name", "city", "asn", "org")),
     "inferred",
 )
 
@@ -188,7 +197,8 @@ MAX_HEADS = 4096  # kinds and states: real input has some dozens
 _LISTED_WORDS = {*LISTED_ONLY, "packets", "bytes", "reply_packets", "reply_bytes"}
 _COPIED = CSV_COLUMNS[CSV_COLUMNS.index("original.src") : CSV_COLUMNS.index("userspace.portid")]
 _USER_COLUMNS = ("userspace.portid", "userspace.progname")
-_WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("remote.ip")]
+_WAY = CSV_COLUMNS[CSV_COLUMNS.index("nat") : CSV_COLUMNS.index("near.ip")]
+_NEAR = CSV_COLUMNS[CSV_COLUMNS.index("near.ip") : CSV_COLUMNS.index("remote.ip")]
 _PLACE = CSV_COLUMNS[CSV_COLUMNS.index("remote.country") : CSV_COLUMNS.index("inferred")]
 
 
@@ -220,13 +230,19 @@ class LineWriter:
         self._context = context
         self._json = format == "json"
         self._ways: dict[tuple[bool, bool, str | None], bytes] = {}
-        self._remotes: dict[str, bytes] = {}  # by the remote address
+        self._remotes: dict[bytes, bytes] = {}  # by the remote address
+        self._nears: dict[bytes, bytes] = {}  # by the near one
         self._places: dict[Place, str] = {}
         self._timeouts: dict[bytes, bytes] = {b"": b""}
         self._seconds: dict[bytes, bytes] = {}
         self._last_time = "", b""
         self._templates: dict[Hashable, Template | None] = {}  # None: the line is not usual
         self._no_user = b"" if self._json else b","  # CSV has two empty cells
+
+    def forget_names(self) -> None:
+        """Other names are known now: what was written of addresses is made anew."""
+        self._remotes.clear()
+        self._nears.clear()
 
     def of_row(self, row: Parts, flow: Flow, event: str, time: str | None) -> str:
         """A line of conntrack as a line of ours. ``flow``: what it is about; ``time``: as in ``json_object``."""
@@ -295,18 +311,19 @@ class LineWriter:
         return template
 
     def _filled(self, template: Template, words: Sequence[bytes]) -> str:
-        """The template with these words, and behind them NAT, direction, place, and the newline."""
+        """The template with these words, and behind them NAT, direction, both ends, and the newline."""
         src, dst, sport, dport, reply_src, reply_dst, reply_sport, reply_dport = template.ends(words)
-        way, remote = self._context.known.way_and_remote(src, dst, reply_src, reply_dst)
+        way, near, remote = self._context.known.way_and_sides(src, dst, reply_src, reply_dst)
         key = reply_dst != src or reply_dport != sport, reply_src != dst or reply_sport != dport, way
         before = self._ways.get(key)
         if before is None:
             nat = ["snat"] * key[0] + ["dnat"] * key[1]
             text = self._text_of(way_item(nat, way), _WAY)
             before = self._ways[key] = f",{text}".encode() if text else b""
-        return (
-            template.text % template.values(words) + before + (self._remotes.get(remote) or self._remote(remote))
-        ).decode()
+        if (who := self._nears.get(near)) is None:
+            who = self._near(near)
+        after = self._remotes.get(remote) or self._remote(remote)
+        return (template.text % template.values(words) + before + who + after).decode()
 
     def _timeout(self, seconds: int, digits: bytes | None = None) -> bytes:
         text = b',"timeout":%d' % seconds if self._json else b"%d" % seconds
@@ -343,21 +360,36 @@ class LineWriter:
             text = csv_row(list(map(str, (*item.values(), state or "")))).rstrip("\n")
         return text.replace("%", "%%").encode("utf-8", "replace")
 
-    def _remote(self, address: str) -> bytes:
+    def _near(self, end: bytes) -> bytes:
+        """What ``near_item`` says."""
+        if len(self._nears) > MAX_ENDS:
+            self._nears.clear()
+        text = self._text_of(near_item(end.decode(), self._context), _NEAR)
+        who = self._nears[end] = f",{text}".encode("utf-8", "replace") if text else b""
+        return who
+
+    def _remote(self, end: bytes) -> bytes:
         """What ``remote_item`` says, and the line's end. There are fewer places than addresses."""
+        address = end.decode()
         place = self._context.where(address)
         known = self._places.get(place)
         if known is None:
             if len(self._places) > MAX_ENDS:
                 self._places.clear()
             item = remote_item(address, self._context)
-            del item["remote"]["ip"]
+            for key in ("ip", "name"):
+                item["remote"].pop(key, None)
             text = _inside(item["remote"]) if self._json else self._text_of(item, _PLACE)
             known = self._places[place] = f",{text}" if text else ""
         if len(self._remotes) > MAX_ENDS:
             self._remotes.clear()
-        text = f',"remote":{{"ip":"{address}"{known}}}}}\n' if self._json else f",{address}{known},\n"
-        line_end = self._remotes[address] = text.encode("utf-8", "replace")
+        name = self._context.who(address).label
+        if self._json:
+            named = f",{_inside({'name': name})}" if name else ""
+            text = f',"remote":{{"ip":"{address}"{named}{known}}}}}\n'
+        else:
+            text = f",{address},{csv_row([printable(name)])[:-1] if name else ''}{known},\n"
+        line_end = self._remotes[end] = text.encode("utf-8", "replace")
         return line_end
 
     def _text_of(self, item: JsonObject, columns: Sequence[str]) -> str:
@@ -424,7 +456,7 @@ def view_texts(
 ) -> Iterator[str]:
     """Rows of a view as JSON lines or CSV. Flows and events are lines as in a stream, ended flows are `destroy`."""
     if grouping is not None:
-        items = [group_object(row, grouping) for row in rows]
+        items = [group_object(row, grouping, context.who(row.key)) for row in rows]
         yield from map(json_line, items) if format == "json" else csv_of(items, group_columns(grouping))
         return
     if format == "csv":

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
-from addresses import MAX_REMEMBERED, NO_FAN, WHOLE_MARK, Context, Place
+from addresses import MAX_REMEMBERED, NO_FAN, UNNAMED, WHOLE_MARK, Context, Named, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key, service_name
 from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
@@ -384,11 +384,11 @@ def bare(word: str, context: Context) -> Predicate:
     if " " in word or not word:
         return lambda flow: word in shown_text(flow, context)
     groups: dict[Group, bool] = {}
-    places: dict[Place, bool] = {}
     flags = [b"[%b]" % flag.encode() for flag in FLAGS if word in flag.lower()]
     in_direction = any(word in way for way in ("in", "out", "fwd", "local"))
     in_address = re.fullmatch(r"[0-9a-f.:]+", word) is not None
-    in_ends = _in_ends(word)
+    in_ends, in_place = _in_ends(word), _in_place(word, context)
+    in_names = _somebody(lambda who: any(word in part.lower() for part in _shown_of(who)), context)
     is_service = _remembering(lambda of: word in (service(*_protocol_port(of)) or ""))
 
     def wanted(flow: Flow) -> bool:
@@ -405,8 +405,20 @@ def bare(word: str, context: Context) -> Predicate:
             return True
         if is_service(b"%b %b" % (group.kind.protocol.encode(), flow.ports()[1])):
             return True
+        if in_names(flow):
+            return True
         if in_direction and word in (context.direction(flow.ends()) or ""):
             return True
+        return in_place(flow)
+
+    return wanted
+
+
+def _in_place(word: str, context: Context) -> Predicate:
+    """Is it in what is known of the place of the remote end?"""
+    places: dict[Place, bool] = {}
+
+    def wanted(flow: Flow) -> bool:
         place = context.remote(flow)
         if (known := places.get(place)) is None:
             if len(places) > MAX_REMEMBERED:
@@ -431,6 +443,10 @@ def _in_ends(word: str) -> Predicate:
     return wanted
 
 
+def _shown_of(who: Named) -> tuple[str, ...]:
+    return (who.name, who.container)
+
+
 def _protocol_port(text: str) -> tuple[str, int]:
     protocol, _, port = text.partition(" ")
     return protocol, int(port)
@@ -449,6 +465,7 @@ def shown_text(flow: Flow, context: Context) -> str:
         texts.append(address if port is None else f"{address}:{port}")
     texts.append(service(flow.kind.protocol, e.dport) or "")
     texts.append(context.direction(e) or "")
+    texts.extend(part for address in context.sides_of_ends(e)[:2] for part in _shown_of(context.who(address)) if part)
     texts.extend(part for part in context.remote(flow) if part is not None)
     return " ".join(map(str, texts)).lower()
 
@@ -477,8 +494,41 @@ def _new(value: str, _context: Context, baseline: AskBaseline = _no_baseline) ->
 
 
 def _near(value: str, context: Context) -> Predicate:
+    """A network; an address: of the device that has it, whichever of its addresses a flow has."""
     inside = network(value)
-    return lambda flow: inside(context.sides(flow)[0].encode())
+    if "/" in value:
+        return lambda flow: inside(context.sides(flow)[0].encode())
+    text = str(ipaddress.ip_address(value))
+    return lambda flow: context.device(context.sides(flow)[0]) == context.device(text)
+
+
+def _name(value: str, context: Context) -> Predicate:
+    wanted = value.casefold()
+    return _somebody(lambda who: wanted in who.label.casefold(), context)
+
+
+def _container(value: str, context: Context) -> Predicate:
+    wanted = value.casefold()
+    return _somebody(lambda who: wanted in who.container.casefold() or wanted in who.service.casefold(), context)
+
+
+def _somebody(fits: Callable[[Named], bool], context: Context) -> Predicate:
+    """Flows of which either end is somebody that fits. Each is asked about once: of 200,000 flows few are different."""
+    known: dict[Named, bool] = {UNNAMED: False}
+
+    def is_wanted(address: str) -> bool:
+        who = context.who(address)
+        if (answer := known.get(who)) is None:
+            if len(known) > MAX_REMEMBERED:
+                known.clear()
+            answer = known[who] = fits(who)
+        return answer
+
+    def wanted(flow: Flow) -> bool:
+        near, far, _ = context.sides(flow)
+        return is_wanted(near) or is_wanted(far)
+
+    return wanted
 
 
 def _far(value: str, context: Context) -> Predicate:
@@ -674,6 +724,8 @@ MAKERS: dict[str, Maker] = {
     "helper": _helper,
     "label": _label,
     "near": _near,
+    "name": _name,
+    "container": _container,
     "far": _far,
     "service": _service,
     "wan": _wan,

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from addresses import Context, Ends, Lookups, Site
 from child import Child, this_program
+from devices import Directory
 from flows import Counts, Flow, FlowTable, Group, LastSeen, Progress, id_in
 from grouping import protocol_name, service_key, service_of
 from intake import Problem, Status
@@ -104,7 +105,7 @@ class EndedFlows(NamedTuple):
 # What the loop tells the writer: a tuple that begins with one of these.
 # PASSED: all flows that were born before a time have been told, and were there at another one.
 # UNSEEN: from now on flows may end and nobody tells.
-GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED = range(10)
+GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED, TOLD_NAMES = range(11)
 Message = tuple[Any, ...]
 OF_FLOWS = ENDED, OPEN, ALL_ENDED
 
@@ -212,9 +213,10 @@ class _Cache:
 class Writer:
     """The flow log as the process sees it that writes it. ``take`` gathers, ``commit`` writes."""
 
-    def __init__(self, folder: str, node: str, context: Context, name_of: Callable[[str], str | None]) -> None:
+    def __init__(self, folder: str, node: str, context: Context) -> None:
         self.folder, self.node = folder, node
-        self._context, self._name_of = context, name_of
+        self._context = context
+        self._names = Directory()  # of near ends, as the loop has told it
         self._files: dict[int, DayFile] = {}
         self._groups: dict[int, Group] = {}
         self._cache: _Cache | None = None
@@ -319,6 +321,8 @@ class Writer:
             self._groups[number] = Group(Kind(family, protocol, protocol_number), state)
         elif what == OWN:
             self._context.advance(self.now, frozenset(message[1]))
+        elif what == TOLD_NAMES:
+            self._names = Directory(Site(hosts=dict(message[1])))
         elif what == GAP_BEGAN:
             self._begin_gap(*message[1:])
         elif what == GAP_OVER:
@@ -475,7 +479,7 @@ class Writer:
         return number
 
     def near_end(self, file: DayFile, address: str) -> _Near:
-        name = self._name_of(address)
+        name = self._names.label(address)
         if name:
             file.label_host(address, name)
         return _Near(file.name(self.node), file.host(address), file.name(name) if name else NO_NAME)
@@ -794,15 +798,13 @@ class _Service:
         from ipaddress import ip_network
 
         from geoip import GeoIP
-        from names import Resolver
 
         self._folder, self._keep, self._size = folder, setup["keep"], setup["size"]
         self._geoip = GeoIP(setup["databases"])
         self._geoip.open()
         networks = tuple(map(ip_network, setup["networks"]))
         context = Context(Lookups(where=self._geoip.lookup), Site(networks=networks))
-        self._resolver = Resolver()
-        self._writer = Writer(folder, setup["node"], context, self._resolver.listed_name)
+        self._writer = Writer(folder, setup["node"], context)
         self.lock = lock
         self._untaken: deque[Message] = deque()  # what the loop told and the writer could not take yet
         self._began = False
@@ -997,8 +999,8 @@ class LogState:
 class FlowLog:
     """What the loop holds of the log. It never waits for the writer."""
 
-    def __init__(self, plan: LogPlan, setup: Setup, epoch: Callable[[], float]) -> None:
-        """``epoch``: what to add to the source's clock for seconds since 1970."""
+    def __init__(self, plan: LogPlan, setup: Setup, epoch: Callable[[], float], names: Directory | None = None) -> None:
+        """``epoch``: what to add to the source's clock for seconds since 1970. ``names``: of near ends."""
         self.state = LogState(plan)
         self._setup, self._epoch_of = setup, epoch
         self._epoch = epoch()
@@ -1022,6 +1024,9 @@ class FlowLog:
         self._set_at = -math.inf  # what the clock said when it had been set last, or at the start
         self._groups: dict[Group, int] = {}
         self._own: object = None
+        self._names = names if names is not None else Directory()
+        self._told_names: list[tuple[str, str]] = []
+        self._names_version = 0  # of the names that were told
         self._gaps: dict[str, float] = {}
         self._dropped: int | None = None  # the flows that were not told because the writer was too far behind
         self._losses = 0  # of events
@@ -1109,6 +1114,7 @@ class FlowLog:
         if table.own is not self._own:
             self._own = table.own
             self._batch.append((OWN, sorted(table.own)))
+        self._look_at_names()
         if self._listed is None and table.listings:
             self._listed = table.listed_at
         self._look_at_gaps(table, status, now)
@@ -1123,6 +1129,13 @@ class FlowLog:
             self._left = [flow for flow in table.live.values() if not flow.exact or now - flow.born >= YOUNG]
             self._swept.clear()
             self._left_since, self._left_seen = now + epoch if table.listings else None, now
+
+    def _look_at_names(self) -> None:
+        if self._names.version != self._names_version:
+            self._names_version, before = self._names.version, self._told_names
+            self._told_names = self._names.labels()
+            if self._told_names != before:
+                self._batch.insert(0, (TOLD_NAMES, self._told_names))  # also for what has ended in this second
 
     def _look_at_clock(self, now: float) -> None:
         epoch, before = self._epoch_of(), self._epoch
@@ -1185,6 +1198,7 @@ class FlowLog:
         for kept in (self._out, self._told, self._groups, self._gaps):
             kept.clear()
         self._out_size, self._own, self._listings = 0, None, 0
+        self._names_version, self._told_names = 0, []
         self._batch, self._left, self._left_since, self._dropped = [], [], None, None
         self._take_texts()
         self._put((now + self._epoch, self._setup))

@@ -148,6 +148,20 @@ def counts_in(tail: bytes) -> Counts | None:
     return Counts(int(packets), int(size), int(reply_packets), int(reply_size))
 
 
+BytesMoved = tuple[int, int]  # bytes of both directions
+
+
+def moved_in(tail: bytes) -> BytesMoved | None:
+    """The bytes that ``counts_in`` tells, in a third of its time: 40,000 flows of a listing move something."""
+    parts = without_userspace(tail).split(b" bytes=", 2)
+    if len(parts) < 3 or b"packets=" not in parts[0]:
+        return None
+    try:
+        return int(parts[1].partition(b" ")[0]), int(parts[2].partition(b" ")[0])
+    except ValueError:
+        return None
+
+
 class Flow:
     """One flow, mostly as text: 200,000 of them stay in memory and a few dozen are on show."""
 
@@ -248,12 +262,15 @@ class Flow:
         listed = self.progress.listed
         return counts_in(self.tail) or (counts_in(listed) if listed is not None else None)
 
-    def total(self) -> int | None:
+    def moved(self) -> BytesMoved | None:
         """Bytes of both directions."""
-        for tail in (self.tail, self.progress.listed):
-            if tail is not None and len(found := _COUNTERS.findall(without_userspace(tail))) >= 2:
-                return int(found[0][1]) + int(found[1][1])
-        return None
+        listed = self.progress.listed
+        return moved_in(self.tail) or (moved_in(listed) if listed is not None else None)
+
+    def total(self) -> int | None:
+        """Bytes of both directions together."""
+        moved = self.moved()
+        return None if moved is None else moved[0] + moved[1]
 
     def packets(self) -> int | None:
         counts = self.counts()
@@ -633,7 +650,7 @@ class FlowTable:
             flow.timeout = int(timeout) if timeout else None
             self._bury(flow)
             return flow
-        if self._totals and (after := counts_in(tail)):
+        if self._totals and (after := moved_in(tail)):
             self._add_rest(flow, after, now)
         _keep_listed(flow)
         flow.tail = tail
@@ -643,12 +660,12 @@ class FlowTable:
         self._close(flow, now, inferred=False)
         return flow
 
-    def _add_rest(self, flow: Flow, after: Counts, now: float) -> None:
+    def _add_rest(self, flow: Flow, after: BytesMoved, now: float) -> None:
         """A flow ends with so many bytes. What its rate has told of is not told again: no bump is left behind."""
-        before = flow.counts() or (Counts(0, 0, 0, 0) if flow.exact else None)
+        before = flow.moved() or ((0, 0) if flow.exact else None)
         if before is None:
             return
-        (original, reply), rates, spent = self._move(flow, before, after), flow.rates or IDLE, now - flow.sampled
+        (original, reply), rates, spent = self._since(flow, before, after), flow.rates or IDLE, now - flow.sampled
         rest = max(0.0, original - rates[0] * spent), max(0.0, reply - rates[1] * spent)
         self.traffic.add(flow.progress.inbound, *rest)
 
@@ -695,16 +712,17 @@ class FlowTable:
     def listed_all(self, rows: Iterable[Parts], now: float, news: list[Found] | None = None) -> None:
         """What ``listed`` does, for all lines of a block and three times as fast; the block may hold events, too.
 
-        Almost all lines take one of two short ways: the flow was never seen before, or only its timeout is new.
+        Almost all lines take a short way: the flow was never seen before, only its timeout is new, or it has moved
+        something.
         """
-        live, gone, last_seen, shortest = self.live, self._gone, self._seen(now), self._shortest
+        live, gone, last_seen = self.live, self._gone, self._seen(now)
         group_of, flow_of, counters_seen = self._groups.get, self.live.get, self._counters_seen
         for row in rows:
             _stamp, tag, head, timeout, state, original, _, _, _, _, before, turned, after = row
             group = group_of(head + state)
             tail = before + turned + after
-            counted = b"packets=" in before or after[:8] == b"packets="  # has_counters
             if group is not None and timeout and not tag and b"zone" not in tail:
+                counted = b"packets=" in before or after[:8] == b"packets="  # has_counters
                 key = group.prefix + original
                 flow = flow_of(key)
                 if flow is None:
@@ -717,20 +735,30 @@ class FlowTable:
                         if news is not None:
                             news.append(("list", flow, row))
                         continue
-                elif flow.tail == tail and flow.group is group and key not in gone:
-                    rates = flow.progress.rates
-                    if rates is None and counted and flow.progress is FIRST_LISTED and now - flow.sampled >= shortest:
-                        flow.progress, rates = AT_REST, IDLE
-                    if rates is IDLE or (rates is None and not counted):
-                        flow.timeout = int(timeout)
-                        flow.last_seen = last_seen
-                        flow.sampled = now
-                        counters_seen = counters_seen or rates is IDLE
-                        continue
+                elif flow.group is group and key not in gone and self._goes_on(flow, tail, now, counted):
+                    flow.timeout = int(timeout)
+                    flow.last_seen = last_seen
+                    counters_seen = counters_seen or counted
+                    continue
             found = self.event(row, now) if tag else self.listed(row, now)
             if news is not None and found is not None:
                 news.append((EVENTS[tag] if tag else "list", found, row))
         self._counters_seen = self._counters_seen or counters_seen
+
+    def _goes_on(self, flow: Flow, tail: bytes, now: float, counted: bool) -> bool:
+        """Take in the text of a line about a known flow, if it says nothing but what the flow has moved."""
+        if flow.tail != tail:
+            if _differ(flow.tail, tail):
+                return False
+            self._sample(flow, tail, now)
+            return True
+        rates = flow.progress.rates
+        if rates is None and counted and flow.progress is FIRST_LISTED and now - flow.sampled >= self._shortest:
+            flow.progress, rates = AT_REST, IDLE
+        if rates is IDLE or (rates is None and not counted):
+            flow.sampled = now
+            return True
+        return False
 
     def listed_again(self, cuts: Sequence[Cut], now: float) -> list[int]:
         """Take in the lines of a listing that say what the listing before it said, but for the timeout.
@@ -889,12 +917,11 @@ class FlowTable:
         """A listing brought other text: new counters, a new rate."""
         if b"delta-time=" in tail:
             flow.born = flow.birth()
-        after = counts_in(tail)
-        before = flow.counts()
+        after, before = moved_in(tail), flow.moved()
         if after is not None and before is not None:
-            self._rate(flow, *self._move(flow, before, after), now)
+            self._rate(flow, *self._since(flow, before, after), now)
         elif after is not None and flow.exact:
-            self._rate_newborn(flow, *self._move(flow, Counts(0, 0, 0, 0), after), now)
+            self._rate_newborn(flow, *self._since(flow, (0, 0), after), now)
         flow.tail = tail
         if flow.progress.listed is not None:
             self._set(flow, listed=None)
@@ -946,12 +973,12 @@ class FlowTable:
         if after.rates is not before.rates:
             self.traffic.change(after.inbound, before.rates, after.rates)
 
-    def _move(self, flow: Flow, before: Counts, after: Counts) -> tuple[int, int]:
+    def _since(self, flow: Flow, before: BytesMoved, after: BytesMoved) -> BytesMoved:
         """The bytes of both directions between two samples; which of them come in is known from the first on."""
         if flow.progress.inbound is None:
             self._set(flow, inbound=self._is_inbound(flow))
         # `conntrack -L -z` resets them
-        return max(0, after.original_bytes - before.original_bytes), max(0, after.reply_bytes - before.reply_bytes)
+        return max(0, after[0] - before[0]), max(0, after[1] - before[1])
 
     def _is_inbound(self, flow: Flow) -> bool:
         """Was it opened from the far side? Most flows are told without all of their ends."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from addresses import NO_FAN, Context, Fan
+from addresses import NO_FAN, UNNAMED, Context, Fan, Named
 from flows import BYTES, IDLE, TCP, Flow, FlowTable, matched, newest_texts, without_userspace
 from parse import WITH_PORTS, Kind
 from text import DAY, clean, endpoint, service
@@ -23,6 +23,7 @@ from text import DAY, clean, endpoint, service
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
 GROUP_LABELS = {"country": "country_name", "network": "org"}  # what JSON calls the name of such a row
+WHO_KEYS = {"near": ("name", "mac", "container"), "far": ("name",)}  # what JSON says of who has an address
 FEW = 3  # hosts of a service, countries of a host, that are named
 _ADDRESSES_AND_PORT = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=\d+ dport=(\d+))?", re.M)
 GroupObject = dict[str, object]
@@ -157,9 +158,9 @@ Part = Callable[[str, str, str], str]  # of a near end, a far end and a service
 
 def part_of(name: str, context: Context) -> Part:
     """The function that gives the key of a flow; "" if its country or network is not known."""
-    where = context.where
+    where, device = context.where, context.device
     parts: dict[str, Part] = {
-        "near": lambda near, _far, _what: near,
+        "near": lambda near, _far, _what: device(near),
         "far": lambda _near, far, _what: far,
         "service": lambda _near, _far, what: what,
         "country": lambda _near, far, _what: where(far).country or "",
@@ -488,11 +489,11 @@ def shares(sums: Iterable[GroupRow], by: str, inside: Iterable[GroupRow] = ()) -
         row.share = value(row) / total if total else 0.0
 
 
-def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
+def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> GroupObject:
     """The JSON object of a row; ``unreplied`` is a number of flows, rates are bytes a second.
 
     What is not known has no key: rates before the second listing, bytes without accounting, births without events.
-    Of the others those with the most flows come first, as on the screen.
+    Of the others those with the most flows come first, as on the screen. ``who``: has the address of a host's row.
     """
     if grouping.keys:
         found = zip(grouping.keys, key_values(row))
@@ -502,6 +503,7 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
     label = service_name(row.key) if grouping is SERVICE else row.label
     if label:
         item[GROUP_LABELS.get(grouping.by, "name")] = label
+    item |= {key: text for key, text in zip(WHO_KEYS.get(grouping.by, ()), who) if text}
     births, rates = row.births(), [row.sure_rate(rate) for rate in (row.rate_in, row.rate_out)]
     numbers = {
         "flows": row.flows,
@@ -523,7 +525,10 @@ def group_object(row: GroupRow, grouping: Grouping) -> GroupObject:
 
 def group_columns(grouping: Grouping) -> list[str]:
     """All keys that objects of this grouping may have, in their order: the columns of CSV."""
-    label = [] if grouping in (NEAR, FAR) or len(grouping.keys) > 1 else [GROUP_LABELS.get(grouping.by, "name")]
+    if grouping in (NEAR, FAR):
+        label = [*WHO_KEYS[grouping.by]]
+    else:
+        label = [] if len(grouping.keys) > 1 else [GROUP_LABELS.get(grouping.by, "name")]
     numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
     if grouping.keys:
         label = label if grouping.keys[0].name in NAMED_KEYS else []

@@ -118,6 +118,7 @@ class Surroundings(NamedTuple):
     logged: str = ""  # how the flow log is doing
     playback: Played | None = None  # where a recording is that can be gone back in
     demo: str = ""  # the words that play the bundled recording
+    names: str = ""  # what names of hosts were found
     findings: Surveyed | None = None  # what a round over all flows has found
 
 
@@ -567,7 +568,8 @@ def _base_rows(around: Surroundings) -> list[HealthRow]:
 
 
 def _log_rows(around: Surroundings) -> list[HealthRow]:
-    rows = [HealthRow("flow log", around.logged)] if around.logged else []
+    rows = [HealthRow("names", around.names)] if around.names else []
+    rows += [HealthRow("flow log", around.logged)] if around.logged else []
     return rows + [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
 
 

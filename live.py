@@ -88,8 +88,8 @@ def copied(view: View) -> str:
     """The selected row as text: a flow as conntrack prints it, of a sum its JSON; "" where nothing is selected."""
     row = view.selected
     if isinstance(row, GroupRow):
-        grouping = view.spec.grouping
-        return printable(json_line(group_object(row, grouping.of(row.key)))).strip() if grouping else ""
+        grouping, who = view.spec.grouping, view.context.who(row.key)
+        return printable(json_line(group_object(row, grouping.of(row.key), who))).strip() if grouping else ""
     if isinstance(row, UsageRow):
         return printable("".join(usage_texts(view.spec.logged, [row], per_day=False, format="json"))).strip()
     flow = flow_of(row)
@@ -338,6 +338,8 @@ class Live:
         self.feed = Feed(options, source, signals, recorder)
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.geography, self.resolver = Geography(options.plan), Resolver()
+        if "dns" in options.names:
+            self.resolver.switch(True)
         self.view = self._first_view()
         self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
@@ -366,13 +368,17 @@ class Live:
 
     def _first_view(self) -> View:
         options, geography = self.options, self.geography
-        lookups = Lookups(geography.where, geography.detail, geography.coordinates, self.resolver.name)
+        lookups = Lookups(geography.where, geography.detail, geography.coordinates, self._name)
         context = self.feed.context(lookups, options.site)
         spec = VIEW_BY_NAME[options.view]
         view = View(context, options.base(context), sort=options.sort or "", reverse=options.reverse, spec=spec)
         view.set_filter(options.expression)
         view.span = options.since or view.span
         return view
+
+    def _name(self, address: str) -> str | None:
+        """What stands in place of an address where key N has been pressed: who is known is not asked for."""
+        return (self.feed.names.directory.label(address) or self.resolver.name(address)) if self.resolver.on else None
 
     def run(self) -> int:
         """Until somebody quits; returns the exit code."""
@@ -466,6 +472,8 @@ class Live:
         self.resolver.poll()
         if self.resolver.renewed():
             self._frame_after(PROGRESS)
+        if self.feed.names.renewed():
+            self._soon()
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
         if self.whois and (known := self.whois.poll()) is not None:
@@ -523,6 +531,7 @@ class Live:
             logged=self._logged(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
+            names=self.feed.names.state(),
             before=self.options.before,
             findings=self.survey.newest,
             playback=self.source.playback() if isinstance(self.source, Replay) else None,

@@ -1,24 +1,48 @@
-"""Host names: from /etc/hosts at once, from the name servers in /etc/resolv.conf when they answer.
+"""Asking who is behind an address: what the machine knows is read again and again, name servers answer when they do.
 
-Names are off by default: a name server sees every address on show, and the owner of an address may see the question.
-Nothing here waits. A question is one datagram from its own socket: a forged answer must guess a port and a number. The
-loop's poll says when a socket can be read. getnameinfo(3) knows more sources of names (nsswitch.conf), but it waits
-up to 30 s for a silent name server, in a thread that can't be stopped.
+What the machine knows (``Names``) is read by default, and nobody else hears of it. Name servers (``Resolver``) are off
+by default: a name server sees every address on show, and the owner of an address may see the question. Nothing here
+waits. A question is one datagram from its own socket: a forged answer must guess a port and a number. The loop's poll
+says when a socket can be read. getnameinfo(3) waits up to 30 s for a silent name server, in a thread that can't be
+stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import ipaddress
 import os
 import re
+import shutil
 import socket
 import struct
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import addresses
+from addresses import PLAIN_SITE, Named, Site
+from child import Child
+from devices import (
+    COMMANDS,
+    HOSTS_FILE,
+    LEASE_FILES,
+    LEASE_FOLDERS,
+    RANK,
+    UNTOLD,
+    Book,
+    Directory,
+    Entry,
+    address_of,
+    ids_of,
+    mac_of,
+    of_files,
+    read_hosts,
+    read_leases,
+)
+from source import neighbours
 from text import clean
 
 # --- DNS messages -----------------------------------------------------------------------------------------------------
@@ -118,11 +142,35 @@ def host_name(text: str) -> str:
     return text
 
 
-# --- asking -----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
-HOSTS_FILE, RESOLV_FILE = "/etc/hosts", "/etc/resolv.conf"
-LARGEST_FILE = 1 << 20  # bytes read of such a file: 30,000 lines
-LOOK_EVERY = 5.0  # seconds between two looks at the files
+
+def signature(paths: Sequence[str]) -> list[tuple[str, int, int, int]]:
+    """Time, inode and size of those of the files that are there: what changes when a file does."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            state = os.stat(path)
+            found.append((path, state.st_mtime_ns, state.st_ino, state.st_size))
+    return found
+
+
+def content(path: str) -> str:
+    """The whole lines of a file, up to LARGEST_FILE; "" where it can't be read. What is no file is not waited for."""
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
+            data = file.read(LARGEST_FILE) or b""
+    except (OSError, ValueError):
+        return ""
+    text = data.decode("utf-8", "replace")
+    return text.rpartition("\n")[0] if len(data) == LARGEST_FILE else text  # a name that is cut is another name
+
+
+# --- asking name servers ----------------------------------------------------------------------------------------------
+
+RESOLV_FILE = "/etc/resolv.conf"
+LARGEST_FILE = 1 << 20  # bytes read of a file: 25,000 leases
+LOOK_EVERY = 5.0  # seconds between two looks at a file
 MOST_SERVERS = 3  # as in resolv.conf(5)
 MAX_ANSWERS = 10_000  # answers
 NAMED, NAMELESS, UNANSWERED = 3600.0, 600.0, 60.0  # seconds an answer is kept: a name, no name, no answer
@@ -131,7 +179,6 @@ MOST_OPEN = 16  # questions under way
 GAP = 0.05  # seconds between two datagrams: 20 a second
 PATIENCE = 3.0  # seconds for an answer
 TRIES = 2  # datagrams for an address; one for each server where there are more servers
-UNASKED = frozenset({"", "multicast", "broadcast", "unspecified", "loopback", "reserved"})  # scopes without names
 
 
 @dataclass
@@ -150,7 +197,6 @@ class Resolver:
 
     def __init__(
         self,
-        hosts: str = HOSTS_FILE,
         resolv: str = RESOLV_FILE,
         port: int = 53,
         clock: Callable[[], float] = time.monotonic,
@@ -158,11 +204,10 @@ class Resolver:
         self._fresh = False
         self.on = False
         self.servers: list[str] = []
-        self._files = {hosts: self._take_hosts, resolv: self._take_servers}
-        self._seen: dict[str, object] = {}  # a file's time, inode and size when it was read
+        self._file = resolv
+        self._seen: object = ""  # the file's time, inode and size when it was read
         self._port = port
         self._clock = clock
-        self._hosts: dict[str, str] = {}
         self._targets: list[tuple[int, tuple[object, ...]]] = []  # family and address of each server
         self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()  # name, and when to ask again
         self._waiting: OrderedDict[str, None] = OrderedDict()  # the newest last
@@ -187,23 +232,15 @@ class Resolver:
         """The name that is known now; an unknown one is asked for. None without a name, and while names are off."""
         if not self.on:
             return None
-        if (local := self._hosts.get(address)) is not None:
-            return local
         name, until = self._known.get(address, (None, 0.0))
         if until:
             self._known.move_to_end(address)
-        if self._clock() >= until and address not in self._asked and addresses.scope(address) not in UNASKED:
+        if self._clock() >= until and address not in self._asked and addresses.scope(address) not in UNTOLD:
             self._waiting[address] = None
             self._waiting.move_to_end(address)
             if len(self._waiting) > MOST_WAITING:
                 self._waiting.popitem(last=False)
         return name
-
-    def listed_name(self, address: str) -> str | None:
-        """The name in the hosts file, whether names are on or off: nobody is asked for it."""
-        if self._clock() >= self._look_due:
-            self._look()
-        return self._hosts.get(address)
 
     def notices(self) -> list[tuple[str, str]]:
         """What is wrong, and the command that helps."""
@@ -316,41 +353,14 @@ class Resolver:
         if len(self._known) > MAX_ANSWERS:
             self._known.popitem(last=False)
 
-    # --- files ---
+    # --- its file ---
 
     def _look(self) -> None:
-        """Read the files that changed."""
+        """Read the file if it has changed."""
         self._look_due = self._clock() + LOOK_EVERY
-        for path, take in self._files.items():
-            state: object = None
-            text = ""
-            try:
-                found = os.stat(path)
-                state = found.st_mtime_ns, found.st_ino, found.st_size
-                if path in self._seen and self._seen[path] == state:
-                    continue
-                with open(path, "rb") as file:
-                    text = file.read(LARGEST_FILE).decode("ascii", "replace")
-                if len(text) == LARGEST_FILE:
-                    text = text.rpartition("\n")[0]  # a name that is cut is another name
-            except OSError:  # a missing file counts as an empty one
-                if path in self._seen and self._seen[path] is None:
-                    continue
-                state = None
-            self._seen[path] = state
-            take([line.partition("#")[0].split() for line in text.split("\n")])
-
-    def _take_hosts(self, lines: list[list[str]]) -> None:
-        hosts: dict[str, str] = {}
-        for address, *names in filter(None, lines):
-            if names and address not in hosts and (name := host_name(names[0])):
-                family = socket.AF_INET6 if ":" in address else socket.AF_INET
-                try:
-                    hosts.setdefault(socket.inet_ntop(family, socket.inet_pton(family, address)), name)
-                except (OSError, ValueError):
-                    continue
-        self._hosts = hosts
-        self._fresh = True
+        if (state := signature([self._file])) != self._seen:
+            self._seen = state
+            self._take_servers([line.partition("#")[0].split() for line in content(self._file).split("\n")])
 
     def _take_servers(self, lines: list[list[str]]) -> None:
         named = [line[1] for line in lines if line[:1] == ["nameserver"] and len(line) > 1][:MOST_SERVERS]
@@ -366,3 +376,223 @@ class Resolver:
         except (OSError, ValueError):
             return None
         return found[0][0], found[0][4]
+
+
+# --- what the machine knows -------------------------------------------------------------------------------------------
+
+READ_EVERY = 30.0  # seconds
+FAILED_AGAIN = 600.0  # ... after a command that is not there, or that is not permitted
+LOOK_SHARE = 50  # reading files takes 1/50 of the time at most: 25,000 leases take 0.2 s
+LONGEST_ANSWER_OF_BOOK = 8 << 20  # bytes of a command's answer
+BOOK_PATIENCE = 20.0  # seconds for a command to end
+MOST_FILES = 200
+NOT_THERE = (126, 127)  # a shell's exit status, and that of sudo, ssh and docker
+# A server of ssh refuses one login of three where ten are under way, and conntrack's own commands are seven.
+MOST_LOGINS = 2
+DOCKER_SOCKET = "/var/run/docker.sock"
+Books = dict[str, list[Entry]]
+
+
+class _Errand:
+    """A command that is run again and again, and how it went."""
+
+    def __init__(
+        self, words: Sequence[str], via: Sequence[str], read: Callable[[str], Books], book: Book | None
+    ) -> None:
+        """``book``: what follows the first command, and whether it can be run here; None: grep, which can."""
+        self.program = words[0]
+        self._words, self._via, self._read = list(words), list(via), read
+        self._follow = book.follow if book else ()
+        self._asked = book is not None and book.asked
+        self._lenient = book is None  # grep's exit status says that a file is missing
+        self.due = 0.0
+        self.child: Child | None = None
+        self._followed = False
+        self.answered = False  # it has ended once
+        self.problem = ""
+
+    def is_there(self) -> bool:
+        """Can it be run at all? Through a prefix nobody knows before it was tried."""
+        if self._via:
+            return True
+        runs = self.program != "docker" or "DOCKER_HOST" in os.environ or os.path.exists(DOCKER_SOCKET)
+        return runs and shutil.which(self.program) is not None
+
+    def start(self, now: float) -> None:
+        self._followed = False
+        if self.is_there():
+            self._run(self._words, now)
+        else:
+            self._failed(f"{self.program}: not found", now, missing=True)
+            self.due = now + READ_EVERY
+
+    def _run(self, words: Sequence[str], now: float) -> None:
+        try:
+            self.child = Child([*self._via, *words], shown_as=words[:4])
+        except OSError as error:
+            self._failed(f"{self.program}: {error.strerror}", now)
+
+    def _failed(self, why: str, now: float, missing: bool = False) -> None:
+        """``missing``: that is no problem where nobody has asked for it."""
+        self.problem = "" if missing and not self._asked else clean(why, 200)
+        self.answered, self.due = True, now + FAILED_AGAIN
+
+    def poll(self, now: float) -> Books | None:
+        """What it said, once all of it is there."""
+        child = self.child
+        if child is None:
+            return None
+        answer = child.collect()
+        child.read_errors()
+        status = child.ended()
+        if status is None:
+            if len(answer) > LONGEST_ANSWER_OF_BOOK or now - child.started > BOOK_PATIENCE:
+                self.close()
+                self._failed(f"{self.program}: no end of its answer", now)
+            return None
+        self.close()
+        text = (answer + child.leftover).decode("utf-8", "replace")
+        if status and not self._lenient and not text.strip():
+            self._failed(child.problem(status).what, now, missing=status in NOT_THERE)
+            return None
+        if self._follow and not self._followed and (found := ids_of(text)):
+            self._followed = True
+            self._run([*self._follow, *found], now)
+            return None
+        self.answered, self.problem, self.due = True, "", now + READ_EVERY
+        return self._read("" if self._follow and not self._followed else text)
+
+    def close(self) -> None:
+        if self.child is not None:
+            self.child.stop(0.0)
+            self.child = None
+
+
+class Names:
+    """What the machine knows whose table is read: leases, neighbours, containers, VPN peers, its hosts file.
+
+    The loop polls it; ``renewed`` tells whether there is news. On this machine files and the kernel are asked at once;
+    commands are children, and through a prefix all of it is.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str] = (),
+        via: Sequence[str] = (),
+        site: Site = PLAIN_SITE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``sources``: words of --names. ``via``: the words before each command."""
+        self.directory = Directory(site)
+        self._clock, self._site = clock, site
+        self._fresh = bool(site.hosts)
+        self._most_at_once = MOST_LOGINS if via else len(sources) + 1
+        self._here = () if via else tuple(source for source in sources if source in ("leases", "hosts", "neighbours"))
+        self._errands: list[_Errand] = []
+        files = [source for source in sources if source in ("leases", "hosts")]
+        if via and files:
+            words = ["grep", "-Hrs", ".", *(path for path in self._paths(files) if "*" not in path)]
+            self._errands.append(_Errand(words, via, lambda text: books_of(of_files(text)), None))
+        for source in sources:
+            for book in () if source in self._here else COMMANDS.get(source, ()):
+                self._errands.append(_Errand(book.words, via, self._reader(source, book), book))
+        self._look_due = self._neighbours_due = 0.0
+        self._seen: object = None
+
+    def _reader(self, source: str, book: Book) -> Callable[[str], Books]:
+        key = f"{source} {book.words[0]}"
+        return lambda text: {key: book.read(text, self._site)}
+
+    @staticmethod
+    def _paths(sources: Sequence[str]) -> list[str]:
+        found = [*LEASE_FILES, *LEASE_FOLDERS] if "leases" in sources else []
+        return found + ([HOSTS_FILE] if "hosts" in sources else [])
+
+    def fds(self) -> list[int]:
+        return [fd for errand in self._errands if errand.child for fd in errand.child.fds()]
+
+    def deadline(self) -> float | None:
+        """When ``poll`` must be called, on the scale of time.monotonic(); None: never."""
+        now, running = self._clock(), [errand for errand in self._errands if errand.child]
+        due = [self._look_due] if self._here else []
+        if len(running) < self._most_at_once:
+            due += [errand.due for errand in self._errands if not errand.child]
+        for errand in running:
+            assert errand.child
+            due.append(now + 0.02 if errand.child.out is None else errand.child.started + BOOK_PATIENCE)
+        return min(due, default=None)
+
+    def poll(self) -> None:
+        """Do what is due, without waiting."""
+        now = self._clock()
+        if self._here and now >= self._look_due:
+            self._look(now)
+        for errand in self._errands:
+            self._take(errand.poll(now) or {})
+        for errand in self._errands:
+            running = sum(other.child is not None for other in self._errands)
+            if errand.child is None and now >= errand.due and running < self._most_at_once:
+                errand.start(now)
+
+    def waits(self) -> bool:
+        """Is there something that has not answered yet, not even once?"""
+        return not all(errand.answered for errand in self._errands)
+
+    def renewed(self) -> bool:
+        """Whether there is news since the last call."""
+        fresh, self._fresh = self._fresh, False
+        return fresh
+
+    def state(self) -> str:
+        """What was found, and what can't be read, in words; "" where nothing is read."""
+        if not self._here and not self._errands:
+            return ""
+        sizes: dict[str, int] = {}
+        for book, size in self.directory.sizes().items():
+            sizes[book.partition(" ")[0]] = sizes.get(book.partition(" ")[0], 0) + size
+        found = ", ".join(f"{book} {sizes[book]}" for book in RANK if book in sizes) or "none found"
+        return "; ".join([found, *self.problems()])
+
+    def problems(self) -> list[str]:
+        """What can't be read, and why."""
+        return [f"no names: {errand.problem}" for errand in self._errands if errand.problem]
+
+    def close(self) -> None:
+        for errand in self._errands:
+            errand.close()
+
+    def _take(self, books: Books) -> None:
+        for book, entries in books.items():
+            self._fresh = self.directory.take(book, entries) or self._fresh
+
+    def _look(self, now: float) -> None:
+        """Read what of this machine can be read at once: files that have changed, and the kernel's neighbours."""
+        paths = list(_existing(self._paths(self._here)))
+        if (state := signature(paths)) != self._seen:
+            self._seen = state
+            self._take(books_of([(path, content(path)) for path in paths]))
+        if "neighbours" in self._here and now >= self._neighbours_due:
+            self._neighbours_due = now + READ_EVERY
+            found = [(address_of(address), mac_of(mac)) for address, mac in neighbours()]
+            self._take({"neighbours": [(address, Named(mac=mac)) for address, mac in found if address and mac]})
+        self._look_due = now + max(LOOK_EVERY, LOOK_SHARE * (self._clock() - now))
+
+
+def books_of(files: Sequence[tuple[str, str]]) -> Books:
+    """Leases and the hosts file, of files with what is in them."""
+    leases = [file for file in files if file[0] != HOSTS_FILE]
+    hosts = "\n".join(text for path, text in files if path == HOSTS_FILE)
+    return {"leases": read_leases(leases), "hosts": read_hosts(hosts)}
+
+
+def _existing(patterns: Sequence[str]) -> Iterator[str]:
+    """The files that patterns and folders name."""
+    left = MOST_FILES
+    for pattern in patterns:
+        names = glob.glob(pattern) if "*" in pattern else [pattern]
+        if pattern in LEASE_FOLDERS:
+            with contextlib.suppress(OSError):
+                names = sorted(os.path.join(pattern, name) for name in os.listdir(pattern))
+        for name in names[:left]:
+            left -= 1
+            yield name

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import addresses
-from addresses import Context
+from addresses import UNNAMED, Context, Named
 from columns import VIEWS, exact_moment, facts_of, nat_text
 from flows import Flow, FlowTable
 from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
@@ -313,9 +313,11 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
     place = known.place
     own = ", this host" if address in context.own else ""
     own = ", broadcast" if addresses.hears_broadcast(address, context.own) else own
-    name = clean(context.name(address) or "")
-    named = f"  {name}" if name else ""
+    who, name = context.who(address), clean(context.name(address) or "")
+    named = f"  {name}" if name and name != who.name else ""
     lines: list[LabelledLine] = [(label, f"{address} ({addresses.scope(address) or 'no address'}{own}){named}")]
+    if who != UNNAMED:
+        lines.append(("", _who_text(who)))
     parts = [place.country_name or place.country, known.subdivision, place.city]
     where = ", ".join(clean(part) for part in parts if part)
     if known.latitude is not None and known.longitude is not None:
@@ -330,6 +332,12 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
     if known.sources and (where or place.asn is not None):
         lines.append(("", "says " + clean(", ".join(known.sources))))
     return lines
+
+
+def _who_text(who: Named) -> str:
+    """Name, container with its service, and MAC address, as far as they are known."""
+    container = f"container {who.container}" + (f" ({who.service})" if who.service else "") if who.container else ""
+    return "  ".join(filter(None, (who.name, container, who.mac)))
 
 
 def _zone_text(zone: int, context: Context) -> str:

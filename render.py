@@ -540,7 +540,8 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
         "off": set(),
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
-    columns = [column for column in view.spec.columns if not column.of_log or view.first_seen is not None]
+    there = {"": True, "log": view.first_seen is not None, "names": view.context.knows_names()}
+    columns = [column for column in view.spec.columns if there[column.only_with]]
     chosen = view.chosen.get(view.spec.name, {})
     if view.spec.chooses_places:
         columns = [
@@ -625,7 +626,7 @@ class _RowFacts:
             return UsageFacts(row, self._scene.glyphs, self._context.name), "plain"
         glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping.of(row.key), row.key)
-        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
+        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ", self._context.who)
         return facts, "plain" if known else "new"
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:

@@ -43,6 +43,7 @@ from intake import (
     Trouble,
     cure_there,
 )
+from names import Names
 from parse import STAMP, Parts
 from recording import Recorder
 from source import Source
@@ -170,6 +171,7 @@ class CommandLine(TypedDict):
     since: str | None
     by: str | None
     headless: bool
+    names: tuple[str, ...]
     log_writer: str
     log_search: str
     log_first: bool
@@ -210,6 +212,8 @@ class Options:
     demo: str = ""  # the words that play the bundled recording
     mouse: bool = True  # clicks and the wheel are ours
     headless: bool = False  # nothing on standard output: the log is what the run is for
+    names: Sequence[str] = ()  # where names of hosts are read
+    asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
 
     def base(self, context: Context) -> Predicate | None:
         """What the flags want, without the expression."""
@@ -251,6 +255,8 @@ class Feed:
     ) -> None:
         self.source = source
         self._told_epoch = 0.0
+        via = source.command.via if source.command else ()
+        self.names = Names(options.names if source.live else (), via, options.site)
         self.log = self._log(options)
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
@@ -264,6 +270,7 @@ class Feed:
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
         self._recorder = recorder
+        self._began = False  # it has been waited for
         self._heartbeat, self._headless = options.heartbeat, options.headless
         self._source_waits_until = 0.0  # nobody listens to the source till then
         self._next_beat = 0.0 if options.heartbeat else None
@@ -273,10 +280,12 @@ class Feed:
             return None
         from flowlog import FlowLog
 
-        return FlowLog(options.log, options.log.setup(self.source.name, options.plan.paths, options.site), self._epoch)
+        setup = options.log.setup(self.source.name, options.plan.paths, options.site)
+        return FlowLog(options.log, setup, self._epoch, self.names.directory)
 
     def close(self) -> None:
         """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
+        self.names.close()
         if self.log is None:
             return
         began = calm = time.monotonic()
@@ -290,6 +299,10 @@ class Feed:
     def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
         self._beat()
+        if self._began:  # conntrack is started first
+            self.names.poll()
+        self._began = True
+        fds = [*fds, *self.names.fds()]
         if self.log is not None:
             self.log.poll(self.table, self.intake.status, self.source.clock())
             fds = [*fds, *self.log.fds()]
@@ -301,7 +314,7 @@ class Feed:
         for fd in writing:
             poll.register(fd, select.POLLOUT)
         ends = (until, self.source.deadline(), self._source_waits_until if waits else None, self._next_beat)
-        due = [at for at in ends if at is not None]
+        due = [at for at in (*ends, self.names.deadline()) if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
@@ -343,8 +356,21 @@ class Feed:
             now = time.monotonic()
             self._source_waits_until = max(self._source_waits_until, now) + SOURCE_WAITS_SHARE * (now - began)
 
+    def await_names(self, until: float) -> None:
+        """Wait for what tells names and has not answered yet, at most until then; the source is not read meanwhile."""
+        while self.names.waits() and time.monotonic() < until:
+            poll = select.poll()
+            for fd in (*self.names.fds(), self._signals.read_fd):
+                poll.register(fd, select.POLLIN)
+            due = min(until, self.names.deadline() or until)
+            if any(fd == self._signals.read_fd for fd, _ in poll.poll(max(0.0, due - time.monotonic()) * 1000)):
+                return
+            self.names.poll()
+
     def context(self, lookups: Lookups, site: Site) -> Context:
         """What predicates are to know, on this source's clock; it is not told the time yet."""
+        known = self.names.directory
+        lookups = replace(lookups, who=known.who, device=known.device, knows_names=lambda: known.named)
         return Context(lookups, site, epoch=self._epoch)
 
     def _epoch(self) -> float:
@@ -407,7 +433,10 @@ class Pipe:
 
     def say_unread(self, status: Status) -> None:
         """What the reader must know and the data can't say, once."""
-        for text in status.unread():
+        self.say_once(status.unread())
+
+    def say_once(self, texts: Iterable[str]) -> None:
+        for text in texts:
             if text not in self._said:
                 self._said.add(text)
                 say(text)
@@ -572,6 +601,9 @@ def _no_log(folder: str, error: OSError | ImportError, called: str) -> Problem:
 
 # --- --once -----------------------------------------------------------------------------------------------------------
 
+# Seconds that a pipe's first lines wait for commands that tell names: docker takes 0.05 s. Nothing on this machine that
+# is a file is waited for, and what comes later is in the lines after that.
+NAMES_PATIENCE = 0.3
 MOST_JUNK = 10_000  # lines not understood before --once gives up
 
 
@@ -594,6 +626,10 @@ class Once:
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
+        with contextlib.closing(self._feed):
+            return self._run()
+
+    def _run(self) -> int:
         job: tuple[Rows, RowsWanted] | None = None
         complete = False
         while not complete and self._problem is None:
@@ -608,6 +644,7 @@ class Once:
         if self._problem is not None:
             return give_up(self._problem)
         assert job
+        self._feed.await_names(time.monotonic() + NAMES_PATIENCE)
         open_databases(self._geoip, self._options.plan)
         self._context.advance(self._feed.intake.newest or 0.0, self._table.own, self._table.timeouts)
         self._pipe.write(self._texts(*job))
@@ -690,6 +727,8 @@ class Once:
         from view import unwatched
 
         self._pipe.say_unread(self._status)
+        if self._options.asks_names:
+            self._pipe.say_once(self._feed.names.problems())
         history = self._options.view == "nat"
         if reach := unwatched(self._options.expression, self._context, self._table, history):
             say(f"{reach}: nobody can tell what else was there")
@@ -746,7 +785,7 @@ class Stream:
 
     def _run(self) -> int:
         open_databases(self._geoip, self._options.plan)
-        source, told = self._feed.source, False
+        source, told, turns, began = self._feed.source, False, 0, time.monotonic()
         while not self._status.ended:
             if not self._pipe.has_reader():  # seen on a quiet table, too
                 raise BrokenPipeError
@@ -755,6 +794,13 @@ class Stream:
                 break
             if self._feed.refused is not None:
                 return give_up(self._feed.refused)
+            turns += 1
+            if turns > 1:  # conntrack has been started
+                self._feed.await_names(began + NAMES_PATIENCE)
+            if self._feed.names.renewed():
+                self._writer.forget_names()
+            if self._options.asks_names:
+                self._pipe.say_once(self._feed.names.problems())
             for item in source.poll():
                 self._take_in_order(item)
                 if self._feed.problem is not None:

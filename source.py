@@ -123,6 +123,8 @@ def parse_routes(text: str) -> frozenset[str]:
 
 
 _RTM_NEWADDR, _RTM_GETADDR, _RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_ERROR, _NLMSG_DONE = 20, 22, 24, 26, 2, 3
+_RTM_NEWNEIGH, _RTM_GETNEIGH = 28, 30
+_NDA_DST, _NDA_LLADDR = 1, 2
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _RTA_DST = 1, 2, 4, 1
 _TABLE_LOCAL, _RTN_BROADCAST = 255, 3  # linux/rtnetlink.h: RT_TABLE_LOCAL
@@ -138,13 +140,22 @@ def own_addresses() -> frozenset[str]:
     """
     found: set[str] = set()
     # struct ifaddrmsg (family 0: all); struct rtmsg (family, and the table as its fifth byte)
-    _dump(_RTM_GETADDR, bytes(8), found)
+    _dump(_RTM_GETADDR, bytes(8), lambda data: _read_addresses(data, found))
     for family in (socket.AF_INET, socket.AF_INET6):
-        _dump(_RTM_GETROUTE, struct.pack("=8BI", family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0), found)
+        asked = struct.pack("=8BI", family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0)
+        _dump(_RTM_GETROUTE, asked, lambda data: _read_addresses(data, found))
     return frozenset(found)
 
 
-def _dump(kind: int, asked: bytes, found: set[str]) -> None:
+def neighbours() -> list[tuple[str, str]]:
+    """Addresses of this network namespace's neighbours, each with its MAC address, as `ip neigh` prints them."""
+    found: dict[str, str] = {}
+    _dump(_RTM_GETNEIGH, bytes(12), lambda data: _read_neighbours(data, found))  # struct ndmsg (family 0: all)
+    return list(found.items())
+
+
+def _dump(kind: int, asked: bytes, read: Callable[[bytes], bool]) -> None:
+    """``read``: takes a datagram in; False at the end of the dump."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
         link.settimeout(1.0)
         if kind == _RTM_GETROUTE:
@@ -152,7 +163,7 @@ def _dump(kind: int, asked: bytes, found: set[str]) -> None:
             link.setsockopt(_SOL_NETLINK, _STRICT, 1)
         # struct nlmsghdr: length, type, flags, sequence, port
         link.send(struct.pack("=IHHII", 16 + len(asked), kind, _REQUEST_DUMP, 1, 0) + asked)
-        while _read_addresses(link.recv(1 << 16), found):
+        while read(link.recv(1 << 16)):
             pass
 
 
@@ -170,6 +181,21 @@ def _read_addresses(data: bytes, found: set[str]) -> bool:
         elif kind == _RTM_NEWROUTE and length >= 28 and data[20] == _TABLE_LOCAL and data[23] in _DELIVERED:
             mark = BROADCAST if data[23] == _RTN_BROADCAST else ""
             _add_address(data[16], _attributes(data[28:length]).get(_RTA_DST), data[17], found, mark)
+        data = data[(length + 3) & ~3 :]
+    return True
+
+
+def _read_neighbours(data: bytes, found: dict[str, str]) -> bool:
+    """Take the neighbours out of one netlink datagram; False at the end of the dump."""
+    while len(data) >= 16:
+        length, kind = struct.unpack_from("=IH", data)
+        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < 16:
+            return False
+        if kind == _RTM_NEWNEIGH and length >= 28:
+            attributes = _attributes(data[28:length])
+            raw, mac = attributes.get(_NDA_DST, b""), attributes.get(_NDA_LLADDR, b"")
+            if len(mac) == 6 and len(raw) in (4, 16):
+                found[socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)] = mac.hex(":")
         data = data[(length + 3) & ~3 :]
     return True
 

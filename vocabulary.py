@@ -11,6 +11,9 @@ ViewName = Literal[
     "connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "states", "usage", "remotes",
     "zones", "marks", "usage-countries", "usage-networks", "usage-services",
 ]  # fmt: skip
+# Where names of hosts are read: what --names takes. The first ones are read where nobody says anything.
+USUAL_NAMES = ("leases", "neighbours", "containers", "wireguard", "hosts")
+NAME_SOURCES = (*USUAL_NAMES, "crictl", "kubectl", "dns")
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
 
@@ -58,7 +61,9 @@ FIELDS = (
     FilterField("id", "208240208", "the kernel's id"),
     FilterField("helper", "ftp", "helper"),
     FilterField("label", '"voice call"', "label, by a part of it"),
-    FilterField("near", "10.0.0.5", "near end: an address or a network"),
+    FilterField("near", "10.0.0.5", "near end: an address, with the others of its device, or a network"),
+    FilterField("name", "laptop", "name of the host at either end, by a part of it"),
+    FilterField("container", "web-db-1", "container at either end, by a part of its name, or of compose's `web/db`"),
     FilterField("far", "8.8.8.0/24", "far end: an address or a network"),
     FilterField("service", "tcp/443", "protocol and port; the protocol alone where it has no ports"),
     FilterField("wan", "203.0.113.1:38768", "shown to the other side as this address (and port) by NAT"),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = 2
 BOUND = 60  # seconds that the tests of one change may take: what hangs is noticed, too
 MEMORY = 4 << 30  # bytes: what fills the memory ends
-LEFT_OUT = shutil.ignore_patterns(".*", "dist", "__pycache__", "docs", "bench", "*.pyz")
+LEFT_OUT = shutil.ignore_patterns(".*", "dist", "__pycache__", "bench", "*.pyz")
 PROFILE = "mutants"
 OPTIONS = (
     *("-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-p", "no:doctest", "-o", "addopts="),

@@ -100,6 +100,8 @@ def test_help_and_version() -> None:
         (["--once", "--replay", str(MIXED), "--record", "/nonexistent/x"], "can't be written"),
         ([], "standard output is no terminal"),
         (["--replay", str(MIXED)], "Use --once for a table"),
+        (["--names", "leases,foo"], "'foo' tells no names; there are: leases, neighbours,"),
+        (["--once", "--names", "dns"], "pipes ask none"),
     ],
 )
 def test_wrong_usage_is_2_and_says_why(args: list[str], words: str) -> None:

@@ -345,7 +345,7 @@ def test_every_setting_that_names_a_place_or_a_program_is_refused_to_a_caller_of
         "no-color",
         "no-mouse",
     }
-    harmless |= {"speed", "no-download", "log-keep", "log-size"}
+    harmless |= {"speed", "no-download", "log-keep", "log-size", "names"}
     options = {
         name[2:]
         for option in conntrack_monitor.command.params
@@ -622,9 +622,9 @@ def test_what_goes_on_the_command_line_only(word: str, tmp_path: Path) -> None:
 def test_the_words_that_there_are(tmp_path: Path) -> None:
     words = settings_from("x = 1", tmp_path).problem.partition("there are: ")[2].rpartition(", in")[0].split()
     assert {"sort", "filter", "via", "conntrack", "linger", "protocol"} < set(words)
-    assert words[-4:] == ["marks", "zones", "filters", "local-networks"]
+    assert words[-5:] == ["marks", "zones", "filters", "hosts", "local-networks"]
     assert not {"ipv4", "ipv6", "json", "allow-delete", "help"} & set(words)
-    assert words[:-4] == sorted(words[:-4])
+    assert words[:-5] == sorted(words[:-5])
 
 
 @wants_toml

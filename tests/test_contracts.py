@@ -15,7 +15,7 @@ import pytest
 
 import config
 import intake
-from addresses import Fan
+from addresses import Fan, Named
 from columns import VIEW_BY_NAME, VIEWS, ViewSpec
 from conntrack_monitor import VERSION, command
 from download import FETCHED_KINDS, FILE
@@ -86,7 +86,7 @@ def test_what_the_settings_file_may_set() -> None:
     said = {words(row[0])[-1].split()[0][2:]: row[2] for row in rows(chapter("Command line"))}
     refused = config.ONLY_ON_THE_COMMAND_LINE | config.INSTEAD.keys()
     assert said == {name: "no" if name in refused else "yes" for name in said}
-    assert set(config.TABLES) == {"local-networks", "marks", "zones"}
+    assert set(config.TABLES) == {"filters", "hosts", "local-networks", "marks", "zones"}
     assert f"{config.LARGEST_SETTINGS >> 10} KiB" in chapter("Settings")
 
 
@@ -154,8 +154,9 @@ def test_the_keys_of_a_view_s_rows(kind: ViewSpec) -> None:
     row = GroupRow({"services": "tcp/443", "states": "tcp\0CLOSE\0ASSURED"}.get(kind.name, "64500"))
     row.label = "a name" if kind.name in ("countries", "networks", "zones", "marks") else ""
     row.flows = row.rated = row.counted = 1
+    who = Named("laptop", "02:00:5e:10:00:01", "web-db-1", "web/db")
     row.fan = Fan(1, 1) if kind.name == "hosts" else None
-    assert said[kind.name] == [*group_object(row, kind.grouping)]
+    assert said[kind.name] == [*group_object(row, kind.grouping, who)]
 
 
 # --- the flow log -----------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def columns_of_the_log(folder: Path) -> dict[str, list[str]]:
 def test_the_columns_of_the_flow_log(tmp_path: Path) -> None:
     there = columns_of_the_log(tmp_path)
     assert {words(row[0])[0]: words(row[1]) for row in rows(chapter("Flow log"))} == there
-    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8").partition("\n## Views\n")[2]
+    explained = (ROOT / "docs" / "log.md").read_text(encoding="utf-8").partition("\n## Views\n")[2]
     for view, columns in there.items():
         table = explained.partition(f"\n`{view}`, ")[2].partition("\n\n")[2].partition("\n\n")[0]
         assert [word for row in rows(table) for word in words(row[0])] == columns
@@ -190,7 +191,7 @@ def test_the_keys_of_an_answer() -> None:
 
 
 def test_every_reason_of_a_gap_is_explained() -> None:
-    explained = (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8")
+    explained = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
     for reason in (LOSING, DEAF, UNCOUNTED, UNHEARD, NOT_RUNNING):
         assert f"| `{reason}` |" in explained
 

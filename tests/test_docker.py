@@ -118,7 +118,7 @@ def test_the_lock_has_the_versions_of_the_requirements() -> None:
         assert word not in (ROOT / "Dockerfile").read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", "setup-conntrack-monitor.sh"])
+@pytest.mark.parametrize("name", ["docs/container.md", "setup-conntrack-monitor.sh"])
 def test_the_wrapper_is_named_before_docker_attach(name: str) -> None:
     """Nothing in the container can see a detach: docker attach leaves the alternate screen on and the cursor hidden."""
     text = (ROOT / name).read_text()
@@ -399,6 +399,20 @@ def test_what_runs_elsewhere_reads_through_docker_exec(engine: Engine, up: Calla
     argv = [*PROGRAM, "--once", "--json", "--via", f"docker exec {NAME}"]
     (flow,) = [line for line in run(*argv, env={**engine.env, **QUIET}).splitlines() if line.startswith("{")]
     assert json.loads(flow)["original"]["src"] == "10.1.2.3"
+
+
+def test_a_container_with_an_address_of_its_own_is_named(engine: Engine) -> None:
+    labels = [f"--label=com.docker.compose.{key}" for key in ("project=web", "service=db")]
+    engine.docker("run", "-d", "--name", "web-db-1", *labels, "--entrypoint", "sleep", IMAGE, "600")
+    try:
+        address = engine.inspect("{{.NetworkSettings.IPAddress}}", "web-db-1")
+        engine.add_flow(address)
+        argv = [*engine.namespace.prefix, *PROGRAM, "--no-config", "--once", "--json", "-f", "container:web/db"]
+        (flow,) = [line for line in run(*argv, env={**engine.env, **QUIET}).splitlines() if line.startswith("{")]
+        near = json.loads(flow)["near"]
+        assert (near["ip"], near["container"]) == (address, "web-db-1")
+    finally:
+        engine.docker("rm", "-f", "web-db-1")
 
 
 # --- the databases --------------------------------------------------------------------------------

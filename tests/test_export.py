@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from addresses import NOWHERE, Context, Lookups, Place
+from addresses import NOWHERE, UNNAMED, Context, Lookups, Named, Place
 from flows import Flow, FlowTable
 from parse import EVENTS, Parts, Record, record, split_lines
 from support.printing import printed, records
@@ -287,11 +287,27 @@ def test_an_icmp_id_that_nat_changed_is_snat() -> None:
     assert export.json_object(record(row), flow, CONTEXT, "new", None)["nat"] == ["snat"]
 
 
+def test_names_come_and_go_and_stand_in_one_line_with_both_ends() -> None:
+    known: dict[str, Named] = {}
+    context = Context(Lookups(who=lambda address: known.get(address, UNNAMED)), own=frozenset({"203.0.113.5"}))
+    writer = export.LineWriter(context, "json")
+    row, flow = told(NAT)
+    assert "near" not in json.loads(writer.of_row(row, flow, "list", None))
+    known.update({"10.1.0.2": Named("anna", "02:00:5e:10:00:01"), "8.8.8.8": Named("dns")})
+    writer.forget_names()
+    item = json.loads(writer.of_row(row, flow, "list", None))
+    assert item["near"] == {"ip": "10.1.0.2", "name": "anna", "mac": "02:00:5e:10:00:01"}
+    assert item["remote"] == {"ip": "8.8.8.8", "name": "dns"}
+    assert list(item).index("near") == list(item).index("remote") - 1
+
+
 @given(found=records(), time=st.sampled_from([None, "1795386413.786793"]), own=st.booleans())
 def test_the_quick_way_tells_an_event_as_the_other_does(found: Record, time: str | None, own: bool) -> None:
     row, flow = told(printed(found))
     where = {"10.0.0.1": NOWHERE, "192.0.2.255": Place("DE", "Germany", None, 64_496, "Ä \x1b"), "::": Place(city="X")}
-    context = Context(Lookups(lambda address: where.get(address, NOWHERE)), own=frozenset({"10.0.0.1"} if own else ()))
+    who = {"10.0.0.1": Named('an"na, Ä'), "192.0.2.255": Named("", "02:00:5e:10:00:01", "web, 1"), "::": Named("six")}
+    lookups = Lookups(lambda address: where.get(address, NOWHERE), who=lambda address: who.get(address, UNNAMED))
+    context = Context(lookups, own=frozenset({"10.0.0.1"} if own else ()))
     item = export.json_object(record(row), flow, context, "update", time)
     assert export.LineWriter(context, "json").of_row(row, flow, "update", time) == export.json_line(item)
     assert export.LineWriter(context, "csv").of_row(row, flow, "update", time) == export.csv_line(item)
@@ -362,17 +378,17 @@ def test_csv_line_by_line() -> None:
         "original.dport,original.type,original.code,original.icmp_id,original.srckey,original.dstkey,original.zone_orig,"
         "original.packets,original.bytes,reply.src,reply.dst,reply.sport,reply.dport,reply.type,reply.code,reply.icmp_id,"
         "reply.srckey,reply.dstkey,reply.zone_reply,reply.packets,reply.bytes,mark,secmark,zone,secctx,helper,use,id,"
-        "delta_time,labels,start,stop,userspace.portid,userspace.progname,nat,direction,remote.ip,remote.country,"
-        "remote.country_name,remote.city,remote.asn,remote.org,inferred\n"
+        "delta_time,labels,start,stop,userspace.portid,userspace.progname,nat,direction,near.ip,near.name,near.mac,"
+        "near.container,remote.ip,remote.name,remote.country,remote.country_name,remote.city,remote.asn,remote.org,inferred\n"
     )
     assert export.csv_line(item) == (
         "2026-11-22T22:24:11.600000Z,destroy,ipv4,tcp,6,CLOSE,30,ASSURED,10.1.0.2,8.8.8.8,53766,443,,,,,,5,6,395,8.8.8.8,"
         '203.0.113.5,443,40000,,,,,,6,7,697,9,8,3,a b,ftp,1,20,12,"web,voice call",Thu Nov  5 00:00:00 2026,'
-        "Thu Nov  5 00:00:12 2026,7015,tool,snat,fwd,8.8.8.8,US,United States,Mountain View,15169,Google LLC,true\n"
+        "Thu Nov  5 00:00:12 2026,7015,tool,snat,fwd,,,,,8.8.8.8,,US,United States,Mountain View,15169,Google LLC,true\n"
     )
     row, flow = told(GRE)
     assert export.csv_line(export.json_object(record(row), flow, CONTEXT, "list", None)) == (
-        ",list,ipv6,gre,47,,9,,fd00::1,fd00::2,,,,,,0x0,0x9,,,,fd00::2,fd00::1,,,,,,0x9,0x0,,,,0,,,,,1,,,,,,,,,fwd,fd00::2,,,,,,\n"
+        ",list,ipv6,gre,47,,9,,fd00::1,fd00::2,,,,,,0x0,0x9,,,,fd00::2,fd00::1,,,,,,0x9,0x0,,,,0,,,,,1,,,,,,,,,fwd,,,,,fd00::2,,,,,,,\n"
     )
 
 

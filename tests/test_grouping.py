@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import export
-from addresses import NOWHERE, Context, Lookups, Place
+from addresses import NOWHERE, Context, Lookups, Named, Place
 from columns import (
     COUNTRY_COLUMNS,
     HOST_COLUMNS,
@@ -292,6 +292,7 @@ def test_a_host_s_row() -> None:
     assert cells(HOST_COLUMNS, sums[LAN_HOST]) == {
         **{
             "host": LAN_HOST,
+            "name": "",
             "flows": "2",
             "new": "0.1",
             "rate": "4.3k/s",
@@ -375,7 +376,8 @@ def test_the_columns_of_csv_are_the_keys_of_the_objects(grouping: Grouping) -> N
     for row in rows:
         keys = list(group_object(row, grouping))
         assert keys == [key for key in group_columns(grouping) if key in keys]
-    assert list(group_object(rows[0], grouping)) == group_columns(grouping)
+    who = Named("laptop", "02:00:5e:10:00:01", "web-db-1", "web/db")
+    assert list(group_object(rows[0], grouping, who)) == group_columns(grouping)
 
 
 def test_unknown_sums_come_last() -> None:

@@ -1,4 +1,4 @@
-"""What the README says of the flow log: its sqlite3 commands, typed as they stand, on a log that the program's own file writes."""
+"""What docs/log.md says of the flow log: its sqlite3 commands, typed as they stand, on a log that the program's own file writes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from support.terminal import ROOT
 DAY = 20_781  # 2026-11-24
 MIDNIGHT = DAY * DAY_SECONDS
 FAR = 1  # the remote end is dst
-README = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Flow log\n")[2].partition("\n## ")[0]
-COMMANDS = re.findall(r"^    (sqlite3 .+)$", README, re.M)
+GUIDE = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    (sqlite3 .+)$", GUIDE, re.M)
 
 pytestmark = pytest.mark.skipif(
     shutil.which("sqlite3") is None and os.environ.get("CI") != "true", reason="not installed: sqlite3"
@@ -81,12 +81,16 @@ def test_what_is_missing(log: Path) -> None:
     assert row == ["2026-11-24 00:01:00", "2026-11-24 00:01:01", LOSING]
 
 
+def test_a_day_is_copied_while_it_is_written(log: Path) -> None:
+    (command,) = re.findall(r"`(sqlite3 \S+ \"\.backup day\.db\")`", GUIDE)
+    typed(command, log)
+    assert typed(COMMANDS[1].replace(command.split()[1], "day.db"), log) == typed(COMMANDS[1], log)
+
+
 def test_the_answer_that_is_shown_has_the_program_s_columns() -> None:
-    shown = next(line for line in README.splitlines() if "KNOWN BY" in line)
+    shown = next(line for line in GUIDE.splitlines() if "KNOWN BY" in line)
     assert re.split(r"\s{2,}", shown.strip()) == list(_TITLES)
-    explained = (
-        (ROOT / "docs" / "flow-log.md").read_text(encoding="utf-8").partition("\n## Asking\n")[2].partition("\n## ")[0]
-    )
+    explained = GUIDE.partition("\n## Who had an address\n")[2].partition("\n## ")[0]
     said = [
         name for row in re.findall(r"^\| (`[A-Z].*?) \|", explained, re.M) for name in re.findall(r"`([A-Z ]+)`", row)
     ]

@@ -3,13 +3,17 @@ the test answers by hand; a whole one stands behind a router in the last test.""
 
 from __future__ import annotations
 
+import json
+import os
 import select
+import shlex
 import socket
 import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,23 +21,30 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import names
+from addresses import Site
 from filters import named, or_names
 from names import (
+    BOOK_PATIENCE,
+    FAILED_AGAIN,
     GAP,
     LARGEST_FILE,
     LOOK_EVERY,
+    MOST_LOGINS,
     MOST_OPEN,
     MOST_WAITING,
     NAMED,
     NAMELESS,
     PATIENCE,
     UNANSWERED,
+    Names,
     Resolver,
     dns_question,
 )
 from parse import PROTOCOLS, PUSHED_DOWN, STATES, WITH_PORTS
 from support.kernel import Lab, needs_kernel
+from support.terminal import PROGRAM
 from text import SERVICES, ports_of, service
+from vocabulary import USUAL_NAMES
 
 PTR, CNAME, NO_SUCH_NAME, SERVER_FAILED, REFUSED = 12, 5, 3, 2, 5
 
@@ -111,11 +122,8 @@ def clock() -> Clock:
 @pytest.fixture
 def resolver(server: Server, clock: Clock, tmp_path: Path) -> Iterator[Resolver]:
     """Switched on, with the server as the only one."""
-    (tmp_path / "hosts").write_text(
-        "127.0.0.1 localhost\n10.0.0.1\trouter.lan router # the way out\n2001:DB8:0::7 six\n"
-    )
     (tmp_path / "resolv.conf").write_text("# nameserver 192.0.2.1\nsearch lan\nnameserver 127.0.0.1\n")
-    out = Resolver(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), server.port, clock)
+    out = Resolver(str(tmp_path / "resolv.conf"), server.port, clock)
     out.switch(True)
     yield out
     out.close()
@@ -127,47 +135,128 @@ def settle(resolver: Resolver) -> None:
     resolver.poll()
 
 
-# --- /etc/hosts -------------------------------------------------------------------------------------------------------
+# --- what the machine knows -------------------------------------------------------------------------------------------
 
 
-def test_the_hosts_file_names_without_asking(resolver: Resolver, server: Server) -> None:
-    assert [resolver.name(address) for address in ("10.0.0.1", "2001:db8::7", "127.0.0.1")] == [
-        *("router.lan", "six", "localhost")
-    ]
-    resolver.poll()
-    assert resolver.fds() == []
-    assert server.silent()
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which leases and the hosts file are looked for."""
+    (tmp_path / "hosts.d").mkdir()
+    monkeypatch.setattr(names, "HOSTS_FILE", str(tmp_path / "hosts"))
+    monkeypatch.setattr(names, "LEASE_FILES", (str(tmp_path / "a.leases"), str(tmp_path / "*.status")))
+    monkeypatch.setattr(names, "LEASE_FOLDERS", (str(tmp_path / "hosts.d"),))
+    return tmp_path
 
 
-def test_a_hosts_file_that_changes_is_read_again(resolver: Resolver, clock: Clock, tmp_path: Path) -> None:
-    resolver.renewed()
-    (tmp_path / "hosts").write_text("10.0.0.1 gate\n")
+def test_files_are_read_at_once_and_again_when_they_change(files: Path, clock: Clock) -> None:
+    (files / "a.leases").write_text("1 02:00:5e:10:00:01 10.0.0.5 anna *\n")
+    (files / "virbr0.status").write_text('[{"ip-address": "10.0.0.6", "hostname": "vm"}]')
+    (files / "hosts.d" / "odhcpd.lan").write_text("10.0.0.7 tablet\n")
+    (files / "hosts").write_text("10.0.0.8 printer\n")
+    book = Names(("leases", "hosts"), clock=clock)
+    book.poll()
+    assert not book.waits()
+    assert [book.directory.label(f"10.0.0.{number}") for number in (5, 6, 7, 8)] == ["anna", "vm", "tablet", "printer"]
+    assert book.renewed()
     clock.now += LOOK_EVERY
-    assert resolver.deadline() == clock.now
-    resolver.poll()
-    assert resolver.renewed()
-    assert resolver.name("10.0.0.1") == "gate"
-    (tmp_path / "hosts").unlink()
+    book.poll()
+    assert not book.renewed()
+    (files / "a.leases").write_text("1 02:00:5e:10:00:01 10.0.0.9 anna *\n")
+    book.poll()
+    assert not book.renewed()  # not yet
+    assert book.deadline() == clock.now + LOOK_EVERY
     clock.now += LOOK_EVERY
-    resolver.poll()
-    assert resolver.name("10.0.0.1") is None
+    book.poll()
+    assert book.renewed()
+    assert [book.directory.label(f"10.0.0.{number}") for number in (5, 9)] == [None, "anna"]
+    assert book.state() == "hosts 1, leases 3"
 
 
-def test_a_hosts_file_with_anything_in_it(resolver: Resolver, clock: Clock, tmp_path: Path) -> None:
-    lines = [
-        b"\xff\x00\x1b[31m x",
-        b"10.0.0.2 \x1b[31mred",
-        b"nonsense name",
-        b"10.0.0.3",
-        b"10.0.0.0.4 a",
-        b"10.0.0.5 five",
-    ]
-    whole = b"\n".join(lines) + b"\n"
-    (tmp_path / "hosts").write_bytes(whole + b"#" * (LARGEST_FILE - len(whole) - 14) + b"\n10.0.0.6 abcdef")
-    clock.now += LOOK_EVERY
-    resolver.poll()
-    assert resolver.name("10.0.0.5") == "five"
-    assert [resolver.name(f"10.0.0.{number}") for number in (2, 3, 4, 6)] == [None] * 4  # the last one is cut: abc
+def test_files_with_anything_in_them(files: Path, clock: Clock) -> None:
+    whole = b"\xff\x00\x1b[31m x\nnonsense name\n10.0.0.5 five\n"
+    (files / "hosts").write_bytes(whole + b"#" * (LARGEST_FILE - len(whole) - 14) + b"\n10.0.0.6 abcdef")
+    os.mkfifo(files / "a.leases")  # nobody will ever write to it
+    (files / "x.status").mkdir()
+    (files / "hosts.d" / "link").symlink_to("link")
+    book = Names(("leases", "hosts"), clock=clock)
+    book.poll()
+    assert [book.directory.label(f"10.0.0.{number}") for number in (5, 6)] == ["five", None]  # the last one is cut: abc
+
+
+def test_none_reads_nothing(files: Path) -> None:
+    (files / "hosts").write_text("10.0.0.8 printer\n")
+    book = Names((), site=Site(hosts={"10.0.0.9": "mine"}))
+    book.poll()
+    assert (book.fds(), book.deadline(), book.state()) == ([], None, "")
+    assert [book.directory.label(f"10.0.0.{number}") for number in (8, 9)] == [None, "mine"]
+
+
+THERE = """
+    case "$1 $2" in
+        "grep -Hrs") printf '/etc/hosts:10.0.0.8 printer\\n/tmp/dhcp.leases:1 02:00:5e:10:00:01 10.0.0.5 anna *\\n'; exit 2;;
+        "ip -o") echo "10.0.0.5 dev lan lladdr 02:00:5e:10:00:01 STALE";;
+        "docker ps") echo 0123456789ab;;
+        "docker inspect") printf '[{"Name": "/web", "NetworkSettings": {"IPAddress": "172.17.0.2"}}]';;
+        "wg show") echo "Unable to access interface wg0: Operation not permitted" >&2; exit 1;;
+        "podman ps") exec sleep 600;;
+        *) exit 127;;
+    esac
+"""
+
+
+def wait_till(book: Names, done: Callable[[], bool]) -> int:
+    """Poll till it is so; returns the most commands that ran at the same time."""
+    most = 0
+    until = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < until, book.state()
+        select.select(book.fds(), [], [], 0.02)
+        book.poll()
+        most = max(most, sum(errand.child is not None for errand in book._errands))
+    return most
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> list[str]:
+    """A prefix that leads to a machine with everything, where podman hangs and wg is not permitted."""
+    (tmp_path / "there").write_text(THERE)
+    return ["sh", str(tmp_path / "there")]
+
+
+def test_through_a_prefix_everything_is_a_command_and_few_at_a_time(there: list[str], clock: Clock) -> None:
+    book = Names((*USUAL_NAMES, "kubectl"), there, clock=clock)
+    try:
+        most = wait_till(book, lambda: sum(errand.answered for errand in book._errands) == 5)
+        assert most == MOST_LOGINS
+        assert book.waits()  # podman
+        label = book.directory.label
+        assert [label(text) for text in ("10.0.0.5", "10.0.0.8", "172.17.0.2")] == ["anna", "printer", "web"]
+        found, *problems = book.state().split("; ")
+        assert found == "hosts 1, leases 1, containers 1, neighbours 1"
+        assert problems == [
+            "no names: Unable to access interface wg0: Operation not permitted (wg show all allowed-ips)",
+            "no names: kubectl get pods -A: not found",
+        ]
+        refused = next(errand for errand in book._errands if errand.program == "wg")
+        assert refused.due == clock.now + FAILED_AGAIN
+        clock.now += BOOK_PATIENCE * 2 + time.monotonic()  # its clock starts with the child
+        wait_till(book, lambda: not book.waits())
+        assert "podman: no end of its answer" in book.state()
+        assert label("172.17.0.2") == "web"
+    finally:
+        book.close()
+    assert book.fds() == []
+
+
+def test_a_pipe_does_not_wait_for_a_command_that_hangs(there: list[str], tmp_path: Path) -> None:
+    """What is there by then has names, and the rest of the program goes on."""
+    line = "ipv4 2 tcp 6 9 ESTABLISHED src=10.0.0.5 dst=192.0.2.8 sport=1 dport=2 src=192.0.2.8 dst=10.0.0.5 sport=2 dport=1 [ASSURED] mark=0 use=1"
+    script = (tmp_path / "there").read_text().replace("*) exit 127", f'"conntrack -L") echo "{line}";;\n*) exit 127')
+    (tmp_path / "there").write_text(script)
+    words = ["--no-config", "--via", shlex.join(there), "--once", "--json", "--names", "leases,containers,crictl"]
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["near"] == {"ip": "10.0.0.5", "name": "anna", "mac": "02:00:5e:10:00:01"}
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -320,7 +409,7 @@ def test_where_nobody_listens_it_is_said_at_once(tmp_path: Path, clock: Clock) -
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
     (tmp_path / "resolv.conf").write_text("")  # the one on this machine, then
-    resolver = Resolver(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), port, clock)
+    resolver = Resolver(str(tmp_path / "resolv.conf"), port, clock)
     resolver.switch(True)
     resolver.name("198.51.100.7")
     while not resolver.notices():
@@ -336,7 +425,7 @@ def test_the_second_server_is_asked_when_the_first_can_t_tell(server: Server, cl
         second.bind(("127.0.0.2", server.port))
         second.settimeout(20)
         (tmp_path / "resolv.conf").write_text("nameserver nonsense\nnameserver 127.0.0.1\nnameserver 127.0.0.2\n")
-        resolver = Resolver(str(tmp_path / "hosts"), str(tmp_path / "resolv.conf"), server.port, clock)
+        resolver = Resolver(str(tmp_path / "resolv.conf"), server.port, clock)
         resolver.switch(True)
         assert resolver.servers == ["127.0.0.1", "127.0.0.2"]
         resolver.name("198.51.100.7")
@@ -464,7 +553,7 @@ SERVE = """
 ASK = """
     import select, sys, time
     from names import Resolver
-    resolver = Resolver("/nonexistent", sys.argv[1])
+    resolver = Resolver(sys.argv[1])
     resolver.switch(True)
     until = time.monotonic() + 20
     while not resolver.name("198.51.100.7") and time.monotonic() < until:

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import past
+from addresses import Named
 from flowlog import LogPlan, LogState
 from past import DAY_SECONDS, INSTANT, DayFile, Question, Refused, day_of
 from support.kernel import needs_kernel
@@ -160,10 +161,10 @@ def test_what_nothing_counts_is_unknown_and_not_zero(logged: Logged) -> None:
 
 def test_the_remote_place_and_the_names_are_those_of_then(logged: Logged) -> None:
     watched(logged)
-    logged.names[INSIDE] = "laptop-anna"
+    logged.names.take("leases", [(INSIDE, Named("laptop-anna"))])
     logged.tell("destroy", nat(id=1))
     logged.seconds(3)
-    logged.names[INSIDE] = "printer"
+    logged.names.take("leases", [(INSIDE, Named("printer"))])
     logged.tell("destroy", nat(id=2, port=40001))
     logged.seconds(3)
     found = [(row["near_name"], row["country"], row["asn"]) for row in flow_rows(logged.folder)]

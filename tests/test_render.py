@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addresses import NOWHERE, Context, Detail, Lookups, Place, Site
+from addresses import NOWHERE, UNNAMED, Context, Detail, Lookups, Named, Place, Site
 from columns import MOST_IMPORTANT, VIEWS, ViewSpec, fit
 from flows import Flow
 from grouping import UsageRow
@@ -152,8 +152,8 @@ def test_the_footer_has_whole_words(width: int) -> None:
 
 
 TABS_OF = {
-    60: r"(123456780|8Map 0Use)$",
-    80: r"1Con 2Hos 3Cty 4Net 5Svc 6NAT 7Evt 8Map 0Use$",
+    60: r"(1234567890|9Sta 0Use)$",
+    80: r"1Con 2Hos 3Cty 4Net 5Svc 6NAT 7Evt 8Map 9Sta 0Use$",
     140: r"1Connections 2Hosts 3Countries .* 0Usage$",
 }
 
@@ -206,7 +206,7 @@ def test_the_footer_names_what_keys_do_in_this_view() -> None:
 def test_the_sort_is_named_and_marked() -> None:
     monitor = many()
     assert "↓BYTES" in shown(monitor)[3]  # no column of an 80 cells wide screen, but the one it is sorted by is shown
-    assert "sort bytes ↓" in shown(monitor)[2]
+    assert "sort bytes ↓" in shown(monitor, (100, 24))[2]  # in 80 cells the names of the views come first
     assert "↓BYTES" in shown(monitor, (140, 24))[3]
     monitor.keys("r")
     assert "↑BYTES" in shown(monitor, (140, 24))[3]
@@ -316,7 +316,7 @@ def test_each_key_to_the_right_shows_others_until_all_were_seen(kind: ViewSpec, 
     fits = {
         column.key
         for column in kind.columns
-        if column.least < width - 30 and column.key != "natkind" and not column.of_log
+        if column.least < width - 30 and column.key != "natkind" and not column.only_with
     }
     assert {key for row in rows for key in row} >= fits - fixed
     monitor.keys(*["left"] * 40)
@@ -427,8 +427,16 @@ def lines_of(step: int) -> list[str]:
     return [*map(uneven, plain), ICMP, GRE, UDP, OFFLOADED, ESP, FULL.format(395 + step * 4, 697)]
 
 
-def network(**view: Any) -> Monitor:
+KNOWN = {
+    LAN: Named("laptop-anna", "02:00:5e:10:00:01"),
+    LAN2: Named("", "02:00:5e:10:00:02", "web-db-1", "web/db"),
+    SIX: Named("a-name-of-thirty-and-more-characters"),
+}
+
+
+def network(named: bool = False, **view: Any) -> Monitor:
     """A router's table, 20 s after the program's start: flows of every kind, three that ended, one that is new."""
+    who = lambda address: KNOWN.get(address, UNNAMED) if named else UNNAMED  # noqa: E731
     monitor = Monitor()
     context = Context(
         Lookups(
@@ -436,6 +444,8 @@ def network(**view: Any) -> Monitor:
             detail,
             SPOTS.get,
             {LAN: "laptop", GOOGLE: "dns.google"}.get,
+            who,
+            knows_names=lambda: named,
         ),
         Site(marks={(17, 0xFF): "guests"}, zones={3: "office"}),
         now=100.0,
@@ -527,7 +537,7 @@ def screen_of(
     return picture(drawn.lines)
 
 
-def pressed(*presses: str, sized: tuple[int, int] = (80, 24), **view: object) -> str:
+def pressed(*presses: str, sized: tuple[int, int] = (80, 24), **view: Any) -> str:
     monitor = network(**view)
     screen_of(monitor, *sized)
     monitor.keys(*presses)
@@ -544,6 +554,21 @@ def details(number: int, width: int = 80, height: int = 40) -> str:
     monitor.view.flow = with_id(monitor, number)
     monitor.view.overlay = "details"
     return screen_of(monitor, width, height)
+
+
+def named() -> str:
+    """Who has the near ends, where that is known."""
+    out = [
+        pressed("2", sized=(80, 10), named=True),
+        pressed("2", sized=(44, 9), named=True),
+        pressed(sized=(80, 9), named=True),
+        pressed(sized=(104, 12), named=True),
+        pressed("6", sized=(140, 9), named=True),
+    ]
+    monitor = network(named=True)
+    monitor.view.flow = with_id(monitor, 11)
+    monitor.view.overlay = "details"
+    return "\n".join([*out, screen_of(monitor, 80, 26)])
 
 
 def typed(text: str, width: int = 80, presses: tuple[str, ...] = ("/",)) -> str:
@@ -740,6 +765,7 @@ SCREENS: dict[str, Callable[[], str]] = {
     "connections-new": lambda: pressed("m", "o", sized=(110, 24), sort="age"),
     "hosts": lambda: pressed("2", "j", sized=(150, 16)),
     "hosts-narrow": lambda: pressed("2", "s", "s", sized=(60, 12)),
+    "named": named,
     "countries": lambda: pressed("3", "s", sized=(150, 12)),
     "networks": lambda: pressed("4", "<", sized=(150, 12)),
     "list-to-sort": lambda: pressed("4", "S", sized=(150, 12)),

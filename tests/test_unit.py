@@ -159,7 +159,7 @@ def test_events_come_and_the_log_is_whole_with_that_right_alone(place: Path, pyz
 
 
 class Service:
-    """The unit in a systemd, installed as the README says."""
+    """The unit in a systemd, installed as docs/log.md says."""
 
     def __init__(self, systemd: Systemd, namespace: Namespace, pyz: Path) -> None:
         self._systemd, self._namespace, self.type = systemd, namespace, systemd.type

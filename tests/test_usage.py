@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import flowlog
 import past
-from addresses import Context, Lookups
+from addresses import Context, Lookups, Named
 from filters import asked_moment, compile_filter, shown_as
 from flows import Flow, FlowTable
 from grouping import COUNTRY, FAR, NEAR, SERVICE, Baseline, UsageRow, usage_columns, usage_object, usage_row
@@ -142,7 +142,7 @@ def test_most_flows_take_the_quick_way(logged: Logged, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("_utc")
 def test_usage_by_host_country_network_and_service(logged: Logged) -> None:
-    logged.names[INSIDE] = "laptop"
+    logged.names.take("leases", [(INSIDE, Named("laptop"))])
     passes(logged, nat(5, port=40_001), (100, 2_000))
     passes(logged, nat(6, port=40_002, dport=80), (10, 30))
     passes(logged, Conn("10.0.0.6", 7, "192.0.2.9", 53, protocol="udp"), (1, 2))
@@ -257,7 +257,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Logged:
     """A log that was written until now."""
     logged = Logged(tmp_path / "log", monkeypatch, time.time() - 60.0)
-    logged.names[INSIDE] = "laptop"
+    logged.names.take("leases", [(INSIDE, Named("laptop"))])
     logged.list()
     logged.seconds(3)
     passes(logged, nat(5, port=40_001), (100, 2_000))

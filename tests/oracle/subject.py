@@ -193,7 +193,7 @@ def name_of(item: dict[str, Any]) -> tuple[object, ...]:
 
 
 class JsonSubject(Subject):
-    """The program itself with --json, and a reader that keeps a table of what it reads, by the rules of the README."""
+    """The program itself with --json, and a reader that keeps a table of what it reads, by the rules of docs/json.md."""
 
     def __init__(self, via: Sequence[str]) -> None:
         super().__init__()

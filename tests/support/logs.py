@@ -6,7 +6,7 @@ import marshal
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ import pytest
 import flowlog
 import past
 from addresses import Context, Lookups, Place, Site
+from devices import Directory
 from flowlog import FlowLog, LogPlan, Writer
 from flows import FlowTable
 from intake import Problem, Status
@@ -73,12 +74,10 @@ def where_of(address: str) -> Place:
     return Place(country="DE", country_name="Germany", asn=64500, org="Example") if address == SERVER else Place()
 
 
-def new_writer(
-    folder: Path, names: Callable[[str], str | None] = lambda _: None, own: frozenset[str] = frozenset()
-) -> Writer:
+def new_writer(folder: Path, own: frozenset[str] = frozenset()) -> Writer:
     context = Context(Lookups(where=where_of), Site())
     context.advance(0.0, own)
-    return Writer(str(folder), "r7", context, names)
+    return Writer(str(folder), "r7", context)
 
 
 class Wire:
@@ -136,7 +135,7 @@ class Logged:
         self.status = Status()
         self.status.facts.update(events=1, acct=1)
         self.wires: list[Wire] = []
-        self.names: dict[str, str] = {}
+        self.names = Directory()
         self.writer: Writer | None = None
         folder.mkdir(mode=0o700, exist_ok=True)
         patch.setattr(flowlog, "Child", self._start)
@@ -150,7 +149,7 @@ class Logged:
     def begin(self) -> None:
         """The program starts."""
         plan = LogPlan(str(self.folder))
-        self.log = FlowLog(plan, plan.setup("r7", [], Site()), lambda: self.epoch)
+        self.log = FlowLog(plan, plan.setup("r7", [], Site()), lambda: self.epoch, self.names)
         self.table = FlowTable(linger=0.0, on_closed=self.log.ended)
         self.writer = None
         self.table.know_own({WAN})
@@ -191,7 +190,7 @@ class Logged:
             return
         for now, messages in self.wires[-1].frames():
             if isinstance(messages, dict):
-                self.writer = new_writer(self.folder, self.names.get)
+                self.writer = new_writer(self.folder)
                 self.writer.begin(now)
                 continue
             assert self.writer is not None
