@@ -679,16 +679,11 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     from config import Settings
     from run import Options
 
+    settings, families = ctx.obj or Settings(), ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
     _check_combinations(ctx, options)
-    settings = ctx.obj or Settings()
-    families = ["ipv4"] * options["ipv4"] + ["ipv6"] * options["ipv6"]
     _check_filters(options, families, settings.site)
     return Options(
-        site=settings.site,
-        protocols=options["protocol"],
-        states=options["state"],
-        families=families,
-        expression=options["expression"] or "",
+        *(settings.site, options["protocol"], options["state"], families, options["expression"] or ""),
         source=_source(options, families),
         sort=options["sort"],
         reverse=options["reverse"],

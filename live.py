@@ -663,7 +663,7 @@ class Live:
         """Go back or on in it, by a step, or play it faster or slower."""
         view, source = self.view, self.source
         if not isinstance(source, Replay) or source.playback() is None:
-            view.message = "this is live: { } and | move in a recording" if source.live else NO_WAY_BACK
+            view.message = "this is live: { and } move in a recording" if source.live else NO_WAY_BACK
             return
         if do is Do.STEP:
             source.step()
