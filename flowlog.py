@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import marshal
 import math
@@ -22,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress, repeat
 from typing import Any, NamedTuple, TypedDict
 
 from addresses import Context, Ends, Lookups, Site
@@ -41,6 +43,7 @@ from past import (
     NOT_RUNNING,
     UNCOUNTED,
     UNHEARD,
+    UNKNOWN,
     YOUNG,
     DayFile,
     FirstSeen,
@@ -54,6 +57,7 @@ from past import (
     day_name,
     day_of,
     hold,
+    hour_of,
     make_folder,
     prune,
     set_aside,
@@ -75,10 +79,12 @@ NO_NAME = 0
 # Text of a flow with ports, from its original tuple on, as almost all are; the last group has any other text.
 _USUAL_END = re.compile(
     (
-        rb"^(?:src=(\S+) dst=(\S+) sport=# dport=# (?:packets=# bytes=# )?(?:\[UNREPLIED\] )?"
-        rb"(?:=|src=(\S+) dst=(\S+) sport=# dport=#)(?: packets=# bytes=#)?(?: \[(?:ASSURED|OFFLOAD|HW_OFFLOAD)\])?"
+        rb"^(?:src=@ dst=@ sport=# dport=# (?:packets=# bytes=# )?(?:\[UNREPLIED\] )?"
+        rb"(?:=|src=@ dst=@ sport=# dport=#)(?: packets=# bytes=#)?(?: \[(?:ASSURED|OFFLOAD|HW_OFFLOAD)\])?"
         rb"(?: mark=#)?(?: delta-time=\d+)?(?: use=\d+)?(?: id=\d+)?|(.*))$"
-    ).replace(b"#", rb"(\d{1,18})"),  # more digits are more than SQLite holds: see MOST_COUNTED
+    )
+    .replace(b"@", rb"([0-9a-f.:]+)")
+    .replace(b"#", rb"(\d{1,18})"),  # more digits are more than SQLite holds: see MOST_COUNTED
     re.M,
 )
 ORIGINAL_PORTS = re.compile(rb"src=\S+ dst=\S+ sport=\d+ dport=\d+ ")
@@ -92,14 +98,10 @@ class EndedFlows(NamedTuple):
     starts: bytes  # array("d")
     ends: bytes
 
-    def rows(self) -> Iterator[tuple[Sequence[bytes], int, float, float]]:
-        groups, starts, ends = array("L", self.groups), array("d", self.starts), array("d", self.ends)
-        return zip(_USUAL_END.findall(self.text), groups, starts, ends)
-
-    def days(self) -> set[int]:
-        """Of the ends."""
-        ends = array("d", self.ends)
-        return {day_of(end) for end in (min(ends), max(ends))} if ends else set()
+    def columns(self) -> list[Sequence[Any]]:
+        """The groups of _USUAL_END, then groups, starts and ends."""
+        others = array("L", self.groups), array("d", self.starts), array("d", self.ends)
+        return [*zip(*_USUAL_END.findall(self.text)), *others]
 
 
 # What the loop tells the writer: a tuple that begins with one of these.
@@ -107,7 +109,9 @@ class EndedFlows(NamedTuple):
 # UNSEEN: from now on flows may end and nobody tells.
 GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED, TOLD_NAMES = range(11)
 Message = tuple[Any, ...]
+NumberColumn = list[int] | None  # see past.Columns
 OF_FLOWS = ENDED, OPEN, ALL_ENDED
+UNUSUAL = -4  # the column of EndedFlows for texts of any other kind; groups, starts and ends follow
 
 
 def ends_in(message: Message) -> int:
@@ -175,14 +179,6 @@ def _told_apart(day: int) -> Iterator[None]:
         raise Damaged(day, str(error)) from None
 
 
-class _Near(NamedTuple):
-    """The near end of a flow as the sums have it: numbers of node, host and name."""
-
-    node: int
-    host: int
-    name: int
-
-
 class _Asking(dict[Any, Any]):
     """A dictionary that asks for what it has not."""
 
@@ -197,17 +193,17 @@ class _Asking(dict[Any, Any]):
         return found
 
 
-class _Cache:
-    """Numbers that a day's file has for what flows say. Those of near ends are asked for anew: names change."""
+class _Numbers:
+    """Numbers that a day's file has for what flows say. Those of near ends' names are asked for anew: names change."""
 
     def __init__(self, file: DayFile, writer: Writer) -> None:
-        self.file, self.begins, self.until = file, file.begins, file.begins + DAY_SECONDS
-        self.put = file.put_ended
+        self.file, self.node = file, file.name(writer.node)
+        self.ints: dict[bytes, int] = _Asking(lambda digits: int(digits or 0))  # a third of what int() takes
         self.hosts: dict[bytes, int] = _Asking(lambda address: file.host(address.decode()))
-        self.near: dict[bytes, _Near] = _Asking(lambda address: writer.near_end(file, address.decode()))
-        self.far: dict[bytes, tuple[str, int]] = _Asking(lambda address: writer.far_end(file, address.decode()))
-        self.kinds: dict[tuple[int, bool, bool, int], int] = _Asking(lambda what: writer.usual_kind(file, *what))
-        self.services: dict[tuple[int, bytes], int] = _Asking(lambda what: file.name(writer.service(*what)))
+        self.names: dict[bytes, int] = _Asking(lambda address: writer.near_end(file, address.decode()))
+        self.places: dict[bytes, int] = _Asking(lambda address: writer.far_end(file, address.decode()))
+        self.kinds: dict[tuple[int, bool, bool, int, bool], int] = _Asking(lambda its: writer.usual_kind(file, *its))
+        self.services: dict[tuple[int, bytes], int] = _Asking(lambda its: writer.service(file, *its))
 
 
 class Writer:
@@ -219,9 +215,9 @@ class Writer:
         self._names = Directory()  # of near ends, as the loop has told it
         self._files: dict[int, DayFile] = {}
         self._groups: dict[int, Group] = {}
-        self._cache: _Cache | None = None
+        self._numbers: _Numbers | None = None
         self._first_seen: FirstSeen | None = None
-        self._moved: set[tuple[str, str]] = set()  # keys that have moved something
+        self._met: set[tuple[str, str]] = set()  # hosts, countries, networks and services that may be new
         self._unfinished: dict[bytes, Unfinished] = {}
         self._earlier: dict[bytes, Unfinished] = {}  # flows that may be seen again
         self._swept: dict[bytes, Unfinished] = {}  # of late: a DESTROY may be on its way
@@ -337,41 +333,71 @@ class Writer:
             self._take_ended(EndedFlows(*message[1:]))
 
     def _take_ended(self, ended: EndedFlows) -> None:
-        """Take in flows that are over and have no row yet: 14 us each, where the others take 35."""
-        for day in ended.days():  # what can't be opened is found now, before any of them is taken
+        """Take in flows that are over and have no row yet: 8 to 14 us each, where the others take 35."""
+        columns = ended.columns()
+        days = set(map(day_of, (min(columns[-1]), max(columns[-1]))))
+        if len(days) > 1:
+            days = set(map(day_of, columns[-1]))
+        for day in days:  # what can't be opened is found now, before any of them is taken
             self._file(day)
-        cache, remote_side = self._cache, self._context.known.remote_side
-        if cache is not None and self._files.get(cache.file.day) is not cache.file:
-            cache = None
-        for words, group, start, end in ended.rows():
-            if cache is None or not cache.begins <= end < cache.until:
-                cache = self._cache = _Cache(self._file(day_of(end)), self)
-            src, dst, sport, dport, packets, size, reply_src, reply_dst, reply_sport, reply_dport, *back, other = words
-            if other:
-                self._take_unusual(other, group, start, end)
-                continue
-            if not reply_src:
-                reply_src, reply_dst, reply_sport, reply_dport = dst, src, dport, sport
-            side = remote_side(src, dst, reply_src, reply_dst)
-            remote = (src, dst, reply_src, reply_dst)[side]
-            inward = remote in (src, reply_dst)
-            far = cache.far[remote]
-            near = cache.near[reply_src if inward else src]
-            snat, dnat = reply_dst != src or reply_dport != sport, reply_src != dst or reply_sport != dport
-            there, here = (int(size), int(back[1])) if size and back[1] else (None, None)
-            begins, hosts = cache.begins, cache.hosts
-            reply_from = (hosts[reply_src], int(reply_sport)) if dnat else (None, None)
-            reply_to = (hosts[reply_dst], int(reply_dport)) if snat else (None, None)
-            counts = NO_COUNTS if there is None else (int(packets), there, int(back[0]), here)
-            kind, mark = cache.kinds[group, snat, dnat, side], int(back[2]) or None if back[2] else None
-            times = round((start - begins) * 1000), round((end - begins) * 1000)
-            ends = hosts[src], int(sport), hosts[dst], int(dport), *reply_from, *reply_to
-            hour, service = int((end - begins) // HOUR_SECONDS), cache.services[group, dport]
-            cache.put(
-                (kind, *times, *ends, *counts, mark, None, near.name or None),
-                (near.node, near.host, hour, near.name, *far, service),
-                *((there, here) if inward else (here, there)),
+        if any(unusual := columns[UNUSUAL]):
+            for flow in zip(*columns[UNUSUAL:]):
+                if flow[0]:
+                    self._take_unusual(*flow)
+            columns = _rows_of(columns, [not text for text in unusual])
+        for day in sorted(days):
+            of_day = _rows_of(columns, [day_of(end) == day for end in columns[-1]]) if len(days) > 1 else columns
+            if of_day[-1]:
+                self._put_usual(self._numbers_of(day), *of_day[:UNUSUAL], *of_day[UNUSUAL + 1 :])
+
+    def _numbers_of(self, day: int) -> _Numbers:
+        file = self._file(day)
+        if self._numbers is None or self._numbers.file is not file:
+            self._numbers = _Numbers(file, self)
+        return self._numbers
+
+    def _put_usual(self, numbers: _Numbers, *usual: Sequence[Any]) -> None:
+        """Each expression here is one for all flows of a second: taken one by one, they cost twice as much."""
+        src, dst, sport, dport, packets, size, reply_src, reply_dst, reply_sport, reply_dport, *others = usual
+        back_packets, back_size, marks, groups, starts, ends = others
+        if b"" in reply_src:
+            reply_src, reply_dst, reply_sport, reply_dport = (
+                [its or mirrored for its, mirrored in zip(column, other)]
+                for column, other in zip(usual[6:10], (dst, src, dport, sport))
             )
+        sides, inward, near, far = self._sides(src, dst, reply_src, reply_dst)
+        hosts, numbered, begins = numbers.hosts.__getitem__, numbers.ints.__getitem__, numbers.file.begins
+        places, names = list(map(numbers.places.__getitem__, far)), list(map(numbers.names.__getitem__, near))
+        from_, to, back_to = (list(map(hosts, addresses)) for addresses in (src, dst, reply_dst))
+        answers = [host if a == b else hosts(b) for host, a, b in zip(to, dst, reply_src)]
+        snat = [a != b or c != d for a, b, c, d in zip(from_, back_to, sport, reply_dport)]
+        dnat = [a != b or c != d for a, b, c, d in zip(to, answers, dport, reply_sport)]
+        start_ms, end_ms = ([round((at - begins) * 1000) for at in times] for times in (starts, ends))
+        first, last = hour_of(min(end_ms)), hour_of(max(end_ms))
+        hours = repeat(first) if first == last else map(hour_of, end_ms)
+        services = list(map(numbers.services.__getitem__, zip(groups, dport)))
+        there, back = _counters_of(packets, size, back_packets, back_size)
+        numbers.file.put_ended(
+            [
+                list(map(numbers.kinds.__getitem__, zip(groups, snat, dnat, sides, inward))),
+                *(start_ms, end_ms, from_, list(map(int, sport)), to, list(map(numbered, dport))),
+                *_if_translated(dnat, answers, reply_sport),
+                *_if_translated(snat, back_to, reply_dport),
+                *(*there, *back, list(map(numbered, marks)), names if any(names) else None, services),
+            ],
+            list(zip(map(hosts, near), hours, places, services, names, repeat(numbers.node))),
+            *_in_and_out(inward, there[1], back[1]),
+        )
+
+    def _sides(self, *addresses: Sequence[bytes]) -> tuple[list[int], list[bool], list[bytes], list[bytes]]:
+        """Which address of each flow is the remote end, whether that one opened it, the near and the far ends."""
+        known, remote_side = self._context.known, self._context.known.remote_side
+        src, dst, reply_src, reply_dst = addresses
+        sides = [2 if known[c].far else remote_side(a, b, c, d) for a, b, c, d in zip(src, dst, reply_src, reply_dst)]
+        far = [its[side] for side, its in zip(sides, zip(*addresses))]
+        inward = [end in both for end, both in zip(far, zip(src, reply_dst))]
+        near = [answers if inside else opener for inside, answers, opener in zip(inward, reply_src, src)]
+        return sides, inward, near, far
 
     def _take_unusual(self, text: bytes, group: int, start: float, end: float) -> None:
         """A flow whose text has words that routers rarely print."""
@@ -458,45 +484,51 @@ class Writer:
         start, exact = (known.start, known.exact) if known else (flow.born, flow.exact)
         ends, counts, mark, zone = told_by(flow)
         near_end, far_end, inward = self._context.sides_of_ends(ends)
-        near, far = self.near_end(file, near_end), self.far_end(file, far_end)
+        name, place = self.near_end(file, near_end), self.far_end(file, far_end)
         reason = "open" if unfinished else "destroy" if told.seen is None else "swept"
         kind = protocol_name(flow.kind), flow.state, NAT_WORDS[ends.snat + 2 * ends.dnat], int(exact)
         values = (
-            file.kind(near.node, reason, *kind, ends.addresses.index(far_end)),
+            file.kind(file.name(self.node), reason, *kind, ends.addresses.index(far_end), None),
             *(_ms(start, file), None if unfinished else _ms(told.at, file)),
             *_end_values(file, ends),
             *(counts or NO_COUNTS),
-            *(mark or None, zone, near.name or None, None if told.seen is None else _ms(told.seen, file)),
+            *(mark or None, zone, name or None, None if told.seen is None else _ms(told.seen, file)),
         )
         file.put(number, values, unfinished, is_new=known is None)
         moved = _moved_since(known.counts if known else None, counts, inward)
         if known is None or any(moved):
             if sums is not file:  # which has numbers of its own
-                near, far = self.near_end(sums, near_end), self.far_end(sums, far_end)
-            hour = int(max(0.0, told.counted - sums.begins) // HOUR_SECONDS)
-            by = near.node, near.host, hour, near.name, *far, sums.name(service_key(flow))
+                name, place = self.near_end(sums, near_end), self.far_end(sums, far_end)
+            hour, service = hour_of(_ms(told.counted, sums)), self._service(sums, service_key(flow))
+            by = sums.host(near_end), hour, place, service, name, sums.name(self.node)
             sums.add(by, (0 if known else 1, *moved))
         return number
 
-    def near_end(self, file: DayFile, address: str) -> _Near:
-        name = self._names.label(address)
-        if name:
-            file.label_host(address, name)
-        return _Near(file.name(self.node), file.host(address), file.name(name) if name else NO_NAME)
+    def near_end(self, file: DayFile, address: str) -> int:
+        """The number of its name."""
+        self._met.add(("host", address))
+        if not (name := self._names.label(address)):
+            return NO_NAME
+        file.label_host(address, name)
+        return file.name(name)
 
-    def far_end(self, file: DayFile, address: str) -> tuple[str, int]:
-        """Country and ASN; the address gets its number with them."""
+    def far_end(self, file: DayFile, address: str) -> int:
+        """The number of its place; the address gets its own with it."""
         place = self._context.where(address)
-        file.place(address, place)
-        return place.country or "", place.asn or 0
+        self._met |= {("country", place.country or ""), ("network", str(place.asn or ""))}
+        return file.place(address, place)
 
-    def usual_kind(self, file: DayFile, group: int, snat: bool, dnat: bool, far: int) -> int:
+    def usual_kind(self, file: DayFile, group: int, snat: bool, dnat: bool, far: int, inward: bool) -> int:
         its = self._groups[group]
-        values = protocol_name(its.kind), its.state, NAT_WORDS[snat + 2 * dnat], 1, far
+        values = protocol_name(its.kind), its.state, NAT_WORDS[snat + 2 * dnat], 1, far, 2 if inward else 0
         return file.kind(file.name(self.node), "destroy", *values)
 
-    def service(self, group: int, port: bytes) -> str:
-        return service_of(self._groups[group].kind, port.decode())
+    def service(self, file: DayFile, group: int, port: bytes) -> int:
+        return self._service(file, service_of(self._groups[group].kind, port.decode()))
+
+    def _service(self, file: DayFile, key: str) -> int:
+        self._met.add(("service", key))
+        return file.name(key)
 
     # --- gaps ---
 
@@ -558,8 +590,8 @@ class Writer:
     def commit(self, now: float) -> None:
         """Write what was gathered, and that it is all up to ``now``. Raises sqlite3.Error, Damaged and OSError."""
         self.now, today = now, day_of(now)
-        if self._cache is not None:
-            self._cache.near.clear()
+        if self._numbers is not None:
+            self._numbers.names.clear()
         self._look_for_files()
         self._file(today)
         self._split_gaps(today)
@@ -575,7 +607,6 @@ class Writer:
         for file in sorted(self._files.values(), key=lambda file: file.day, reverse=True):
             with _told_apart(file.day):
                 file.commit(*((now, self._whole, self._seen) if file.day == today else (None,)))
-            self._moved |= file.take_moved()
             if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
                 self._files.pop(file.day).close()
         self._learn(now)
@@ -584,10 +615,11 @@ class Writer:
         """Note what was not there before: hosts, countries, networks, services. Raises sqlite3.Error and OSError."""
         if self._first_seen is not None and not self._first_seen.is_there():
             self._close_first_seen()
+            self._numbers = None  # who asks for numbers meets all of them again
         if self._first_seen is None:
             self._first_seen = FirstSeen(self.folder)
-        self._first_seen.learn(self._moved, now)
-        self._moved.clear()
+        self._first_seen.learn(self._met, now)
+        self._met.clear()
 
     def _close_first_seen(self) -> None:
         if self._first_seen is not None:
@@ -658,10 +690,10 @@ class Writer:
 
     def forget_places(self) -> None:
         """The databases are others now."""
-        self._cache = None
+        self._numbers = None
 
     def drop_files(self) -> None:
-        self._cache = None
+        self._numbers = None
         self._close_first_seen()
         for file in self._files.values():
             file.close()
@@ -709,6 +741,46 @@ def _bounded(counts: Counts) -> Counts:
     return counts if max(counts) < MOST_COUNTED else Counts(*(min(count, MOST_COUNTED) for count in counts))
 
 
+def _rows_of(columns: Sequence[Sequence[Any]], wanted: Sequence[bool]) -> list[Sequence[Any]]:
+    return [list(compress(column, wanted)) for column in columns]
+
+
+def _if_translated(
+    translated: Sequence[bool], hosts: Sequence[int], ports: Sequence[bytes]
+) -> tuple[NumberColumn, NumberColumn]:
+    """Numbers of hosts and ports where they do not mirror the original's."""
+    if not any(translated):
+        return None, None
+    return (
+        [host if its else UNKNOWN for its, host in zip(translated, hosts)],
+        [int(port) if its else UNKNOWN for its, port in zip(translated, ports)],
+    )
+
+
+def _counters_of(
+    *counters: Sequence[bytes],
+) -> tuple[tuple[NumberColumn, NumberColumn], tuple[NumberColumn, NumberColumn]]:
+    """Packets and bytes there and back, unknown where nothing counted both."""
+    _, size, _, back_size = counters
+    both = [bool(there and back) for there, back in zip(size, back_size)]
+    if not any(both):
+        return (None, None), (None, None)
+    one, two, three, four = (
+        list(map(int, counter)) if all(both) else [int(text) if its else UNKNOWN for its, text in zip(both, counter)]
+        for counter in counters
+    )
+    return (one, two), (three, four)
+
+
+def _in_and_out(inward: Sequence[bool], there: NumberColumn, back: NumberColumn) -> tuple[NumberColumn, NumberColumn]:
+    """What the remote end sent, and what went there."""
+    if there is None or back is None or not any(inward):
+        return back, there
+    came = [opened if its else answered for its, opened, answered in zip(inward, there, back)]
+    went = [answered if its else opened for its, opened, answered in zip(inward, there, back)]
+    return came, went
+
+
 def _ms(moment: float, file: DayFile) -> int:
     return round((moment - file.begins) * 1000)
 
@@ -754,6 +826,9 @@ def serve(folder: str) -> int:
         lock = hold(folder)
     except Refused as refusal:
         return _refuse(refusal)
+    # What is remembered of 50,000 hosts is no garbage: to look at it again and again took a fifth of the writer's time.
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
     frames = _frames()
     setup: Setup | None = next((said for _, said in frames if said is not None), None)
     if setup is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import math
 import os
@@ -16,6 +17,7 @@ import shlex
 import stat
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -44,28 +46,36 @@ _DAY_FILE = re.compile(r"flows-(\d{4}-\d\d-\d\d)\.db")
 LOCK_PATIENCE = 0.2  # seconds until a lock is really held by somebody
 LOCKED = 5.0  # seconds that a reader may hold a file; it is tried again after that
 NOTHING_TO_READ = "the log has no file that can be read"
-LAYOUT = 2  # PRAGMA user_version: of the tables below
+MOST_BYTES = (1 << 63) - 1  # of a sum: SQLite's integers end there
+LAYOUT = 3  # PRAGMA user_version: of the tables below
 
 # One flow: 50 to 60 bytes. Ends of the reply are NULL where they mirror the original's, counters where nothing counts,
 # ``end_ms`` while the flow is there; ``seen_ms`` is when a flow was seen last whose end nobody told. The hosts of a day
 # have numbers: as texts they took 40 bytes a flow more. ``whole``: the flows that were born before then have a row;
 # ``seen``: those that are open were all there then.
+#
+# What moved how much is added up in ``moved``, and for each of the four ways to ask in ``total``. All bytes of a flow
+# that was over before it got a row belong to the hour of its end, and its row says them: such rows are added up later,
+# many at a time. ``summed`` is the last row that is in the sums, and the view ``unsummed`` adds up those after it, so
+# that both together are whole at each moment. ``near`` of a kind says which address is the near end of such a flow (0:
+# src, 2: reply_src); it is NULL where the bytes went into the sums when they were counted.
 _TABLES = """
-CREATE TABLE about (day REAL, began REAL, alive REAL, whole REAL, seen REAL);
+CREATE TABLE about (day REAL, began REAL, alive REAL, whole REAL, seen REAL, summed INTEGER);
 CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
-CREATE TABLE host (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, country TEXT, asn INTEGER);
+CREATE TABLE place (id INTEGER PRIMARY KEY, country TEXT, asn INTEGER);
+CREATE TABLE host (id INTEGER PRIMARY KEY, address TEXT NOT NULL UNIQUE, place INTEGER);
 CREATE TABLE kind (id INTEGER PRIMARY KEY, node INTEGER, reason TEXT, protocol TEXT, state TEXT, nat TEXT,
-    start_exact INTEGER, far INTEGER);
+    start_exact INTEGER, far INTEGER, near INTEGER);
 CREATE TABLE flow (id INTEGER PRIMARY KEY, kind INTEGER, start_ms INTEGER, end_ms INTEGER,
     src INTEGER, sport INTEGER, dst INTEGER, dport INTEGER,
     reply_src INTEGER, reply_sport INTEGER, reply_dst INTEGER, reply_dport INTEGER,
     packets_original INTEGER, bytes_original INTEGER, packets_reply INTEGER, bytes_reply INTEGER,
-    mark INTEGER, zone INTEGER, near_name INTEGER, seen_ms INTEGER);
+    mark INTEGER, zone INTEGER, near_name INTEGER, seen_ms INTEGER, service INTEGER);
 CREATE INDEX flow_early ON flow (start_ms) WHERE start_ms < 0;
 CREATE TABLE unfinished (flow INTEGER PRIMARY KEY, key BLOB, kernel_id INTEGER);
-CREATE TABLE moved (node INTEGER, near INTEGER, hour INTEGER, near_name INTEGER, country TEXT, asn INTEGER,
-    service INTEGER, flows INTEGER, bytes_in INTEGER, bytes_out INTEGER,
-    PRIMARY KEY (near, hour, country, asn, service, near_name, node)) WITHOUT ROWID;
+CREATE TABLE moved (near INTEGER, hour INTEGER, place INTEGER, service INTEGER, near_name INTEGER, node INTEGER,
+    flows INTEGER, bytes_in INTEGER, bytes_out INTEGER,
+    PRIMARY KEY (near, hour, place, service, near_name, node)) WITHOUT ROWID;
 CREATE TABLE total (sort TEXT, key TEXT, hour INTEGER, flows INTEGER, bytes_in INTEGER, bytes_out INTEGER,
     PRIMARY KEY (sort, key, hour)) WITHOUT ROWID;
 CREATE TABLE label (sort TEXT, key TEXT, text TEXT, PRIMARY KEY (sort, key)) WITHOUT ROWID;
@@ -73,52 +83,109 @@ CREATE TABLE gap (id INTEGER PRIMARY KEY, node INTEGER, since REAL, until REAL, 
 """
 
 # ``far`` of a kind says which of a flow's addresses is the remote end: src, dst, reply_src or reply_dst.
-FLOW_ROWS = """
+_FAR = """CASE kind.far WHEN 0 THEN flow.src WHEN 1 THEN flow.dst
+    WHEN 2 THEN coalesce(flow.reply_src, flow.dst) WHEN 3 THEN coalesce(flow.reply_dst, flow.src) END"""
+FLOW_ROWS = f"""
 SELECT node.text AS node, about.day + flow.start_ms / 1000.0 AS start,
     CASE WHEN flow.end_ms IS NULL THEN about.alive ELSE about.day + flow.end_ms / 1000.0 END AS "end",
     kind.reason, kind.protocol, kind.state, src.address AS src, flow.sport, dst.address AS dst, flow.dport,
     coalesce(reply_src.address, dst.address) AS reply_src, coalesce(flow.reply_sport, flow.dport) AS reply_sport,
     coalesce(reply_dst.address, src.address) AS reply_dst, coalesce(flow.reply_dport, flow.sport) AS reply_dport,
     kind.nat, flow.packets_original, flow.bytes_original, flow.packets_reply, flow.bytes_reply,
-    coalesce(flow.mark, 0) AS mark, coalesce(flow.zone, 0) AS zone, far.country, far.asn, near_name.text AS near_name,
-    kind.start_exact, about.day + CASE WHEN flow.end_ms IS NULL THEN max(flow.seen_ms, (about.seen - about.day) * 1000)
+    coalesce(flow.mark, 0) AS mark, coalesce(flow.zone, 0) AS zone, place.country, place.asn,
+    near_name.text AS near_name, kind.start_exact,
+    about.day + CASE WHEN flow.end_ms IS NULL THEN max(flow.seen_ms, (about.seen - about.day) * 1000)
         ELSE flow.seen_ms END / 1000.0 AS seen
 FROM about, flow JOIN kind ON kind.id = flow.kind JOIN name AS node ON node.id = kind.node
     JOIN host AS src ON src.id = flow.src JOIN host AS dst ON dst.id = flow.dst
     LEFT JOIN host AS reply_src ON reply_src.id = flow.reply_src
     LEFT JOIN host AS reply_dst ON reply_dst.id = flow.reply_dst
     LEFT JOIN name AS near_name ON near_name.id = flow.near_name
-    LEFT JOIN host AS far ON far.id = CASE kind.far WHEN 0 THEN flow.src WHEN 1 THEN flow.dst
-        WHEN 2 THEN coalesce(flow.reply_src, flow.dst) WHEN 3 THEN coalesce(flow.reply_dst, flow.src) END
+    LEFT JOIN host AS far ON far.id = {_FAR} LEFT JOIN place ON place.id = far.place
 """
+
+
+def _added(column: str) -> str:
+    """The sum of a column. SQLite's own raises an error where it is too large: here it is then the largest number."""
+    high, low = f"sum({column} >> 32)", f"sum({column} & 4294967295)"
+    return f"CASE WHEN {high} + ({low} >> 32) >> 31 THEN {MOST_BYTES} ELSE ({high} << 32) + {low} END"
+
+
+_MOVED_BY = "near, hour, place, service, near_name, node"
+_MOVED_SUMS = f"flows, {_added('bytes_in')} AS bytes_in, {_added('bytes_out')} AS bytes_out"
+# The joins are CROSS for their order: only the rows after the last that is in the sums are read.
 _VIEWS = f"""
 CREATE VIEW flow_log AS {FLOW_ROWS};
-CREATE VIEW usage_log AS SELECT node.text AS node, about.day + moved.hour * 3600 AS hour, near.address AS near,
-    near_name.text AS near_name, nullif(moved.country, '') AS country, nullif(moved.asn, 0) AS asn,
-    service.text AS service, moved.flows, moved.bytes_in, moved.bytes_out
-FROM about, moved JOIN name AS node ON node.id = moved.node JOIN host AS near ON near.id = moved.near
-    JOIN name AS service ON service.id = moved.service LEFT JOIN name AS near_name ON near_name.id = moved.near_name;
+CREATE VIEW unsummed AS SELECT {_MOVED_BY}, count(*) AS {_MOVED_SUMS} FROM (
+    SELECT CASE kind.near WHEN 0 THEN flow.src ELSE coalesce(flow.reply_src, flow.dst) END AS near, far.place,
+        min(flow.end_ms / {HOUR_SECONDS * 1000}, 23) AS hour, flow.service, coalesce(flow.near_name, 0) AS near_name,
+        kind.node, CASE kind.near WHEN 0 THEN flow.bytes_reply ELSE flow.bytes_original END AS bytes_in,
+        CASE kind.near WHEN 0 THEN flow.bytes_original ELSE flow.bytes_reply END AS bytes_out
+    FROM flow CROSS JOIN kind ON kind.id = flow.kind CROSS JOIN host AS far ON far.id = {_FAR}
+    WHERE flow.id > (SELECT summed FROM about) AND kind.near IS NOT NULL
+) GROUP BY {_MOVED_BY};
+CREATE VIEW usage_log AS SELECT node.text AS node, about.day + moved.hour * {HOUR_SECONDS} AS hour,
+    near.address AS near, near_name.text AS near_name, place.country, place.asn, service.text AS service,
+    moved.flows, moved.bytes_in, moved.bytes_out
+FROM about, (SELECT {_MOVED_BY}, sum(flows) AS {_MOVED_SUMS} FROM (SELECT * FROM moved UNION ALL SELECT * FROM unsummed)
+        GROUP BY {_MOVED_BY}) AS moved
+    JOIN name AS node ON node.id = moved.node JOIN host AS near ON near.id = moved.near
+    JOIN place ON place.id = moved.place JOIN name AS service ON service.id = moved.service
+    LEFT JOIN name AS near_name ON near_name.id = moved.near_name;
 CREATE VIEW gap_log AS SELECT node.text AS node, gap.since, coalesce(gap.until, about.alive) AS until, gap.reason
 FROM about, gap JOIN name AS node ON node.id = gap.node;
 """
 _SUMS = """DO UPDATE SET flows = flows + excluded.flows,
 bytes_in = coalesce(bytes_in + excluded.bytes_in, bytes_in, excluded.bytes_in),
 bytes_out = coalesce(bytes_out + excluded.bytes_out, bytes_out, excluded.bytes_out)"""
-_PUT_FLOW = f"INSERT OR REPLACE INTO flow VALUES ({', '.join('?' * 20)})"
-_PUT_ENDED = f"INSERT INTO flow VALUES (NULL, {', '.join('?' * 18)}, NULL)"
+_PUT_FLOW = f"INSERT OR REPLACE INTO flow VALUES ({', '.join('?' * 20)}, NULL)"
+# Flows that are over, by columns. Python's sqlite3 takes 0.5 us for each None of a row, ten times what a number takes
+# and five times what nullif() does: what is NULL in some rows is UNKNOWN, or 0; what is NULL in all of them is None.
+UNKNOWN = -1
+_ENDED = [*["?"] * 7, *["nullif(?, -1)"] * 8, "nullif(?, 0)", "NULL", "nullif(?, 0)", "NULL", "?"]
 _END_OPEN = """UPDATE flow SET seen_ms = max(coalesce(seen_ms, :seen), :seen),
 end_ms = coalesce(:end, max(coalesce(seen_ms, :seen), :seen)) WHERE end_ms IS NULL"""
-_ADD_MOVED = (
-    """INSERT INTO moved (node, near, hour, near_name, country, asn, service, flows, bytes_in, bytes_out)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (near, hour, country, asn, service, near_name, node) """
-    + _SUMS
-)
-_ADD_TOTAL = "INSERT INTO total VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (sort, key, hour) " + _SUMS
+# What is to be added to the sums; of this connection alone.
+_NEWS = "CREATE TEMP TABLE news AS SELECT * FROM moved WHERE false"
+_PUT_NEWS = "INSERT INTO news VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_UNSUMMED = "INSERT INTO news SELECT * FROM unsummed"
+_ALL_SUMMED = "UPDATE about SET summed = max(summed, coalesce((SELECT max(id) FROM flow), 0))"
+# In the order of the key: neighbours are in one page, which is then looked for and changed once.
+_ADD_MOVED = f"INSERT INTO moved SELECT * FROM news WHERE true ORDER BY {_MOVED_BY} ON CONFLICT ({_MOVED_BY}) {_SUMS}"
+_KEYS = {
+    "host": "near.address",
+    "country": "coalesce(place.country, '')",
+    "network": "coalesce(place.asn, '') || ''",
+    "service": "service.text",
+}
+# Each is there. LEFT: SQLite leaves out those that nothing asks for.
+_WITH_TEXTS = """AS moved LEFT JOIN host AS near ON near.id = moved.near LEFT JOIN place ON place.id = moved.place
+LEFT JOIN name AS service ON service.id = moved.service"""
+_ADD_TOTAL = [
+    f"INSERT INTO total SELECT '{sort}', {key} AS key, hour, sum(flows), {_added('bytes_in')}, {_added('bytes_out')}"
+    f" FROM news {_WITH_TEXTS} WHERE true GROUP BY 2, 3 ON CONFLICT (sort, key, hour) {_SUMS}"
+    for sort, key in _KEYS.items()
+]
+SUM_EVERY = 60.0  # seconds
+MOST_UNSUMMED = 100_000  # rows: who asks for usage then waits 0.1 s for them
+
+
+@functools.lru_cache
+def _put_ended(*given: bool) -> str:
+    """How to insert such rows; ``given``: for each column, whether it is there."""
+    columns = iter(given)
+    fields = (field if field == "NULL" or next(columns) else "NULL" for field in _ENDED)
+    return f"INSERT INTO flow VALUES (?, {', '.join(fields)})"
 
 
 def day_of(moment: float) -> int:
     """Days since 1970, UTC."""
     return math.floor(moment / DAY_SECONDS)
+
+
+def hour_of(ms: int) -> int:
+    """The hour of a day to which a time in its file belongs; of one that is rounded up to midnight, the last one."""
+    return min(max(0, ms) // (HOUR_SECONDS * 1000), 23)
 
 
 def day_name(day: int) -> str:
@@ -199,7 +266,8 @@ def set_aside(path: str) -> str:
 
 FlowValues = tuple[Any, ...]  # of a row of ``flow``, without its id
 Mark = tuple[bytes, int | None]  # the key of a flow that is still there, and the kernel's id
-MovedBy = tuple[int, int, int, int, str, int, int]  # a key of ``moved``: node, near, hour, name, country, ASN, service
+Columns = Sequence[Sequence[int] | None]  # of rows of ``flow``, without ids, zone and seen_ms: see _ENDED
+MovedBy = tuple[int, int, int, int, int, int]  # a key of ``moved``: near, hour, place, service, near_name, node
 Moved = tuple[int, int | None, int | None]  # flows, bytes in, bytes out; None: nothing counted them
 
 
@@ -227,6 +295,7 @@ class DayFile:
         try:
             self._db.execute("PRAGMA journal_mode = WAL")  # who reads does not hold up who writes
             self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA temp_store = MEMORY")  # what is added up needs no room on another disk
             self._begin(now, now if whole is None else whole)
             self._read_numbers()
             self.inode = os.stat(self.path).st_ino
@@ -234,13 +303,17 @@ class DayFile:
             self._db.close()
             raise
         self._flows: dict[int, FlowValues | None] = {}  # to be written, by id; None: to be deleted
-        self._ended: list[FlowValues] = []  # flows that are over and have no row yet
+        self._ended: list[tuple[int, Columns]] = []  # flows that are over and have no row yet, and how many
+        # What rows say that are in the file or in _ended, and not in the sums yet; _knows_rows: what all of them say.
+        self._of_rows: dict[MovedBy, list[int]] = {}
+        self._uncounted: Counter[MovedBy] = Counter()
+        self._knows_rows = not self._unsummed
         self._unfinished: dict[int, Mark | None] = {}
         self._new_names: list[tuple[int, str]] = []
-        self._new_hosts: dict[int, tuple[int, str, str | None, int | None]] = {}
+        self._new_places: list[tuple[int, str | None, int | None]] = []
+        self._new_hosts: dict[int, tuple[int, str, int]] = {}
         self._new_kinds: list[tuple[Any, ...]] = []
         self._moved: dict[MovedBy, Moved] = {}
-        self._keys: set[tuple[str, str]] = set()  # of what has moved something
         self._new_labels: dict[tuple[str, str], str] = {}
         self._gaps: dict[int, tuple[int, int, float, float | None, str]] = {}
         self._gaps_end = False  # gaps that a run before this one left open end where it was written last
@@ -253,27 +326,33 @@ class DayFile:
         self.fresh = layout == 0
         if self.fresh:
             self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_VIEWS} PRAGMA user_version = {LAYOUT}; COMMIT;")
-            self._db.execute("INSERT INTO about VALUES (?, ?, ?, ?, 0)", (self.begins, now, now, whole))
+            self._db.execute("INSERT INTO about VALUES (?, ?, ?, ?, 0, 0)", (self.begins, now, now, whole))
         elif layout != LAYOUT:
             raise sqlite3.DatabaseError(f"its layout is {layout}, and this program writes {LAYOUT}")
         found = self._db.execute("SELECT began, alive, whole, seen FROM about").fetchone()
         self.began, self.alive, self.whole, self.seen = map(float, found)
+        self._db.execute(_NEWS)
 
     def _read_numbers(self) -> None:
-        rows = self._db.execute("SELECT id, text FROM name ORDER BY id").fetchall()
-        self._texts = ["", *(text for _, text in rows)]  # by number
+        rows = self._db.execute("SELECT id, text FROM name").fetchall()
         self._names: dict[str, int] = {text: number for number, text in rows}
-        hosts = self._db.execute("SELECT id, address, country, asn FROM host ORDER BY id").fetchall()
-        self._addresses = ["", *(row[1] for row in hosts)]  # by number
+        places = self._db.execute("SELECT country, asn, id FROM place")
+        self._places: dict[tuple[str | None, int | None], int] = {(row[0], row[1]): row[2] for row in places}
+        hosts = self._db.execute(
+            "SELECT address, host.id, country, asn FROM host JOIN place ON place.id = host.place"
+        ).fetchall()
         self._hosts: dict[str, tuple[int, Place]] = {
-            address: (number, Place(country=country, asn=asn)) for number, address, country, asn in hosts
+            address: (number, Place(country=country, asn=asn)) for address, number, country, asn in hosts
         }
         self._labels: dict[tuple[str, str], str] = {
             (sort, key): text for sort, key, text in self._db.execute("SELECT sort, key, text FROM label")
         }
         self._kinds: dict[tuple[Any, ...], int] = {row[1:]: row[0] for row in self._db.execute("SELECT * FROM kind")}
-        (last,) = self._db.execute("SELECT max(id) FROM flow").fetchone()
-        self._next_flow = (last or 0) + 1
+        last, summed = self._db.execute("SELECT (SELECT max(id) FROM flow), summed FROM about").fetchone()
+        # Rows that are summed may be deleted: no later one gets such a number.
+        self._next_flow: int = max(last or 0, summed) + 1
+        self._unsummed: int = self._next_flow - 1 - summed  # rows, at most
+        self._summed_at = -math.inf
         (last,) = self._db.execute("SELECT max(id) FROM gap").fetchone()
         self._next_gap = (last or 0) + 1
 
@@ -321,14 +400,16 @@ class DayFile:
     @property
     def waiting(self) -> int:
         """Rows that are to be written."""
-        return len(self._flows) + len(self._ended) + len(self._moved)
+        return len(self._flows) + self._number_ended() + len(self._moved)
+
+    def _number_ended(self) -> int:
+        return sum(number for number, _ in self._ended)
 
     # --- numbers for texts ---
 
     def name(self, text: str) -> int:
         if (number := self._names.get(text)) is None:
             number = self._names[text] = len(self._names) + 1
-            self._texts.append(text)
             self._new_names.append((number, text))
         return number
 
@@ -338,17 +419,23 @@ class DayFile:
             return known[0]
         return self._place(address, len(self._hosts) + 1, NOWHERE)
 
-    def place(self, address: str, place: Place) -> None:
-        """Where an address is; what was known of it before stays where nothing is known now."""
+    def place(self, address: str, place: Place) -> int:
+        """The number of where an address is; what was known of it before stays where nothing is known now."""
         known = self._hosts.get(address)
         if known is None or (known[1] is not place and known[1] != place and place != NOWHERE):
             self._place(address, known[0] if known else len(self._hosts) + 1, place)
+        return self._number_of(self._hosts[address][1])
+
+    def _number_of(self, place: Place) -> int:
+        key = place.country, place.asn
+        if (number := self._places.get(key)) is None:
+            number = self._places[key] = len(self._places) + 1
+            self._new_places.append((number, *key))
+        return number
 
     def _place(self, address: str, number: int, place: Place) -> int:
-        if number == len(self._addresses):
-            self._addresses.append(address)
         self._hosts[address] = number, place
-        self._new_hosts[number] = number, address, place.country, place.asn
+        self._new_hosts[number] = number, address, self._number_of(place)
         for sort, key, label in (("country", place.country, place.country_name), ("network", place.asn, place.org)):
             if key is not None and label and self._labels.get((sort, str(key))) != label:
                 self._labels[sort, str(key)] = self._new_labels[sort, str(key)] = label
@@ -377,14 +464,25 @@ class DayFile:
         if unfinished is not None or not is_new:
             self._unfinished[number] = unfinished
 
-    def put_ended(self, values: FlowValues, group: MovedBy, came: int | None, went: int | None) -> None:
-        """A flow that is over and has no row yet, and what it moved."""
-        self._ended.append(values)
-        sums = self._moved.get(group)
-        if sums is None or came is None or sums[1] is None:
-            self.add(group, (1, came, went))
-        else:
-            self._moved[group] = sums[0] + 1, sums[1] + came, (sums[2] or 0) + (went or 0)
+    def put_ended(
+        self, columns: Columns, groups: Sequence[MovedBy], came: Sequence[int] | None, went: Sequence[int] | None
+    ) -> None:
+        """Flows that are over and have no row yet, and what each moved; it goes into the sums later."""
+        self._ended.append((len(groups), columns))
+        if came is None or went is None:
+            self._uncounted.update(groups)
+            return
+        if UNKNOWN in came:
+            self._uncounted.update(group for group, size in zip(groups, came) if size == UNKNOWN)
+        sums = self._of_rows
+        for group, there, here in zip(groups, came, went):
+            if (its := sums.get(group)) is None:
+                if there != UNKNOWN:
+                    sums[group] = [1, there, here]
+            elif there != UNKNOWN:
+                its[0] += 1
+                its[1] += there
+                its[2] += here
 
     def drop(self, number: int) -> None:
         self._flows[number] = self._unfinished[number] = None
@@ -408,13 +506,17 @@ class DayFile:
         """Write all; ``alive``: it is all there was up to that time. Raises sqlite3.Error, and writes nothing then."""
         import sqlite3
 
-        if not (alive or self.waiting or self._gaps or self._unfinished or self._open_end is not None):
+        waits = self.waiting or self._gaps or self._unfinished or self._unsummed
+        if not (alive or waits or self._open_end is not None):
             return
         db, now, so_far = self._db, alive or self.alive, self.whole if whole is None else whole
-        last = self.seen if seen is None else seen
+        last, ended = self.seen if seen is None else seen, self._number_ended()
+        rests = alive is not None and self._unsummed + ended < MOST_UNSUMMED  # else its day is over, or there are many
+        sums = not rests or abs(now - self._summed_at) >= SUM_EVERY
         try:
             db.execute("BEGIN IMMEDIATE")
             self._write(db)
+            self._sum_up(db, sums)
             if alive:
                 db.execute(
                     "UPDATE about SET began = ?, alive = ?, whole = ?, seen = ?", (self.began, now, so_far, last)
@@ -426,7 +528,11 @@ class DayFile:
             raise
         if alive:
             self.alive, self.whole, self.seen = now, so_far, last
-        self._next_flow += len(self._ended)  # their numbers follow on the largest that is there
+        self._next_flow += ended
+        self._unsummed += ended
+        if sums:
+            self._unsummed, self._summed_at, self._knows_rows = 0, now, True
+            self._forget_sums()
         self.forget()
 
     def _write(self, db: sqlite3.Connection) -> None:
@@ -438,55 +544,66 @@ class DayFile:
         finished = [(number,) for number, what in self._unfinished.items() if what is None]
         flows = [(number, *values) for number, values in self._flows.items() if values is not None]
         db.executemany("INSERT INTO name VALUES (?, ?)", self._new_names)
-        db.executemany("INSERT OR REPLACE INTO host VALUES (?, ?, ?, ?)", self._new_hosts.values())
-        db.executemany("INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._new_kinds)
+        db.executemany("INSERT INTO place VALUES (?, ?, ?)", self._new_places)
+        db.executemany("INSERT OR REPLACE INTO host VALUES (?, ?, ?)", self._new_hosts.values())
+        db.executemany("INSERT INTO kind VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._new_kinds)
         db.executemany("DELETE FROM flow WHERE id = ?", gone)
         db.executemany(_PUT_FLOW, flows)
-        db.executemany(_PUT_ENDED, self._ended)
+        number = self._next_flow
+        for count, columns in self._ended:
+            values = [column for column in columns if column is not None]
+            text = _put_ended(*(column is not None for column in columns))
+            db.executemany(text, zip(range(number, number + count), *values))
+            number += count
         db.executemany("DELETE FROM unfinished WHERE flow = ?", finished)
         unfinished = [(number, *what) for number, what in self._unfinished.items() if what is not None]
         db.executemany("INSERT OR REPLACE INTO unfinished VALUES (?, ?, ?)", unfinished)
-        db.executemany(_ADD_MOVED, [(*group, *self._moved[group]) for group in sorted(self._moved)])
-        db.executemany(_ADD_TOTAL, [(*total, *moved) for total, moved in self._totals().items()])
         labels = [(*key, text) for key, text in self._new_labels.items()]
         db.executemany("INSERT OR REPLACE INTO label VALUES (?, ?, ?)", labels)
         db.executemany("INSERT OR REPLACE INTO gap VALUES (?, ?, ?, ?, ?)", self._gaps.values())
 
-    def _totals(self) -> dict[tuple[str, str, int], Moved]:
-        """The sums of the hours, of hosts, countries, networks and services apart."""
-        totals: dict[tuple[str, str, int], Moved] = {}
-        addresses, texts, before_of = self._addresses, self._texts, totals.get
-        for (_, near, hour, _, country, asn, service), moved in self._moved.items():
-            for total in (
-                *(("host", addresses[near], hour), ("country", country, hour)),
-                *(("network", str(asn) if asn else "", hour), ("service", texts[service], hour)),
-            ):
-                totals[total] = moved if (before := before_of(total)) is None else _sum(before, moved)
-        self._keys.update([total[:2] for total in totals])
-        return totals
-
-    def take_moved(self) -> set[tuple[str, str]]:
-        """What has moved something since the last call: a sort (host, country, network, service) and a key of each."""
-        keys, self._keys = self._keys, set()
-        return keys
+    def _sum_up(self, db: sqlite3.Connection, rows: bool) -> None:
+        """Add to the sums what was counted of flows that were there; with ``rows`` also what the new rows say."""
+        news: list[tuple[Any, ...]] = [(*by, *moved) for by, moved in self._moved.items()]
+        if rows and self._knows_rows:  # a third of what the view takes
+            known = self._of_rows.items()
+            news += [(*by, flows, min(came, MOST_BYTES), min(went, MOST_BYTES)) for by, (flows, came, went) in known]
+            news += [(*by, flows, None, None) for by, flows in self._uncounted.items()]
+        elif rows:
+            db.execute(_PUT_UNSUMMED)
+        db.executemany(_PUT_NEWS, news)
+        if rows:
+            db.execute(_ALL_SUMMED)
+        if rows or news:
+            for add in (_ADD_MOVED, *_ADD_TOTAL, "DELETE FROM news"):
+                db.execute(add)
 
     def forget(self) -> None:
         """What was gathered is written, or all of it is given up."""
-        self.give_up()
+        self._forget_rows()
         for gathered in (self._new_hosts, self._gaps, self._new_labels):
             gathered.clear()
-        self._new_names.clear()
-        self._new_kinds.clear()
+        for new in (self._new_names, self._new_places, self._new_kinds):
+            new.clear()
         self._gaps_end, self._open_end = False, None
 
-    def give_up(self) -> int:
-        """Forget the flows that could not be written, but no number of a text; returns how many of them had ended."""
-        number = sum(values is not None and values[2] is not None for values in self._flows.values())
-        number += len(self._ended)
+    def _forget_rows(self) -> None:
         self._flows.clear()
         self._ended.clear()
         self._unfinished.clear()
         self._moved.clear()
+
+    def _forget_sums(self) -> None:
+        self._of_rows.clear()
+        self._uncounted.clear()
+
+    def give_up(self) -> int:
+        """Forget the flows that could not be written, but no number of a text; returns how many of them had ended."""
+        number = sum(values is not None and values[2] is not None for values in self._flows.values())
+        number += self._number_ended()
+        self._forget_rows()
+        self._forget_sums()
+        self._knows_rows = not self._unsummed
         return number
 
     def is_there(self) -> bool:
@@ -506,7 +623,7 @@ def _sum(one: Moved | None, other: Moved) -> Moved:
 
 
 def _plus(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else min(one + other, (1 << 63) - 1)
+    return other if one is None else one if other is None else min(one + other, MOST_BYTES)
 
 
 # OpenWrt's Python comes in pieces.
@@ -725,12 +842,13 @@ class Unreadable(Exception):
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[sqlite3.Connection]:
-    """A day file to read from. Raises Unreadable, also for what goes wrong while it is read."""
+    """A day file to read from, as it is now. Raises Unreadable, also for what goes wrong while it is read."""
     import sqlite3
 
     name = clean(os.path.basename(path))
     try:
         with contextlib.closing(_connected(path)) as db:
+            db.execute("BEGIN")  # rows may go into the sums while they are read
             if db.execute("PRAGMA user_version").fetchone() != (LAYOUT,):
                 raise Unreadable(f"{name} is of another version of this program")
             yield db
@@ -1306,31 +1424,24 @@ def _windows(since: float, now: float) -> _Windows:
     return _Windows(since, midnight.timestamp(), week, month, slots)
 
 
-_OF_ONE_HOST = {
-    "host": "near.address",
-    "country": "moved.country",
-    "network": "nullif(moved.asn, 0)",
-    "service": "service.text",
-}
-
-
 def _moved_in(
     db: sqlite3.Connection, sort: str, near: str, begins: Sequence[int]
 ) -> Iterator[tuple[str, int, int, int | None, int | None]]:
-    """Key, part of the day, flows, bytes in and out; ``begins``: the first hours of all parts but the first."""
+    """Key, part of the day, flows, bytes in and out; ``begins``: the first hours of all parts but the first.
+
+    A key may come twice: as it is in the sums, and of what is not in them yet.
+    """
     cases = "".join(f" WHEN hour < {hour} THEN {part}" for part, hour in enumerate(begins))
     part = f"CASE{cases} ELSE {len(begins)} END" if begins else "0"
+    sums = f"{part}, sum(flows), {_added('bytes_in')}, {_added('bytes_out')}"
+    of_one = "WHERE moved.near = (SELECT id FROM host WHERE address = :near)" if near else ""
+    tables = ["moved"] if near else []
+    if db.execute("SELECT EXISTS (SELECT 1 FROM about, flow WHERE flow.id > about.summed)").fetchone() == (1,):
+        tables.append("unsummed")
+    texts = [f"SELECT {_KEYS[sort]}, {sums} FROM {table} {_WITH_TEXTS} {of_one} GROUP BY 1, 2" for table in tables]
     if not near:
-        return db.execute(
-            f"SELECT key, {part}, sum(flows), sum(bytes_in), sum(bytes_out) FROM total WHERE sort = ? GROUP BY 1, 2",
-            (sort,),
-        )
-    return db.execute(
-        f"SELECT coalesce({_OF_ONE_HOST[sort]}, '') || '', {part}, sum(flows), sum(bytes_in), sum(bytes_out)"
-        " FROM moved JOIN host AS near ON near.id = moved.near JOIN name AS service ON service.id = moved.service"
-        " WHERE near.address = ? GROUP BY 1, 2",
-        (near,),
-    )
+        texts.append(f"SELECT key, {sums} FROM total WHERE sort = :sort GROUP BY 1, 2")
+    return itertools.chain.from_iterable(db.execute(text, {"near": near, "sort": sort}) for text in texts)
 
 
 def _remarks(extent: Extent, since: float, now: float) -> list[str]:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 def masqueraded(file: DayFile) -> FlowValues:
     """A flow of a second that a router sent on under its own address."""
-    kind = file.kind(file.name("router"), "destroy", "tcp", "TIME_WAIT", "snat", 1, FAR)
+    kind = file.kind(file.name("router"), "destroy", "tcp", "TIME_WAIT", "snat", 1, FAR, None)
     file.place("198.51.100.7", Place("DE", asn=64_501))
     ends = (file.host("10.0.0.5"), 38_768, file.host("198.51.100.7"), 443)
     reply = (None, None, file.host("203.0.113.1"), None)
@@ -38,7 +38,8 @@ def masqueraded(file: DayFile) -> FlowValues:
 def log(tmp_path: Path) -> Path:
     file = DayFile(str(tmp_path), DAY, MIDNIGHT)
     file.put(file.next_flow(), masqueraded(file), None, is_new=True)
-    group = (file.name("router"), file.host("10.0.0.5"), 14, file.name("laptop"), "DE", 64_501, file.name("tcp/443"))
+    place, service = file.place("198.51.100.7", Place("DE", asn=64_501)), file.name("tcp/443")
+    group = (file.host("10.0.0.5"), 14, place, service, file.name("laptop"), file.name("router"))
     file.add(group, (1, 52_000, 1_500))
     file.gap("router", MIDNIGHT + 60, MIDNIGHT + 61.5, LOSING)
     file.commit(MIDNIGHT + 60_000)

@@ -1149,14 +1149,19 @@ def test_who_is_right_at_every_second_or_says_that_the_log_lacks_it(
 def test_the_sums_of_all_hours_are_what_the_flows_moved(
     steps: list[tuple[str, int, int]], before_midnight: int
 ) -> None:
-    """Over restarts and midnights; of flows that ended while nobody looked, as much as was counted."""
+    """At each moment, over restarts and midnights; of flows that ended while nobody looked, as much as was counted."""
     with tempfile.TemporaryDirectory(dir=quick_folder()) as folder, pytest.MonkeyPatch.context() as patch:
         logged, truth = Logged(Path(folder) / "log", patch, MIDNIGHT - before_midnight), Truth()
         logged.list()
         for step in steps:
             act(logged, truth, step)
             logged.seconds(1)
+            assert usage(logged.folder) == sums_of_rows(logged.folder)
         logged.close()
-        found = flow_rows(logged.folder)
-        total = sum(row["bytes_original"] or 0 for row in found), sum(row["bytes_reply"] or 0 for row in found)
-        assert usage(logged.folder) == (len(found), total[1], total[0])
+        assert usage(logged.folder) == sums_of_rows(logged.folder)
+
+
+def sums_of_rows(folder: Path) -> tuple[int, int, int]:
+    found = flow_rows(folder)
+    there, back = (sum(row[name] or 0 for row in found) for name in ("bytes_original", "bytes_reply"))
+    return len(found), back, there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from live import logged_flow
 from parse import split_lines
 from past import DAY_SECONDS, FirstSeen, Search, known_before, near_of, search, since_of
 from support.kernel import Namespace, insert, needs_kernel
-from support.logs import INSIDE, NOON, SERVER, WAN, Conn, Logged, nat, quick_folder, rows, usage, where_of
+from support.logs import INSIDE, MIDNIGHT, NOON, SERVER, WAN, Conn, Logged, nat, quick_folder, rows, usage, where_of
 from support.program import OnScreen, inside
 from support.terminal import PROGRAM
 
@@ -64,8 +65,14 @@ CONNS = st.builds(
 MOVED = st.sampled_from([None, (0, 0), (500, 70), (1 << 63, 10)])
 
 
-def told(folder: Path, steps: list[tuple[Conn, tuple[int, int] | None, int]], patch: pytest.MonkeyPatch) -> list[Any]:
-    """What the log says of connections that begin and end; between the two some are listed."""
+Steps = list[tuple[Conn, tuple[int, int] | None, int]]
+
+
+def told(folder: Path, steps: Steps, patch: pytest.MonkeyPatch, *, killed: bool = False) -> list[Any]:
+    """What the log says of connections that begin and end; between the two some are listed.
+
+    ``killed``: and what it says after the writer was killed, and another one took up what was not in the sums yet.
+    """
     logged = Logged(folder, patch)
     logged.list()
     logged.seconds(3)
@@ -76,25 +83,44 @@ def told(folder: Path, steps: list[tuple[Conn, tuple[int, int] | None, int]], pa
             logged.list((conn, moved) if moved else conn)
         logged.tell("destroy", conn, moved)
     logged.seconds(8)
+    if killed:
+        logged.kill()
+        logged.begin()
+        logged.list()
+        logged.seconds(3)
+        assert rows(folder, "SELECT * FROM unsummed") == []
     logged.close()
-    views = ("SELECT * FROM flow_log", "SELECT * FROM usage_log", "SELECT * FROM total", "SELECT * FROM label")
-    return [sorted(map(str, rows(folder, view))) for view in views]
+    views = ("SELECT * FROM flow_log", "SELECT * FROM usage_log", "SELECT * FROM label")
+    found = [sorted(map(str, rows(folder, view))) for view in views]
+    return found + [by_sort(folder, sort, near) for sort in SORTS for near in ("", INSIDE)]
+
+
+SORTS = ("host", "country", "network", "service")
+
+
+def by_sort(folder: Path, sort: str, near: str = "") -> list[UsageRow]:
+    """What is found out of the sums that are kept for each way to ask."""
+    return sorted(past.usage(str(folder), sort, NOON - HOUR, NOON + 12 * HOUR, near).rows, key=str)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(CONNS, MOVED, st.sampled_from([0, 0, 0, 3])), min_size=1, max_size=6))
 @example([(nat(), (500, 70), 0), (nat(6, port=40001), None, 3)])
 @example([(Conn(SERVER, 443, WAN, 8080, to=(INSIDE, 80)), (1, 2), 0)])
-def test_the_quick_way_of_flows_that_are_over_says_what_the_other_says(
-    steps: list[tuple[Conn, tuple[int, int] | None, int]],
-) -> None:
+def test_the_quick_way_of_flows_that_are_over_says_what_the_other_says(steps: Steps) -> None:
+    """Before their bytes are in the sums, when they are, and when a new writer has put them there."""
     import tempfile
 
     with tempfile.TemporaryDirectory(dir=quick_folder()) as folder, pytest.MonkeyPatch.context() as patch:
         quick = told(Path(folder) / "quick", steps, patch)
+        taken_up = told(Path(folder) / "taken-up", steps, patch, killed=True)
+        patch.setattr(past, "SUM_EVERY", 0.0)
+        summed = told(Path(folder) / "summed", steps, patch)
         patch.setattr(flowlog, "WITH_PORTS", frozenset())
         slow = told(Path(folder) / "slow", steps, patch)
     assert quick == slow
+    assert summed == slow
+    assert taken_up == slow
 
 
 def test_an_end_that_a_listing_told_before_the_kernel_is_told_once(logged: Logged) -> None:
@@ -135,6 +161,118 @@ def test_most_flows_take_the_quick_way(logged: Logged, monkeypatch: pytest.Monke
         passes(logged, nat(number + 1, port=40_000 + number), (100, 200))
     assert taken.count(flowlog.ALL_ENDED) == 5
     assert flowlog.ENDED not in taken
+
+
+# --- sums that come later than their rows -----------------------------------------------------------------------------
+
+
+def unsummed(logged: Logged) -> int:
+    """Flows whose bytes are not in the sums yet."""
+    return sum(row["flows"] for row in rows(logged.folder, "SELECT flows FROM unsummed"))
+
+
+def test_rows_go_into_the_sums_once_a_minute_and_are_in_the_answers_at_once(logged: Logged) -> None:
+    passes(logged, nat(), (100, 200))
+    assert (unsummed(logged), usage(logged.folder)) == (1, (1, 200, 100))
+    before = [by_sort(logged.folder, sort, near) for sort in SORTS for near in ("", INSIDE)]
+    assert all(row.span == (200, 100) for found in before for row in found)
+    logged.seconds(61)
+    assert (unsummed(logged), usage(logged.folder)) == (0, (1, 200, 100))
+    assert [by_sort(logged.folder, sort, near) for sort in SORTS for near in ("", INSIDE)] == before
+    passes(logged, nat(), (1, 2))
+    assert (unsummed(logged), usage(logged.folder)) == (1, (2, 202, 101))
+    assert len(rows(logged.folder, "SELECT * FROM usage_log")) == 1
+
+
+def test_many_rows_and_those_of_a_day_that_is_over_go_into_the_sums_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past, "MOST_UNSUMMED", 3)
+    logged = Logged(tmp_path / "log", monkeypatch, MIDNIGHT - 30)
+    logged.list()
+    logged.seconds(3)
+    for number, waiting in enumerate((1, 2, 0, 1)):
+        passes(logged, nat(5, 1000 + number), (1, 1))
+        assert unsummed(logged) == waiting
+        logged.clock -= 7
+    logged.seconds(45)
+    assert unsummed(logged) == 0
+    assert usage(logged.folder) == (4, 4, 4)
+    logged.kill()
+
+
+@pytest.mark.parametrize("at", ["before", "behind"])
+def test_a_commit_that_fails_takes_its_sums_back(logged: Logged, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    passes(logged, nat(), (100, 200))
+    real = past.DayFile._sum_up
+
+    def full(self: past.DayFile, *rest: Any) -> None:
+        if at == "behind":
+            real(self, *rest)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(past.DayFile, "_sum_up", full)
+    logged.tell("new", nat(6))
+    logged.tell("destroy", nat(6), (1, 2))
+    logged.clock += 61
+    for _ in range(2):
+        logged.clock += 1
+        logged.poll()
+        with pytest.raises(sqlite3.OperationalError):
+            logged.write()
+    assert usage(logged.folder) == (1, 200, 100)
+    monkeypatch.setattr(past.DayFile, "_sum_up", real)
+    logged.seconds(2)
+    assert (unsummed(logged), usage(logged.folder)) == (0, (2, 202, 101))
+
+
+def test_rows_that_were_given_up_are_in_no_sum_and_those_in_the_file_are(logged: Logged) -> None:
+    passes(logged, nat(), (100, 200))
+    logged.tell("new", nat(6))
+    logged.tell("destroy", nat(6), (1, 2))
+    logged.clock += 2
+    logged.poll()
+    writer = logged.writer
+    assert writer is not None
+    for _, messages in logged.wires[-1].frames():
+        for message in messages:
+            writer.take(message)
+    writer.give_up()
+    for _ in range(2):
+        logged.seconds(61)
+        assert (unsummed(logged), usage(logged.folder)) == (0, (1, 200, 100))
+
+
+def test_who_asks_while_rows_go_into_the_sums_gets_each_once(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes(logged, nat(), (100, 200))
+    real = past._moved_in
+
+    def slowly(*asked: Any) -> Iterator[tuple[Any, ...]]:
+        for row in real(*asked):
+            logged.seconds(61)
+            assert unsummed(logged) == 0
+            yield row
+
+    monkeypatch.setattr(past, "_moved_in", slowly)
+    assert [row.span for row in by_sort(logged.folder, "host")] == [(200, 100)]
+
+
+def test_a_row_is_in_the_sums_where_the_one_before_it_was_deleted(logged: Logged) -> None:
+    """The last row moves to another day's file, and the writer is killed: the next row has not been in any sum."""
+    passes(logged, nat(), (1, 2))
+    logged.tell("new", nat(6))
+    logged.seconds(200)  # it is open, and in the last row
+    (last,) = rows(logged.folder, "SELECT max(id) AS id, (SELECT summed FROM about) AS summed FROM flow")
+    assert last["id"] == last["summed"] == 2
+    assert logged.writer is not None
+    logged.writer._file(past.day_of(logged.now)).drop(2)
+    logged.seconds(1)
+    logged.kill()
+    logged.begin()
+    logged.list()
+    logged.seconds(3)
+    passes(logged, nat(7), (100, 200))
+    assert unsummed(logged) == 1
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------
