@@ -107,7 +107,7 @@ def open_state(folder: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
     fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)  # a pipe would wait for ever
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, f"{FILE} is no file", path)
+        raise OSError(errno.EINVAL, f"{FILE} is not a regular file", path)
     return fd
 
 
@@ -481,7 +481,7 @@ def _check_url(url: str, before: str = "") -> None:
         host = parts.hostname or ""
         _ = parts.port
     except ValueError as error:
-        raise _Failure(f"{clean(url)} is no address: {error}") from error
+        raise _Failure(f"{clean(url)} is not an address: {error}") from error
     loopback = host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host)
     allowed = parts.scheme == "https" or (parts.scheme == "http" and loopback)
     if before.startswith("https:"):

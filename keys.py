@@ -321,7 +321,7 @@ def _ask_whois(view: View, _table: FlowTable) -> Request:
     elif view.flow is not None:
         address = view.context.remote_address(view.flow)
     if not address:
-        view.message = "This row is no address: whois is asked of hosts and flows"
+        view.message = "whois needs an address: select a host or a flow"
     return Request(Do.WHOIS, address) if address else NOTHING
 
 

@@ -730,7 +730,7 @@ def make_folder(folder: str) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise Refused(f"{shown} is a symbolic link, which anybody may turn", f"--log {shlex.quote(_real(folder))}")
     if not stat.S_ISDIR(found.st_mode):
-        raise Refused(f"{shown} is no folder", _place_of_its_own(folder))
+        raise Refused(f"{shown} is not a directory", _place_of_its_own(folder))
     if found.st_uid != os.geteuid():
         raise Refused(
             f"{shown} belongs to {_user(found.st_uid)}, and this is {_user(os.geteuid())}", _place_of_its_own(folder)
@@ -956,7 +956,9 @@ def asked_of(text: str) -> tuple[str, int | None, str | None]:
         if number is not None and int(number) > 65_535:
             raise ValueError
     except ValueError:
-        raise ValueError(f"'{text}' is no address: 203.0.113.1, 203.0.113.1:38768/tcp or [2001:db8::1]:443") from None
+        raise ValueError(
+            f"'{text}' is not an address: 203.0.113.1, 203.0.113.1:38768/tcp or [2001:db8::1]:443"
+        ) from None
     return address, None if number is None else int(number), protocol
 
 
@@ -966,7 +968,7 @@ def time_of(text: str, now: float) -> tuple[float, float]:
     Local time, where it names no zone. A time of day is today's; yesterday's where today's is still to come.
     """
     text = text.strip()
-    refusal = f"'{text}' is no time: 2026-11-24T14:02:30, with or without +01:00, or 14:02 of today"
+    refusal = f"'{text}' is not a time: 2026-11-24T14:02:30, with or without +01:00, or 14:02 of today"
     try:
         if (match := _CLOCK_ONLY.fullmatch(text)) is not None:
             hour, minute, second = (int(group or 0) for group in match.groups())
@@ -1469,7 +1471,7 @@ def since_of(text: str, now: float) -> float:
         try:
             return time_of(text, now)[0]
         except ValueError:
-            raise ValueError(f"'{text}' is no span: 12h, 7d, 30d, or a time like 2026-11-24T14:02") from None
+            raise ValueError(f"'{text}' is not a span: 12h, 7d, 30d, or a time like 2026-11-24T14:02") from None
     return now - int(match.group(1)) * {"h": HOUR_SECONDS, "d": DAY_SECONDS, "w": 7 * DAY_SECONDS}[match.group(2)]
 
 

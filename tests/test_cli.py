@@ -80,28 +80,28 @@ def test_help_and_version() -> None:
     ("args", "words"),
     [
         (["--nosuch"], "No such option"),
-        (["--once", "--sort", "colour"], "'colour' is no column"),
-        (["--once", "-p", "nosuch"], "'nosuch' is no protocol"),
-        (["--once", "-p", "--"], "no protocol"),
-        (["--once", "-s", "nosuch"], "'nosuch' is no state"),
+        (["--once", "--sort", "colour"], "'colour' is not a column"),
+        (["--once", "-p", "nosuch"], "'nosuch' is not a protocol"),
+        (["--once", "-p", "--"], "not a protocol"),
+        (["--once", "-s", "nosuch"], "'nosuch' is not a state"),
         (["--once", "-f", "foo:1"], "unknown field 'foo'"),
         (["--once", "--interval", "0"], "--interval"),
         (["--once", "--interval", "nan"], "not a number"),
         (["--once", "--limit", "-1"], "--limit"),
-        (["--json", "--limit", "5"], "--limit goes with --once"),
-        (["--json", "--csv"], "exclude each other"),
+        (["--json", "--limit", "5"], "--limit requires --once"),
+        (["--json", "--csv"], "can't be combined"),
         (["--once", "--via", "'"], "--via"),
         (["--once", "--via", " "], "--via"),
-        (["--once", "--via", "-x"], "'-x' is no program"),
-        (["--once", "--conntrack", "-x"], "'-x' is no program"),
+        (["--once", "--via", "-x"], "'-x' is not a program"),
+        (["--once", "--conntrack", "-x"], "'-x' is not a program"),
         (["--once", "--replay", "/nonexistent"], "No such file or directory"),
         (["--once", "--replay", "/"], "s a directory"),
-        (["--once", "--replay", str(MIXED), "--via", "x"], "have no meaning"),
+        (["--once", "--replay", str(MIXED), "--via", "x"], "runs no command"),
         (["--once", "--replay", str(MIXED), "--record", "/nonexistent/x"], "can't be written"),
-        ([], "standard output is no terminal"),
+        ([], "stdout is not a terminal"),
         (["--replay", str(MIXED)], "Use --once for a table"),
-        (["--names", "leases,foo"], "'foo' tells no names; there are: leases, neighbours,"),
-        (["--once", "--names", "dns"], "pipes ask none"),
+        (["--names", "leases,foo"], "'foo' is not a source of names; valid: leases, neighbours,"),
+        (["--once", "--names", "dns"], "works only on the screen"),
     ],
 )
 def test_wrong_usage_is_2_and_says_why(args: list[str], words: str) -> None:
@@ -753,7 +753,7 @@ def test_a_view_goes_with_once_or_the_screen() -> None:
     args = [*PROGRAM, "--replay", str(DEMO), "--view", "hosts", "--json"]
     result = subprocess.run(args, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "a view goes with --once or on the screen" in result.stderr
+    assert "--view works with --once or on the screen" in result.stderr
 
 
 # --- why there is no row, and what is given twice ---------------------------------------------------------------------

@@ -395,7 +395,7 @@ def test_a_child_that_says_nothing(ns: Namespace, tmp_path: Path, monkeypatch: p
     words = failing(ns, Command(ns.prefix, program(tmp_path, "exec sleep 60"))).words()
     assert words.text == "0 of 3 deleted, 1 left as they were, of 2 it is not known"
     assert words.problem is not None
-    assert words.problem.what.endswith(": no answer for 2 s")
+    assert words.problem.what.endswith(": no answer within 2 s")
 
 
 @needs_kernel

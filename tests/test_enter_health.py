@@ -135,7 +135,7 @@ def test_a_state_without_a_name_is_said_and_not_entered() -> None:
     drawn(monitor)
     monitor.view.entry, monitor.view.entries = "state:dancing", ["state:dancing"]
     monitor.keys("enter")
-    assert "'dancing' is no state" in monitor.view.message
+    assert "'dancing' is not a state" in monitor.view.message
     assert (monitor.view.overlay, monitor.view.filter, monitor.view.trail) == ("health", "", [])
 
 

@@ -64,7 +64,7 @@ class Fault:
 
 
 SILENT = changed("import health, child; child.SILENCE, health.SLOW = 1.6, 0.5")  # 30 and 5 seconds
-NO_ANSWER = "listing stopped: conntrack -L -o extended,id: no answer for 2 s"
+NO_ANSWER = "listing stopped: conntrack -L -o extended,id: no answer within 2 s"
 NOT_ENDED = " s ago has not ended: the table is older than that"
 
 FAULTS = {
@@ -73,7 +73,7 @@ FAULTS = {
     "dribbles": Fault(
         "while :; do printf i; sleep 0.4; done",
         "",
-        "listing stopped: conntrack -L -o extended,id: too slow, ",
+        "listing stopped: conntrack -L -o extended,id: too slow: ",
         "",
         None,
         on_screen=NOT_ENDED,
@@ -92,14 +92,14 @@ FAULTS = {
     "writes half a line and ends": Fault(
         f"head -c 1000 {MIXED}",
         f"head -c 100 {MIXED}",
-        "listing stopped: conntrack -L -o extended,id broke off in the middle of a line",
-        "events stopped: conntrack -E -o extended,id,timestamp broke off in the middle of a line",
+        "listing stopped: conntrack -L -o extended,id stopped in the middle of a line",
+        "events stopped: conntrack -E -o extended,id,timestamp stopped in the middle of a line",
     ),
     "closes its output and goes on": Fault(
         "exec >&-; exec sleep 60",
         "exec >&-; exec sleep 60",
-        "listing stopped: conntrack -L -o extended,id closed its output and did not end",
-        "events stopped: conntrack -E -o extended,id,timestamp closed its output and did not end",
+        "listing stopped: conntrack -L -o extended,id closed its output but did not exit",
+        "events stopped: conntrack -E -o extended,id,timestamp closed its output but did not exit",
     ),
     "may do it no more": Fault(
         failing("nobody-L"),

@@ -651,8 +651,8 @@ def test_names_of_the_settings_are_found_in_any_case() -> None:
     assert named("GUESTS", names) == [1, 2]
     assert named("STRASSE", names) == [3]
     assert named("guest", names) == []
-    assert or_names(names) == ", and no name; there are: Guests guests Straße"
-    assert or_names({1: "a", 2: "a"}) == ", and no name; there are: a"
+    assert or_names(names) == ", nor a name; valid: Guests guests Straße"
+    assert or_names({1: "a", 2: "a"}) == ", nor a name; valid: a"
     assert or_names({}) == ""
 
 

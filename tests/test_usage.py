@@ -377,7 +377,7 @@ def test_spans_and_hosts_that_people_type() -> None:
     assert near_of(" near:10.0.0.5 ") == "10.0.0.5"
     assert near_of("near:[2001:DB8::0:1]") == near_of("near:2001:db8::1") == "2001:db8::1"
     for wrong in ("7", "d", "7x", "-1d", "yesterday", ""):
-        with pytest.raises(ValueError, match="is no span"):
+        with pytest.raises(ValueError, match="is not a span"):
             since_of(wrong, now)
     for wrong in ("near:10.0.0.0/8", "port:443", "near:10.0.0.5 port:443", "near:1.2.3", "!near:10.0.0.5"):
         with pytest.raises(ValueError, match="usage can be asked of"):
@@ -431,18 +431,18 @@ def test_the_command_that_prints_usage(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--once", "--view", "usage"], 2, "say which with --log DIR"),
+        (["--once", "--view", "usage"], 2, "use --log DIR"),
         (["--once", "--view", "usage", "--log", "/nowhere"], 1, "there is no log to ask: /nowhere"),
-        (["--once", "--view", "usage", "--log", "/nowhere", "--since", "x"], 2, "'x' is no span"),
+        (["--once", "--view", "usage", "--log", "/nowhere", "--since", "x"], 2, "'x' is not a span"),
         (
             ["--once", "--view", "usage", "--log", "/nowhere", "-f", "port:1"],
             2,
             "usage can be asked of one host",
         ),
-        (["--once", "--view", "hosts", "--since", "7d"], 2, "--since goes with --view usage"),
-        (["--json", "--log", "/nowhere", "--replay", "/dev/null"], 2, "--log writes what the kernel does now"),
-        (["--headless"], 2, "say --log DIR"),
-        (["--at", "14:02"], 2, "--at goes with --who"),
+        (["--once", "--view", "hosts", "--since", "7d"], 2, "--since requires --view usage"),
+        (["--json", "--log", "/nowhere", "--replay", "/dev/null"], 2, "--log records live traffic"),
+        (["--headless"], 2, "requires --log DIR"),
+        (["--at", "14:02"], 2, "--at requires --who"),
     ],
 )
 def test_what_is_asked_wrongly_is_told(words: list[str], status: int, said: str) -> None:

@@ -414,7 +414,7 @@ def test_a_wrong_filter_lets_what_was_before_hold() -> None:
     for key in "/state:foo":
         monitor.keys(key)
     assert monitor.view.prompt is not None
-    assert monitor.view.prompt.error.startswith("at 7: 'foo' is no state")
+    assert monitor.view.prompt.error.startswith("at 7: 'foo' is not a state")
     monitor.refresh(5)
     assert len(monitor.view.rows.order) == 3
 
@@ -998,7 +998,7 @@ def test_a_filter_has_effect_while_it_is_typed_and_esc_takes_it_back() -> None:
     assert view.prompt is not None
     assert (view.filter, view.prompt.error) == (
         "port:443",
-        "at 15: 'x' is no port: 443, 8000-8999 or a name like https",
+        "at 15: 'x' is not a port: 443, 8000-8999 or a name like https",
     )
     monitor.keys("enter")
     assert view.prompt is not None  # a wrong one is not kept
