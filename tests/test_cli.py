@@ -226,7 +226,7 @@ def test_what_the_last_line_counts_and_is_not_there_is_said() -> None:
     last = "conntrack v1.4.7 (conntrack-tools): 3 flow entries have been shown.\n"
     result = run("--replay", "-", "--json", stdin=(LISTED_LINE + last).encode())
     assert len(objects(result.stdout)) == 1
-    assert b"2 flow entries are missing: conntrack printed so many more than were read" in result.stderr
+    assert b"2 flow entries are missing: conntrack printed that many more than were read" in result.stderr
     assert b"not understood" not in result.stderr
 
 
@@ -356,7 +356,7 @@ def test_a_clock_that_was_set_back_is_said() -> None:
     lines = EVENTS.read_bytes().splitlines(keepends=True)
     result = run("--replay", "-", "--json", stdin=b"".join([*lines, lines[0]]))
     assert len(objects(result.stdout)) == len(lines) + 1
-    assert b"1 time stamps went back" in result.stderr or b"1 time stamp went back" in result.stderr
+    assert b"1 timestamps went backwards" in result.stderr or b"1 time stamp went back" in result.stderr
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -148,7 +148,7 @@ def test_esc_in_the_filter_prompt_does_not_stop_a_deletion(ns: Namespace, tmp_pa
 def test_keys_do_not_act_on_what_a_deletion_covers(ns: Namespace, tmp_path: Path) -> None:
     with asked_for_400(ns, tmp_path) as screen:
         screen.type("400\rsr\x1b")  # neither sorted nor turned round; Esc stops it
-        screen.wait("left as they were")
+        screen.wait("not deleted")
         screen.wait("sort rate ↓")
         assert len(entries(ns)) > 6
         screen.leave()
@@ -191,7 +191,7 @@ def test_names_of_hosts_are_off_until_asked_for(ns: Namespace, tmp_path: Path) -
         screen.wait("localhost:2001")
         screen.type("N")
         screen.wait("127.0.0.1:2001")
-        screen.wait("names of hosts are off")
+        screen.wait("Host names are off")
         screen.leave()
 
 

@@ -341,8 +341,8 @@ def test_what_the_log_lacks_is_said_with_usage(logged: Logged) -> None:
     since = logged.now - 30 * DAY_SECONDS
     remarks = past.usage(str(logged.folder), "host", since, logged.now).remarks
     assert [remark.partition(",")[0].partition(" in all")[0] for remark in remarks][1:2] == ["2 gaps of 2.0h"]
-    assert remarks[0].startswith("the log begins later, at ")
-    assert remarks[-1].startswith("nobody writes it now; it was written last at ")
+    assert remarks[0].startswith("the log begins later, on ")
+    assert remarks[-1].startswith("nothing writes to it now; it was last written on ")
 
 
 def test_bytes_that_nothing_counted_are_unknown(logged: Logged) -> None:
@@ -432,7 +432,7 @@ def test_the_command_that_prints_usage(tmp_path: Path, monkeypatch: pytest.Monke
     ("words", "status", "said"),
     [
         (["--once", "--view", "usage"], 2, "use --log DIR"),
-        (["--once", "--view", "usage", "--log", "/nowhere"], 1, "there is no log to ask: /nowhere"),
+        (["--once", "--view", "usage", "--log", "/nowhere"], 1, "there is no flow log to read: /nowhere"),
         (["--once", "--view", "usage", "--log", "/nowhere", "--since", "x"], 2, "'x' is not a span"),
         (
             ["--once", "--view", "usage", "--log", "/nowhere", "-f", "port:1"],
