@@ -188,6 +188,11 @@ def _nat_of(flow: Flow, _context: Context) -> str:
     return "both" if len(kinds) == 2 else "".join(kinds) or "none"
 
 
+def _process_of(flow: Flow, context: Context) -> str:
+    found = context.process(flow.kind.protocol, flow.ends()) if context.knows_processes() else None
+    return found.name if found is not None else ""
+
+
 def _shown_address(flow: Flow, _context: Context) -> str:
     e = flow.ends()
     return e.reply_dst if e.snat else e.dst if e.dnat else ""
@@ -229,6 +234,9 @@ KEYS: dict[str, ValueOf] = {
     "label": lambda flow, _context: ",".join(flow.record().labels or []),
     "near": lambda flow, context: context.sides(flow)[0],
     "far": lambda flow, context: context.sides(flow)[1],
+    "name": lambda flow, context: context.who(context.sides(flow)[0]).name,
+    "container": lambda flow, context: context.who(context.sides(flow)[0]).container,
+    "process": _process_of,
     "service": lambda flow, _context: service_key(flow),
     "wan": _shown_address,
 }
