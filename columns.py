@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_aton, inet_pton
@@ -184,6 +184,9 @@ class FlowFacts:
     names: bool  # services by name
     name: Callable[[str], str | None] = lambda _address: None  # of a host
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
+    # The one address that SNAT puts into all rows on show, which the heading says; "" where they differ. None where
+    # nobody sees the other rows: then each says all.
+    wan: str | None = None
 
     @property
     def live(self) -> bool:
@@ -198,7 +201,8 @@ class FlowFacts:
 class Column(Generic[FactsT, RowT]):
     """A column of rows of one kind: its cells are made of facts about a row.
 
-    Widths are cells; ``most`` above ``least`` lets it grow; a low ``rank`` is shown on narrow screens.
+    Widths are cells; ``most`` above ``least`` lets it grow as far as its cells need it, and ``room`` beyond ``most``;
+    a low ``rank`` is shown on narrow screens.
     """
 
     key: str
@@ -213,6 +217,7 @@ class Column(Generic[FactsT, RowT]):
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
+    room: bool = False  # it takes the room that others leave: names, which have no longest form
     narrow_form_of: str = ""  # the column that takes its place where there is room
     of_log: bool = False  # is there where a flow log is
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
@@ -243,21 +248,38 @@ def _destination_number(s: FlowFacts) -> str:
 
 
 def nat_text(s: FlowFacts, separator: str = " ") -> str:
-    """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing."""
+    """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing.
+
+    Among other rows a port is named only if NAT changed it, and the address of SNAT only if it is not that of all.
+    """
     e = s.ends
     parts = []
     if e.snat:
-        parts.append("snat " + s.endpoint(e.reply_dst, e.reply_dport))
+        parts.append(f"snat {_put_in(s, e.reply_dst, e.reply_dport, e.sport)}".rstrip())
     if e.dnat:
-        parts.append("dnat " + s.endpoint(e.reply_src, e.reply_sport))
+        parts.append(f"dnat {_put_in(s, e.reply_src, e.reply_sport, e.dport)}")
     return separator.join(parts)
+
+
+def _put_in(s: FlowFacts, address: str, port: int | None, before: int | None) -> str:
+    """An end that NAT has put in the place of one with the port ``before``."""
+    if s.wan is None:
+        return s.endpoint(address, port)
+    port = None if port == before else port
+    return s.endpoint("" if address == s.wan else address, port)
+
+
+def common_wan(rows: Sequence[FlowFacts]) -> str:
+    """The one address that SNAT puts into all of these; "" where there are more, or none."""
+    found = {s.ends.reply_dst for s in rows if s.ends.snat}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _nat_brief(s: FlowFacts) -> str:
     """One end where both are translated: the target of DNAT says more than the address that SNAT puts in."""
     if len(s.ends.nat) < 2:
         return nat_text(s)
-    return "both " + s.endpoint(s.ends.reply_src, s.ends.reply_sport)
+    return f"both {_put_in(s, s.ends.reply_src, s.ends.reply_sport, s.ends.dport)}"
 
 
 def nat_kind(s: FlowFacts) -> str:
@@ -298,15 +320,29 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         brief=_destination_number,
     ),
     FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
-    FlowColumn("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
+    FlowColumn(
+        *("nat", "NAT", 11, 52, 120, nat_text, order_by_nat),
+        descending=True,
+        roomy=26,
+        middle=True,
+        brief=_nat_brief,
+    ),
     FlowColumn(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
-    FlowColumn("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), order_by_place(lambda w: w.city)),
+    FlowColumn(
+        *("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or "")),
+        order_by_place(lambda w: w.city),
+        room=True,
+    ),
     FlowColumn(
         *("asn", "ASN", 8, 8, 130),
         lambda s: f"AS{s.where.asn}" if s.where.asn is not None else "",
         order_by_place(lambda w: w.asn, none=math.inf),
     ),
-    FlowColumn("org", "ORG", 12, 28, 110, lambda s: clean(s.where.org or ""), order_by_place(lambda w: w.org)),
+    FlowColumn(
+        *("org", "ORG", 12, 28, 110, lambda s: clean(s.where.org or "")),
+        order_by_place(lambda w: w.org),
+        room=True,
+    ),
     FlowColumn(
         *("rate", "RATE", 6, 6, 20),
         lambda s: rate_text(s.flow),
@@ -392,13 +428,38 @@ def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[An
     most_important = min(wanted, key=lambda c: (c.rank != MOST_IMPORTANT, c.rank))
     if most_important not in order:
         return [(most_important, max(1, width))]
-    return list(zip(order, _grown(order, width - sum(c.least + 1 for c in order) + 1)))
+    least = [column.least for column in order]
+    return list(zip(order, _grown(order, width - sum(least) - len(order) + 1, least, [c.most for c in order])))
 
 
-def _grown(columns: Sequence[AnyColumn], spare: int) -> list[int]:
-    widths = [column.least for column in columns]
+LOOSE = 6  # cells that a column gets at most beyond what its cells need: more would be a hole in each row
+
+
+def by_need(
+    columns: Sequence[tuple[AnyColumn, int]], needs: Mapping[str, int], width: int
+) -> list[tuple[AnyColumn, int]]:
+    """The same columns in ``width`` cells, none much wider than its cells need. ``needs``: cells, by the column's key.
+
+    Columns that take room get what others leave; what is left then is shared by them and by the addresses.
+    """
+    order = [column for column, _ in columns]
+    least = [min(column.least, needs.get(column.key, column.least)) for column in order]
+    spare = width - sum(least) - len(order) + 1
+    if spare < 0 or len(order) == 1:
+        return list(columns)
+    most = [max(low, min(needs.get(c.key, 0), width if c.room else c.most)) for low, c in zip(least, order)]
+    widths = _grown(order, spare, least, most)
+    able = [i for i, column in enumerate(order) if column.room or column.middle]
+    loose = min(LOOSE, (spare - sum(widths) + sum(least)) // max(1, len(able)))
+    for i in able:
+        widths[i] += loose
+    return list(zip(order, widths))
+
+
+def _grown(columns: Sequence[AnyColumn], spare: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    widths = list(least)
     while spare > 0:
-        able = [i for i, column in enumerate(columns) if widths[i] < column.most]
+        able = [i for i in range(len(columns)) if widths[i] < most[i]]
         if not able:
             break
         # First a column that is narrower than it likes, then the narrowest: both addresses grow alike.
@@ -571,7 +632,7 @@ _SHARE = GroupColumn("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.share),
 _HOSTS_COUNT = GroupColumn(
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
-_USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
+_USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True, room=True)
 
 # What puts groups into order that are equal by the column that is sorted, the last first; the largest is the first row.
 TIES = _FLOWS.keys, _BYTES.keys, _RATE.keys
@@ -598,6 +659,7 @@ HOST_COLUMNS = (
         _some,
         _by(lambda s: len(s.others)),
         descending=True,
+        room=True,
     ),
 )
 
@@ -616,6 +678,7 @@ REMOTE_COLUMNS = (
         *("org", "ORG", 12, 28, 48),
         lambda s: clean(s.where(s.row.key).org or ""),
         lambda sums, c: [c.where(s.key).org or "~" for s in sums],
+        room=True,
     ),
     _HOSTS_COUNT,
 )
@@ -627,7 +690,11 @@ def _country_name(s: GroupFacts) -> str:
 
 COUNTRY_COLUMNS = (
     _name_column("country", "CC", 4, 4, lambda s: clean(s.row.key or "--", 4)),
-    GroupColumn("name", "COUNTRY", 12, 30, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
+    GroupColumn(
+        *("name", "COUNTRY", 12, 30, 15, _country_name),
+        lambda sums, _c: [s.label or "~" for s in sums],
+        room=True,
+    ),
     *_MOVED,
     _SHARE,
     _UNREPLIED,
@@ -643,7 +710,11 @@ NETWORK_COLUMNS = (
         lambda s: f"AS{s.row.key}" if s.row.key else "--",
         _by(lambda s: int(s.key) if s.key else math.inf),
     ),
-    GroupColumn("name", "NETWORK", 16, 36, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
+    GroupColumn(
+        *("name", "NETWORK", 16, 36, 15, _country_name),
+        lambda sums, _c: [s.label or "~" for s in sums],
+        room=True,
+    ),
     *_MOVED,
     _SHARE,
     _UNREPLIED,
@@ -655,6 +726,7 @@ SERVICE_COLUMNS = (
         *("name", "NAME", 8, 16, 15),
         lambda s: service_name(s.row.key),
         lambda sums, _c: [service_name(s.key) or "~" for s in sums],
+        room=True,
     ),
     *_MOVED,
     _SHARE,
@@ -725,6 +797,7 @@ _USAGE_SIZES = (
 _USAGE_NAME = UsageColumn(
     *("name", "NAME", 12, 30, 15, lambda s: clean(s.row.label) or ("" if s.row.key else "unknown")),
     _by_usage(lambda row: row.label or "~"),
+    room=True,
 )
 
 

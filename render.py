@@ -21,6 +21,8 @@ from columns import (
     GroupFacts,
     UsageFacts,
     ViewSpec,
+    by_need,
+    common_wan,
     fit,
     zone_text,
 )
@@ -33,6 +35,7 @@ from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, s
 from view import (
     Area,
     Frame,
+    Needs,
     Picker,
     Picks,
     Prompt,
@@ -73,6 +76,7 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
         [area for area in areas if area.y < height],
         body.columns,
         scene.beside,
+        body.needs,
     )
 
 
@@ -122,6 +126,7 @@ class _Body(NamedTuple):
     place: str = ""
     areas: Sequence[Area] = ()
     columns: Set[str] = frozenset()
+    needs: Needs | None = None
 
 
 TABS_FROM = 60  # cells of a window in which the keys of the views stay in sight, whatever the title says
@@ -493,18 +498,38 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
     wanted, shift = _wanted_columns(view, width - bar)
     columns = fit(width - bar, wanted)
     shown = frozenset(column.narrow_form_of or column.key for column, _ in columns)
-    facts = _RowFacts(scene)
-    lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
+    rows, wan = _facts_of_page(scene, order[top : top + page])
+    texts = [[column.cell(facts) for column, _ in columns] for _, facts, _ in rows]
+    needs = _needs(view, columns, texts, wan)
+    columns = by_need(columns, needs.cells, width - bar)
+    lines: list[Line] = [[_heading(view, columns, scene.glyphs, wan)]] if head else []
     areas = [Area(0, start, end, Target.HEAD, column.key) for column, start, end in _spans(columns)] if head else []
-    for at in range(top, min(top + page, len(order))):
-        line = _row_line(facts, order[at], columns, width - bar)
-        areas.append(Area(len(lines), 0, width - bar, Target.ROW, order[at]))
+    for at, (row, of_row) in enumerate(zip(rows, texts)):
+        line = _row_line(scene, row, of_row, columns, width - bar)
+        areas.append(Area(len(lines), 0, width - bar, Target.ROW, row[0]))
         if bar:
-            line.append(_bar_piece(page, top, len(order), at - top, scene.glyphs))
+            line.append(_bar_piece(page, top, len(order), at, scene.glyphs))
         lines.append(line)
     if not order:
         lines += _empty_lines(scene, width)[: room - head]
-    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown)
+    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown, needs)
+
+
+def _needs(view: View, columns: Sequence[tuple[AnyColumn, int]], texts: Sequence[Sequence[str]], wan: str) -> Needs:
+    """How wide those columns have to be that can grow, for these cells and for those that were there before."""
+    of = view.spec.name, view.filter, view.sort, view.names, view.geo
+    before = view.needs.cells if view.needs is not None and view.needs.of == of else {}
+    found = dict(before)
+    for at, (column, _) in enumerate(columns):
+        if column.most > column.least:
+            head = len(_title_of(column, wan)) + (view.sort == column.key)
+            found[column.key] = max(before.get(column.key, head), head, *[cells(row[at]) for row in texts])
+    return Needs(of, found)
+
+
+def _title_of(column: AnyColumn, wan: str) -> str:
+    """``wan``: the address that SNAT puts into all rows, which is said once."""
+    return f"{column.title} {wan}" if column.key == "nat" and wan else column.title
 
 
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
@@ -576,13 +601,14 @@ def _spans(columns: Sequence[tuple[AnyColumn, int]]) -> list[tuple[AnyColumn, in
     return found
 
 
-def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs) -> Span:
+def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs, wan: str) -> Span:
     """The titles; the arrow of the sorted one may stand in the blank beside its column."""
     arrow = glyphs.falling if view.falling else glyphs.rising
     zone = zone_text(view.context.now + view.context.epoch)
     text, end = "", 0
     for column, start, end in _spans(columns):
-        title, width = column.title, end - start
+        title, width = _title_of(column, wan), end - start
+        title = title if len(title) <= width else column.title
         if column.zoned and width < column.roomy and len(zoned := f"{title} {zone}") <= width:
             title = zoned
         if view.sort in (column.key, column.narrow_form_of):
@@ -600,7 +626,7 @@ class _RowFacts:
     """What the cells of a row are made of, and the role of its calm parts."""
 
     def __init__(self, scene: Scene) -> None:
-        self.view, self.mark = scene.view, scene.glyphs.cut
+        self.view = scene.view
         self._scene, self._context = scene, scene.view.context
 
     def of(self, row: Row) -> tuple[Any, str]:
@@ -627,21 +653,39 @@ class _RowFacts:
         return cells, "new" if fresh else "plain"
 
 
-def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int]], width: int) -> Line:
-    shown, base = facts.of(row)
+def _facts_of_page(scene: Scene, page: Sequence[Row]) -> tuple[list[tuple[Row, Any, str]], str]:
+    """Rows with what their cells are made of and the role of their calm parts; and the address that all of them have.
+
+    That is the one that SNAT puts in; without one, or where the rows differ in it, it is "".
+    """
+    facts = _RowFacts(scene)
+    rows = [(row, *facts.of(row)) for row in page]
+    wan = common_wan([its for _, its, _ in rows if isinstance(its, FlowFacts)])
+    translated = (isinstance(its, FlowFacts) and bool(its.ends.nat) for _, its, _ in rows)
+    return [(row, replace(its, wan=wan) if nat else its, role) for (row, its, role), nat in zip(rows, translated)], wan
+
+
+def _row_line(
+    scene: Scene,
+    row: tuple[Row, Any, str],
+    texts: Sequence[str],
+    columns: Sequence[tuple[AnyColumn, int]],
+    width: int,
+) -> Line:
+    """``texts``: of its cells, where there is room for all of each."""
+    what, shown, base = row
     line: Line = []
-    for column, size in columns:
-        text = column.cell(shown)
+    for (column, size), text in zip(columns, texts):
         if (used := cells(text)) > size:
             text = text if column.brief is None else column.brief(shown)
-            text = (shorten_middle if column.middle else shorten)(text, size, facts.mark)
+            text = (shorten_middle if column.middle else shorten)(text, size, scene.glyphs.cut)
             used = cells(text)
         if line:
             line.append((" ", base))
         room = " " * (size - used)
         line.append((room + text if column.right else text + room, _role(column.key, text, base)))
     line.append((" " * (width - sum(size for _, size in columns) - len(columns) + 1), base))
-    if row is facts.view.selected:
+    if what is scene.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line
 

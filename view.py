@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -280,6 +280,7 @@ class View:
     logged: LoggedFlows | None = None  # ... to the filter of the NAT view
     first_seen: Baseline | None = None  # what the log had seen a day ago
     areas: Sequence[Area] = ()  # of the last frame: what a click means
+    needs: Needs | None = None  # of the frames so far
 
     def __post_init__(self) -> None:
         self.sort = self.sort or self.spec.sort
@@ -416,6 +417,7 @@ class View:
         """Take over what only a frame of a certain size can tell."""
         self.page, self.scroll, self.shift = frame.page, frame.scroll, frame.shift
         self.areas, self.on_show, self.beside = frame.areas, frame.columns, frame.beside
+        self.needs = frame.needs or self.needs
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
@@ -501,6 +503,17 @@ class Area(NamedTuple):
     what: Any
 
 
+class Needs(NamedTuple):
+    """How wide columns have to be for all cells that were on show, by their keys.
+
+    It only grows, until somebody asks for other rows (``of`` is another): columns that went to and fro with each order
+    of the rows could not be read.
+    """
+
+    of: tuple[object, ...]
+    cells: Mapping[str, int]
+
+
 class Frame(NamedTuple):
     """The lines of a screen, and what they made of the view: rows on a page, the overlay's scroll, columns away.
 
@@ -514,6 +527,7 @@ class Frame(NamedTuple):
     areas: Sequence[Area] = ()
     columns: Set[str] = frozenset()  # the keys of those that have room
     beside: bool = False  # details stand beside the rows, or below them
+    needs: Needs | None = None
 
 
 # --- putting rows into order ------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addresses import NOWHERE, Context, Detail, Lookups, Place, Site
-from columns import MOST_IMPORTANT, VIEWS, ViewSpec, fit
+from columns import MOST_IMPORTANT, VIEWS, ViewSpec, fit, table_text
 from flows import Flow
 from grouping import UsageRow
 from health import Shares, Surroundings, UsedDatabase
@@ -110,9 +110,57 @@ def test_the_name_of_a_port_gives_way_to_its_number() -> None:
 
 
 def test_two_translated_ends_in_a_narrow_column() -> None:
-    monitor = Monitor([line(1, reply_src="10.200.30.40", reply_dst="203.0.113.255", sport=40_000, dport=8080)])
-    assert "both 10.200.30.40:8080 " in shown(monitor, (140, 24))[4]
-    assert "snat 203.0.113.255:40000 dnat 10.200.30.40:8080 " in shown(monitor, (400, 24))[4]
+    ends = {"sport": 40_000, "dport": 8080, "reply_src": "10.200.30.40"}
+    other = line(9, src=LONG, dst=LONG[:-1] + "7")
+    other += line(8, reply_dst="203.0.113.9")
+    monitor = Monitor([line(1, reply_dst="203.0.113.255", **ends), other])  # type: ignore[arg-type]
+    monitor.keys("c", "c", "c", "c")
+    assert "both 10.200.30.40 " in shown(monitor, (130, 24))[4]
+    monitor.view.needs = None
+    assert "snat 203.0.113.255 dnat 10.200.30.40 " in shown(monitor, (400, 24))[4]
+
+
+def translated(number: int, wan: str, port: int | None = None, **ends: str) -> str:
+    """A flow that SNAT turns; ``port``: the one that it puts in."""
+    text = line(number, dst=f"9.9.9.{number}", reply_dst=wan, **ends)  # type: ignore[arg-type]
+    return text if port is None else re.sub(r"(dst=\S+ sport=443 )dport=\d+", rf"\1dport={port}", text)
+
+
+def test_the_address_of_nat_stands_in_each_row_only_where_rows_differ_in_it() -> None:
+    lines = [translated(1, "203.0.113.1"), translated(2, "203.0.113.1", 61_000), line(3), line(4, reply_src="10.9.0.9")]
+    lines += [
+        line(5, dst="203.0.113.1", dport=80)
+        .replace("sport=80", "sport=8080")
+        .replace("src=203.0.113.1 dst=10.0.0.1", "src=10.0.0.7 dst=10.0.0.1")
+    ]
+    monitor = Monitor(lines)
+
+    def column(size: tuple[int, int] = (160, 24)) -> dict[str, str]:
+        head, *rows = shown(monitor, size)[3:-1]
+        start, end = head.index(" NAT") + 1, head.index("CC ")
+        return {"": head[start:end].strip(), **{row.split()[3]: row[start:end].strip() for row in rows if row.strip()}}
+
+    assert column() == {
+        "": "NAT 203.0.113.1",
+        "9.9.9.1:https": "snat",
+        "9.9.9.2:https": "snat :61000",
+        "192.0.2.1:https": "dnat 10.9.0.9",
+        "203.0.113.1:http": "dnat 10.0.0.7:8080",
+    }
+    feed(monitor.table, event("NEW", 6, dst="9.9.9.6", reply_dst="203.0.113.2"))
+    monitor.refresh(2.0)
+    assert column()[""] == "NAT"
+    assert column()["9.9.9.1:https"] == "snat 203.0.113.1"
+    assert column()["9.9.9.2:https"] == "snat 203.0.113.1:61000"
+    assert column()["9.9.9.6:https"] == "snat 203.0.113.2"
+
+
+def test_what_is_printed_and_the_details_have_the_whole_address() -> None:
+    monitor = Monitor([translated(1, "203.0.113.1")])
+    flow = monitor.view.rows.order[0]
+    assert "snat 203.0.113.1:10001" in table_text(monitor.view.spec, [flow], monitor.view.context)
+    monitor.keys("enter")
+    assert any("snat 203.0.113.1:10001" in text for text in shown(monitor))
 
 
 # --- what is where ----------------------------------------------------------------------------------------------------
