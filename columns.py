@@ -166,6 +166,45 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
     ]
 
 
+class FlowSum:
+    """What flows moved together: the line of totals asks it as the other lines ask a flow."""
+
+    def __init__(self) -> None:
+        self._flows = 0
+        self._sums = [0.0, 0.0, 0.0]  # bytes a second, bytes, packets
+        self._known = [0, 0, 0]  # of how many flows
+
+    def add(self, flows: Sequence[Flow], context: Context) -> None:
+        """Add flows: 2 us each."""
+        self._flows += len(flows)
+        for at, values in enumerate((order_by_rate, order_by_bytes, order_by_packets)):
+            known = [value for value in values(flows, context) if value >= 0]
+            self._sums[at] += sum(known)
+            self._known[at] += len(known)
+
+    def rate(self) -> float | None:
+        return self._sum(0)
+
+    def total(self) -> float | None:
+        return self._sum(1)
+
+    def packets(self) -> float | None:
+        return self._sum(2)
+
+    def _sum(self, at: int) -> float | None:
+        """None where it is 0 and not all of its parts are known."""
+        return self._sums[at] if self._sums[at] or self._known[at] == self._flows else None
+
+
+@dataclass(frozen=True)
+class SumFacts:
+    """The facts that the total of flows is made of: of ``FlowFacts`` what columns ask that add up."""
+
+    flow: FlowSum
+    bits: bool
+    live: bool = True
+
+
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
 MOST_IMPORTANT = 10  # the rank of the destination: the column that is left where there is room for one
@@ -187,6 +226,7 @@ class FlowFacts:
     # The one address that SNAT puts into all rows on show, which the heading says; "" where they differ. None where
     # nobody sees the other rows: then each says all.
     wan: str | None = None
+    bits: bool = False  # rates are in bits a second, not bytes
 
     @property
     def live(self) -> bool:
@@ -217,6 +257,10 @@ class Column(Generic[FactsT, RowT]):
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
+    adds: bool = False  # the line of totals has the sum of its cells
+    bits_title: str = ""  # where rates are in bits a second
+    of_screen: bool = False  # what was there before is in it: for who looks on, and not to sort by
+    newest_last: bool = False  # cut at its beginning
     room: bool = False  # it takes the room that others leave: names, which have no longest form
     narrow_form_of: str = ""  # the column that takes its place where there is room
     of_log: bool = False  # is there where a flow log is
@@ -308,6 +352,8 @@ def _country_brief(s: FlowFacts) -> str:
     return BRIEF_SCOPES.get(text, text)
 
 
+BITS = "BIT/s"  # of a column of rates, where these are in bits
+
 FLOW_COLUMNS: tuple[FlowColumn, ...] = (
     FlowColumn("proto", "PROTO", 5, 5, 0, lambda s: protocol_text(s.flow), order_by_protocol),
     FlowColumn("state", "STATE", 11, 11, 40, lambda s: s.flow.status(), order_by_state),
@@ -345,10 +391,12 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
     ),
     FlowColumn(
         *("rate", "RATE", 6, 6, 20),
-        lambda s: rate_text(s.flow),
+        lambda s: rate_text(s.flow, s.bits),
         order_by_rate,
         right=True,
         descending=True,
+        adds=True,
+        bits_title=BITS,
     ),
     FlowColumn(
         *("bytes", "BYTES", 5, 5, 70),
@@ -356,6 +404,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_bytes,
         right=True,
         descending=True,
+        adds=True,
     ),
     FlowColumn(
         *("packets", "PKTS", 5, 5, 100),
@@ -363,6 +412,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_packets,
         right=True,
         descending=True,
+        adds=True,
     ),
     FlowColumn("age", "AGE", 5, 5, 50, lambda s: age_text(s), order_by_age, right=True, descending=True),
     FlowColumn(
@@ -386,13 +436,16 @@ def protocol_text(flow: Flow) -> str:
     return clean(name, 5)
 
 
-def rate_text(flow: Flow) -> str:
-    return _rate_words(flow.rate())
+def rate_text(flow: Flow | FlowSum, bits: bool = False) -> str:
+    return _rate_words(flow.rate(), bits)
 
 
-def _rate_words(rate: float | None) -> str:
-    """Bytes a second; "-" is unknown."""
-    return "-" if rate is None else f"{size_text(rate)}/s" if rate >= 0.5 else "0"
+def _rate_words(rate: float | None, bits: bool) -> str:
+    """Bytes a second, or bits; the heading says so. "-" is unknown."""
+    if rate is None:
+        return "-"
+    rate *= 8 if bits else 1
+    return f"{size_text(rate)}/s" if rate >= 0.5 else "0"
 
 
 OLDER = "old"  # older than our first sight of it, which was a moment ago
@@ -443,13 +496,14 @@ def by_need(
     Columns that take room get what others leave; what is left then is shared by them and by the addresses.
     """
     order = [column for column, _ in columns]
-    least = [min(column.least, needs.get(column.key, column.least)) for column in order]
+    texts = [column.room or (column.middle and column.most > column.least) for column in order]
+    least = [min(c.least, needs.get(c.key, c.least)) if text else c.least for c, text in zip(order, texts)]
     spare = width - sum(least) - len(order) + 1
     if spare < 0 or len(order) == 1:
         return list(columns)
     most = [max(low, min(needs.get(c.key, 0), width if c.room else c.most)) for low, c in zip(least, order)]
     widths = _grown(order, spare, least, most)
-    able = [i for i, column in enumerate(order) if column.room or column.middle]
+    able = [i for i, text in enumerate(texts) if text]
     loose = min(LOOSE, (spare - sum(widths) + sum(least)) // max(1, len(able)))
     for i in able:
         widths[i] += loose
@@ -526,6 +580,9 @@ class GroupFacts:
     name: Callable[[str], str | None]
     parts: str  # of a bar's character, the whole last
     empty: str
+    curve: Sequence[float | None] = ()  # bytes a second at the newest listings; None where nobody looked
+    glyphs: Glyphs = ASCII
+    bits: bool = False  # rates are in bits a second, not bytes
 
 
 @dataclass(frozen=True)
@@ -584,7 +641,10 @@ def order_by_translated(flows: Sequence[Flow], _context: Context) -> SortKeys:
 
 
 _FLOWS = GroupColumn(
-    "flows", "FLOWS", 7, 7, 20, lambda s: str(s.row.flows), _by(lambda s: s.flows), right=True, descending=True
+    *("flows", "FLOWS", 7, 7, 20, lambda s: str(s.row.flows), _by(lambda s: s.flows)),
+    right=True,
+    descending=True,
+    adds=True,
 )
 _NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
@@ -592,17 +652,30 @@ _NEW = GroupColumn(
     _by(lambda s: _unknown_last(s.births())),
     right=True,
     descending=True,
+    adds=True,
 )
 
 
-def _rate_column(key: str, title: str, rank: int, value: Callable[[GroupRow], float]) -> GroupColumn:
+def _rate_column(key: str, title: str, rank: int, value: Callable[[GroupRow], float], bits: str) -> GroupColumn:
     return GroupColumn(
         *(key, title, 6, 6, rank),
-        lambda s: _rate_words(s.row.sure_rate(value(s.row))),
+        lambda s: _rate_words(s.row.sure_rate(value(s.row)), s.bits),
         _by(lambda row: _unknown_last(row.sure_rate(value(row)))),
         right=True,
         descending=True,
+        adds=True,
+        bits_title=bits,
     )
+
+
+def _curve_text(s: GroupFacts) -> str:
+    return _bars_of(s.curve, s.glyphs)
+
+
+def _bars_of(values: Sequence[float | None], glyphs: Glyphs) -> str:
+    """A bar a value; a blank is unknown."""
+    drawn = iter(sparkline([value for value in values if value is not None], glyphs))
+    return "".join(" " if value is None else next(drawn) for value in values)
 
 
 def _size_column(key: str, title: str, width: int, rank: int, value: Callable[[GroupRow], int]) -> GroupColumn:
@@ -612,12 +685,21 @@ def _size_column(key: str, title: str, width: int, rank: int, value: Callable[[G
         _by(lambda row: _unknown_last(row.sure_size(value(row)))),
         right=True,
         descending=True,
+        adds=True,
     )
 
 
-_IN_COLUMN = _rate_column("in", "IN", 40, lambda row: row.rate_in)
-_OUT = _rate_column("out", "OUT", 40, lambda row: row.rate_out)
-_RATE = _rate_column("rate", "RATE", 30, lambda row: row.rate)
+_IN_COLUMN = _rate_column("in", "IN", 40, lambda row: row.rate_in, "IN-BIT")
+_OUT = _rate_column("out", "OUT", 40, lambda row: row.rate_out, "OUTBIT")
+_RATE = _rate_column("rate", "RATE", 30, lambda row: row.rate, BITS)
+_CURVE = GroupColumn(
+    *("curve", "LAST RATES", 10, 60, 46, _curve_text, _RATE.keys),
+    right=True,
+    descending=True,
+    of_screen=True,
+    newest_last=True,
+    room=True,
+)
 _BYTES_IN = _size_column("bytes-in", "BYT-IN", 6, 50, lambda row: row.size_in)
 _BYTES_OUT = _size_column("bytes-out", "BYTOUT", 6, 50, lambda row: row.size_out)
 _BYTES = _size_column("bytes", "BYTES", 5, 35, lambda row: row.size)
@@ -627,6 +709,7 @@ _UNREPLIED = GroupColumn(
     _by(lambda s: s.unreplied / s.flows if s.flows else 0.0),
     right=True,
     descending=True,
+    adds=True,
 )
 _SHARE = GroupColumn("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.share), descending=True)
 _HOSTS_COUNT = GroupColumn(
@@ -654,6 +737,7 @@ HOST_COLUMNS = (
     *_MOVED,
     _UNREPLIED,
     _SHARE,
+    _CURVE,
     GroupColumn(
         *("countries", "COUNTRIES", 9, 30, 55),
         _some,
@@ -674,6 +758,7 @@ REMOTE_COLUMNS = (
     *_MOVED,
     _UNREPLIED,
     _SHARE,
+    _CURVE,
     GroupColumn(
         *("org", "ORG", 12, 28, 48),
         lambda s: clean(s.where(s.row.key).org or ""),
@@ -697,6 +782,7 @@ COUNTRY_COLUMNS = (
     ),
     *_MOVED,
     _SHARE,
+    _CURVE,
     _UNREPLIED,
     _HOSTS_COUNT,
 )
@@ -717,6 +803,7 @@ NETWORK_COLUMNS = (
     ),
     *_MOVED,
     _SHARE,
+    _CURVE,
     _UNREPLIED,
     _HOSTS_COUNT,
 )
@@ -730,6 +817,7 @@ SERVICE_COLUMNS = (
     ),
     *_MOVED,
     _SHARE,
+    _CURVE,
     _UNREPLIED,
     _USERS,
 )
@@ -761,6 +849,7 @@ def _usage_size(key: str, title: str, rank: int, size: Callable[[UsageRow], int 
         _by_usage(lambda row: _unknown_last(size(row))),
         right=True,
         descending=True,
+        adds=True,
     )
 
 
@@ -768,8 +857,7 @@ def _bars_text(s: UsageFacts) -> str:
     """A bar for each hour or day, or for a few where there are many; the newest at the right; a blank is unknown."""
     slots, few = s.row.slots[::-1], max(1, -(-len(s.row.slots) // BARS))
     pieces = [[value for value in slots[at : at + few] if value is not None] for at in range(0, len(slots), few)][::-1]
-    drawn = sparkline([sum(piece) for piece in pieces], s.glyphs)
-    return "".join(bar if piece else " " for piece, bar in zip(pieces, drawn)).rjust(BARS)
+    return _bars_of([sum(piece) if piece else None for piece in pieces], s.glyphs).rjust(BARS)
 
 
 _USAGE_SIZES = (
@@ -792,6 +880,7 @@ _USAGE_SIZES = (
         _by_usage(lambda row: row.flows),
         right=True,
         descending=True,
+        adds=True,
     ),
 )
 _USAGE_NAME = UsageColumn(
@@ -986,7 +1075,8 @@ class ViewSpec:
     @property
     def sorts(self) -> tuple[str, ...]:
         """The columns that one can sort by."""
-        return tuple(column.key for column in self.columns if not (column.narrow_form_of or column.of_log))
+        other = [column for column in self.columns if column.narrow_form_of or column.of_log or column.of_screen]
+        return tuple(column.key for column in self.columns if column not in other)
 
     def column(self, key: str) -> AnyColumn:
         return next(column for column in self.columns if column.key == key)
@@ -1047,7 +1137,7 @@ _NAT_COLUMNS = (
         )
     ),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
-    replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow) if s.live else "closed"),
+    replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow, s.bits) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
 NO_USAGE = "the flow log has nothing of that time", ""
@@ -1166,7 +1256,7 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    columns = [column for column in spec.columns if not (column.narrow_form_of or column.of_log)]
+    columns = [column for column in spec.columns if not (column.narrow_form_of or column.of_log or column.of_screen)]
     lines = []
     for row in rows:
         cells: FlowFacts | GroupFacts | EventFacts | UsageFacts

@@ -29,6 +29,7 @@ from text import (
     size_text,
     span_text,
     sparkline,
+    speed_text,
     spread,
     wrap,
 )
@@ -69,14 +70,18 @@ def _top_line(scene: Scene, width: int) -> Line:
     if table.rate_in is not None and table.rate_out is not None:
         right += [
             ("  in ", "dim"),
-            (f"{size_text(table.rate_in)}B/s".rjust(7), "plain"),
+            (_traffic(table.rate_in, scene.view.bits), "plain"),
             ("  out ", "dim"),
-            (f"{size_text(table.rate_out)}B/s".rjust(7), "plain"),
+            (_traffic(table.rate_out, scene.view.bits), "plain"),
         ]
     room = width - length(left) - length(right) - 3
     if room >= 8:
         left.append((" " + shorten(clean(scene.source), room, glyphs.cut), "plain"))
     return spread(left, right, width)
+
+
+def _traffic(rate: float, bits: bool) -> str:
+    return (speed_text(rate, bits) if bits else f"{size_text(rate)}B/s").rjust(9 if bits else 7)
 
 
 def _state(scene: Scene) -> tuple[str, str]:
@@ -173,7 +178,12 @@ LabelledLine = tuple[str, str]
 
 
 def details(
-    flow: Flow, table: FlowTable, context: Context, curve: Curve | None = None, glyphs: Glyphs = UNICODE
+    flow: Flow,
+    table: FlowTable,
+    context: Context,
+    curve: Curve | None = None,
+    glyphs: Glyphs = UNICODE,
+    bits: bool = False,
 ) -> list[LabelledLine]:
     """All that conntrack said, what follows from it, and the flow's life as far as it was seen."""
     record = flow.record()
@@ -184,10 +194,10 @@ def details(
     there, back = flow.rates or (None, None)
     # An event names no counters but for the last, and no use: with that the flow has been in a listing.
     listed = record.use is not None or flow.ended is not None
-    lines += [("", text) for text in _count_texts(record.original, there, listed)]
+    lines += [("", text) for text in _count_texts(record.original, there, listed, bits)]
     lines += [("reply", _tuple_line(record.reply, record.kind.protocol, context))]
-    lines += [("", text) for text in _count_texts(record.reply, back, listed)]
-    lines += _curve_lines(curve, context.now, glyphs)
+    lines += [("", text) for text in _count_texts(record.reply, back, listed, bits)]
+    lines += _curve_lines(curve, context.now, glyphs, bits)
     lines += _end_lines(flow, context)
     lines += _other_lines(record, context)
     lines += [("", "")]
@@ -235,19 +245,19 @@ def _tuple_line(side: Tuple, protocol: str, context: Context) -> str:
     return text
 
 
-def _count_texts(side: Tuple, rate: float | None, listed: bool) -> list[str]:
+def _count_texts(side: Tuple, rate: float | None, listed: bool, bits: bool) -> list[str]:
     if side.packets is None or side.bytes is None:
         return ["not counted: accounting was off when it began" if listed else "not counted yet: listings do that"]
     text = f"{side.packets} packets, {side.bytes} bytes"
     if side.bytes >= 1000:
         text += f" ({size_text(side.bytes)})"
-    return [text if rate is None else f"{text}, {size_text(rate)}/s"]
+    return [text if rate is None else f"{text}, {speed_text(rate, bits)}"]
 
 
 CURVE_CELLS = 28  # cells
 
 
-def _curve_lines(curve: Curve | None, now: float, glyphs: Glyphs) -> list[LabelledLine]:
+def _curve_lines(curve: Curve | None, now: float, glyphs: Glyphs, bits: bool) -> list[LabelledLine]:
     """The rate since the details were opened: all of that time in so many cells, of each the most."""
     if curve is None or not curve.rates:
         return []
@@ -255,11 +265,11 @@ def _curve_lines(curve: Curve | None, now: float, glyphs: Glyphs) -> list[Labell
     if len(values) > CURVE_CELLS:
         cuts = [len(values) * at // CURVE_CELLS for at in range(CURVE_CELLS + 1)]
         values = [max(values[a:b]) for a, b in pairwise(cuts)]
-    most, span = size_text(max(curve.rates)), span_text(now - curve.since)
+    most, span = speed_text(max(curve.rates), bits), span_text(now - curve.since)
     line = sparkline(values, glyphs)
     return [
-        ("rate", f"{line} {size_text(curve.rates[-1])}/s"),
-        ("", f"at most {most}/s in the last {span}"),
+        ("rate", f"{line} {speed_text(curve.rates[-1], bits)}"),
+        ("", f"at most {most} in the last {span}"),
     ]
 
 

@@ -18,7 +18,9 @@ from columns import (
     AnyColumn,
     EventFacts,
     FlowFacts,
+    FlowSum,
     GroupFacts,
+    SumFacts,
     UsageFacts,
     ViewSpec,
     by_need,
@@ -27,7 +29,7 @@ from columns import (
     zone_text,
 )
 from flows import Flow, FlowTable, TapeEvent
-from grouping import UsageRow
+from grouping import GroupRow, UsageRow
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
@@ -348,7 +350,7 @@ def _body(scene: Scene, width: int, room: int) -> _Body:
 
 
 def _details_lines(scene: Scene, flow: Flow, width: int) -> list[Line]:
-    pairs = details(flow, scene.table, scene.view.context, scene.view.curve, scene.glyphs)
+    pairs = details(flow, scene.table, scene.view.context, scene.view.curve, scene.glyphs, scene.view.bits)
     lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
     lines[0] = [(text, "accent") for text, _ in lines[0]]
     return lines
@@ -491,8 +493,8 @@ def _labelled(label: str, text: str, width: int, mark: str) -> list[Line]:
 
 def _table(scene: Scene, width: int, room: int) -> _Body:
     view, order = scene.view, scene.view.rows.order
-    head = room >= 2
-    page = max(1, room - head)
+    head, foot = room >= 2, room >= SUMMED_FROM and view.rows.sum is not None and len(order) > 1
+    page = max(1, room - head - foot)
     top = first_row(view, page)
     bar = width >= 20 and len(order) > page
     wanted, shift = _wanted_columns(view, width - bar)
@@ -500,6 +502,7 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
     shown = frozenset(column.narrow_form_of or column.key for column, _ in columns)
     rows, wan = _facts_of_page(scene, order[top : top + page])
     texts = [[column.cell(facts) for column, _ in columns] for _, facts, _ in rows]
+    total = _total_texts(scene, columns) if foot else []
     needs = _needs(view, columns, texts, wan)
     columns = by_need(columns, needs.cells, width - bar)
     lines: list[Line] = [[_heading(view, columns, scene.glyphs, wan)]] if head else []
@@ -510,9 +513,30 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
         if bar:
             line.append(_bar_piece(page, top, len(order), at, scene.glyphs))
         lines.append(line)
+    if total:
+        lines.append(_total_line(columns, total))
     if not order:
         lines += _empty_lines(scene, width)[: room - head]
     return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown, needs)
+
+
+SUMMED_FROM = 12  # lines of a table that have room for its totals
+
+
+def _total_texts(scene: Scene, columns: Sequence[tuple[AnyColumn, int]]) -> list[str]:
+    """The cells of the line of totals: those of a row that stands for all."""
+    total, bits = scene.view.rows.sum, scene.view.bits
+    facts = SumFacts(total, bits) if isinstance(total, FlowSum) else _RowFacts(scene).of_total(total)
+    return [column.cell(facts) if column.adds else "" for column, _ in columns]
+
+
+def _total_line(columns: Sequence[tuple[AnyColumn, int]], texts: Sequence[str]) -> Line:
+    """Each sum below its column, the word for them where there is none."""
+    text = "total"
+    for (column, start, end), cell in zip(_spans(columns), texts):
+        if column.adds:
+            text = text[:start].ljust(start) + cell.rjust(end - start)
+    return [(text, "key")]
 
 
 def _needs(view: View, columns: Sequence[tuple[AnyColumn, int]], texts: Sequence[Sequence[str]], wan: str) -> Needs:
@@ -522,13 +546,15 @@ def _needs(view: View, columns: Sequence[tuple[AnyColumn, int]], texts: Sequence
     found = dict(before)
     for at, (column, _) in enumerate(columns):
         if column.most > column.least:
-            head = len(_title_of(column, wan)) + (view.sort == column.key)
+            head = len(_title_of(view, column, wan)) + (view.sort == column.key)
             found[column.key] = max(before.get(column.key, head), head, *[cells(row[at]) for row in texts])
     return Needs(of, found)
 
 
-def _title_of(column: AnyColumn, wan: str) -> str:
+def _title_of(view: View, column: AnyColumn, wan: str = "") -> str:
     """``wan``: the address that SNAT puts into all rows, which is said once."""
+    if view.bits and column.bits_title:
+        return column.bits_title
     return f"{column.title} {wan}" if column.key == "nat" and wan else column.title
 
 
@@ -607,7 +633,7 @@ def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyph
     zone = zone_text(view.context.now + view.context.epoch)
     text, end = "", 0
     for column, start, end in _spans(columns):
-        title, width = _title_of(column, wan), end - start
+        title, width = _title_of(view, column, wan), end - start
         title = title if len(title) <= width else column.title
         if column.zoned and width < column.roomy and len(zoned := f"{title} {zone}") <= width:
             title = zoned
@@ -637,11 +663,18 @@ class _RowFacts:
             seen = self.view.first_seen
             return EventFacts(row, self._context, self.view.names, seen.new_of if seen else _nothing_new), role
         if isinstance(row, UsageRow):
-            return UsageFacts(row, self._scene.glyphs, self._context.name), "plain"
-        glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
+            return self.of_total(row), "plain"
+        grouping, mark = self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping, row.key)
-        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ")
-        return facts, "plain" if known else "new"
+        return self.of_total(row, self.view.rows.rates.of(row.key)), "plain" if known else "new"
+
+    def of_total(self, row: Row | None, curve: Sequence[float | None] = ()) -> Any:
+        """The facts of a row that adds up, or stands for all that do."""
+        glyphs, context = self._scene.glyphs, self._context
+        if isinstance(row, UsageRow):
+            return UsageFacts(row, glyphs, context.name)
+        assert isinstance(row, GroupRow)
+        return GroupFacts(row, context.where, context.name, glyphs.eighths, " ", curve, glyphs, self.view.bits)
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = facts_of_row(self.view, flow), self.view.baseline
@@ -661,8 +694,12 @@ def _facts_of_page(scene: Scene, page: Sequence[Row]) -> tuple[list[tuple[Row, A
     facts = _RowFacts(scene)
     rows = [(row, *facts.of(row)) for row in page]
     wan = common_wan([its for _, its, _ in rows if isinstance(its, FlowFacts)])
-    translated = (isinstance(its, FlowFacts) and bool(its.ends.nat) for _, its, _ in rows)
-    return [(row, replace(its, wan=wan) if nat else its, role) for (row, its, role), nat in zip(rows, translated)], wan
+    bits = scene.view.bits
+    changed = (isinstance(its, FlowFacts) and (bits or bool(its.ends.nat)) for _, its, _ in rows)
+    return [
+        (row, replace(its, wan=wan, bits=bits) if other else its, role)
+        for (row, its, role), other in zip(rows, changed)
+    ], wan
 
 
 def _row_line(
@@ -676,7 +713,9 @@ def _row_line(
     what, shown, base = row
     line: Line = []
     for (column, size), text in zip(columns, texts):
-        if (used := cells(text)) > size:
+        if (used := cells(text)) > size and column.newest_last:
+            text, used = text[-size:], size
+        elif used > size:
             text = text if column.brief is None else column.brief(shown)
             text = (shorten_middle if column.middle else shorten)(text, size, scene.glyphs.cut)
             used = cells(text)
@@ -702,7 +741,7 @@ def _role(key: str, text: str, base: str) -> str:
         return "warn" if text in _BEGINNING else "good" if text in _ESTABLISHED else "dim"
     if key in ("nat", "natkind", "translated", "kind"):
         return "nat"
-    if key in ("share", "first"):
+    if key in ("share", "curve", "first"):
         return "accent"
     if key in ("rate", "bytes", "packets", "in", "out", "bytes-in", "bytes-out", "new"):
         return "dim" if text in ("-", "0") else ("accent" if key == "rate" else base)

@@ -138,7 +138,10 @@ def test_the_address_of_nat_stands_in_each_row_only_where_rows_differ_in_it() ->
     def column(size: tuple[int, int] = (160, 24)) -> dict[str, str]:
         head, *rows = shown(monitor, size)[3:-1]
         start, end = head.index(" NAT") + 1, head.index("CC ")
-        return {"": head[start:end].strip(), **{row.split()[3]: row[start:end].strip() for row in rows if row.strip()}}
+        return {
+            "": head[start:end].strip(),
+            **{row.split()[3]: row[start:end].strip() for row in rows if row.startswith("tcp")},
+        }
 
     assert column() == {
         "": "NAT 203.0.113.1",
@@ -163,6 +166,84 @@ def test_what_is_printed_and_the_details_have_the_whole_address() -> None:
     assert any("snat 203.0.113.1:10001" in text for text in shown(monitor))
 
 
+# --- totals, curves, units --------------------------------------------------------------------------------------------
+
+
+def test_the_last_line_has_the_total_of_what_is_on_show() -> None:
+    monitor = many()
+    assert re.split(r" +", shown(monitor, (110, 24))[-2].strip()) == ["total", "-", "3.7M", "37k"]
+    monitor.keys("/", *"dst:203.0.113.0/29", "enter")
+    lines = shown(monitor, (110, 24))
+    head, total = lines[3], next(text for text in lines if text.startswith("total"))
+    assert total[: head.index("BYTES") + len("BYTES")].endswith(" 56k")  # twice 1,000 to 7,000
+    assert not any(text.startswith("total") for text in shown(monitor, (80, 14)))
+    monitor.keys("/", "ctrl-u", *"dst:203.0.113.7", "enter")
+    assert not any(text.startswith("total") for text in shown(monitor, (110, 24)))
+
+
+def test_the_total_of_groups_and_of_usage_stands_below_their_columns() -> None:
+    monitor = network()
+    monitor.keys("2")
+    monitor.refresh(2.0)
+    head, *rows = shown(monitor, (150, 24))[3:-1]
+    total = next(text for text in rows if text.startswith("total"))
+    end = head.index("FLOWS") + len("FLOWS")
+    flows = [int(text[:end].split()[-1]) for text in rows if text.strip() and not text.startswith("total")]
+    assert int(total[:end].split()[-1]) == sum(flows) == 13
+    monitor = network()
+    monitor.view.show("usage")
+    known = [usage_row_of("10.0.0.5", "", 700_000), usage_row_of("10.0.0.6", "", 70_000)]
+    monitor.view.usage = LoggedUsage(monitor.view.spec, known, False, [])
+    monitor.refresh(1.0)
+    total = next(text for text in shown(monitor, (140, 24)) if text.startswith("total"))
+    assert total.split() == ["total", "856k", "770k", "86k", "385k", "-", "2.3M", "14", "-", "-", "110000"]
+
+
+def test_hosts_have_a_bar_for_each_listing() -> None:
+    monitor = Monitor([line(1, size=1000), line(2, src="10.0.0.2", size=1000)])
+    monitor.keys("2")
+    for second in range(1, 6):
+        now = 100.0 + 5 * second
+        monitor.table.begin_listing(now)
+        feed(monitor.table, line(1, size=1000 + 100_000 * second) + line(2, src="10.0.0.2", size=1000), now)
+        monitor.table.end_listing(True, now)
+        if second == 3:  # nobody looks
+            monitor.now += 5.0
+            continue
+        monitor.refresh(5.0)
+    rows = [text for text in shown(monitor, (140, 24)) if text.startswith("10.0.0.")]
+    assert rows[0].startswith("10.0.0.1 ")
+    assert re.search(r"%  +[▁-█]{2} [▁-█]{2} ", rows[0]), rows
+    assert re.search(r"%  +▁{2} ▁{2} ", rows[1]), rows
+    monitor.keys("/", *"near:10.0.0.1", "enter")
+    assert not re.search("%  +[▁-█]+ [▁-█]", shown(monitor, (140, 24))[4])
+    assert "LAST RATES" not in table_text(monitor.view.spec, monitor.view.rows.order, monitor.view.context)
+
+
+def test_b_turns_rates_to_bits_and_says_so() -> None:
+    monitor = network()
+    head, first = shown(monitor, (140, 30))[3:5]
+    top = shown(monitor, (140, 30))[0]
+    assert " RATE " in head.replace("↓", " ")
+    assert " 8.0M/s " in first
+    assert "in 6.0MB/s" in top
+    monitor.keys("b")
+    lines = shown(monitor, (140, 30))
+    assert "↓BIT/s " in lines[3]
+    assert " 64M/s " in lines[4]
+    assert lines[4].split()[-4:] == first.split()[-4:]
+    assert "in  48Mbit/s" in lines[0]
+    assert lines[-1].startswith("Rates are in bits a second")
+    monitor.keys("2")
+    assert re.search("↓BIT/s IN-BIT OUTBIT", shown(monitor, (140, 30))[3])
+    monitor.keys("1")
+    monitor.view.select(0)
+    monitor.keys("enter")
+    assert any("bit/s" in text for text in shown(monitor, (80, 30))[3:])
+    monitor.keys("b")
+    assert not any("bit/s" in text for text in shown(monitor, (80, 30)))
+
+
 # --- what is where ----------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +253,7 @@ def test_80x24_has_what_matters() -> None:
     assert re.match(r"tcp +ESTABLISHED +10\.0\.0\.1:10060 +203\.0\.113\.60:https ", lines[4])
     assert lines[-1].startswith("? help  q quit  / filter  enter details")
     assert len(lines[4:-1]) == 19
+    assert lines[-2].startswith("total ")
 
 
 def test_40x10_says_who_is_talked_to() -> None:
@@ -270,10 +352,10 @@ def test_the_selected_row_is_on_screen_when_the_window_shrinks() -> None:
 
 def test_the_scroll_bar_is_at_its_ends_where_the_rows_are() -> None:
     monitor = many()
-    bar = [text[-1] for text in shown(monitor)[4:-1]]
+    bar = [text[-1] for text in shown(monitor)[4:-2]]
     assert (bar[0], bar[-1]) == ("█", "▏")
     monitor.keys("G")
-    bar = [text[-1] for text in shown(monitor)[4:-1]]
+    bar = [text[-1] for text in shown(monitor)[4:-2]]
     assert (bar[0], bar[-1]) == ("▏", "█")
     assert "█" not in "".join(shown(Monitor([line(1)]))[4:])
 
