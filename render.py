@@ -33,7 +33,21 @@ from grouping import GroupRow, UsageRow
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
-from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, size_text, wrap
+from text import (
+    Glyphs,
+    Line,
+    Span,
+    cells,
+    clean,
+    clip,
+    length,
+    pad,
+    shorten,
+    shorten_middle,
+    size_text,
+    speed_text,
+    wrap,
+)
 from view import (
     Area,
     Frame,
@@ -441,24 +455,71 @@ def _rows_or_cover(scene: Scene, width: int, room: int) -> _Body:
         texts = [*view.whois.lines, *["asking ..."] * view.whois.asks]
         return _scrolled(view, [[(text, "plain")] for part in texts for text in wrap(part, max(8, width))], room)
     if view.spec.on_map and (view.rows.order or len(scene.table)):
-        return _Body(_map(scene, width, room), room, view.scroll, view.shift)
+        lines, areas = _map(scene, width, room)
+        return _Body(lines, room, view.scroll, view.shift, areas=areas)
     return _table(scene, width, room)
 
 
-def _map(scene: Scene, width: int, room: int) -> list[Line]:
-    """The world, with where the selected host is, or below it why no host is to be seen."""
+LISTED_FROM, PLACE_CELLS = 120, 36  # cells of a window in which a list of places stands beside the map; of the list
+
+
+def _map(scene: Scene, width: int, room: int) -> tuple[list[Line], list[Area]]:
+    """The world, with where the selected host is, or below it why no host is to be seen; beside it its places."""
     view, context = scene.view, scene.view.context
-    spots = []
+    listed = width >= LISTED_FROM and bool(view.rows.order)
+    rates = view.sort == view.spec.turned_sort
+    spots, places = [], _Places()
     for row in view.rows.order:
         if (at := context.coordinates(row.key)) is not None:
             chosen = row == view.selected
             label = _place_line(row.key, context.where(row.key)) if chosen else ""
-            spots.append(Spot(*at, row.rate if view.sort == view.spec.turned_sort else row.flows, chosen, label))
-    lines = world(spots, width, room, scene.glyphs.ascii)
+            weight = row.rate if rates else row.flows
+            spots.append(Spot(*at, weight, chosen, label))
+            if listed:
+                places.add(context.where(row.key), row, weight, chosen)
+
+    def words(weight: float) -> str:
+        return speed_text(weight, view.bits) if rates else f"{size_text(max(1, weight))} flow{'s' * (weight >= 1.5)}"
+
+    left = width - PLACE_CELLS - 2 if listed else width
+    lines = world(spots, left, room, scene.glyphs.ascii, words if view.rows.order else None)
     if not view.rows.order and not view.rows.working:
         reason, cure = _why_nowhere(scene)
         lines[-1:] = [[(reason, "warn"), (f"  try: {cure}" if cure else "", "plain")]]
-    return lines
+    if not listed:
+        return lines, []
+    title = _title_of(view, view.spec.column("rate" if rates else "flows"))
+    beside, areas = places.lines(title, view.bits if rates else None, room, scene.glyphs)
+    bar: Span = scene.glyphs.bar, "dim"
+    joined = [[*line, (" " * (left - length(line)), "plain"), bar, *text] for line, text in zip(lines, beside)]
+    return joined, [area._replace(left=left + 1, right=width) for area in areas]
+
+
+class _Places:
+    """Cities, or countries where nobody knows more, with what is there."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[float, GroupRow, bool]] = {}
+
+    def add(self, place: Place, row: GroupRow, weight: float, chosen: bool) -> None:
+        """``row``: of a host there. That of the first, which is the one with the most, stands for the place."""
+        at = (place.city, place.country or "") if place.city else (place.country_name or place.country or "?", "")
+        before, first, was = self._found.get(at, (0.0, row, False))
+        self._found[at] = before + weight, first, was or chosen
+
+    def lines(self, title: str, bits: bool | None, room: int, glyphs: Glyphs) -> tuple[list[Line], list[Area]]:
+        """The places with the most, and where a click on them means a host. ``bits``: of rates; None: of flows."""
+        found = sorted(self._found.items(), key=lambda item: (-item[1][0], item[0]))
+        wide = PLACE_CELLS - 10
+        lines: list[Line] = [[(f" {'PLACE':<{wide}}{title:>8} ", "head")]]
+        areas = []
+        for (name, code), (weight, row, chosen) in found[: room - 1]:
+            text = shorten(clean(name), wide - cells(code) - 2, glyphs.cut)
+            said = size_text(weight) if bits is None else f"{size_text(weight * 8 if bits else weight)}/s"
+            text = pad(f"{text} {code}", wide, False) + f"{said:>8}"
+            areas.append(Area(len(lines), 0, 0, Target.ROW, row))
+            lines.append([(f" {text} ", "selected" if chosen else "plain")])
+        return lines + [[] for _ in range(room - len(lines))], areas
 
 
 def _why_nowhere(scene: Scene) -> tuple[str, str]:

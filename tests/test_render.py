@@ -19,7 +19,8 @@ from flows import Flow
 from grouping import UsageRow
 from health import Shares, Surroundings, UsedDatabase
 from intake import Problem, Statistics
-from keys import BINDINGS, press
+from keyboard import Button, Mouse
+from keys import BINDINGS, point, press
 from render import FIXED, _wanted_columns, frame
 from support.strategies import keys, monitors, sizes
 from support.tables import LONG, Monitor, event, feed, is_well_formed, line, listing, many, shown, width_of
@@ -242,6 +243,26 @@ def test_b_turns_rates_to_bits_and_says_so() -> None:
     assert any("bit/s" in text for text in shown(monitor, (80, 30))[3:])
     monitor.keys("b")
     assert not any("bit/s" in text for text in shown(monitor, (80, 30)))
+
+
+def test_a_list_of_places_stands_beside_a_wide_map() -> None:
+    monitor = network()
+    monitor.keys("8")
+    monitor.refresh(2.0)
+    beside = [text.rpartition("▏")[2].strip() for text in shown(monitor, (120, 24))[3:-1]]
+    assert [re.sub(" +", " ", text) for text in beside[:4]] == [
+        *("PLACE FLOWS", "Berlin DE 4", "Mountain View US 4", "United States 2"),
+    ]
+    area = next(area for area in monitor.view.areas if area.y == 4)
+    assert area.left > 120 - 40
+    point(monitor.view, monitor.table, Mouse(Button.PRESSED, 110, 4))
+    assert monitor.view.selected is not None
+    assert monitor.view.selected == area.what
+    monitor.keys("t", "b")
+    beside = [text.rpartition("▏")[2].strip() for text in shown(monitor, (120, 24))[3:-1]]
+    assert re.sub(" +", " ", beside[0]) == "PLACE BIT/s"
+    assert re.sub(" +", " ", beside[1]) == "Berlin DE 64M/s"
+    assert "PLACE" not in "".join(shown(monitor, (119, 24)))
 
 
 # --- what is where ----------------------------------------------------------------------------------------------------
