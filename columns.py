@@ -357,7 +357,7 @@ BITS = "BIT/s"  # of a column of rates, where these are in bits
 FLOW_COLUMNS: tuple[FlowColumn, ...] = (
     FlowColumn("proto", "PROTO", 5, 5, 0, lambda s: protocol_text(s.flow), order_by_protocol),
     FlowColumn("state", "STATE", 11, 11, 40, lambda s: s.flow.status(), order_by_state),
-    FlowColumn("source", "SOURCE", 15, 47, 30, lambda s: end_text(s, True), order_by_source, roomy=21, middle=True),
+    FlowColumn("source", "SOURCE", 14, 47, 30, lambda s: end_text(s, True), order_by_source, roomy=21, middle=True),
     FlowColumn(
         *("destination", "DESTINATION", 21, 47, 10),
         lambda s: end_text(s, False),

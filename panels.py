@@ -62,7 +62,7 @@ def _top_line(scene: Scene, width: int) -> Line:
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
     seconds, hears = 20 if width >= 100 else 8, table.watched_since is not None
     if scene.around.records:
-        left.append((f" {glyphs.dot} rec", "accent"))
+        left.append((f" {glyphs.dot} rec", "title"))
     right: Line = [
         (f"{table.history[-1]:.0f} events/s " if hears and table.history else "- events/s ", "plain"),
         (sparkline(list(table.history)[-seconds:] if hears else [], glyphs).rjust(seconds), "accent"),
@@ -92,7 +92,7 @@ def _state(scene: Scene) -> tuple[str, str]:
     if status.ended:
         return "replay ended", "dim"
     if not scene.live:
-        return "replay", "accent"
+        return "replay", "title"
     if scene.behind >= LATE:
         return f"{scene.behind:.0f} s behind", "warn"
     hangs = status.listing_since is not None and now - status.listing_since > SLOW

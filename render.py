@@ -211,7 +211,7 @@ def _filter_facts(scene: Scene) -> list[Span]:
     view = scene.view
     if not view.filter:
         return []
-    facts = [(f"filter {clean(view.filter)}", "accent")]
+    facts = [(f"filter {clean(view.filter)}", "key")]
     if view.from_log is not None:
         return [(view.from_log.reach, "plain"), *facts]
     reach = unwatched(view.filter, view.context, scene.table, view.spec.translated)
@@ -277,7 +277,7 @@ def _footer(scene: Scene, width: int, height: int) -> _Drawn:
         texts = wrap(clean(view.message, 500), max(8, width), mark)
         most = MESSAGE_LINES if height >= 10 else 1
         texts = [*texts[: most - 1], " ".join(texts[most - 1 :])] if len(texts) > most else texts
-        lines = [[(shorten(text, width, mark), "accent")] for text in texts]
+        lines = [[(shorten(text, width, mark), "title")] for text in texts]
     elif height < 5:
         return _Drawn([], [])
     line = _Line([*lines.pop(), ("   ", "dim")] if lines else [])
@@ -366,7 +366,7 @@ def _body(scene: Scene, width: int, room: int) -> _Body:
 def _details_lines(scene: Scene, flow: Flow, width: int) -> list[Line]:
     pairs = details(flow, scene.table, scene.view.context, scene.view.curve, scene.glyphs, scene.view.bits)
     lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
-    lines[0] = [(text, "accent") for text, _ in lines[0]]
+    lines[0] = [(text, "title") for text, _ in lines[0]]
     return lines
 
 
@@ -558,29 +558,34 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
     page = max(1, room - head - foot)
     top = first_row(view, page)
     bar = width >= 20 and len(order) > page
-    wanted, shift = _wanted_columns(view, width - bar)
-    columns = fit(width - bar, wanted)
+    gutter = int(width >= GUTTER_FROM and (not view.spec.adds_up or view.baseline is not None))
+    wide = width - bar - gutter
+    wanted, shift = _wanted_columns(view, wide)
+    columns = fit(wide, wanted)
     shown = frozenset(column.narrow_form_of or column.key for column, _ in columns)
     rows, wan = _facts_of_page(scene, order[top : top + page])
     texts = [[column.cell(facts) for column, _ in columns] for _, facts, _ in rows]
     total = _total_texts(scene, columns) if foot else []
     needs = _needs(view, columns, texts, wan)
-    columns = by_need(columns, needs.cells, width - bar)
-    lines: list[Line] = [[_heading(view, columns, scene.glyphs, wan)]] if head else []
-    areas = [Area(0, start, end, Target.HEAD, column.key) for column, start, end in _spans(columns)] if head else []
+    columns = by_need(columns, needs.cells, wide)
+    left: Line = [(" " * gutter, "head")] * gutter
+    lines: list[Line] = [[*left, _heading(view, columns, scene.glyphs, wan)]] if head else []
+    spans = _spans(columns) if head else []
+    areas = [Area(0, start + gutter, end + gutter, Target.HEAD, column.key) for column, start, end in spans]
     for at, (row, of_row) in enumerate(zip(rows, texts)):
-        line = _row_line(scene, row, of_row, columns, width - bar)
+        line = _row_line(scene, row, of_row, columns, wide, bool(gutter))
         areas.append(Area(len(lines), 0, width - bar, Target.ROW, row[0]))
         if bar:
             line.append(_bar_piece(page, top, len(order), at, scene.glyphs))
         lines.append(line)
     if total:
-        lines.append(_total_line(columns, total))
+        lines.append([(" " * gutter, "key"), *_total_line(columns, total)])
     if not order:
         lines += _empty_lines(scene, width)[: room - head]
     return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown, needs)
 
 
+GUTTER_FROM = 48  # cells of a window in which a row has one for being new or closed
 SUMMED_FROM = 12  # lines of a table that have room for its totals
 
 
@@ -769,10 +774,12 @@ def _row_line(
     texts: Sequence[str],
     columns: Sequence[tuple[AnyColumn, int]],
     width: int,
+    gutter: bool,
 ) -> Line:
     """``texts``: of its cells, where there is room for all of each."""
     what, shown, base = row
     line: Line = []
+    calm = "plain" if gutter and base == "new" else base
     for (column, size), text in zip(columns, texts):
         if (used := cells(text)) > size and column.newest_last:
             text, used = text[-size:], size
@@ -781,10 +788,12 @@ def _row_line(
             text = (shorten_middle if column.middle else shorten)(text, size, scene.glyphs.cut)
             used = cells(text)
         if line:
-            line.append((" ", base))
+            line.append((" ", calm))
         room = " " * (size - used)
-        line.append((room + text if column.right else text + room, _role(column.key, text, base)))
-    line.append((" " * (width - sum(size for _, size in columns) - len(columns) + 1), base))
+        line.append((room + text if column.right else text + room, _role(column.key, text, calm)))
+    line.append((" " * (width - sum(size for _, size in columns) - len(columns) + 1), calm))
+    if gutter:
+        line.insert(0, ({"new": scene.glyphs.new, "closed": scene.glyphs.closed}.get(base, " "), base))
     if what is scene.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line
@@ -802,7 +811,9 @@ def _role(key: str, text: str, base: str) -> str:
         return "warn" if text in _BEGINNING else "good" if text in _ESTABLISHED else "dim"
     if key in ("nat", "natkind", "translated", "kind"):
         return "nat"
-    if key in ("share", "curve", "first"):
+    if key == "first":
+        return "new"
+    if key in ("share", "curve"):
         return "accent"
     if key in ("rate", "bytes", "packets", "in", "out", "bytes-in", "bytes-out", "new"):
         return "dim" if text in ("-", "0") else ("accent" if key == "rate" else base)

@@ -45,15 +45,15 @@ RESTORE_PATIENCE = 1.0
 _RGB = {
     False: {
         **{"accent": (95, 175, 255), "good": (95, 215, 95), "warn": (215, 175, 0), "bad": (255, 95, 95)},
-        **{"nat": (175, 135, 255), "dim": (148, 148, 148), "closed": (128, 128, 128)},
+        **{"nat": (175, 135, 255), "new": (95, 215, 215), "dim": (148, 148, 148), "closed": (128, 128, 128)},
     },
     True: {
         **{"accent": (0, 95, 175), "good": (0, 135, 0), "warn": (135, 95, 0), "bad": (175, 0, 0)},
-        **{"nat": (135, 0, 175), "dim": (98, 98, 98), "closed": (108, 108, 108)},
+        **{"nat": (135, 0, 175), "new": (0, 95, 95), "dim": (98, 98, 98), "closed": (108, 108, 108)},
     },
     None: {
         **{"accent": (0, 122, 194), "good": (0, 135, 56), "warn": (152, 109, 0), "bad": (224, 42, 42)},
-        **{"nat": (144, 95, 184), "dim": (117, 117, 117), "closed": (117, 117, 117)},
+        **{"nat": (144, 95, 184), "new": (0, 130, 130), "dim": (117, 117, 117), "closed": (117, 117, 117)},
     },
 }
 # Of 16 colours the terminal says how they look: on white, yellow, cyan, green and magenta have 1.4:1 to 3.7:1 in xterm.
@@ -94,7 +94,7 @@ def light_by(environ: Mapping[str, str]) -> bool | None:
 def palette_for(term: blessed.Terminal, colour: bool, light: bool | None = None) -> dict[str, str]:
     """Role -> the sequence that starts it. ``light``: is the background? None: nobody knows."""
     palette = {"title": "\x1b[1m", "head": "\x1b[4m", "key": "\x1b[1m", "selected": "\x1b[7m", "cursor": "\x1b[7m"}
-    palette |= {"dim": "\x1b[2m", "closed": "\x1b[2m"}  # faint is no colour
+    palette |= {"dim": "\x1b[2m", "closed": "\x1b[2m", "new": "\x1b[1m"}  # faint and bold are no colours
     colours = term.number_of_colors if colour else 0
     if not colours:
         return {**palette, "bad": "\x1b[1m", "warn": "\x1b[1m"}
@@ -107,8 +107,6 @@ def palette_for(term: blessed.Terminal, colour: bool, light: bool | None = None)
             palette |= {"dim": str(term.bright_black), "closed": str(term.bright_black)}
     else:
         palette |= {role: str(term.color_rgb(*rgb)) for role, rgb in _RGB[light].items()}
-    palette["new"] = palette["good"]
-    palette["title"] = palette["accent"] + "\x1b[1m"
     return palette
 
 

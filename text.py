@@ -402,13 +402,15 @@ class Glyphs:
     rule: str = "─"
     middle: str = "·"
     bar: str = "▏"
+    new: str = "+"  # in the gutter of a row
+    closed: str = "×"
     spark: str = "▁▂▃▄▅▆▇█"
     eighths: str = "▏▎▍▌▋▊▉█"  # of a cell, from the left
     ascii: bool = False
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "_.-=+*%#", "#", ascii=True)
+ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "+", "x", "_.-=+*%#", "#", ascii=True)
 
 
 def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:

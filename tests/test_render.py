@@ -141,7 +141,7 @@ def test_the_address_of_nat_stands_in_each_row_only_where_rows_differ_in_it() ->
         start, end = head.index(" NAT") + 1, head.index("CC ")
         return {
             "": head[start:end].strip(),
-            **{row.split()[3]: row[start:end].strip() for row in rows if row.startswith("tcp")},
+            **{row[1:].split()[3]: row[start:end].strip() for row in rows if row[1:].startswith("tcp")},
         }
 
     assert column() == {
@@ -175,11 +175,11 @@ def test_the_last_line_has_the_total_of_what_is_on_show() -> None:
     assert re.split(r" +", shown(monitor, (110, 24))[-2].strip()) == ["total", "-", "3.7M", "37k"]
     monitor.keys("/", *"dst:203.0.113.0/29", "enter")
     lines = shown(monitor, (110, 24))
-    head, total = lines[3], next(text for text in lines if text.startswith("total"))
+    head, total = lines[3], next(text for text in lines if text.strip().startswith("total"))
     assert total[: head.index("BYTES") + len("BYTES")].endswith(" 56k")  # twice 1,000 to 7,000
-    assert not any(text.startswith("total") for text in shown(monitor, (80, 14)))
+    assert not any(text.strip().startswith("total") for text in shown(monitor, (80, 14)))
     monitor.keys("/", "ctrl-u", *"dst:203.0.113.7", "enter")
-    assert not any(text.startswith("total") for text in shown(monitor, (110, 24)))
+    assert not any(text.strip().startswith("total") for text in shown(monitor, (110, 24)))
 
 
 def test_the_total_of_groups_and_of_usage_stands_below_their_columns() -> None:
@@ -187,16 +187,16 @@ def test_the_total_of_groups_and_of_usage_stands_below_their_columns() -> None:
     monitor.keys("2")
     monitor.refresh(2.0)
     head, *rows = shown(monitor, (150, 24))[3:-1]
-    total = next(text for text in rows if text.startswith("total"))
+    total = next(text for text in rows if text.strip().startswith("total"))
     end = head.index("FLOWS") + len("FLOWS")
-    flows = [int(text[:end].split()[-1]) for text in rows if text.strip() and not text.startswith("total")]
+    flows = [int(text[:end].split()[-1]) for text in rows if text.strip() and not text.strip().startswith("total")]
     assert int(total[:end].split()[-1]) == sum(flows) == 13
     monitor = network()
     monitor.view.show("usage")
     known = [usage_row_of("10.0.0.5", "", 700_000), usage_row_of("10.0.0.6", "", 70_000)]
     monitor.view.usage = LoggedUsage(monitor.view.spec, known, False, [])
     monitor.refresh(1.0)
-    total = next(text for text in shown(monitor, (140, 24)) if text.startswith("total"))
+    total = next(text for text in shown(monitor, (140, 24)) if text.strip().startswith("total"))
     assert total.split() == ["total", "856k", "770k", "86k", "385k", "-", "2.3M", "14", "-", "-", "110000"]
 
 
@@ -265,16 +265,45 @@ def test_a_list_of_places_stands_beside_a_wide_map() -> None:
     assert "PLACE" not in "".join(shown(monitor, (119, 24)))
 
 
+GUTTER = {"9.9.9.1": " ", "9.9.9.2": "+", "9.9.9.3": "×"}
+
+
+def test_a_gutter_says_what_is_new_and_what_is_closed() -> None:
+    monitor = Monitor([line(1, dst="9.9.9.1"), line(3, dst="9.9.9.3")])
+    feed(monitor.table, event("NEW", 2, dst="9.9.9.2", state="ESTABLISHED"), 100.0)
+    feed(monitor.table, event("DESTROY", 3, dst="9.9.9.3"), 100.0)
+    monitor.refresh(1.0)
+    for width in (80, 48):
+        rows = [spans for spans in monitor.frame(width, 24) if "9.9.9." in "".join(text for text, _ in spans)]
+        found = {re.findall(r"9\.9\.9\.\d", "".join(text for text, _ in spans))[0]: spans for spans in rows}
+        assert {address: spans[0][0] for address, spans in found.items()} == GUTTER
+        assert found["9.9.9.2"][0][1] == "new"
+        assert "new" not in {role for _, role in found["9.9.9.2"][1:]}  # that colour means nothing else
+        assert {role for _, role in found["9.9.9.3"]} == {"closed"}
+    monitor.glyphs = ASCII
+    assert {text[0] for text in shown(monitor) if "9.9.9." in text} == {" ", "+", "x"}
+    assert not any(text.startswith(("+", "x", " ")) for text in shown(monitor, (47, 24)) if "9.9.9." in text)
+
+
+def test_a_click_on_a_head_meets_its_column_beside_the_gutter() -> None:
+    monitor = many()
+    head = shown(monitor, (120, 24))[3]
+    point(monitor.view, monitor.table, Mouse(Button.PRESSED, head.index("PROTO"), 3))
+    assert monitor.view.sort == "proto"
+    point(monitor.view, monitor.table, Mouse(Button.PRESSED, head.index("DESTINATION") + 10, 3))
+    assert monitor.view.sort == "destination"
+
+
 # --- what is where ----------------------------------------------------------------------------------------------------
 
 
 def test_80x24_has_what_matters() -> None:
     lines = shown(many())
     assert re.findall(r"\w+", lines[3]) == ["PROTO", "STATE", "SOURCE", "DESTINATION", "CC", "RATE", "BYTES", "AGE"]
-    assert re.match(r"tcp +ESTABLISHED +10\.0\.0\.1:10060 +203\.0\.113\.60:https ", lines[4])
+    assert re.match(r" tcp +ESTABLISHED +10\.0\.0\.1:10060 +203\.0\.113\.60:https ", lines[4])
     assert lines[-1].startswith("? help  q quit  / filter  enter details")
     assert len(lines[4:-1]) == 19
-    assert lines[-2].startswith("total ")
+    assert lines[-2].startswith(" total ")
 
 
 def test_40x10_says_who_is_talked_to() -> None:
@@ -410,7 +439,8 @@ def test_states_and_change_carry_colour() -> None:
     of = {next(text[:9] for text in row if text.startswith("192.0.2.")): row for row in roles}
     assert (of["192.0.2.1"]["192.0.2.1:https"], of["192.0.2.1"]["ESTABLISHED"]) == ("closed", "closed")
     assert (of["192.0.2.2"]["192.0.2.2:https"], of["192.0.2.2"]["ESTABLISHED"]) == ("plain", "good")
-    assert (of["192.0.2.3"]["192.0.2.3:https"], of["192.0.2.3"]["ESTABLISHED"]) == ("new", "good")
+    assert (of["192.0.2.3"]["192.0.2.3:https"], of["192.0.2.3"]["ESTABLISHED"]) == ("plain", "good")
+    assert (of["192.0.2.1"]["×"], of["192.0.2.3"]["+"]) == ("closed", "new")
 
 
 # --- overlays and the prompt ------------------------------------------------------------------------------------------

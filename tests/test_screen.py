@@ -458,7 +458,7 @@ class Colours(SimpleNamespace):
 def test_palettes(colours: int) -> None:
     palette = palette_for(Colours(number_of_colors=colours), colour=True)  # type: ignore[arg-type]
     assert set(palette) <= set(ROLES)
-    signals = ("accent", "good", "warn", "bad", "nat")
+    signals = ("accent", "good", "warn", "bad", "nat", "new")
     if colours:
         assert len({palette[role] for role in signals}) == len(signals)
     assert palette["selected"] == palette["cursor"] == "\x1b[7m"
