@@ -779,7 +779,7 @@ def _row_line(
     """``texts``: of its cells, where there is room for all of each."""
     what, shown, base = row
     line: Line = []
-    calm = "plain" if gutter and base == "new" else base
+    calm = "plain" if gutter and base == "new" and scene.view.baseline is None else base  # m highlights the whole row
     for (column, size), text in zip(columns, texts):
         if (used := cells(text)) > size and column.newest_last:
             text, used = text[-size:], size
