@@ -200,6 +200,45 @@ def order_by_idle(flows: Sequence[Flow], context: Context) -> SortKeys:
     return [_unknown_last(flow.idle(now, timeouts)) for flow in flows]
 
 
+class FlowSum:
+    """What flows moved together: the line of totals asks it as the other lines ask a flow."""
+
+    def __init__(self) -> None:
+        self._flows = 0
+        self._sums = [0.0, 0.0, 0.0]  # bytes a second, bytes, packets
+        self._known = [0, 0, 0]  # of how many flows
+
+    def add(self, flows: Sequence[Flow], context: Context) -> None:
+        """Add flows: 2 us each."""
+        self._flows += len(flows)
+        for at, values in enumerate((order_by_rate, order_by_bytes, order_by_packets)):
+            known = [value for value in values(flows, context) if value >= 0]
+            self._sums[at] += sum(known)
+            self._known[at] += len(known)
+
+    def rate(self) -> float | None:
+        return self._sum(0)
+
+    def total(self) -> float | None:
+        return self._sum(1)
+
+    def packets(self) -> float | None:
+        return self._sum(2)
+
+    def _sum(self, at: int) -> float | None:
+        """None where it is 0 and not all of its parts are known."""
+        return self._sums[at] if self._sums[at] or self._known[at] == self._flows else None
+
+
+@dataclass(frozen=True)
+class SumFacts:
+    """The facts that the total of flows is made of: of ``FlowFacts`` what columns ask that add up."""
+
+    flow: FlowSum
+    bits: bool
+    live: bool = True
+
+
 # --- columns of flows -------------------------------------------------------------------------------------------------
 
 MOST_IMPORTANT = 10  # the rank of the destination: the column that is left where there is room for one
@@ -221,6 +260,10 @@ class FlowFacts:
     process: Process | None = None  # on this host, whose flow it is
     epoch: float = 0.0  # what to add to ``now`` for seconds since 1970
     timeouts: Mapping[str, int] = field(default_factory=dict)  # the kernel's, see parse.TIMEOUTS
+    # The one address that SNAT puts into all rows on show, which the heading says; "" where they differ. None where
+    # nobody sees the other rows: then each says all.
+    wan: str | None = None
+    bits: bool = False  # rates are in bits a second, not bytes
 
     @property
     def live(self) -> bool:
@@ -235,7 +278,8 @@ class FlowFacts:
 class Column(Generic[FactsT, RowT]):
     """A column of rows of one kind: its cells are made of facts about a row.
 
-    Widths are cells; ``most`` above ``least`` lets it grow; a low ``rank`` is shown on narrow screens.
+    Widths are cells; ``most`` above ``least`` lets it grow as far as its cells need it, and ``room`` beyond ``most``;
+    a low ``rank`` is shown on narrow screens.
     """
 
     key: str
@@ -250,6 +294,11 @@ class Column(Generic[FactsT, RowT]):
     roomy: int = 0  # the width it likes; 0: ``least``
     middle: bool = False  # cut in the middle: an address cut at its end would be another address
     brief: Callable[[FactsT], str] | None = None  # what the cell says where ``cell`` is too long
+    adds: bool = False  # the line of totals has the sum of its cells
+    bits_title: str = ""  # where rates are in bits a second
+    of_screen: bool = False  # what was there before is in it: for who looks on, and not to sort by
+    newest_last: bool = False  # cut at its beginning
+    room: bool = False  # it takes the room that others leave: names, which have no longest form
     narrow_form_of: str = ""  # the column that takes its place where there is room
     only_with: str = ""  # where it is: with a flow log ("log"), "names" of hosts, "processes"; "": everywhere
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
@@ -284,21 +333,38 @@ def _destination_number(s: FlowFacts) -> str:
 
 
 def nat_text(s: FlowFacts, separator: str = " ") -> str:
-    """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing."""
+    """What NAT put in place of an end: ``snat 203.0.113.1:40000``, ``dnat 10.0.0.5:80``, both, or nothing.
+
+    Among other rows a port is named only if NAT changed it, and the address of SNAT only if it is not that of all.
+    """
     e = s.ends
     parts = []
     if e.snat:
-        parts.append("snat " + s.endpoint(e.reply_dst, e.reply_dport))
+        parts.append(f"snat {_put_in(s, e.reply_dst, e.reply_dport, e.sport)}".rstrip())
     if e.dnat:
-        parts.append("dnat " + s.endpoint(e.reply_src, e.reply_sport))
+        parts.append(f"dnat {_put_in(s, e.reply_src, e.reply_sport, e.dport)}")
     return separator.join(parts)
+
+
+def _put_in(s: FlowFacts, address: str, port: int | None, before: int | None) -> str:
+    """An end that NAT has put in the place of one with the port ``before``."""
+    if s.wan is None:
+        return s.endpoint(address, port)
+    port = None if port == before else port
+    return s.endpoint("" if address == s.wan else address, port)
+
+
+def common_wan(rows: Sequence[FlowFacts]) -> str:
+    """The one address that SNAT puts into all of these; "" where there are more, or none."""
+    found = {s.ends.reply_dst for s in rows if s.ends.snat}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _nat_brief(s: FlowFacts) -> str:
     """One end where both are translated: the target of DNAT says more than the address that SNAT puts in."""
     if len(s.ends.nat) < 2:
         return nat_text(s)
-    return "both " + s.endpoint(s.ends.reply_src, s.ends.reply_sport)
+    return f"both {_put_in(s, s.ends.reply_src, s.ends.reply_sport, s.ends.dport)}"
 
 
 def nat_kind(s: FlowFacts) -> str:
@@ -327,10 +393,12 @@ def _country_brief(s: FlowFacts) -> str:
     return BRIEF_SCOPES.get(text, text)
 
 
+BITS = "BIT/s"  # of a column of rates, where these are in bits
+
 FLOW_COLUMNS: tuple[FlowColumn, ...] = (
     FlowColumn("proto", "PROTO", 5, 5, 0, lambda s: protocol_text(s.flow), order_by_protocol),
     FlowColumn("state", "STATE", 11, 11, 40, lambda s: s.flow.status(), order_by_state),
-    FlowColumn("source", "SOURCE", 15, 47, 30, lambda s: end_text(s, True), order_by_source, roomy=21, middle=True),
+    FlowColumn("source", "SOURCE", 14, 47, 30, lambda s: end_text(s, True), order_by_source, roomy=21, middle=True),
     FlowColumn(
         *("destination", "DESTINATION", 21, 47, 10),
         lambda s: end_text(s, False),
@@ -345,21 +413,37 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         only_with="processes",
     ),
     FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
-    FlowColumn("nat", "NAT", 26, 52, 120, nat_text, order_by_nat, descending=True, middle=True, brief=_nat_brief),
+    FlowColumn(
+        *("nat", "NAT", 11, 52, 120, nat_text, order_by_nat),
+        descending=True,
+        roomy=26,
+        middle=True,
+        brief=_nat_brief,
+    ),
     FlowColumn(*("cc", "CC", 4, 10, 60), country_text, order_by_place(lambda w: w.country), brief=_country_brief),
-    FlowColumn("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or ""), order_by_place(lambda w: w.city)),
+    FlowColumn(
+        *("city", "CITY", 10, 18, 140, lambda s: clean(s.where.city or "")),
+        order_by_place(lambda w: w.city),
+        room=True,
+    ),
     FlowColumn(
         *("asn", "ASN", 8, 8, 130),
         lambda s: f"AS{s.where.asn}" if s.where.asn is not None else "",
         order_by_place(lambda w: w.asn, none=math.inf),
     ),
-    FlowColumn("org", "ORG", 12, 28, 110, lambda s: clean(s.where.org or ""), order_by_place(lambda w: w.org)),
+    FlowColumn(
+        *("org", "ORG", 12, 28, 110, lambda s: clean(s.where.org or "")),
+        order_by_place(lambda w: w.org),
+        room=True,
+    ),
     FlowColumn(
         *("rate", "RATE", 6, 6, 20),
-        lambda s: rate_text(s.flow),
+        lambda s: rate_text(s.flow, s.bits),
         order_by_rate,
         right=True,
         descending=True,
+        adds=True,
+        bits_title=BITS,
     ),
     FlowColumn(
         *("bytes", "BYTES", 5, 5, 70),
@@ -367,6 +451,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_bytes,
         right=True,
         descending=True,
+        adds=True,
     ),
     FlowColumn(
         *("packets", "PKTS", 5, 5, 100),
@@ -374,6 +459,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
         order_by_packets,
         right=True,
         descending=True,
+        adds=True,
     ),
     FlowColumn("age", "AGE", 5, 5, 50, lambda s: age_text(s), order_by_age, right=True, descending=True),
     FlowColumn(
@@ -398,13 +484,16 @@ def protocol_text(flow: Flow) -> str:
     return clean(name, 5)
 
 
-def rate_text(flow: Flow) -> str:
-    return _rate_words(flow.rate())
+def rate_text(flow: Flow | FlowSum, bits: bool = False) -> str:
+    return _rate_words(flow.rate(), bits)
 
 
-def _rate_words(rate: float | None) -> str:
-    """Bytes a second; "-" is unknown."""
-    return "-" if rate is None else f"{size_text(rate)}/s" if rate >= 0.5 else "0"
+def _rate_words(rate: float | None, bits: bool) -> str:
+    """Bytes a second, or bits; the heading says so. "-" is unknown."""
+    if rate is None:
+        return "-"
+    rate *= 8 if bits else 1
+    return f"{size_text(rate)}/s" if rate >= 0.5 else "0"
 
 
 OLDER = "old"  # older than our first sight of it, which was a moment ago
@@ -446,13 +535,39 @@ def fit(width: int, wanted: Sequence[AnyColumn] = FLOW_COLUMNS) -> list[tuple[An
     most_important = min(wanted, key=lambda c: (c.rank != MOST_IMPORTANT, c.rank))
     if most_important not in order:
         return [(most_important, max(1, width))]
-    return list(zip(order, _grown(order, width - sum(c.least + 1 for c in order) + 1)))
+    least = [column.least for column in order]
+    return list(zip(order, _grown(order, width - sum(least) - len(order) + 1, least, [c.most for c in order])))
 
 
-def _grown(columns: Sequence[AnyColumn], spare: int) -> list[int]:
-    widths = [column.least for column in columns]
+LOOSE = 6  # cells that a column gets at most beyond what its cells need: more would be a hole in each row
+
+
+def by_need(
+    columns: Sequence[tuple[AnyColumn, int]], needs: Mapping[str, int], width: int
+) -> list[tuple[AnyColumn, int]]:
+    """The same columns in ``width`` cells, none much wider than its cells need. ``needs``: cells, by the column's key.
+
+    Columns that take room get what others leave; what is left then is shared by them and by the addresses.
+    """
+    order = [column for column, _ in columns]
+    texts = [column.room or (column.middle and column.most > column.least) for column in order]
+    least = [min(c.least, needs.get(c.key, c.least)) if text else c.least for c, text in zip(order, texts)]
+    spare = width - sum(least) - len(order) + 1
+    if spare < 0 or len(order) == 1:
+        return list(columns)
+    most = [max(low, min(needs.get(c.key, 0), width if c.room else c.most)) for low, c in zip(least, order)]
+    widths = _grown(order, spare, least, most)
+    able = [i for i, text in enumerate(texts) if text]
+    loose = min(LOOSE, (spare - sum(widths) + sum(least)) // max(1, len(able)))
+    for i in able:
+        widths[i] += loose
+    return list(zip(order, widths))
+
+
+def _grown(columns: Sequence[AnyColumn], spare: int, least: Sequence[int], most: Sequence[int]) -> list[int]:
+    widths = list(least)
     while spare > 0:
-        able = [i for i, column in enumerate(columns) if widths[i] < column.most]
+        able = [i for i in range(len(columns)) if widths[i] < most[i]]
         if not able:
             break
         # First a column that is narrower than it likes, then the narrowest: both addresses grow alike.
@@ -520,6 +635,9 @@ class GroupFacts:
     parts: str  # of a bar's character, the whole last
     empty: str
     who: Callable[[str], Named] = lambda _address: UNNAMED
+    curve: Sequence[float | None] = ()  # bytes a second at the newest listings; None where nobody looked
+    glyphs: Glyphs = ASCII
+    bits: bool = False  # rates are in bits a second, not bytes
 
 
 @dataclass(frozen=True)
@@ -578,7 +696,10 @@ def order_by_translated(flows: Sequence[Flow], _context: Context) -> SortKeys:
 
 
 _FLOWS = GroupColumn(
-    "flows", "FLOWS", 7, 7, 20, lambda s: str(s.row.flows), _by(lambda s: s.flows), right=True, descending=True
+    *("flows", "FLOWS", 7, 7, 20, lambda s: str(s.row.flows), _by(lambda s: s.flows)),
+    right=True,
+    descending=True,
+    adds=True,
 )
 _NEW = GroupColumn(
     *("new", "NEW/s", 6, 6, 70),
@@ -586,17 +707,30 @@ _NEW = GroupColumn(
     _by(lambda s: _unknown_last(s.births())),
     right=True,
     descending=True,
+    adds=True,
 )
 
 
-def _rate_column(key: str, title: str, rank: int, value: Callable[[GroupRow], float]) -> GroupColumn:
+def _rate_column(key: str, title: str, rank: int, value: Callable[[GroupRow], float], bits: str) -> GroupColumn:
     return GroupColumn(
         *(key, title, 6, 6, rank),
-        lambda s: _rate_words(s.row.sure_rate(value(s.row))),
+        lambda s: _rate_words(s.row.sure_rate(value(s.row)), s.bits),
         _by(lambda row: _unknown_last(row.sure_rate(value(row)))),
         right=True,
         descending=True,
+        adds=True,
+        bits_title=bits,
     )
+
+
+def _curve_text(s: GroupFacts) -> str:
+    return _bars_of(s.curve, s.glyphs)
+
+
+def _bars_of(values: Sequence[float | None], glyphs: Glyphs) -> str:
+    """A bar a value; a blank is unknown."""
+    drawn = iter(sparkline([value for value in values if value is not None], glyphs))
+    return "".join(" " if value is None else next(drawn) for value in values)
 
 
 def _size_column(key: str, title: str, width: int, rank: int, value: Callable[[GroupRow], int]) -> GroupColumn:
@@ -606,12 +740,21 @@ def _size_column(key: str, title: str, width: int, rank: int, value: Callable[[G
         _by(lambda row: _unknown_last(row.sure_size(value(row)))),
         right=True,
         descending=True,
+        adds=True,
     )
 
 
-_IN_COLUMN = _rate_column("in", "IN", 40, lambda row: row.rate_in)
-_OUT = _rate_column("out", "OUT", 40, lambda row: row.rate_out)
-_RATE = _rate_column("rate", "RATE", 30, lambda row: row.rate)
+_IN_COLUMN = _rate_column("in", "IN", 40, lambda row: row.rate_in, "IN-BIT")
+_OUT = _rate_column("out", "OUT", 40, lambda row: row.rate_out, "OUTBIT")
+_RATE = _rate_column("rate", "RATE", 30, lambda row: row.rate, BITS)
+_CURVE = GroupColumn(
+    *("curve", "LAST RATES", 10, 60, 46, _curve_text, _RATE.keys),
+    right=True,
+    descending=True,
+    of_screen=True,
+    newest_last=True,
+    room=True,
+)
 _BYTES_IN = _size_column("bytes-in", "BYT-IN", 6, 50, lambda row: row.size_in)
 _BYTES_OUT = _size_column("bytes-out", "BYTOUT", 6, 50, lambda row: row.size_out)
 _BYTES = _size_column("bytes", "BYTES", 5, 35, lambda row: row.size)
@@ -621,12 +764,13 @@ _UNREPLIED = GroupColumn(
     _by(lambda s: s.unreplied / s.flows if s.flows else 0.0),
     right=True,
     descending=True,
+    adds=True,
 )
 _SHARE = GroupColumn("share", "SHARE", 15, 15, 45, _bar, _by(lambda s: s.share), descending=True)
 _HOSTS_COUNT = GroupColumn(
     "hosts", "HOSTS", 5, 5, 65, _others_count, _by(lambda s: len(s.others)), right=True, descending=True
 )
-_USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True)
+_USERS = GroupColumn("hosts", "USED BY", 12, 50, 55, _some, _by(lambda s: len(s.others)), descending=True, room=True)
 
 
 def _fan_column(key: str, title: str, width: int, rank: int, value: Callable[[Fan], int]) -> GroupColumn:
@@ -667,11 +811,13 @@ HOST_COLUMNS = (
     _SHARE,
     _fan_column("remotes", "REMOTES", 7, 56, lambda fan: fan.remotes),
     _fan_column("ports", "PORTS", 5, 57, lambda fan: fan.ports),
+    _CURVE,
     GroupColumn(
         *("countries", "COUNTRIES", 9, 30, 55),
         _some,
         _by(lambda s: len(s.others)),
         descending=True,
+        room=True,
     ),
 )
 
@@ -687,10 +833,12 @@ REMOTE_COLUMNS = (
     *_MOVED,
     _UNREPLIED,
     _SHARE,
+    _CURVE,
     GroupColumn(
         *("org", "ORG", 12, 28, 48),
         lambda s: clean(s.where(s.row.key).org or ""),
         lambda sums, c: [c.where(s.key).org or "~" for s in sums],
+        room=True,
     ),
     _HOSTS_COUNT,
 )
@@ -702,9 +850,14 @@ def _country_name(s: GroupFacts) -> str:
 
 COUNTRY_COLUMNS = (
     _name_column("country", "CC", 4, 4, lambda s: clean(s.row.key or "--", 4)),
-    GroupColumn("name", "COUNTRY", 12, 30, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
+    GroupColumn(
+        *("name", "COUNTRY", 12, 30, 15, _country_name),
+        lambda sums, _c: [s.label or "~" for s in sums],
+        room=True,
+    ),
     *_MOVED,
     _SHARE,
+    _CURVE,
     _UNREPLIED,
     _HOSTS_COUNT,
 )
@@ -718,9 +871,14 @@ NETWORK_COLUMNS = (
         lambda s: f"AS{s.row.key}" if s.row.key else "--",
         _by(lambda s: int(s.key) if s.key else math.inf),
     ),
-    GroupColumn("name", "NETWORK", 16, 36, 15, _country_name, lambda sums, _c: [s.label or "~" for s in sums]),
+    GroupColumn(
+        *("name", "NETWORK", 16, 36, 15, _country_name),
+        lambda sums, _c: [s.label or "~" for s in sums],
+        room=True,
+    ),
     *_MOVED,
     _SHARE,
+    _CURVE,
     _UNREPLIED,
     _HOSTS_COUNT,
 )
@@ -730,9 +888,11 @@ SERVICE_COLUMNS = (
         *("name", "NAME", 8, 16, 15),
         lambda s: service_name(s.row.key),
         lambda sums, _c: [service_name(s.key) or "~" for s in sums],
+        room=True,
     ),
     *_MOVED,
     _SHARE,
+    _CURVE,
     _UNREPLIED,
     _USERS,
 )
@@ -822,6 +982,7 @@ def _usage_size(key: str, title: str, rank: int, size: Callable[[UsageRow], int 
         _by_usage(lambda row: _unknown_last(size(row))),
         right=True,
         descending=True,
+        adds=True,
     )
 
 
@@ -829,8 +990,7 @@ def _bars_text(s: UsageFacts) -> str:
     """A bar for each hour or day, or for a few where there are many; the newest at the right; a blank is unknown."""
     slots, few = s.row.slots[::-1], max(1, -(-len(s.row.slots) // BARS))
     pieces = [[value for value in slots[at : at + few] if value is not None] for at in range(0, len(slots), few)][::-1]
-    drawn = sparkline([sum(piece) for piece in pieces], s.glyphs)
-    return "".join(bar if piece else " " for piece, bar in zip(pieces, drawn)).rjust(BARS)
+    return _bars_of([sum(piece) if piece else None for piece in pieces], s.glyphs).rjust(BARS)
 
 
 _USAGE_SIZES = (
@@ -853,11 +1013,13 @@ _USAGE_SIZES = (
         _by_usage(lambda row: row.flows),
         right=True,
         descending=True,
+        adds=True,
     ),
 )
 _USAGE_NAME = UsageColumn(
     *("name", "NAME", 12, 30, 15, lambda s: clean(s.row.label) or ("" if s.row.key else "unknown")),
     _by_usage(lambda row: row.label or "~"),
+    room=True,
 )
 
 
@@ -1046,7 +1208,11 @@ class ViewSpec:
     @property
     def sorts(self) -> tuple[str, ...]:
         """The columns that one can sort by."""
-        return tuple(column.key for column in self.columns if not column.narrow_form_of and column.only_with != "log")
+        return tuple(
+            column.key
+            for column in self.columns
+            if not (column.narrow_form_of or column.of_screen or column.only_with == "log")
+        )
 
     def column(self, key: str) -> AnyColumn:
         return next(column for column in self.columns if column.key == key)
@@ -1108,7 +1274,7 @@ _NAT_COLUMNS = (
         )
     ),
     *(FLOW_COLUMN[key] for key in ("state", "cc")),
-    replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow) if s.live else "closed"),
+    replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow, s.bits) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
 NO_USAGE = "the flow log has nothing of that time", ""
@@ -1259,7 +1425,11 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
     there = {"", *(["names"] if context.knows_names() else []), *(["processes"] if context.knows_processes() else [])}
-    columns = [column for column in spec.columns if not column.narrow_form_of and column.only_with in there]
+    columns = [
+        column
+        for column in spec.columns
+        if not (column.narrow_form_of or column.of_screen) and column.only_with in there
+    ]
     lines = []
     for row in rows:
         cells: FlowFacts | GroupFacts | EventFacts | UsageFacts

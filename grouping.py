@@ -100,6 +100,18 @@ class GroupRow:
         """The same for a sum of bytes."""
         return size if size or self.counted == self.flows else None
 
+    def take_in(self, other: GroupRow) -> None:
+        """Add another row to this one, which stands for all."""
+        self.flows += other.flows
+        self.fresh += other.fresh
+        self.unreplied += other.unreplied
+        self.rated += other.rated
+        self.counted += other.counted
+        self.rate_in += other.rate_in
+        self.rate_out += other.rate_out
+        self.size_in += other.size_in
+        self.size_out += other.size_out
+
     def births(self) -> float | None:
         """New flows a second; None where nobody has heard of births for long enough."""
         return None if self.span is None else self.fresh / self.span
@@ -188,6 +200,11 @@ def _nat_of(flow: Flow, _context: Context) -> str:
     return "both" if len(kinds) == 2 else "".join(kinds) or "none"
 
 
+def _process_of(flow: Flow, context: Context) -> str:
+    found = context.process(flow.kind.protocol, flow.ends()) if context.knows_processes() else None
+    return found.name if found is not None else ""
+
+
 def _shown_address(flow: Flow, _context: Context) -> str:
     e = flow.ends()
     return e.reply_dst if e.snat else e.dst if e.dnat else ""
@@ -229,6 +246,9 @@ KEYS: dict[str, ValueOf] = {
     "label": lambda flow, _context: ",".join(flow.record().labels or []),
     "near": lambda flow, context: context.sides(flow)[0],
     "far": lambda flow, context: context.sides(flow)[1],
+    "name": lambda flow, context: context.who(context.sides(flow)[0]).name,
+    "container": lambda flow, context: context.who(context.sides(flow)[0]).container,
+    "process": _process_of,
     "service": lambda flow, _context: service_key(flow),
     "wan": _shown_address,
 }
@@ -471,6 +491,38 @@ class Grouper:
         return begun
 
 
+REMEMBERED_RATES, REMEMBERED_ROWS = 60, 2000  # listings, and rows that moved most: 3 MB
+
+
+class RateHistory:
+    """The rates of groups at the newest listings, as far as they were added up then."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, list[tuple[int, float]]] = {}  # of each key: number of a listing, bytes a second
+        self._listing = -1  # the newest
+
+    def take(self, rows: Sequence[GroupRow], listing: int) -> None:
+        """Take the rates that a listing has brought. A row that has gone is forgotten."""
+        if listing == self._listing:
+            return
+        self._listing = listing
+        if len(rows) > REMEMBERED_ROWS:
+            moving = [row for row in rows if row.rate_in or row.rate_out]
+            rows = heapq.nlargest(REMEMBERED_ROWS, moving, key=lambda row: row.rate_in + row.rate_out)
+        oldest = listing - REMEMBERED_RATES
+        rates: dict[str, list[tuple[int, float]]] = {}
+        for row in rows:
+            past = [slot for slot in self._rates.get(row.key, ()) if slot[0] > oldest]
+            rate = row.sure_rate(row.rate)
+            rates[row.key] = past if rate is None else [*past, (listing, rate)]
+        self._rates = rates
+
+    def of(self, key: str) -> list[float | None]:
+        """Bytes a second at each listing since the first that is known, the newest last; None where nobody looked."""
+        known = dict(self._rates.get(key, ()))
+        return [known.get(listing) for listing in range(min(known), self._listing + 1)] if known else []
+
+
 def shares(sums: Iterable[GroupRow], by: str, inside: Iterable[GroupRow] = ()) -> None:
     """Set each row's share of the total: of its flows, rates, or (by all other columns) bytes; flows if none moved.
 
@@ -702,6 +754,20 @@ class UsageRow:
         """Bytes of the span, both ways."""
         came, went = self.span
         return came if went is None else went if came is None else came + went
+
+
+def usage_total(rows: Sequence[UsageRow]) -> UsageRow:
+    """What all of these moved, as far as it is known."""
+    windows = [[row.span for row in rows], [row.today for row in rows]]
+    windows += [[row.week for row in rows], [row.month for row in rows]]
+    sums = [(_sum_of(came for came, _ in moved), _sum_of(went for _, went in moved)) for moved in windows]
+    span, today, week, month = sums
+    return UsageRow("", "", sum(row.flows for row in rows), span, today, week, month, slots=())
+
+
+def _sum_of(sizes: Iterable[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
 
 
 USAGE_NAMES = {"host": "host", "country": "country", "network": "asn", "service": "service"}  # of a key, in JSON

@@ -42,6 +42,14 @@ class Mouse(NamedTuple):
     y: int
 
 
+class Background(NamedTuple):
+    """The colour behind the text, as the terminal has answered: shares of its full red, green and blue."""
+
+    red: float
+    green: float
+    blue: float
+
+
 Key = str | Pasted | Mouse  # a key by the name that keys.BINDINGS uses: "j", "enter", "ctrl-c", "f10"
 
 # Of the C1 controls there is an 8-bit form, too: U+009B, or a byte that no UTF-8 character has at this place.
@@ -52,7 +60,7 @@ _SEQUENCE = re.compile(
     rf"(?P<mouse>\x1b?{_CSI}M)"  # X10: three bytes follow
     rf"|(?P<alt>\x1b?){_CSI}(?:(?P<linux>\[[A-E])|(?P<csi>[ -?]*[@-Z\\-~]|[ -?]+\[|\[(?=[^A-E])))"
     rf"|(?P<meta>\x1b?){_SS3}(?P<ss3>[0-9;]*[ -~])"
-    rf"|{_OSC}[^\x1b\x07{_ST}{_END}]*(?:\x07|\x1b\\|[{_ST}])"
+    rf"|{_OSC}(?P<osc>[^\x1b\x07{_ST}{_END}]*)(?:\x07|\x1b\\|[{_ST}])"
     rf"|{_STRING}[^\x1b{_ST}{_END}]*(?:\x1b\\|[{_ST}])"
     r"|(?:\x1bN|[\x8e\udc8e])[ -~]"  # SS2
     r"|\x1b[ -/]+[0-~]"  # a character set, ...
@@ -124,6 +132,19 @@ def _mouse_of(text: str) -> Mouse | None:
     return Mouse(button, int(found[2]) - 1, int(found[3]) - 1) if found and button else None
 
 
+_COLOUR = re.compile(r"11;rgba?:([0-9a-f]{1,4})/([0-9a-f]{1,4})/([0-9a-f]{1,4})(?:/[0-9a-f]{1,4})?", re.IGNORECASE)
+
+
+def _background_of(text: str) -> Background | None:
+    """The answer to OSC 11 that the rest of an operating system command is (xterm; colours as XParseColor reads them).
+
+    >>> _background_of("11;rgb:ffff/8080/00"), _background_of("10;rgb:0/0/0")
+    (Background(red=1.0, green=0.5019607843137255, blue=0.0), None)
+    """
+    found = _COLOUR.fullmatch(text)
+    return Background(*(int(part, 16) / (16 ** len(part) - 1) for part in found.groups())) if found else None
+
+
 def _whole(digits: str | None, default: int) -> int:
     return int(digits[:8]) if digits else default
 
@@ -166,6 +187,7 @@ class Keyboard:
         self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
         self._part = ""  # the beginning of a sequence; in a paste that of its end
         self._paste: str | None = None  # what has come so far of a paste that goes on
+        self._background: Background | None = None
 
     def feed(self, data: bytes) -> list[Key]:
         """The keys and pasted texts that end with these bytes."""
@@ -184,6 +206,11 @@ class Keyboard:
                 keys += filter(None, [_key_of_char(text[at])])
                 at += 1
         return keys
+
+    def background(self) -> Background | None:
+        """What the terminal has answered about its background since this was asked last."""
+        told, self._background = self._background, None
+        return told
 
     @property
     def patience(self) -> float | None:
@@ -208,6 +235,8 @@ class Keyboard:
                 return self._skip_mouse(text, found.end(), at)
             if found["csi"] == "200~":
                 self._paste = ""
+            if found["osc"] is not None:
+                self._background = _background_of(found["osc"]) or self._background
             key = self._key_of(found)
             keys += [key] if key else []
             return found.end()

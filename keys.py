@@ -491,6 +491,12 @@ def _names(view: View, _table: FlowTable) -> Request:
     return NOTHING
 
 
+def _bits(view: View, _table: FlowTable) -> Request:
+    view.bits = not view.bits
+    view.message = f"Rates are in {'bits' if view.bits else 'bytes'} a second"
+    return NOTHING
+
+
 def _closed(view: View, _table: FlowTable) -> Request:
     view.closed = not view.closed
     return NOTHING
@@ -570,6 +576,7 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(("right",), _open_row, "open a sum; columns to the right; details: next"),
     Binding(("left",), _close_row, "close it; columns left"),
     Binding(("n",), _names, "ports: name or number"),
+    Binding(("b",), _bits, "rates in bits or bytes"),
     Binding(("c",), _geo, "geography: which columns"),
     Binding(("z",), _closed, "closed flows on or off"),
     Binding(("t", "f5"), _turn, "far side; map: rates"),

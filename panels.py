@@ -29,6 +29,7 @@ from text import (
     size_text,
     span_text,
     sparkline,
+    speed_text,
     spread,
     wrap,
 )
@@ -61,7 +62,7 @@ def _top_line(scene: Scene, width: int) -> Line:
     left: Line = [("conntrack-monitor ", "title"), (f"{glyphs.dot} {state}", role)]
     seconds, hears = 20 if width >= 100 else 8, table.watched_since is not None
     if scene.around.records:
-        left.append((f" {glyphs.dot} rec", "accent"))
+        left.append((f" {glyphs.dot} rec", "title"))
     right: Line = [
         (f"{table.history[-1]:.0f} events/s " if hears and table.history else "- events/s ", "plain"),
         (sparkline(list(table.history)[-seconds:] if hears else [], glyphs).rjust(seconds), "accent"),
@@ -69,9 +70,9 @@ def _top_line(scene: Scene, width: int) -> Line:
     if table.rate_in is not None and table.rate_out is not None:
         right += [
             ("  in ", "dim"),
-            (f"{size_text(table.rate_in)}B/s".rjust(7), "plain"),
+            (_traffic(table.rate_in, scene.view.bits), "plain"),
             ("  out ", "dim"),
-            (f"{size_text(table.rate_out)}B/s".rjust(7), "plain"),
+            (_traffic(table.rate_out, scene.view.bits), "plain"),
         ]
     played = _played_line(scene, 20 if width >= 120 else 8)
     if played and width < 100:
@@ -107,6 +108,10 @@ def _minutes(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
+def _traffic(rate: float, bits: bool) -> str:
+    return (speed_text(rate, bits) if bits else f"{size_text(rate)}B/s").rjust(9 if bits else 7)
+
+
 def _state(scene: Scene) -> tuple[str, str]:
     """How true the picture is, in a word, and its role. Green is only what is whole and of now."""
     status, now = scene.status, scene.now
@@ -116,7 +121,7 @@ def _state(scene: Scene) -> tuple[str, str]:
         return "replay ended", "dim"
     if not scene.live:
         held = scene.around.playback is not None and scene.around.playback.held
-        return ("replay held", "warn") if held else ("replay", "accent")
+        return ("replay held", "warn") if held else ("replay", "title")
     if scene.behind >= LATE:
         return f"{scene.behind:.0f} s behind", "warn"
     hangs = status.listing_since is not None and now - status.listing_since > SLOW
@@ -202,7 +207,12 @@ LabelledLine = tuple[str, str]
 
 
 def details(
-    flow: Flow, table: FlowTable, context: Context, curve: Curve | None = None, glyphs: Glyphs = UNICODE
+    flow: Flow,
+    table: FlowTable,
+    context: Context,
+    curve: Curve | None = None,
+    glyphs: Glyphs = UNICODE,
+    bits: bool = False,
 ) -> list[LabelledLine]:
     """All that conntrack said, what follows from it, and the flow's life as far as it was seen."""
     record = flow.record()
@@ -213,10 +223,10 @@ def details(
     there, back = flow.known_rates or (None, None)
     # An event names no counters but for the last, and no use: with that the flow has been in a listing.
     listed = record.use is not None or flow.ended is not None
-    lines += [("", text) for text in _count_texts(record.original, there, listed)]
+    lines += [("", text) for text in _count_texts(record.original, there, listed, bits)]
     lines += [("reply", _tuple_line(record.reply, record.kind.protocol, context))]
-    lines += [("", text) for text in _count_texts(record.reply, back, listed)]
-    lines += _curve_lines(curve, context.now, glyphs)
+    lines += [("", text) for text in _count_texts(record.reply, back, listed, bits)]
+    lines += _curve_lines(curve, context.now, glyphs, bits)
     lines += _end_lines(flow, context)
     lines += _other_lines(record, context)
     lines += [("", "")]
@@ -264,19 +274,19 @@ def _tuple_line(side: Tuple, protocol: str, context: Context) -> str:
     return text
 
 
-def _count_texts(side: Tuple, rate: float | None, listed: bool) -> list[str]:
+def _count_texts(side: Tuple, rate: float | None, listed: bool, bits: bool) -> list[str]:
     if side.packets is None or side.bytes is None:
         return ["not counted: accounting was off when it began" if listed else "not counted yet: listings do that"]
     text = f"{side.packets} packets, {side.bytes} bytes"
     if side.bytes >= 1000:
         text += f" ({size_text(side.bytes)})"
-    return [text if rate is None else f"{text}, {size_text(rate)}/s"]
+    return [text if rate is None else f"{text}, {speed_text(rate, bits)}"]
 
 
 CURVE_CELLS = 28  # cells
 
 
-def _curve_lines(curve: Curve | None, now: float, glyphs: Glyphs) -> list[LabelledLine]:
+def _curve_lines(curve: Curve | None, now: float, glyphs: Glyphs, bits: bool) -> list[LabelledLine]:
     """The rate since the details were opened: all of that time in so many cells, of each the most."""
     if curve is None or not curve.rates:
         return []
@@ -284,11 +294,11 @@ def _curve_lines(curve: Curve | None, now: float, glyphs: Glyphs) -> list[Labell
     if len(values) > CURVE_CELLS:
         cuts = [len(values) * at // CURVE_CELLS for at in range(CURVE_CELLS + 1)]
         values = [max(values[a:b]) for a, b in pairwise(cuts)]
-    most, span = size_text(max(curve.rates)), span_text(now - curve.since)
+    most, span = speed_text(max(curve.rates), bits), span_text(now - curve.since)
     line = sparkline(values, glyphs)
     return [
-        ("rate", f"{line} {size_text(curve.rates[-1])}/s"),
-        ("", f"at most {most}/s in the last {span}"),
+        ("rate", f"{line} {speed_text(curve.rates[-1], bits)}"),
+        ("", f"at most {most} in the last {span}"),
     ]
 
 

@@ -167,7 +167,7 @@ _ADD_TOTAL = [
     for sort, key in _KEYS.items()
 ]
 SUM_EVERY = 60.0  # seconds
-MOST_UNSUMMED = 100_000  # rows: who asks for usage then waits 0.1 s for them
+MOST_UNSUMMED = 100_000  # rows: who asks for usage then waits 0.2 to 0.4 s for them
 
 
 @functools.lru_cache

@@ -18,9 +18,13 @@ from columns import (
     AnyColumn,
     EventFacts,
     FlowFacts,
+    FlowSum,
     GroupFacts,
+    SumFacts,
     UsageFacts,
     ViewSpec,
+    by_need,
+    common_wan,
     fit,
     part_text,
     zone_text,
@@ -30,10 +34,25 @@ from grouping import GroupRow, UsageRow
 from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
-from text import Glyphs, Line, Span, cells, clean, clip, length, pad, shorten, shorten_middle, size_text, wrap
+from text import (
+    Glyphs,
+    Line,
+    Span,
+    cells,
+    clean,
+    clip,
+    length,
+    pad,
+    shorten,
+    shorten_middle,
+    size_text,
+    speed_text,
+    wrap,
+)
 from view import (
     Area,
     Frame,
+    Needs,
     Picker,
     Picks,
     Prompt,
@@ -75,6 +94,7 @@ def frame(scene: Scene, width: int, height: int) -> Frame:
         body.columns,
         scene.beside,
         body.entries,
+        body.needs,
     )
 
 
@@ -122,6 +142,7 @@ class _Body(NamedTuple):
     areas: Sequence[Area] = ()
     columns: Set[str] = frozenset()
     entries: Sequence[str] = ()
+    needs: Needs | None = None
 
 
 TABS_FROM = 60  # cells of a window in which the keys of the views stay in sight, whatever the title says
@@ -190,7 +211,7 @@ def _filter_facts(scene: Scene) -> list[Span]:
     view = scene.view
     if not view.filter:
         return []
-    facts = [(f"filter {clean(view.filter)}", "accent")]
+    facts = [(f"filter {clean(view.filter)}", "key")]
     if view.from_log is not None:
         return [(view.from_log.reach, "plain"), *facts]
     reach = unwatched(view.filter, view.context, scene.table, view.spec.translated)
@@ -257,7 +278,7 @@ def _footer(scene: Scene, width: int, height: int) -> _Drawn:
         texts = wrap(clean(view.message, 500), max(8, width), mark)
         most = MESSAGE_LINES if height >= 10 else 1
         texts = [*texts[: most - 1], " ".join(texts[most - 1 :])] if len(texts) > most else texts
-        lines = [[(shorten(text, width, mark), "accent")] for text in texts]
+        lines = [[(shorten(text, width, mark), "title")] for text in texts]
     elif height < 5:
         return _Drawn([], [])
     line = _Line([*lines.pop(), ("   ", "dim")] if lines else [])
@@ -346,9 +367,9 @@ def _body(scene: Scene, width: int, room: int) -> _Body:
 
 
 def _details_lines(scene: Scene, flow: Flow, width: int) -> list[Line]:
-    pairs = details(flow, scene.table, scene.view.context, scene.view.curve, scene.glyphs)
+    pairs = details(flow, scene.table, scene.view.context, scene.view.curve, scene.glyphs, scene.view.bits)
     lines = [line for label, text in pairs for line in _labelled(label, text, width, scene.glyphs.cut)]
-    lines[0] = [(text, "accent") for text, _ in lines[0]]
+    lines[0] = [(text, "title") for text, _ in lines[0]]
     return lines
 
 
@@ -437,24 +458,71 @@ def _rows_or_cover(scene: Scene, width: int, room: int) -> _Body:
         texts = [*view.whois.lines, *["asking ..."] * view.whois.asks]
         return _scrolled(view, [[(text, "plain")] for part in texts for text in wrap(part, max(8, width))], room)
     if view.spec.on_map and (view.rows.order or len(scene.table)):
-        return _Body(_map(scene, width, room), room, view.scroll, view.shift)
+        lines, areas = _map(scene, width, room)
+        return _Body(lines, room, view.scroll, view.shift, areas=areas)
     return _table(scene, width, room)
 
 
-def _map(scene: Scene, width: int, room: int) -> list[Line]:
-    """The world, with where the selected host is, or below it why no host is to be seen."""
+LISTED_FROM, PLACE_CELLS = 120, 36  # cells of a window in which a list of places stands beside the map; of the list
+
+
+def _map(scene: Scene, width: int, room: int) -> tuple[list[Line], list[Area]]:
+    """The world, with where the selected host is, or below it why no host is to be seen; beside it its places."""
     view, context = scene.view, scene.view.context
-    spots = []
+    listed = width >= LISTED_FROM and bool(view.rows.order)
+    rates = view.sort == view.spec.turned_sort
+    spots, places = [], _Places()
     for row in view.rows.order:
         if (at := context.coordinates(row.key)) is not None:
             chosen = row == view.selected
             label = _place_line(row.key, context.where(row.key)) if chosen else ""
-            spots.append(Spot(*at, row.rate if view.sort == view.spec.turned_sort else row.flows, chosen, label))
-    lines = world(spots, width, room, scene.glyphs.ascii)
+            weight = row.rate if rates else row.flows
+            spots.append(Spot(*at, weight, chosen, label))
+            if listed:
+                places.add(context.where(row.key), row, weight, chosen)
+
+    def words(weight: float) -> str:
+        return speed_text(weight, view.bits) if rates else f"{size_text(max(1, weight))} flow{'s' * (weight >= 1.5)}"
+
+    left = width - PLACE_CELLS - 2 if listed else width
+    lines = world(spots, left, room, scene.glyphs.ascii, words if view.rows.order else None)
     if not view.rows.order and not view.rows.working:
         reason, cure = _why_nowhere(scene)
         lines[-1:] = [[(reason, "warn"), (f"  try: {cure}" if cure else "", "plain")]]
-    return lines
+    if not listed:
+        return lines, []
+    title = _title_of(view, view.spec.column("rate" if rates else "flows"))
+    beside, areas = places.lines(title, view.bits if rates else None, room, scene.glyphs)
+    bar: Span = scene.glyphs.bar, "dim"
+    joined = [[*line, (" " * (left - length(line)), "plain"), bar, *text] for line, text in zip(lines, beside)]
+    return joined, [area._replace(left=left + 1, right=width) for area in areas]
+
+
+class _Places:
+    """Cities, or countries where nobody knows more, with what is there."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], tuple[float, GroupRow, bool]] = {}
+
+    def add(self, place: Place, row: GroupRow, weight: float, chosen: bool) -> None:
+        """``row``: of a host there. That of the first, which is the one with the most, stands for the place."""
+        at = (place.city, place.country or "") if place.city else (place.country_name or place.country or "?", "")
+        before, first, was = self._found.get(at, (0.0, row, False))
+        self._found[at] = before + weight, first, was or chosen
+
+    def lines(self, title: str, bits: bool | None, room: int, glyphs: Glyphs) -> tuple[list[Line], list[Area]]:
+        """The places with the most, and where a click on them means a host. ``bits``: of rates; None: of flows."""
+        found = sorted(self._found.items(), key=lambda item: (-item[1][0], item[0]))
+        wide = PLACE_CELLS - 10
+        lines: list[Line] = [[(f" {'PLACE':<{wide}}{title:>8} ", "head")]]
+        areas = []
+        for (name, code), (weight, row, chosen) in found[: room - 1]:
+            text = shorten(clean(name), wide - cells(code) - 2, glyphs.cut)
+            said = size_text(weight) if bits is None else f"{size_text(weight * 8 if bits else weight)}/s"
+            text = pad(f"{text} {code}", wide, False) + f"{said:>8}"
+            areas.append(Area(len(lines), 0, 0, Target.ROW, row))
+            lines.append([(f" {text} ", "selected" if chosen else "plain")])
+        return lines + [[] for _ in range(room - len(lines))], areas
 
 
 def _why_nowhere(scene: Scene) -> tuple[str, str]:
@@ -502,25 +570,76 @@ def _labelled(label: str, text: str, width: int, mark: str) -> list[Line]:
 
 def _table(scene: Scene, width: int, room: int) -> _Body:
     view, order = scene.view, scene.view.rows.order
-    head = room >= 2
-    page = max(1, room - head)
+    head, foot = room >= 2, room >= SUMMED_FROM and view.rows.sum is not None and len(order) > 1
+    page = max(1, room - head - foot)
     top = first_row(view, page)
     bar = width >= 20 and len(order) > page
-    wanted, shift = _wanted_columns(view, width - bar)
-    columns = fit(width - bar, wanted)
+    gutter = int(width >= GUTTER_FROM and (not view.spec.adds_up or view.baseline is not None))
+    wide = width - bar - gutter
+    wanted, shift = _wanted_columns(view, wide)
+    columns = fit(wide, wanted)
     shown = frozenset(column.narrow_form_of or column.key for column, _ in columns)
-    facts = _RowFacts(scene)
-    lines: list[Line] = [[_heading(view, columns, scene.glyphs)]] if head else []
-    areas = [Area(0, start, end, Target.HEAD, column.key) for column, start, end in _spans(columns)] if head else []
-    for at in range(top, min(top + page, len(order))):
-        line = _row_line(facts, order[at], columns, width - bar)
-        areas.append(Area(len(lines), 0, width - bar, Target.ROW, order[at]))
+    rows, wan = _facts_of_page(scene, order[top : top + page])
+    texts = [[column.cell(facts) for column, _ in columns] for _, facts, _ in rows]
+    total = _total_texts(scene, columns) if foot else []
+    needs = _needs(view, columns, texts, wan)
+    columns = by_need(columns, needs.cells, wide)
+    left: Line = [(" " * gutter, "head")] * gutter
+    lines: list[Line] = [[*left, _heading(view, columns, scene.glyphs, wan)]] if head else []
+    spans = _spans(columns) if head else []
+    areas = [Area(0, start + gutter, end + gutter, Target.HEAD, column.key) for column, start, end in spans]
+    for at, (row, of_row) in enumerate(zip(rows, texts)):
+        line = _row_line(scene, row, of_row, columns, wide, bool(gutter))
+        areas.append(Area(len(lines), 0, width - bar, Target.ROW, row[0]))
         if bar:
-            line.append(_bar_piece(page, top, len(order), at - top, scene.glyphs))
+            line.append(_bar_piece(page, top, len(order), at, scene.glyphs))
         lines.append(line)
+    if total:
+        lines.append([(" " * gutter, "key"), *_total_line(columns, total)])
     if not order:
         lines += _empty_lines(scene, width)[: room - head]
-    return _Body(lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown)
+    return _Body(
+        lines + [[] for _ in range(room - len(lines))], page, view.scroll, shift, "", areas, shown, needs=needs
+    )
+
+
+GUTTER_FROM = 48  # cells of a window in which a row has one for being new or closed
+SUMMED_FROM = 12  # lines of a table that have room for its totals
+
+
+def _total_texts(scene: Scene, columns: Sequence[tuple[AnyColumn, int]]) -> list[str]:
+    """The cells of the line of totals: those of a row that stands for all."""
+    total, bits = scene.view.rows.sum, scene.view.bits
+    facts = SumFacts(total, bits) if isinstance(total, FlowSum) else _RowFacts(scene).of_total(total)
+    return [column.cell(facts) if column.adds else "" for column, _ in columns]
+
+
+def _total_line(columns: Sequence[tuple[AnyColumn, int]], texts: Sequence[str]) -> Line:
+    """Each sum below its column, the word for them where there is none."""
+    text = "total"
+    for (column, start, end), cell in zip(_spans(columns), texts):
+        if column.adds:
+            text = text[:start].ljust(start) + cell.rjust(end - start)
+    return [(text, "key")]
+
+
+def _needs(view: View, columns: Sequence[tuple[AnyColumn, int]], texts: Sequence[Sequence[str]], wan: str) -> Needs:
+    """How wide those columns have to be that can grow, for these cells and for those that were there before."""
+    of = view.spec.name, view.filter, view.sort, view.names, view.geo
+    before = view.needs.cells if view.needs is not None and view.needs.of == of else {}
+    found = dict(before)
+    for at, (column, _) in enumerate(columns):
+        if column.most > column.least:
+            head = len(_title_of(view, column, wan)) + (view.sort == column.key)
+            found[column.key] = max(before.get(column.key, head), head, *[cells(row[at]) for row in texts])
+    return Needs(of, found)
+
+
+def _title_of(view: View, column: AnyColumn, wan: str = "") -> str:
+    """``wan``: the address that SNAT puts into all rows, which is said once."""
+    if view.bits and column.bits_title:
+        return column.bits_title
+    return f"{column.title} {wan}" if column.key == "nat" and wan else column.title
 
 
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
@@ -596,13 +715,14 @@ def _spans(columns: Sequence[tuple[AnyColumn, int]]) -> list[tuple[AnyColumn, in
     return found
 
 
-def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs) -> Span:
+def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyphs, wan: str) -> Span:
     """The titles; the arrow of the sorted one may stand in the blank beside its column."""
     arrow = glyphs.falling if view.falling else glyphs.rising
     zone = zone_text(view.context.now + view.context.epoch)
     text, end = "", 0
     for column, start, end in _spans(columns):
-        title, width = column.title, end - start
+        title, width = _title_of(view, column, wan), end - start
+        title = title if len(title) <= width else column.title
         if column.zoned and width < column.roomy and len(zoned := f"{title} {zone}") <= width:
             title = zoned
         if view.sort in (column.key, column.narrow_form_of):
@@ -620,13 +740,8 @@ class _RowFacts:
     """What the cells of a row are made of, and the role of its calm parts."""
 
     def __init__(self, scene: Scene) -> None:
-        self.view, self.mark = scene.view, scene.glyphs.cut
+        self.view = scene.view
         self._scene, self._context = scene, scene.view.context
-
-    def is_part(self, row: GroupRow) -> bool:
-        """Does it stand below a row that was opened?"""
-        grouping = self.view.spec.grouping
-        return bool(self.view.opened) and grouping is not None and grouping.of(row.key) is not grouping
 
     def of(self, row: Row) -> tuple[Any, str]:
         if isinstance(row, Flow):
@@ -636,11 +751,20 @@ class _RowFacts:
             seen = self.view.first_seen
             return EventFacts(row, self._context, self.view.names, seen.new_of if seen else _nothing_new), role
         if isinstance(row, UsageRow):
-            return UsageFacts(row, self._scene.glyphs, self._context.name), "plain"
-        glyphs, grouping, mark = self._scene.glyphs, self.view.spec.grouping, self.view.baseline
+            return self.of_total(row), "plain"
+        grouping, mark = self.view.spec.grouping, self.view.baseline
         known = mark is None or grouping is None or not mark.is_new_key(grouping.of(row.key), row.key)
-        facts = GroupFacts(row, self._context.where, self._context.name, glyphs.eighths, " ", self._context.who)
-        return facts, "plain" if known else "new"
+        return self.of_total(row, self.view.rows.rates.of(row.key)), "plain" if known else "new"
+
+    def of_total(self, row: Row | None, curve: Sequence[float | None] = ()) -> Any:
+        """The facts of a row that adds up, or stands for all that do."""
+        glyphs, context = self._scene.glyphs, self._context
+        if isinstance(row, UsageRow):
+            return UsageFacts(row, glyphs, context.name)
+        assert isinstance(row, GroupRow)
+        return GroupFacts(
+            *(row, context.where, context.name, glyphs.eighths, " ", context.who, curve, glyphs, self.view.bits)
+        )
 
     def _flow(self, flow: Flow) -> tuple[FlowFacts, str]:
         cells, mark = facts_of_row(self.view, flow), self.view.baseline
@@ -652,34 +776,69 @@ class _RowFacts:
         return cells, "new" if fresh else "plain"
 
 
-def _row_line(facts: _RowFacts, row: Row, columns: Sequence[tuple[AnyColumn, int]], width: int) -> Line:
-    shown, base = facts.of(row)
+def _facts_of_page(scene: Scene, page: Sequence[Row]) -> tuple[list[tuple[Row, Any, str]], str]:
+    """Rows with what their cells are made of and the role of their calm parts; and the address that all of them have.
+
+    That is the one that SNAT puts in; without one, or where the rows differ in it, it is "".
+    """
+    facts = _RowFacts(scene)
+    rows = [(row, *facts.of(row)) for row in page]
+    wan = common_wan([its for _, its, _ in rows if isinstance(its, FlowFacts)])
+    bits = scene.view.bits
+    changed = (isinstance(its, FlowFacts) and (bits or bool(its.ends.nat)) for _, its, _ in rows)
+    return [
+        (row, replace(its, wan=wan, bits=bits) if other else its, role)
+        for (row, its, role), other in zip(rows, changed)
+    ], wan
+
+
+def _row_line(
+    scene: Scene,
+    row: tuple[Row, Any, str],
+    texts: Sequence[str],
+    columns: Sequence[tuple[AnyColumn, int]],
+    width: int,
+    gutter: bool,
+) -> Line:
+    """``texts``: of its cells, where there is room for all of each."""
+    what, shown, base = row
     line: Line = []
-    if isinstance(shown, GroupFacts) and facts.is_part(shown.row):
-        line, columns = _part_label(facts, shown, columns)
-    for column, size in columns:
-        text = column.cell(shown)
-        if (used := cells(text)) > size:
+    if isinstance(shown, GroupFacts) and _is_part(scene.view, shown.row):
+        line, columns = _part_label(scene, shown, columns)
+        texts = [column.cell(shown) for column, _ in columns]
+    calm = "plain" if gutter and base == "new" and scene.view.baseline is None else base  # m highlights the whole row
+    for (column, size), text in zip(columns, texts):
+        if (used := cells(text)) > size and column.newest_last:
+            text, used = text[-size:], size
+        elif used > size:
             text = text if column.brief is None else column.brief(shown)
-            text = (shorten_middle if column.middle else shorten)(text, size, facts.mark)
+            text = (shorten_middle if column.middle else shorten)(text, size, scene.glyphs.cut)
             used = cells(text)
         if line:
-            line.append((" ", base))
+            line.append((" ", calm))
         room = " " * (size - used)
-        line.append((room + text if column.right else text + room, _role(column.key, text, base)))
-    line.append((" " * (width - length(line)), base))
-    if row is facts.view.selected:
+        line.append((room + text if column.right else text + room, _role(column.key, text, calm)))
+    line.append((" " * (width - length(line)), calm))
+    if gutter:
+        line.insert(0, ({"new": scene.glyphs.new, "closed": scene.glyphs.closed}.get(base, " "), base))
+    if what is scene.view.selected:
         return [("".join(text for text, _ in line), "selected")]
     return line
 
 
+def _is_part(view: View, row: GroupRow) -> bool:
+    """Does it stand below a row that was opened?"""
+    grouping = view.spec.grouping
+    return bool(view.opened) and grouping is not None and grouping.of(row.key) is not grouping
+
+
 def _part_label(
-    facts: _RowFacts, shown: GroupFacts, columns: Sequence[tuple[AnyColumn, int]]
+    scene: Scene, shown: GroupFacts, columns: Sequence[tuple[AnyColumn, int]]
 ) -> tuple[Line, Sequence[tuple[AnyColumn, int]]]:
     """What a part of an opened sum is, in the room of the columns that say what a sum is, and the columns behind."""
     number = next((at for at, (column, _) in enumerate(columns) if column.right), len(columns))
     room = sum(size for _, size in columns[:number]) + number - 1
-    text = shorten_middle(f"  {part_text(shown)}", room, facts.mark)
+    text = shorten_middle(f"  {part_text(shown)}", room, scene.glyphs.cut)
     numbers = [
         (column if column.right or column.key == "share" else replace(column, cell=_nothing), size)
         for column, size in columns[number:]
@@ -703,7 +862,9 @@ def _role(key: str, text: str, base: str) -> str:
         return "warn" if text in _BEGINNING else "good" if text in _ESTABLISHED else "dim"
     if key in ("nat", "natkind", "translated", "kind"):
         return "nat"
-    if key in ("share", "first"):
+    if key == "first":
+        return "new"
+    if key in ("share", "curve"):
         return "accent"
     if key in ("rate", "bytes", "packets", "in", "out", "bytes-in", "bytes-out", "new"):
         return "dim" if text in ("-", "0") else ("accent" if key == "rate" else base)

@@ -223,7 +223,7 @@ class Options:
     def sources_of_names(self) -> Sequence[str]:
         """Those that are read: a pipe tells no processes, so that only its filter may need them."""
         screen = self.format == "text" and not (self.once or self.headless)
-        needed = screen or "process:" in self.expression.lower()
+        needed = screen or "process:" in self.expression.lower() or "process" in self.by.lower().split(",")
         return [source for source in self.names if needed or source != "processes"]
 
     def wanted(self, context: Context) -> Predicate | None:

@@ -23,7 +23,7 @@ from typing import IO
 import blessed
 from blessed._capabilities import TermcapResponse
 
-from keyboard import Key, Keyboard
+from keyboard import Background, Key, Keyboard
 from text import ASCII, Glyphs, Line, cells, is_one_cell_each
 
 # blessed 1.52 asks the terminal about itself and waits up to 10 s for the answer of one that has none (a detached
@@ -40,17 +40,28 @@ BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # synchronized output: the terminal s
 KEYS_MOST = 200  # keys in one turn of the loop: to press one in a long filter takes 0.1 ms
 RESTORE_PATIENCE = 1.0
 
-# Mid tones: at least 3:1 against black and against white.
+# The colours of roles on a dark background, on a light one, and where nobody knows which it is: at least 4.5:1 against
+# black, against white, and against both (WCAG 2, level AA). Those of the first two are among the 256 of xterm.
 _RGB = {
-    "accent": (0, 135, 215),
-    "good": (0, 145, 60),
-    "warn": (175, 125, 0),
-    "bad": (215, 40, 40),
-    "nat": (145, 95, 185),
-    "dim": (128, 128, 128),
-    "closed": (115, 115, 115),
+    False: {
+        **{"accent": (95, 175, 255), "good": (95, 215, 95), "warn": (215, 175, 0), "bad": (255, 95, 95)},
+        **{"nat": (175, 135, 255), "new": (95, 215, 215), "dim": (148, 148, 148), "closed": (128, 128, 128)},
+    },
+    True: {
+        **{"accent": (0, 95, 175), "good": (0, 135, 0), "warn": (135, 95, 0), "bad": (175, 0, 0)},
+        **{"nat": (135, 0, 175), "new": (0, 95, 95), "dim": (98, 98, 98), "closed": (108, 108, 108)},
+    },
+    None: {
+        **{"accent": (0, 122, 194), "good": (0, 135, 56), "warn": (152, 109, 0), "bad": (224, 42, 42)},
+        **{"nat": (144, 95, 184), "new": (0, 130, 130), "dim": (117, 117, 117), "closed": (117, 117, 117)},
+    },
 }
+# Of 16 colours the terminal says how they look: on white, yellow, cyan, green and magenta have 1.4:1 to 3.7:1 in xterm.
 _NAMED = {"accent": "cyan", "good": "green", "warn": "yellow", "bad": "red", "nat": "magenta"}
+_NAMED_ON_LIGHT = {"accent": "blue", "bad": "red"}
+ASK = "\x1b]11;?\x1b\\"  # which colour is behind the text? (OSC 11)
+QUESTION_EVERY = 1.0  # seconds: while a window is dragged, each size would be a question
+GREY = 0.179  # luminance that is as far from black as from white
 Cell = tuple[str, str]  # what stands in one cell of the terminal, and its role
 
 
@@ -68,21 +79,34 @@ def glyphs_for(environ: Mapping[str, str]) -> Glyphs:
     return Glyphs() if "utf-8" in value.lower() or "utf8" in value.lower() else ASCII
 
 
-def palette_for(term: blessed.Terminal, colour: bool) -> dict[str, str]:
-    """Role -> the sequence that starts it."""
+def luminance(red: float, green: float, blue: float) -> float:
+    """Relative luminance of a colour, its parts and itself from 0 to 1 (WCAG 2)."""
+    parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def light_by(environ: Mapping[str, str]) -> bool | None:
+    """Is the background light, by COLORFGBG ("0;15", rxvt's, and konsole's)? None: it does not say."""
+    number = environ.get("COLORFGBG", "").rpartition(";")[2]
+    return int(number) in (7, 15) if number.isdecimal() and int(number) < 16 else None
+
+
+def palette_for(term: blessed.Terminal, colour: bool, light: bool | None = None) -> dict[str, str]:
+    """Role -> the sequence that starts it. ``light``: is the background? None: nobody knows."""
     palette = {"title": "\x1b[1m", "head": "\x1b[4m", "key": "\x1b[1m", "selected": "\x1b[7m", "cursor": "\x1b[7m"}
-    palette |= {"dim": "\x1b[2m", "closed": "\x1b[2m"}  # faint is no colour
+    palette |= {"dim": "\x1b[2m", "closed": "\x1b[2m", "new": "\x1b[1m"}  # faint and bold are no colours
     colours = term.number_of_colors if colour else 0
     if not colours:
         return {**palette, "bad": "\x1b[1m", "warn": "\x1b[1m"}
-    if colours <= 16:
+    if colours <= 16 and light:
+        palette |= {role: str(getattr(term, name)) for role, name in _NAMED_ON_LIGHT.items()}
+        palette |= {"good": "", "nat": "", "warn": "\x1b[1m"}
+    elif colours <= 16:
         palette |= {role: str(getattr(term, name)) for role, name in _NAMED.items()}
         if colours == 16:
             palette |= {"dim": str(term.bright_black), "closed": str(term.bright_black)}
     else:
-        palette |= {role: str(term.color_rgb(*rgb)) for role, rgb in _RGB.items()}
-    palette["new"] = palette["good"]
-    palette["title"] = palette["accent"] + "\x1b[1m"
+        palette |= {role: str(term.color_rgb(*rgb)) for role, rgb in _RGB[light].items()}
     return palette
 
 
@@ -108,7 +132,9 @@ class Screen:
         kind = environ.get("TERM", "")
         self.dumb = kind in ("dumb", "")
         self.glyphs = glyphs_for(environ)
-        self.palette = {} if self.dumb else palette_for(self.term, colour and not environ.get("NO_COLOR"))
+        self._colour = colour and not environ.get("NO_COLOR")
+        self._light = light_by(environ)
+        self.palette = {} if self.dumb else palette_for(self.term, self._colour, self._light)
         self.hung_up = False
         self.more_keys = False  # some wait that read_keys has not given yet, and no poll knows of
         self.keys_due: float | None = None  # when a sequence is waited for no longer (monotonic)
@@ -117,6 +143,10 @@ class Screen:
         self._out = _own_description()
         self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
         self._mouse = mouse
+        # Without a keyboard there is no answer; the console of Linux is dark, and has none.
+        answers = self._keys and not self.dumb and kind != "linux"
+        self._asks = answers and self._colour and self._light is None
+        self._asked = -QUESTION_EVERY  # when the background was asked for last (monotonic)
         self._lines: list[Line] = []
         self._rows: list[list[Cell]] = []
         self._entered = False  # the alternate screen is on, or will be when what is pending is written
@@ -191,6 +221,8 @@ class Screen:
                 data = os.read(0, 4096)
                 self.hung_up = not data
                 keys = keyboard.feed(data)
+                if (told := keyboard.background()) is not None:
+                    self._take_background(told)
                 self.keys_due = None if keyboard.patience is None else now + keyboard.patience
                 return keys
         except (OSError, ValueError):
@@ -200,6 +232,14 @@ class Screen:
             return []
         self.keys_due = None
         return keyboard.give_up()
+
+    def _take_background(self, told: Background) -> None:
+        """The palette becomes that of the background, and the next frame is written whole where that is another."""
+        light = luminance(*told) > GREY
+        if self._asks and light != self._light:
+            self._light = light
+            self.palette = palette_for(self.term, self._colour, light)
+            self._lines, self._rows = [[] for _ in self._lines], [[] for _ in self._rows]
 
     # --- frames ---
 
@@ -217,8 +257,9 @@ class Screen:
         if self.dumb:
             self._draw_plain(lines)
             return
-        parts = []
+        parts, asks = [], ""
         if (width, height) != self._size:
+            asks = self._question()
             parts.append(ENTER + (MOUSE_ON if self._mouse else ""))
             self._entered = True
             self._lines = [[] for _ in range(height)]
@@ -231,7 +272,18 @@ class Screen:
                 self._rows[y] = row
         self._lines = lines
         if parts:
-            self._write((BEGIN + "".join(parts) + END).encode("utf-8", "replace"))
+            self._write((BEGIN + "".join(parts) + END + asks).encode("utf-8", "replace"))
+
+    def _question(self) -> str:
+        """What asks for the background, where there may be a new viewer. Nobody waits for the answer: it is a key.
+
+        Frames are drawn only where there is a size: a container that nobody has attached to is not asked.
+        """
+        now = time.monotonic()
+        if not self._asks or now - self._asked < QUESTION_EVERY:
+            return ""
+        self._asked = now
+        return ASK
 
     def _draw_plain(self, lines: list[Line]) -> None:
         """On a terminal that can't place its cursor: the whole text again, when it is another."""

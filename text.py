@@ -187,6 +187,15 @@ def size_text(number: float | None) -> str:
     return f"{number / 1000:.0f}Z"
 
 
+def speed_text(rate: float | None, bits: bool = False) -> str:
+    """A rate, given in bytes a second, with its unit where that is bits.
+
+    >>> speed_text(1500), speed_text(1500, bits=True), speed_text(None)
+    ('1.5k/s', '12kbit/s', '-')
+    """
+    return "-" if rate is None else f"{size_text(rate * 8)}bit/s" if bits else f"{size_text(rate)}/s"
+
+
 def span_text(seconds: float | None) -> str:
     """A duration in at most five characters: 5s, 59s, 12m, 3.2h, 5.0d, 120d.
 
@@ -393,13 +402,15 @@ class Glyphs:
     rule: str = "─"
     middle: str = "·"
     bar: str = "▏"
+    new: str = "+"  # in the gutter of a row
+    closed: str = "×"
     spark: str = "▁▂▃▄▅▆▇█"
     eighths: str = "▏▎▍▌▋▊▉█"  # of a cell, from the left
     ascii: bool = False
 
 
 UNICODE = Glyphs()
-ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "_.-=+*%#", "#", ascii=True)
+ASCII = Glyphs("*", "#", ".", "~", "v", "^", "-", "|", "|", "+", "x", "_.-=+*%#", "#", ascii=True)
 
 
 def sparkline(values: Sequence[float], glyphs: Glyphs) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -15,10 +15,22 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from addresses import Context
-from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, Keys, ViewSpec, facts_of, moment_text
+from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, FlowSum, Keys, ViewSpec, facts_of, moment_text
 from filters import Predicate, all_of, asks_fans, compile_filter, expanded, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
-from grouping import BETWEEN, Baseline, FanCount, Grouper, GroupRow, UsageRow, group_key, row_of, shares
+from grouping import (
+    BETWEEN,
+    Baseline,
+    FanCount,
+    Grouper,
+    GroupRow,
+    RateHistory,
+    UsageRow,
+    group_key,
+    row_of,
+    shares,
+    usage_total,
+)
 from health import NOTHING_AROUND, Shares, Surroundings
 from intake import Status
 from text import UNICODE, Glyphs, Line, clean
@@ -267,6 +279,7 @@ class View:
     frozen: bool = False
     closed: bool = True  # closed flows are shown while they linger
     names: bool = True
+    bits: bool = False  # rates are in bits a second, not bytes
     geo: str = "auto"
     overlay: str = ""  # "", "help", "health", "details" or "delete"
     scroll: int = 0  # of the overlay
@@ -284,6 +297,7 @@ class View:
     logged: LoggedFlows | None = None  # ... to the filter of the NAT view
     first_seen: Baseline | None = None  # what the log had seen a day ago
     areas: Sequence[Area] = ()  # of the last frame: what a click means
+    needs: Needs | None = None  # of the frames so far
 
     def __post_init__(self) -> None:
         self.sort = self.sort or self.spec.sort
@@ -423,6 +437,7 @@ class View:
         self.page, self.scroll, self.shift = frame.page, frame.scroll, frame.shift
         self.areas, self.on_show, self.beside = frame.areas, frame.columns, frame.beside
         self.entries = frame.entries
+        self.needs = frame.needs or self.needs
         self._keep_in_sight()
 
     def _keep_in_sight(self) -> None:
@@ -509,6 +524,17 @@ class Area(NamedTuple):
     what: Any
 
 
+class Needs(NamedTuple):
+    """How wide columns have to be for all cells that were on show, by their keys.
+
+    It only grows, until somebody asks for other rows (``of`` is another): columns that went to and fro with each order
+    of the rows could not be read.
+    """
+
+    of: tuple[object, ...]
+    cells: Mapping[str, int]
+
+
 class Frame(NamedTuple):
     """The lines of a screen, and what they made of the view: rows on a page, the overlay's scroll, columns away.
 
@@ -523,6 +549,7 @@ class Frame(NamedTuple):
     columns: Set[str] = frozenset()  # the keys of those that have room
     beside: bool = False  # details stand beside the rows, or below them
     entries: Sequence[str] = ()  # of the health panel: the filters that show the flows of its lines
+    needs: Needs | None = None
 
 
 # --- putting rows into order ------------------------------------------------------------------------------------------
@@ -619,6 +646,9 @@ class Rows:
         self.fitting = 0  # those that the filter wants
         self.groups: list[GroupRow] = []  # as they were added up last
         self._parts: list[GroupRow] = []  # ... and those within the opened ones
+        self.sum: FlowSum | GroupRow | UsageRow | None = None  # of the rows on show
+        self.rates = RateHistory()  # of the groups
+        self._rates_for: tuple[object, ...] = ()
         self._context = context
         self._due = 0.0  # when the next new order is due
         self._began = 0.0  # when the present one was begun: a clock that went back is no reason to wait
@@ -673,7 +703,7 @@ class Rows:
 
     def clear(self) -> None:
         """None of the rows is of the view that is wanted now."""
-        self.order, self._found = [], []
+        self.order, self._found, self.sum = [], [], None
         self._due = 0.0
 
     def go_on(
@@ -767,6 +797,8 @@ class Rows:
         if rows is None:
             return False
         self.order, self.made = rows, now
+        if wanted.spec.rows_are_flows:  # 2,000 in 4 ms
+            self.sum = self._sum_of(rows)
         self._merged, self._merged_at = len(self._arrived), now
         self.fitting = _fitting(wanted, rows)
         self.total = (
@@ -866,7 +898,32 @@ class Rows:
                 self._found += filter(predicate, piece)
                 yield
         self.total = translated if nat else self.total  # not before it is the whole: a frame may come in between
+        if not wanted.at_once:
+            found = FlowSum()
+            for piece in _pieces(self._found, ROWS_AT_ONCE):
+                found.add(piece, self._context)
+                yield
+            self.sum = found
         self._show()
+
+    def _sum_of(self, flows: Sequence[Flow]) -> FlowSum:
+        found = FlowSum()
+        found.add(flows, self._context)
+        return found
+
+    def _sum_up(self, table: FlowTable) -> Iterator[None]:
+        """The sum of all groups, and what their rates were."""
+        wanted = self._now_wanted()
+        found = GroupRow("", self.groups[0].span if self.groups else None)
+        for piece in _pieces(self.groups, ROWS_AT_ONCE):
+            for row in piece:
+                found.take_in(row)
+            yield
+        self.sum = found
+        if self._rates_for != (wanted.spec, wanted.filter):
+            self.rates, self._rates_for = RateHistory(), (wanted.spec, wanted.filter)
+        if wanted.pause is None:
+            self.rates.take(self.groups, table.listings)
 
     def _add_up(self, table: FlowTable) -> Iterator[None]:
         wanted = self._now_wanted()
@@ -874,6 +931,8 @@ class Rows:
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
             yield from self._sum(wanted, table)
             self._grouped_for = grouped_for
+            if not wanted.at_once:
+                yield from self._sum_up(table)
         self._grouping = False
         wanted = self._now_wanted()  # another order may be wanted since
         shares(self.groups, wanted.sort, self._parts)
@@ -960,6 +1019,7 @@ class Rows:
         """What the flow log has answered, in order."""
         rows = wanted.usage.rows if wanted.usage is not None else []
         self.total = self.fitting = len(rows)
+        self.sum = usage_total(rows)
         self._found = yield from self._ordered(wanted, rows)
         self._ranking = False
         self._show()

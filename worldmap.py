@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from math import inf
 from typing import NamedTuple
 
 import land
-from text import Line, cells, clean, shorten
+from text import Line, cells, clean, length, shorten
 
 
 class Spot(NamedTuple):
@@ -32,7 +32,7 @@ class Spot(NamedTuple):
 
 # Glyph, its replacement in ASCII, role. A heavier cell has a larger glyph. The steps are half and a tenth of the
 # heaviest cell: traffic is so uneven that with equal steps nearly all cells would be light.
-HEAVY, MIDDLE, LIGHT = ("●", "@", "warn"), ("◉", "O", "good"), ("•", "o", "accent")
+HEAVY, MIDDLE, LIGHT = ("●", "@", "accent"), ("◉", "O", "accent"), ("•", "o", "accent")
 HEAVY_SHARE, MIDDLE_SHARE = 0.5, 0.1
 CHOSEN = ("◆", "X", "selected")
 
@@ -48,15 +48,45 @@ COAST, ISLAND = 0.45, 0.05
 _NORTH, _HIGH = land.NORTH, land.NORTH - land.SOUTH
 
 
-def world(spots: Sequence[Spot], width: int, height: int, ascii_only: bool) -> list[Line]:
+LEGEND_FROM = 10  # lines of a window in which the map leaves one to its legend
+
+
+def world(
+    spots: Sequence[Spot],
+    width: int,
+    height: int,
+    ascii_only: bool,
+    words: Callable[[float], str] | None = None,
+) -> list[Line]:
     """The map in the middle of the window: exactly ``height`` lines of at most ``width`` cells.
 
     Weights in one cell add up. A weight that is not a finite number above 0 counts as 0, and its spot is still shown.
     Spots without a place on Earth are left out. Spots south of the map (Antarctica) are on its last row. The first
-    selected spot has its label beside it, cut where it does not fit.
+    selected spot has its label beside it, cut where it does not fit. ``words``: of a weight; with them the last line
+    is a legend, where there is room for one.
     """
     if width <= 0 or height <= 0:
         return [[] for _ in range(height)]
+    if words is not None and height >= LEGEND_FROM:
+        lines, top = _world_of(spots, width, height - 1, ascii_only)
+        return [*lines, _legend(top, words, width, ascii_only)]
+    return _world_of(spots, width, height, ascii_only)[0]
+
+
+def _legend(top: float, words: Callable[[float], str], width: int, ascii_only: bool) -> Line:
+    """What each glyph means; whole words only. ``top``: the weight of the heaviest cell."""
+    heavy, middle, light, chosen = ((glyph[ascii_only], glyph[2]) for glyph in (HEAVY, MIDDLE, LIGHT, CHOSEN))
+    said = [(heavy, f"from {words(top * HEAVY_SHARE)}"), (middle, f"from {words(top * MIDDLE_SHARE)}")]
+    line: Line = []
+    for glyph, text in [*(said if top else []), (light, "less" if top else words(0)), (chosen, "selected")]:
+        if length(line) + cells(text) + 4 > width:
+            break
+        line += [("  ", "plain"), glyph, (f" {text}", "dim")]
+    return line
+
+
+def _world_of(spots: Sequence[Spot], width: int, height: int, ascii_only: bool) -> tuple[list[Line], float]:
+    """The map, and the weight of its heaviest cell; 0 where none has any."""
     columns, rows = size(width, height)
     left, above = (width - columns) // 2, (height - rows) // 2
     weights: dict[tuple[int, int], float] = {}
@@ -80,7 +110,8 @@ def world(spots: Sequence[Spot], width: int, height: int, ascii_only: bool) -> l
         pieces[row].append((left + column, 1, text, role))
     texts = ((" " * left + text).ljust(width) for text in shore(columns, rows, ascii_only))
     lines = [_line(text, found) for text, found in zip(texts, pieces)]
-    return [[] for _ in range(above)] + lines + [[] for _ in range(height - rows - above)]
+    heaviest = max(weights.values(), default=0.0)
+    return [[] for _ in range(above)] + lines + [[] for _ in range(height - rows - above)], heaviest
 
 
 def size(width: int, height: int) -> tuple[int, int]:

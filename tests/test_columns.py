@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +21,7 @@ from columns import (
     FLOW_COLUMN,
     FLOW_COLUMNS,
     HOST_COLUMNS,
+    LOOSE,
     NETWORK_COLUMNS,
     REMOTE_COLUMNS,
     SERVICE_COLUMNS,
@@ -32,6 +34,7 @@ from columns import (
     GroupFacts,
     ViewSpec,
     age_text,
+    by_need,
     clock_text,
     end_text,
     facts_of,
@@ -46,7 +49,7 @@ from grouping import NEAR, GroupRow, group_object
 from parse import Record, split_lines
 from support.printing import printed, records
 from support.strategies import any_blocks
-from support.tables import Monitor, address_order, flows_of, line, listing, place_of, remote, shown
+from support.tables import Monitor, address_order, event, feed, flows_of, line, listing, place_of, remote, shown
 from text import ASCII, UNICODE
 from view import in_order
 from vocabulary import VIEW_NAMES
@@ -168,6 +171,52 @@ def test_columns_fit(width: int, shift: int) -> None:
     for column, size in columns:
         assert size <= column.most or len(columns) == 1
         assert size >= column.least or len(columns) == 1
+
+
+@given(st.integers(1, 500), st.dictionaries(st.sampled_from([c.key for c in FLOW_COLUMNS]), st.integers(0, 90)))
+def test_columns_are_as_wide_as_their_cells_need(width: int, needs: dict[str, int]) -> None:
+    chosen = fit(width)
+    columns = by_need(chosen, needs, width)
+    assert [column for column, _ in columns] == [column for column, _ in chosen]
+    assert sum(size + 1 for _, size in columns) - 1 <= width
+    narrow = [
+        column for column, size in columns if size < needs.get(column.key, 0) and (column.room or size < column.most)
+    ]
+    for column, size in columns:
+        if len(columns) > 1:
+            assert size >= min(column.least, needs.get(column.key, column.least))
+            need = min(needs.get(column.key, 0), width if column.room else column.most)
+            assert size <= max(column.least, need) + LOOSE
+            if size > max(column.least, need):  # it has what nobody needs
+                assert not [other for other in narrow if other.most > other.least]
+
+
+def test_names_take_the_room_that_is_left() -> None:
+    """Of 200 cells the long name of a network gets what short addresses leave: it is whole."""
+    org = "A Network With a Name of Fifty-Two Cells, Incorporated"
+    lookups = Lookups(lambda _address: Place("US", "United States", "Portland", 64500, org))
+    monitor = Monitor([line(n, dst=f"9.9.9.{n}", size=n) for n in range(1, 60)], lookups)
+    rows = [text for text in shown(monitor, (200, 50)) if "9.9.9." in text]
+    assert len(rows) > 40
+    for row in rows:
+        assert org in row
+        assert max(map(len, re.findall(" +", row[: row.index("Portland")]))) <= 20
+    assert org not in shown(monitor, (140, 50))[6]
+
+
+def test_columns_do_not_go_to_and_fro_with_the_rows() -> None:
+    monitor = Monitor([line(n, dst=f"9.9.9.{n}") for n in range(1, 4)])
+    before = shown(monitor, (160, 20))[3]
+    feed(monitor.table, event("NEW", 9, src="2001:db8::1", dst="2001:db8:1111:2222:3333::9"))
+    monitor.refresh(2.0)
+    wider = shown(monitor, (160, 20))[3]
+    assert wider != before
+    feed(monitor.table, event("DESTROY", 9, src="2001:db8::1", dst="2001:db8:1111:2222:3333::9"), 103.0)
+    monitor.refresh(60.0)
+    assert shown(monitor, (160, 20))[3] == wider
+    monitor.keys("r")
+    monitor.keys("s")
+    assert re.sub("[↑↓]", "", shown(monitor, (160, 20))[3]) != re.sub("[↑↓]", "", wider)
 
 
 def test_wider_never_shows_fewer_columns() -> None:

@@ -44,7 +44,7 @@ def test_details_leave_the_rows_in_sight_where_there_is_room(size: tuple[int, in
     monitor = opened(size)
     lines = shown(monitor, size)
     assert told(monitor, size) == "18"
-    seen = [text for text in lines if re.match(r"tcp +(ESTABLISHED +)?10\.0\.0\.1:100\d\d +192", text)]
+    seen = [text for text in lines if re.match(r" ?tcp +(ESTABLISHED +)?10\.0\.0\.1:100\d\d +192", text)]
     assert len(seen) >= rows if rows else not seen
     assert lines[2].startswith("Connections · 20" if rows else "Details ─")
     is_well_formed(monitor, *size)

@@ -29,11 +29,14 @@ from grouping import (
     FAR,
     NEAR,
     NETWORK,
+    REMEMBERED_RATES,
+    REMEMBERED_ROWS,
     SERVICE,
     Baseline,
     Grouper,
     Grouping,
     GroupRow,
+    RateHistory,
     group_columns,
     group_key,
     group_object,
@@ -300,7 +303,14 @@ def test_a_host_s_row() -> None:
             "out": "4.0k/s",
             "bytes": "40M",
         },
-        **{"bytes-in": "302k", "bytes-out": "40M", "unreplied": "0%", "share": "#######...  67%", "countries": "US"},
+        **{
+            "bytes-in": "302k",
+            "bytes-out": "40M",
+            "unreplied": "0%",
+            "share": "#######...  67%",
+            "curve": "",
+            "countries": "US",
+        },
         **{"remotes": "1", "ports": "1"},
     }
     assert cells(HOST_COLUMNS, sums[LAN2])["in"] == "-"  # none of its flows has a rate yet
@@ -637,3 +647,20 @@ def test_what_is_not_known_is_no_zero() -> None:
     item = group_object(tally.sums[LAN_HOST], NEAR)
     assert item["bytes_out"] == 7
     assert not {"rate_in", "rate_out", "bytes_in", "new_per_second"} & item.keys()  # 0 of what is known is not 0 of all
+
+
+def test_rates_of_the_past_are_bounded() -> None:
+    history = RateHistory()
+    rows = []
+    for number in range(REMEMBERED_ROWS + 500):
+        row = GroupRow(str(number))
+        row.flows = row.rated = 1
+        row.rate_in = float(number)
+        rows.append(row)
+    for listing_ in range(REMEMBERED_RATES * 2):
+        history.take(rows, listing_)
+        history.take(rows, listing_)
+    assert history.of(str(len(rows) - 1)) == [float(len(rows) - 1)] * REMEMBERED_RATES
+    assert history.of("3") == []
+    history.take([], 10_000)
+    assert history.of(str(len(rows) - 1)) == []

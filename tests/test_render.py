@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addresses import NOWHERE, UNNAMED, Context, Detail, Lookups, Named, Place, Site
-from columns import MOST_IMPORTANT, VIEWS, ViewSpec, fit
+from columns import MOST_IMPORTANT, VIEWS, ViewSpec, fit, table_text
 from flows import Flow
 from grouping import UsageRow
 from health import Shares, Surroundings, UsedDatabase
 from intake import Problem, Statistics
-from keys import BINDINGS, press
+from keyboard import Button, Mouse
+from keys import BINDINGS, point, press
 from render import FIXED, _wanted_columns, frame
 from support.strategies import keys, monitors, sizes
 from support.tables import LONG, Monitor, event, feed, is_well_formed, line, listing, many, shown, width_of
@@ -110,9 +111,187 @@ def test_the_name_of_a_port_gives_way_to_its_number() -> None:
 
 
 def test_two_translated_ends_in_a_narrow_column() -> None:
-    monitor = Monitor([line(1, reply_src="10.200.30.40", reply_dst="203.0.113.255", sport=40_000, dport=8080)])
-    assert "both 10.200.30.40:8080 " in shown(monitor, (140, 24))[4]
-    assert "snat 203.0.113.255:40000 dnat 10.200.30.40:8080 " in shown(monitor, (400, 24))[4]
+    ends = {"sport": 40_000, "dport": 8080, "reply_src": "10.200.30.40"}
+    other = line(9, src=LONG, dst=LONG[:-1] + "7")
+    other += line(8, reply_dst="203.0.113.9")
+    monitor = Monitor([line(1, reply_dst="203.0.113.255", **ends), other])  # type: ignore[arg-type]
+    monitor.keys("c", "c", "c", "c")
+    assert "both 10.200.30.40 " in shown(monitor, (130, 24))[4]
+    monitor.view.needs = None
+    assert "snat 203.0.113.255 dnat 10.200.30.40 " in shown(monitor, (400, 24))[4]
+
+
+def translated(number: int, wan: str, port: int | None = None, **ends: str) -> str:
+    """A flow that SNAT turns; ``port``: the one that it puts in."""
+    text = line(number, dst=f"9.9.9.{number}", reply_dst=wan, **ends)  # type: ignore[arg-type]
+    return text if port is None else re.sub(r"(dst=\S+ sport=443 )dport=\d+", rf"\1dport={port}", text)
+
+
+def test_the_address_of_nat_stands_in_each_row_only_where_rows_differ_in_it() -> None:
+    lines = [translated(1, "203.0.113.1"), translated(2, "203.0.113.1", 61_000), line(3), line(4, reply_src="10.9.0.9")]
+    lines += [
+        line(5, dst="203.0.113.1", dport=80)
+        .replace("sport=80", "sport=8080")
+        .replace("src=203.0.113.1 dst=10.0.0.1", "src=10.0.0.7 dst=10.0.0.1")
+    ]
+    monitor = Monitor(lines)
+
+    def column(size: tuple[int, int] = (160, 24)) -> dict[str, str]:
+        head, *rows = shown(monitor, size)[3:-1]
+        start, end = head.index(" NAT") + 1, head.index("CC ")
+        return {
+            "": head[start:end].strip(),
+            **{row[1:].split()[3]: row[start:end].strip() for row in rows if row[1:].startswith("tcp")},
+        }
+
+    assert column() == {
+        "": "NAT 203.0.113.1",
+        "9.9.9.1:https": "snat",
+        "9.9.9.2:https": "snat :61000",
+        "192.0.2.1:https": "dnat 10.9.0.9",
+        "203.0.113.1:http": "dnat 10.0.0.7:8080",
+    }
+    feed(monitor.table, event("NEW", 6, dst="9.9.9.6", reply_dst="203.0.113.2"))
+    monitor.refresh(2.0)
+    assert column()[""] == "NAT"
+    assert column()["9.9.9.1:https"] == "snat 203.0.113.1"
+    assert column()["9.9.9.2:https"] == "snat 203.0.113.1:61000"
+    assert column()["9.9.9.6:https"] == "snat 203.0.113.2"
+
+
+def test_what_is_printed_and_the_details_have_the_whole_address() -> None:
+    monitor = Monitor([translated(1, "203.0.113.1")])
+    flow = monitor.view.rows.order[0]
+    assert "snat 203.0.113.1:10001" in table_text(monitor.view.spec, [flow], monitor.view.context)
+    monitor.keys("enter")
+    assert any("snat 203.0.113.1:10001" in text for text in shown(monitor))
+
+
+# --- totals, curves, units --------------------------------------------------------------------------------------------
+
+
+def test_the_last_line_has_the_total_of_what_is_on_show() -> None:
+    monitor = many()
+    assert re.split(r" +", shown(monitor, (110, 24))[-2].strip()) == ["total", "-", "3.7M", "37k"]
+    monitor.keys("/", *"dst:203.0.113.0/29", "enter")
+    lines = shown(monitor, (110, 24))
+    head, total = lines[3], next(text for text in lines if text.strip().startswith("total"))
+    assert total[: head.index("BYTES") + len("BYTES")].endswith(" 56k")  # twice 1,000 to 7,000
+    assert not any(text.strip().startswith("total") for text in shown(monitor, (80, 14)))
+    monitor.keys("/", "ctrl-u", *"dst:203.0.113.7", "enter")
+    assert not any(text.strip().startswith("total") for text in shown(monitor, (110, 24)))
+
+
+def test_the_total_of_groups_and_of_usage_stands_below_their_columns() -> None:
+    monitor = network()
+    monitor.keys("2")
+    monitor.refresh(2.0)
+    head, *rows = shown(monitor, (150, 24))[3:-1]
+    total = next(text for text in rows if text.strip().startswith("total"))
+    end = head.index("FLOWS") + len("FLOWS")
+    flows = [int(text[:end].split()[-1]) for text in rows if text.strip() and not text.strip().startswith("total")]
+    assert int(total[:end].split()[-1]) == sum(flows) == 13
+    monitor = network()
+    monitor.view.show("usage")
+    known = [usage_row_of("10.0.0.5", "", 700_000), usage_row_of("10.0.0.6", "", 70_000)]
+    monitor.view.usage = LoggedUsage(monitor.view.spec, known, False, [])
+    monitor.refresh(1.0)
+    total = next(text for text in shown(monitor, (140, 24)) if text.strip().startswith("total"))
+    assert total.split() == ["total", "856k", "770k", "86k", "385k", "-", "2.3M", "14", "-", "-", "110000"]
+
+
+def test_hosts_have_a_bar_for_each_listing() -> None:
+    monitor = Monitor([line(1, size=1000), line(2, src="10.0.0.2", size=1000)])
+    monitor.keys("2")
+    for second in range(1, 6):
+        now = 100.0 + 5 * second
+        monitor.table.begin_listing(now)
+        feed(monitor.table, line(1, size=1000 + 100_000 * second) + line(2, src="10.0.0.2", size=1000), now)
+        monitor.table.end_listing(True, now)
+        if second == 3:  # nobody looks
+            monitor.now += 5.0
+            continue
+        monitor.refresh(5.0)
+    rows = [text for text in shown(monitor, (140, 24)) if text.startswith("10.0.0.")]
+    assert rows[0].startswith("10.0.0.1 ")
+    assert re.search(r"% [ \d]+ [▁-█]{2} [▁-█]{2} ", rows[0]), rows
+    assert re.search(r"% [ \d]+ ▁{2} ▁{2} ", rows[1]), rows
+    monitor.keys("/", *"near:10.0.0.1", "enter")
+    assert not re.search(r"% [ \d]+ [▁-█]+ [▁-█]", shown(monitor, (140, 24))[4])
+    assert "LAST RATES" not in table_text(monitor.view.spec, monitor.view.rows.order, monitor.view.context)
+
+
+def test_b_turns_rates_to_bits_and_says_so() -> None:
+    monitor = network()
+    head, first = shown(monitor, (140, 30))[3:5]
+    top = shown(monitor, (140, 30))[0]
+    assert " RATE " in head.replace("↓", " ")
+    assert " 8.0M/s " in first
+    assert "in 6.0MB/s" in top
+    monitor.keys("b")
+    lines = shown(monitor, (140, 30))
+    assert "↓BIT/s " in lines[3]
+    assert " 64M/s " in lines[4]
+    assert lines[4].split()[-4:] == first.split()[-4:]
+    assert "in  48Mbit/s" in lines[0]
+    assert lines[-1].startswith("Rates are in bits a second")
+    monitor.keys("2")
+    assert re.search("↓BIT/s IN-BIT OUTBIT", shown(monitor, (140, 30))[3])
+    monitor.keys("1")
+    monitor.view.select(0)
+    monitor.keys("enter")
+    assert any("bit/s" in text for text in shown(monitor, (80, 30))[3:])
+    monitor.keys("b")
+    assert not any("bit/s" in text for text in shown(monitor, (80, 30)))
+
+
+def test_a_list_of_places_stands_beside_a_wide_map() -> None:
+    monitor = network()
+    monitor.keys("8")
+    monitor.refresh(2.0)
+    beside = [text.rpartition("▏")[2].strip() for text in shown(monitor, (120, 24))[3:-1]]
+    assert [re.sub(" +", " ", text) for text in beside[:4]] == [
+        *("PLACE FLOWS", "Berlin DE 4", "Mountain View US 4", "United States 2"),
+    ]
+    area = next(area for area in monitor.view.areas if area.y == 4)
+    assert area.left > 120 - 40
+    point(monitor.view, monitor.table, Mouse(Button.PRESSED, 110, 4))
+    assert monitor.view.selected is not None
+    assert monitor.view.selected == area.what
+    monitor.keys("t", "b")
+    beside = [text.rpartition("▏")[2].strip() for text in shown(monitor, (120, 24))[3:-1]]
+    assert re.sub(" +", " ", beside[0]) == "PLACE BIT/s"
+    assert re.sub(" +", " ", beside[1]) == "Berlin DE 64M/s"
+    assert "PLACE" not in "".join(shown(monitor, (119, 24)))
+
+
+GUTTER = {"9.9.9.1": " ", "9.9.9.2": "+", "9.9.9.3": "×"}
+
+
+def test_a_gutter_says_what_is_new_and_what_is_closed() -> None:
+    monitor = Monitor([line(1, dst="9.9.9.1"), line(3, dst="9.9.9.3")])
+    feed(monitor.table, event("NEW", 2, dst="9.9.9.2", state="ESTABLISHED"), 100.0)
+    feed(monitor.table, event("DESTROY", 3, dst="9.9.9.3"), 100.0)
+    monitor.refresh(1.0)
+    for width in (80, 48):
+        rows = [spans for spans in monitor.frame(width, 24) if "9.9.9." in "".join(text for text, _ in spans)]
+        found = {re.findall(r"9\.9\.9\.\d", "".join(text for text, _ in spans))[0]: spans for spans in rows}
+        assert {address: spans[0][0] for address, spans in found.items()} == GUTTER
+        assert found["9.9.9.2"][0][1] == "new"
+        assert "new" not in {role for _, role in found["9.9.9.2"][1:]}  # that colour means nothing else
+        assert {role for _, role in found["9.9.9.3"]} == {"closed"}
+    monitor.glyphs = ASCII
+    assert {text[0] for text in shown(monitor) if "9.9.9." in text} == {" ", "+", "x"}
+    assert not any(text.startswith(("+", "x", " ")) for text in shown(monitor, (47, 24)) if "9.9.9." in text)
+
+
+def test_a_click_on_a_head_meets_its_column_beside_the_gutter() -> None:
+    monitor = many()
+    head = shown(monitor, (120, 24))[3]
+    point(monitor.view, monitor.table, Mouse(Button.PRESSED, head.index("PROTO"), 3))
+    assert monitor.view.sort == "proto"
+    point(monitor.view, monitor.table, Mouse(Button.PRESSED, head.index("DESTINATION") + 10, 3))
+    assert monitor.view.sort == "destination"
 
 
 # --- what is where ----------------------------------------------------------------------------------------------------
@@ -121,9 +300,10 @@ def test_two_translated_ends_in_a_narrow_column() -> None:
 def test_80x24_has_what_matters() -> None:
     lines = shown(many())
     assert re.findall(r"\w+", lines[3]) == ["PROTO", "STATE", "SOURCE", "DESTINATION", "CC", "RATE", "BYTES", "AGE"]
-    assert re.match(r"tcp +ESTABLISHED +10\.0\.0\.1:10060 +203\.0\.113\.60:https ", lines[4])
+    assert re.match(r" tcp +ESTABLISHED +10\.0\.0\.1:10060 +203\.0\.113\.60:https ", lines[4])
     assert lines[-1].startswith("? help  q quit  / filter  enter details")
     assert len(lines[4:-1]) == 19
+    assert lines[-2].startswith(" total ")
 
 
 def test_40x10_says_who_is_talked_to() -> None:
@@ -222,10 +402,10 @@ def test_the_selected_row_is_on_screen_when_the_window_shrinks() -> None:
 
 def test_the_scroll_bar_is_at_its_ends_where_the_rows_are() -> None:
     monitor = many()
-    bar = [text[-1] for text in shown(monitor)[4:-1]]
+    bar = [text[-1] for text in shown(monitor)[4:-2]]
     assert (bar[0], bar[-1]) == ("█", "▏")
     monitor.keys("G")
-    bar = [text[-1] for text in shown(monitor)[4:-1]]
+    bar = [text[-1] for text in shown(monitor)[4:-2]]
     assert (bar[0], bar[-1]) == ("▏", "█")
     assert "█" not in "".join(shown(Monitor([line(1)]))[4:])
 
@@ -259,7 +439,8 @@ def test_states_and_change_carry_colour() -> None:
     of = {next(text[:9] for text in row if text.startswith("192.0.2.")): row for row in roles}
     assert (of["192.0.2.1"]["192.0.2.1:https"], of["192.0.2.1"]["ESTABLISHED"]) == ("closed", "closed")
     assert (of["192.0.2.2"]["192.0.2.2:https"], of["192.0.2.2"]["ESTABLISHED"]) == ("plain", "good")
-    assert (of["192.0.2.3"]["192.0.2.3:https"], of["192.0.2.3"]["ESTABLISHED"]) == ("new", "good")
+    assert (of["192.0.2.3"]["192.0.2.3:https"], of["192.0.2.3"]["ESTABLISHED"]) == ("plain", "good")
+    assert (of["192.0.2.1"]["×"], of["192.0.2.3"]["+"]) == ("closed", "new")
 
 
 # --- overlays and the prompt ------------------------------------------------------------------------------------------

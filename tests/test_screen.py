@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import screen as module
 from keyboard import Key
-from screen import BEGIN, END, ENTER, LEAVE, MOUSE_OFF, Screen, glyphs_for, palette_for
+from screen import ASK, BEGIN, END, ENTER, LEAVE, MOUSE_OFF, Screen, glyphs_for, light_by, luminance, palette_for
 from support.strategies import monitors
 from support.tables import Monitor, line
 from support.waiting import wait_for
@@ -135,6 +135,7 @@ class Paper:
 
     def __init__(self, ascii_only: bool = False, colour: bool = True) -> None:
         self.screen = Screen.__new__(Screen)
+        self.screen._asks = False
         self.screen.dumb = False
         self.screen.glyphs = ASCII if ascii_only else Glyphs()
         self.screen.palette = {role: f"\x1b[{30 + i % 8};{1 + i // 8 * 2}m" for i, role in enumerate(ROLES) if i}
@@ -457,13 +458,111 @@ class Colours(SimpleNamespace):
 def test_palettes(colours: int) -> None:
     palette = palette_for(Colours(number_of_colors=colours), colour=True)  # type: ignore[arg-type]
     assert set(palette) <= set(ROLES)
-    signals = ("accent", "good", "warn", "bad", "nat")
+    signals = ("accent", "good", "warn", "bad", "nat", "new")
     if colours:
         assert len({palette[role] for role in signals}) == len(signals)
     assert palette["selected"] == palette["cursor"] == "\x1b[7m"
     assert palette["closed"] not in ("", palette.get("plain", ""))  # a closed flow is seen to be one everywhere
     if colours > 16:
         assert all(f"<{colours}:" in palette[role] for role in signals)
+
+
+WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+XTERM = {"31": (205, 0, 0), "34": (0, 0, 238)}  # its own red and blue
+
+
+def colour_of(sequence: str) -> tuple[float, float, float] | None:
+    """The colour of a sequence, of a true one, of one of 256, or of xterm's first eight; None for none."""
+    if found := re.search(r"38;2;(\d+);(\d+);(\d+)m", sequence):
+        red, green, blue = map(int, found.groups())
+    elif found := re.search(r"38;5;(\d+)m", sequence):
+        number = int(found[1])
+        assert number >= 16  # the first 16 are whatever the terminal says
+        steps = [0, 95, 135, 175, 215, 255]
+        grey = (8 + (number - 232) * 10,) * 3
+        at = number - 16
+        red, green, blue = grey if number >= 232 else (steps[at // 36], steps[at // 6 % 6], steps[at % 6])
+    elif found := re.search(r"\x1b\[(3[0-7])m", sequence):
+        red, green, blue = XTERM[found[1]]
+    else:
+        return None
+    return red / 255, green / 255, blue / 255
+
+
+def contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    low, high = sorted((luminance(*one), luminance(*other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize(
+    ("colours", "light", "grounds"),
+    [
+        *((1 << 24, True, [WHITE]), (256, True, [WHITE]), (8, True, [WHITE])),
+        *((1 << 24, False, [BLACK]), (256, False, [BLACK]), (1 << 24, None, [WHITE, BLACK])),
+    ],
+)
+def test_text_stands_out_from_the_background(
+    make: MakeScreen,
+    monkeypatch: pytest.MonkeyPatch,
+    colours: int,
+    light: bool | None,
+    grounds: list[tuple[float, float, float]],
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    term = make(enter=False).term
+    term.number_of_colors = colours
+    palette = palette_for(term, colour=True, light=light)
+    found = {role: colour for role, sequence in palette.items() if (colour := colour_of(sequence)) is not None}
+    assert {"accent", "bad"} <= set(found)
+    assert colours == 8 or {"good", "warn", "nat", "dim", "closed", "new"} <= set(found)
+    for role, colour in found.items():
+        for ground in grounds:
+            assert contrast(colour, ground) >= 4.5, (role, ground)
+
+
+def test_white_on_black_is_21_to_1() -> None:
+    assert round(contrast(WHITE, BLACK), 2) == 21
+    assert round(contrast((0x76 / 255,) * 3, WHITE), 2) == 4.54  # the example of WCAG's texts
+
+
+@pytest.mark.parametrize(
+    ("value", "light"),
+    [("0;15", True), ("15;0", False), ("0;default;15", True), ("7;8", False), ("", None), ("x", None), ("0;99", None)],
+)
+def test_colorfgbg_says_how_light_it_is(value: str, light: bool | None) -> None:
+    assert light_by({"COLORFGBG": value}) is light
+
+
+def test_the_background_is_asked_for_with_the_first_frame_and_its_answer_is_no_key(tty: Pty, make: MakeScreen) -> None:
+    screen = make()
+    screen.term.number_of_colors = 1 << 24
+    screen.draw([[("warn", "warn")]], 80, 24)
+    assert tty.read().count(ASK.encode()) == 1
+    before = screen.palette
+    screen.repaint()
+    screen.draw([[("warn", "warn")]], 80, 24)
+    assert ASK.encode() not in tty.read()  # a moment later: that is the same viewer
+    tty.press("\x1b]11;rgb:ffff/ffff/f0f0\x1b\\")
+    assert screen.read_keys() == []
+    assert screen.palette != before
+    screen.draw([[("warn", "warn")]], 80, 24)
+    assert screen.palette["warn"].encode() in tty.read()
+    light = screen.palette
+    tty.press("j\x1b]11;rgb:1e/1e/2e\ak")
+    assert screen.read_keys() == ["j", "k"]
+    assert screen.palette not in (before, light)
+    tty.press("\x1b]11;rgb:zz/1e/2e\a\x1b]4;1;rgb:ff/ff/ff\a")
+    assert screen.read_keys() == []
+    assert screen.palette not in (before, light)
+
+
+@pytest.mark.parametrize(
+    "how", [{"NO_COLOR": "1"}, {"colour": False}, {"COLORFGBG": "0;15"}, {"TERM": "linux"}, {"TERM": "dumb"}]
+)
+def test_who_can_not_answer_or_has_said_it_is_not_asked(tty: Pty, make: MakeScreen, how: dict[str, str | bool]) -> None:
+    screen = make(**how)
+    screen.draw([[("warn", "warn")]], 80, 24)
+    assert b"\x1b]11" not in tty.read()
 
 
 @pytest.mark.parametrize("how", [{"NO_COLOR": "1"}, {"colour": False}])

@@ -130,15 +130,15 @@ def test_islands_do_not_vanish() -> None:
     ],
 )
 def test_a_city_is_in_its_cell(width: int, height: int, row: int, column: int) -> None:
-    assert spans_with(world([Spot(*BERLIN, 1.0)], width, height, False), "warn") == [(row, column, "●", "warn")]
-    assert spans_with(world([Spot(*BERLIN, 1.0)], width, height, True), "warn") == [(row, column, "@", "warn")]
+    assert spans_with(world([Spot(*BERLIN, 1.0)], width, height, False), "accent") == [(row, column, "●", "accent")]
+    assert spans_with(world([Spot(*BERLIN, 1.0)], width, height, True), "accent") == [(row, column, "@", "accent")]
 
 
 def test_edges_of_the_world() -> None:
     corners = [(90.0, -180.0), (90.0, 180.0), (-90.0, -180.0), (-90.0, 180.0)]
-    found = spans_with(world([Spot(*corner, 1.0) for corner in corners], 80, 20, False), "warn")
+    found = spans_with(world([Spot(*corner, 1.0) for corner in corners], 80, 20, False), "accent")
     assert [(row, at) for row, at, _, _ in found] == [(0, 0), (0, 79), (19, 0), (19, 79)]
-    found = spans_with(world([Spot(*corner, 1.0) for corner in corners], 400, 100, False), "warn")
+    found = spans_with(world([Spot(*corner, 1.0) for corner in corners], 400, 100, False), "accent")
     assert [(row, at) for row, at, _, _ in found] == [(0, 0), (0, 399), (99, 0), (99, 399)]
 
 
@@ -147,8 +147,9 @@ def test_weights_of_a_cell_add_up_and_show_in_three_steps() -> None:
     spots = [Spot(*tokyo, 30.0), Spot(*tokyo, 30.0), Spot(*lagos, 6.1), Spot(*lima, 5.9), Spot(*BERLIN, 30.0)]
     for ascii_only in (False, True):
         glyphs = {(g[ascii_only], g[2]) for g in (HEAVY, MIDDLE, LIGHT)}
-        assert len({g for g, _ in glyphs}) == 3 == len({role for _, role in glyphs})
-        found = spans_with(world(spots, 80, 20, ascii_only), *(role for _, role in glyphs))
+        assert len({g for g, _ in glyphs}) == 3
+        assert {role for _, role in glyphs} == {"accent"}  # one meaning a colour: how much
+        found = spans_with(world(spots, 80, 20, ascii_only), "accent")
         shown = [(text, role) for _, _, text, role in found]
         steps = [HEAVY, HEAVY, MIDDLE, LIGHT]  # Berlin, Tokyo, Lagos, Lima, from the north
         assert shown == [(g[ascii_only], g[2]) for g in steps]
@@ -158,7 +159,7 @@ def test_what_has_no_weight_is_light_and_still_there() -> None:
     for weight in (0.0, -1.0, float("nan"), float("inf"), float("-inf")):
         assert [found[2] for found in spans_with(world([Spot(*BERLIN, weight)], 80, 20, False), "accent")] == ["•"]
     heavy = [Spot(*BERLIN, 1.7e308), Spot(*BERLIN, 1.7e308), Spot(0, 0, 1.0)]  # their sum is infinite
-    assert [found[2] for found in spans_with(world(heavy, 80, 20, False), "warn", "accent")] == ["●", "•"]
+    assert [found[2] for found in spans_with(world(heavy, 80, 20, False), "accent")] == ["●", "•"]
 
 
 def test_what_is_no_place_is_left_out() -> None:
@@ -357,3 +358,15 @@ def test_land_is_as_the_script_writes_it() -> None:
     """Nobody has changed it by hand."""
     assert (ROOT / "land.py").read_text() == make_land.module(land.PACKED)
     assert len(worldmap._world()) == land.ROWS
+
+
+def test_the_legend_says_what_each_glyph_stands_for() -> None:
+    spots = [Spot(*BERLIN, 200.0), Spot(0.0, 0.0, 30.0), Spot(-30.0, 20.0, 1.0)]
+    lines = world(spots, 80, 20, False, lambda weight: f"{weight:.0f} flows")
+    assert len(lines) == 20
+    assert text_of(lines[-1]) == "  ● from 100 flows  ◉ from 20 flows  • less  ◆ selected"
+    assert spans_with(lines[:-1], "accent")  # the same glyphs in the same colour on the map
+    assert text_of(world(spots, 80, 20, True, str)[-1]).startswith("  @ from 100.0  O from 20.0  o less  X sel")
+    assert text_of(world(spots, 30, 20, False, lambda _w: "7 flows")[-1]) == "  ● from 7 flows"
+    small = world(spots, 80, 9, False, str)
+    assert small == world(spots, 80, 9, False)
