@@ -426,14 +426,14 @@ def _completes(what: str) -> Callable[..., list[CompletionItem]]:
 
 
 # What help and manual page say beside the options.
-FILTERS = "blanks mean and; or, not, ! and parentheses work; a bare word searches everything shown."
+FILTERS = "words are ANDed; or, not, ! and parentheses work; a bare word searches everything shown."
 NOTES = {
     "Exit status": "0 success, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
     "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
     "Settings": '~/.config/conntrack-monitor/config.toml sets options by their long names (sort = "bytes"), names '
-    "marks and zones, and adds local networks; flags come before the environment, and that before the file.",
-    "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, fetched when there is no database; GeoLite2 "
-    "data created by MaxMind, available from https://www.maxmind.com, where you put it.",
+    "marks and zones, and adds local networks. Options override the environment, which overrides the file.",
+    "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, downloaded if there is no database; "
+    "GeoLite2 data created by MaxMind, available from https://www.maxmind.com, if you install it.",
 }
 
 
@@ -464,15 +464,15 @@ NOTES = {
     metavar="EXPR",
     show_envvar=False,
     shell_complete=_completes("filter"),
-    help="Filter expression, see below.",
+    help="Filter expression (see below).",
 )
 @click.option(
     "--sort",
     type=SortColumn(),
     shell_complete=_completes("sort"),
-    help="Sort by this column [rate; with --once, but for --sample: bytes].",
+    help="Sort by this column [rate; bytes with --once without --sample].",
 )
-@click.option("--reverse", is_flag=True, help="Sort the other way round.")
+@click.option("--reverse", is_flag=True, help="Reverse the sort order.")
 @click.option("--view", type=click.Choice(VIEW_NAMES), default="connections", show_default=True, help="What to show.")
 @click.option(
     "--history",
@@ -480,26 +480,28 @@ NOTES = {
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Closed flows that the NAT view remembers.",
+    help="Closed flows kept for the NAT view.",
 )
 @click.option("--interval", type=Finite(0.2, 3600), default=2.0, show_default=True, help="Seconds between listings.")
 @click.option(
-    "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds closed flows stay on show."
+    "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds that closed flows stay visible."
 )
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR in the environment does the same).")
-@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal: it marks text without Shift.")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, to select text without Shift.")
 @click.option("--once", is_flag=True, help="Print the table once, as text, and exit.")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
-@click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: one per flow with --once, otherwise one per event.")
+@click.option("--csv", "as_csv", is_flag=True, help="The same as CSV, with a header line.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="With --once: at most N rows.")
 @click.option(
     "--sample",
     type=Finite(0.2, 3600),
     metavar="SECONDS",
-    help="With --once: list twice, so many seconds apart, so that there are rates.",
+    help="With --once: list twice, SECONDS apart, to measure rates.",
 )
-@click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
-@click.option("--by", metavar="KEYS", help="With --once: a row for each combination, e.g. near/24,service,state.")
+@click.option(
+    "--via", default="", metavar="COMMAND", help='Prefix for every command that is run, e.g. "ssh root@router".'
+)
+@click.option("--by", metavar="KEYS", help="With --once: one row per combination, e.g. near/24,service,state.")
 @click.option(
     "--conntrack",
     default="conntrack",
@@ -512,29 +514,39 @@ NOTES = {
     "--replay",
     metavar="FILE",
     shell_complete=_completes("file"),
-    help="Read FILE ('-': standard input) in place of running conntrack.",
+    help="Read FILE ('-' for stdin) instead of running conntrack.",
 )
-@click.option("--demo", is_flag=True, help="Play the recording that comes with the program.")
+@click.option("--demo", is_flag=True, help="Play the bundled recording.")
 @click.option(
-    "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay so many times as fast; 0: at once."
+    "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay speed factor; 0: as fast as possible."
 )
 @click.option(
     "--record",
     metavar="FILE",
     shell_complete=_completes("file"),
-    help="Also write everything read to FILE, for --replay.",
+    help="Also record all input to FILE, for --replay.",
 )
 @click.option(
     "--log",
     metavar="DIR",
     shell_complete=_completes("file"),
-    help="Keep a flow log in DIR: --who and usage.",
+    help="Keep a flow log in DIR, for --who and usage.",
 )
 @click.option(
-    "--log-keep", type=Finite(1, 36_500), default=30.0, show_default=True, metavar="DAYS", help="Days kept in the log."
+    "--log-keep",
+    type=Finite(1, 36_500),
+    default=30.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Days to keep in the log.",
 )
 @click.option(
-    "--log-size", type=Size(), default="2G", show_default=True, metavar="SIZE", help="Its size; old days go first."
+    "--log-size",
+    type=Size(),
+    default="2G",
+    show_default=True,
+    metavar="SIZE",
+    help="Maximum log size; oldest days go first.",
 )
 @click.option(
     "--names",
@@ -542,11 +554,11 @@ NOTES = {
     default=",".join(USUAL_NAMES),
     metavar="SOURCES",
     shell_complete=_completes("names"),
-    help="Where names of hosts come from: leases,neighbours,containers,wireguard,hosts,processes [all of "
+    help="Sources of host names: leases,neighbours,containers,wireguard,hosts,processes [all of "
     "these]; also crictl, kubectl, dns (key N); none.",
 )
-@click.option("--headless", is_flag=True, help="No screen and no output: for --log, until SIGTERM or Ctrl+C.")
-@click.option("--who", metavar="ADDR[:PORT]", help="Who had this address (and port) --at a time? Asks the log.")
+@click.option("--headless", is_flag=True, help="No screen and no output, for --log; runs until SIGTERM or Ctrl+C.")
+@click.option("--who", metavar="ADDR[:PORT]", help="Show from the log who had this address (and port).")
 @click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
 @click.option("--since", metavar="SPAN", help=f"With --view usage: 7d, 12h, or a TIME [{DAY_SPAN}].")
 @click.option(
@@ -558,14 +570,14 @@ NOTES = {
 )
 @click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
 @click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
-@click.option("--allow-delete", is_flag=True, help="Let x delete entries from the kernel's table, after a question.")
+@click.option("--allow-delete", is_flag=True, help="Let x delete entries from the kernel's table (asks first).")
 @click.option(
     "--no-config",
     is_flag=True,
     callback=_read_settings,
     expose_value=False,
     is_eager=True,
-    help="Don't read the settings file.",
+    help="Do not read the settings file.",
 )
 @click.option("--geoip-worker", default="", hidden=True)
 @click.option("--log-writer", default="", hidden=True)
@@ -579,7 +591,7 @@ NOTES = {
     callback=_print_completion,
     expose_value=False,
     is_eager=True,
-    help="Print what makes bash, zsh or fish complete options.",
+    help="Print the completion script for bash, zsh or fish.",
 )
 @click.option(
     "--print-man",

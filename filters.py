@@ -339,7 +339,7 @@ def _packets(value: str, _context: Context) -> Predicate:
 
 
 def _by_rate(value: str, _context: Context) -> Predicate:
-    fits = compared(value, SIZES, "rate:>100k (bytes a second)")
+    fits = compared(value, SIZES, "rate:>100k (bytes per second)")
     return lambda flow: fits(flow.rate())
 
 

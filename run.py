@@ -746,7 +746,7 @@ class Once:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):
             cure = cure_there(TRACKING_CURE, self._options.before)
-            say(f"0 entries: {TRACKING_OFF}, or there is no traffic yet; try: {cure}")
+            say(f"0 entries: {TRACKING_OFF}; try: {cure}")
             return
         from health import OF_A_TABLE
 

@@ -467,7 +467,7 @@ def listing_script(extra: str = "") -> str:
 def test_0_entries_say_how_tracking_is_switched_on(fake: Callable[[str], str]) -> None:
     result = run("--once", "--conntrack", fake("exit 0"))
     assert result.returncode == 0
-    assert b"0 entries: tracking is off" in result.stderr
+    assert b"0 entries: either no traffic, or tracking is off" in result.stderr
     assert b"iptables -I INPUT -m conntrack" in result.stderr
 
 
@@ -478,7 +478,7 @@ def test_an_empty_table_is_one_also_where_all_output_comes_as_one(fake: Callable
     for words in ((), ("--json",), ("--csv",)):
         result = run("--once", *words, "--conntrack", fake(last))
         assert (result.returncode, b"{" in result.stdout) == (0, False), result.stderr
-        assert b"0 entries: tracking is off" in result.stderr
+        assert b"0 entries: either no traffic, or tracking is off" in result.stderr
         assert b"not understood" not in result.stderr
 
 

@@ -246,7 +246,7 @@ def test_garbage_is_no_empty_table(tmp_path: Path) -> None:
     fake = FakeConntrack(tmp_path, FAULTS["writes garbage"].listing)
     fake.breaks()
     with OnScreen(tmp_path, env=fake.env) as screen:
-        screen.wait("nothing of what was read is understood")
+        screen.wait("None of the input was understood")
         assert "tracking is off" not in screen.text
         screen.leave()
 

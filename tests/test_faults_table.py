@@ -142,7 +142,7 @@ def test_a_table_that_is_nearly_full_comes_first_and_can_be_put_aside(ns: Namesp
         assert lines[2].startswith(text)
         assert lines[3].startswith("! accounting is off")
         screen.type("!")
-        screen.wait("put aside until it changes: table 82 % full")
+        screen.wait("Hidden until it changes: table 82 % full")
         screen.wait(lambda: screen.text.split("\n")[2].startswith("! accounting is off"))
         fill(ns, 821, 830)
         screen.wait("830/1000")

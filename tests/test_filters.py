@@ -617,7 +617,7 @@ def test_what_an_expression_wants(expression: str, ids: set[int]) -> None:
         ("bytes:>1-2", 6, "'>1-2' is both a range and a comparison"),
         ("bytes:lots", 6, "'lots' is not a comparison; write bytes:>1M"),
         ("packets:lots", 8, "'lots' is not a comparison; write packets:>100"),
-        ("rate:lots", 5, "'lots' is not a comparison; write rate:>100k (bytes a second)"),
+        ("rate:lots", 5, "'lots' is not a comparison; write rate:>100k (bytes per second)"),
         ("age:5y", 4, "'y' is not a unit; valid: s m h d w"),
         ("age:old", 4, "'old' is not a comparison; write age:<10s"),
         ("timeout:old", 8, "'old' is not a comparison; write timeout:<30s"),

@@ -678,12 +678,12 @@ def test_a_filter_that_wants_nothing_is_the_reason() -> None:
     monitor.keys("/", *"port:1", "enter")
     lines = shown(monitor)
     assert "0 of 60" in lines[2]
-    assert "no flow fits the filter" in "\n".join(lines)
+    assert "No flow matches the filter" in "\n".join(lines)
 
 
 def test_empty_views_say_why() -> None:
     monitor = Monitor([line(1)])
-    for key, words in (("6", "no flow here is translated"), ("7", "no event yet")):
+    for key, words in (("6", "no flow is translated"), ("7", "no events yet")):
         monitor.keys(key)
         assert any(words in text for text in shown(monitor, (140, 30))), key
 
@@ -691,10 +691,10 @@ def test_empty_views_say_why() -> None:
 def test_an_empty_map_says_why() -> None:
     monitor = lan_monitor()
     monitor.keys("8")
-    assert "nobody knows where these hosts are" in shown(monitor, (140, 30))[-2]
+    assert "locations are unknown" in shown(monitor, (140, 30))[-2]
     monitor.view.set_filter("src:10.99.0.1")
     monitor.refresh(1)
-    assert "no flow fits the filter  try: Esc" in shown(monitor, (140, 30))[-2]
+    assert "No flow matches the filter. Esc clears it" in shown(monitor, (140, 30))[-2]
     assert "Map · 0 of 0 hosts · 0 of 13 flows" in shown(monitor, (140, 30))[2]
 
 
@@ -702,9 +702,9 @@ def test_new_of_nothing_says_what_is_missing() -> None:
     monitor = lan_monitor()
     monitor.view.set_filter("new:host")
     monitor.refresh(1)
-    assert any("nothing is marked: what would be new?" in text for text in shown(monitor, (140, 30)))
+    assert any("No mark is set" in text for text in shown(monitor, (140, 30)))
     monitor.keys("m")
-    assert any("no flow fits the filter" in text for text in shown(monitor, (140, 30)))
+    assert any("No flow matches the filter" in text for text in shown(monitor, (140, 30)))
 
 
 # --- how healthy the table is, at the borders: from which number on something is said, how loud, and what mends it ----
