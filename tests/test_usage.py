@@ -380,7 +380,7 @@ def test_spans_and_hosts_that_people_type() -> None:
         with pytest.raises(ValueError, match="is not a span"):
             since_of(wrong, now)
     for wrong in ("near:10.0.0.0/8", "port:443", "near:10.0.0.5 port:443", "near:1.2.3", "!near:10.0.0.5"):
-        with pytest.raises(ValueError, match="usage can be asked of"):
+        with pytest.raises(ValueError, match="usage can only be filtered by"):
             near_of(wrong)
 
 
@@ -411,7 +411,7 @@ def test_the_command_that_prints_usage(tmp_path: Path, monkeypatch: pytest.Monke
     assert text.returncode == 0
     lines = text.stdout.splitlines()
     assert [line.split()[:4] for line in lines] == [
-        *(["HOST", "BYTES", "IN", "OUT"], ["laptop", "2.1k", "2.0k", "100"], ["10.0.0.6", "40", "30", "10"]),
+        *(["HOST", "BYTES", "RX", "TX"], ["laptop", "2.1k", "2.0k", "100"], ["10.0.0.6", "40", "30", "10"]),
         ["all", "2.1k", "2.0k", "110"],
     ]
     assert "the log begins later" in text.stderr
@@ -437,7 +437,7 @@ def test_the_command_that_prints_usage(tmp_path: Path, monkeypatch: pytest.Monke
         (
             ["--once", "--view", "usage", "--log", "/nowhere", "-f", "port:1"],
             2,
-            "usage can be asked of one host",
+            "usage can only be filtered by one host",
         ),
         (["--once", "--view", "hosts", "--since", "7d"], 2, "--since requires --view usage"),
         (["--json", "--log", "/nowhere", "--replay", "/dev/null"], 2, "--log records live traffic"),
