@@ -1256,7 +1256,7 @@ def inside_of(flow: LoggedFlow) -> tuple[str, str, str]:
     return endpoint(flow.src, flow.sport), shown, endpoint(flow.reply_src, flow.reply_sport)
 
 
-_TITLES = ("INSIDE", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
+_TITLES = ("LOCAL", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
 _RIGHT = _TITLES.index("BYTES")
 _KNOWN_BY = {"destroy": "the kernel", "swept": "a listing", "open": "still open"}
 

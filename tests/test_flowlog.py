@@ -147,7 +147,7 @@ def test_who_had_it_as_text_as_json_and_as_csv(tmp_path: Path, router: Namespace
         text = asked(log, "--who", f"{WAN}:40000", "--at", stamp(at))
         assert text.returncode == 0, text.stderr
         assert "10.0.0.5:1005" in text.stdout
-        assert text.stdout.splitlines()[1].split()[0] == "INSIDE"
+        assert text.stdout.splitlines()[1].split()[0] == "LOCAL"
         assert text.stdout.splitlines()[-1].startswith("The log is ")
         running.leave()
         assert running.words() == ""
