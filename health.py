@@ -343,7 +343,7 @@ OFFLOAD_CURE = "nft list flowtables, then add counter to them: nft(8)"
 
 def _offloaded_text(number: int) -> str:
     flows = "1 flow is" if number == 1 else f"{number:,} flows are"
-    return f"{flows} offloaded to a flowtable: their bytes and rates may not be counted"
+    return f"{flows} offloaded to a flowtable: bytes and rates may not be counted"
 
 
 def _old_text(old: tuple[str, int]) -> str:

@@ -580,7 +580,7 @@ def _table(scene: Scene, width: int, room: int) -> _Body:
     columns = fit(wide, wanted)
     shown = frozenset(column.narrow_form_of or column.key for column, _ in columns)
     rows, wan = _facts_of_page(scene, order[top : top + page])
-    texts = [[column.cell(facts) for column, _ in columns] for _, facts, _ in rows]
+    texts = [_texts_of(view, facts, columns) for _, facts, _ in rows]
     total = _total_texts(scene, columns) if foot else []
     needs = _needs(view, columns, texts, wan)
     columns = by_need(columns, needs.cells, wide)
@@ -804,8 +804,8 @@ def _row_line(
     what, shown, base = row
     line: Line = []
     if isinstance(shown, GroupFacts) and _is_part(scene.view, shown.row):
-        line, columns = _part_label(scene, shown, columns)
-        texts = [column.cell(shown) for column, _ in columns]
+        label, covered = _part_label(scene, shown, columns)
+        line, columns, texts = [label], columns[covered:], texts[covered:]
     calm = "plain" if gutter and base == "new" and scene.view.baseline is None else base  # m highlights the whole row
     for (column, size), text in zip(columns, texts):
         if (used := cells(text)) > size and column.newest_last:
@@ -832,22 +832,19 @@ def _is_part(view: View, row: GroupRow) -> bool:
     return bool(view.opened) and grouping is not None and grouping.of(row.key) is not grouping
 
 
-def _part_label(
-    scene: Scene, shown: GroupFacts, columns: Sequence[tuple[AnyColumn, int]]
-) -> tuple[Line, Sequence[tuple[AnyColumn, int]]]:
-    """What a part of an opened sum is, in the room of the columns that say what a sum is, and the columns behind."""
+def _texts_of(view: View, shown: Any, columns: Sequence[tuple[AnyColumn, int]]) -> list[str]:
+    """The texts of a row's cells. A part of an opened sum has another key than its sum: it has its numbers only."""
+    if isinstance(shown, GroupFacts) and _is_part(view, shown.row):
+        return [column.cell(shown) if column.right or column.key == "share" else "" for column, _ in columns]
+    return [column.cell(shown) for column, _ in columns]
+
+
+def _part_label(scene: Scene, shown: GroupFacts, columns: Sequence[tuple[AnyColumn, int]]) -> tuple[Span, int]:
+    """What a part of an opened sum is, in the room of the columns that say what a sum is, and how many these are."""
     number = next((at for at, (column, _) in enumerate(columns) if column.right), len(columns))
     room = sum(size for _, size in columns[:number]) + number - 1
     text = shorten_middle(f"  {part_text(shown)}", room, scene.glyphs.cut)
-    numbers = [
-        (column if column.right or column.key == "share" else replace(column, cell=_nothing), size)
-        for column, size in columns[number:]
-    ]
-    return [(text + " " * (room - cells(text)), "plain")], numbers
-
-
-def _nothing(_shown: GroupFacts) -> str:
-    return ""
+    return (text + " " * (room - cells(text)), "plain"), number
 
 
 _BEGINNING = {"SYN_SENT", "SYN_RECV", "SYN_SENT2", "UNREPLIED", "COOKIE_WAIT", "COOKIE_ECHOED", "REQUEST", "RESPOND"}

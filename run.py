@@ -319,7 +319,10 @@ class Feed:
             poll.register(fd, select.POLLIN)
         for fd in writing:
             poll.register(fd, select.POLLOUT)
-        ends = (until, self.source.deadline(), self._source_waits_until if waits else None, self._next_beat)
+        deadline = self.source.deadline()
+        if waits:  # whatever it has, also what was read ahead
+            deadline = max(self._source_waits_until, deadline or 0.0)
+        ends = (until, deadline, self._next_beat)
         due = [at for at in (*ends, self.names.deadline()) if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}

@@ -131,7 +131,7 @@ def test_filter_sort_details_help_pause(tmux: Tmux, command: str) -> None:
     tmux.press("Space")
     tmux.wait("PAUSED · 0 events waiting")
     tmux.type("p")
-    tmux.wait("Connections · 31 · sort", gone=("PAUSED",))
+    tmux.wait("Connections · 31 ", gone=("PAUSED",))
 
 
 def test_resize_to_anything_and_back(tmux: Tmux, command: str) -> None:
@@ -139,7 +139,7 @@ def test_resize_to_anything_and_back(tmux: Tmux, command: str) -> None:
     for width, height, parts in [
         (140, 40, ("203.0.113.1:https", "TIMEOUT", "c places")),
         (40, 10, ("203.0.113.1:https", "Connections", "/ filter")),
-        (20, 5, ("203.0.113.1:https", "? help")),
+        (20, 5, ("203.0.113.1:https", "Connections")),
         (1, 1, ()),
         (3, 2, ()),
         (200, 50, ("203.0.113.30:https", "ORG", "TIMEOUT")),
