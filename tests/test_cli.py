@@ -160,8 +160,8 @@ def test_lines_as_people_have_them_are_read(name: str, ports: list[tuple[int, in
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        *((name, "cut or changed on their way") for name in ("07-cut-port", "08-cut-address", "09-split-number")),
-        ("10-name-and-number-disagree", "cut or changed on their way"),
+        *((name, "cut or changed in transit") for name in ("07-cut-port", "08-cut-address", "09-split-number")),
+        ("10-name-and-number-disagree", "cut or changed in transit"),
         ("12-ovs", "Open vSwitch"),
     ],
 )
@@ -424,15 +424,15 @@ def failing(name: str) -> str:
         (f'case "$1" in -E) {failing("nobody-E")} ;; esac\n{failing("nobody-L")}', 3, "needs root or CAP_NET_ADMIN"),
         (failing("inject-no-nfnetlink-L"), 1, "no connection tracking"),
         ("echo 'sh: 1: conntrack: not found' >&2; exit 127", 4, "not installed"),
-        ("exit 1", 1, "ended with status 1"),
+        ("exit 1", 1, "exited with status 1"),
         ("kill -9 $$", 1, "killed by signal 9"),
         (
             "echo 'Cannot open network namespace \"x\": No such file or directory' >&2; exit 1",
             1,
             "no network namespace 'x'",
         ),
-        ("echo 'sudo: a password is required' >&2; exit 1", 3, "sudo wants a password"),
-        ("echo 'root@r: Permission denied (publickey,password).' >&2; exit 255", 3, "ssh did not let us in"),
+        ("echo 'sudo: a password is required' >&2; exit 1", 3, "sudo needs a password"),
+        ("echo 'root@r: Permission denied (publickey,password).' >&2; exit 255", 3, "ssh login failed"),
         ("printf 'bad \\033[31mthing\\n' >&2; exit 1", 1, "bad [31mthing"),
     ],
     ids=["not-root", "no-kernel", "via-missing", "silent", "killed", "no-netns", "sudo", "ssh", "escapes"],
@@ -737,7 +737,7 @@ def on_a_terminal(*args: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("script", "code", "words"),
-    [(failing("nobody-L"), 3, "needs root or CAP_NET_ADMIN"), ("exit 5", 1, "ended with status 5")],
+    [(failing("nobody-L"), 3, "needs root or CAP_NET_ADMIN"), ("exit 5", 1, "exited with status 5")],
 )
 def test_a_screen_that_can_t_start_gives_the_terminal_back_and_says_why(
     fake: Callable[[str], str], script: str, code: int, words: str
@@ -764,7 +764,7 @@ def test_once_says_why_there_are_no_events(fake: Callable[[str], str]) -> None:
     for words in ((), ("--json",), ("--csv",)):
         result = run("--no-config", "--once", "--view", "events", "--conntrack", conntrack, *words)
         assert result.returncode == 0
-        assert b"does not wait for any" in result.stderr
+        assert b"does not wait for events" in result.stderr
     result = run("--no-config", "--once", "--view", "events", "--replay", str(MIXED))
     assert (result.returncode, b"only listings" in result.stderr) == (0, True)
     result = run("--no-config", "--once", "--view", "events", "--replay", str(EVENTS))
@@ -774,7 +774,7 @@ def test_once_says_why_there_are_no_events(fake: Callable[[str], str]) -> None:
 def test_once_says_why_nothing_is_translated(fake: Callable[[str], str]) -> None:
     plain = "ipv4 2 udp 17 29 src=10.0.0.1 dst=10.9.0.1 sport=9 dport=9 src=10.9.0.1 dst=10.0.0.1 sport=9 dport=9 use=1 id=1"
     result = run("--no-config", "--once", "--view", "nat", "--conntrack", fake(f"echo '{plain}'"))
-    assert b"no flow here is translated" in result.stderr
+    assert b"no flow is translated" in result.stderr
     assert b"nft list ruleset" in result.stderr
 
 

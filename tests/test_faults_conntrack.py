@@ -83,8 +83,8 @@ FAULTS = {
     "exits 1": Fault(
         "exit 1",
         "exit 1",
-        "listing stopped: conntrack -L -o extended,id ended with status 1",
-        "events stopped: conntrack -E -o extended,id,timestamp ended with status 1",
+        "listing stopped: conntrack -L -o extended,id exited with status 1",
+        "events stopped: conntrack -E -o extended,id,timestamp exited with status 1",
     ),
     "is killed": Fault(
         "kill -9 $$", "kill -9 $$", "listing stopped: killed by signal 9", "events stopped: killed by signal 9"
@@ -126,7 +126,7 @@ FAULTS = {
         f"(: < /dev/tty) 2>/dev/null && exec sleep 60; echo '{REFUSED}' >&2; exit 255",
         f"(: < /dev/tty) 2>/dev/null && exec sleep 60; echo '{REFUSED}' >&2; exit 255",
         "listing stopped: ssh login failed: it can't ask for a password here",
-        "events stopped: ssh did not let us in",
+        "events stopped: ssh login failed",
         code=3,
         via="ssh root@router",
     ),

@@ -165,7 +165,7 @@ def test_update_geoip_that_fails_is_1_and_says_why(tmp_path: Path, server: Serve
         tmp_path, "--update-geoip", env=environment(tmp_path) | {"CONNTRACK_MONITOR_GEOIP_URL": "http://192.0.2.1/x"}
     )
     assert result.returncode == 1
-    assert "only https is used" in result.stderr
+    assert "only https is allowed" in result.stderr
 
 
 def test_a_folder_that_can_t_be_written_falls_back_to_the_cache(tmp_path: Path, server: Server) -> None:
@@ -242,7 +242,7 @@ def test_a_download_that_fails_is_said_and_the_old_file_stays(tmp_path: Path, se
     for name in list(server.answers):
         server.answers[name] = b"<html>log in first</html>"
     with Terminal("--replay", recording, "--speed", "0", size=(200, 40), env=env) as terminal:
-        terminal.wait("no gzip file")
+        terminal.wait("is not gzip")
         terminal.wait("Mountain View")
         terminal.type("q")
         assert terminal.end() == 0
@@ -346,11 +346,11 @@ def test_an_old_database_is_a_dim_mark_and_a_line_in_health(tmp_path: Path, serv
         terminal.wait(f"GeoIP {month}")
         assert "! " not in terminal.text
         terminal.type("H")
-        terminal.wait(f"dbip-city-lite-2025.mmdb of {month}, 366 days old: outdated")
+        terminal.wait(f"dbip-city-lite-2025.mmdb {month}, 366 days old: outdated")
         type_it(proposed(terminal.text, "days old: outdated"), env)
-        terminal.wait("dbip-city-lite.mmdb of ")
-        terminal.wait("dbip-asn-lite.mmdb of ")
-        terminal.wait(lambda: "outdated" not in terminal.text and "GeoIP of" not in terminal.text)
+        terminal.wait("dbip-city-lite.mmdb 20")
+        terminal.wait("dbip-asn-lite.mmdb 20")
+        terminal.wait(lambda: "outdated" not in terminal.text and "GeoIP 20" not in terminal.text)
         terminal.type("q")
         terminal.type("q")
         assert terminal.end() == 0
