@@ -13,7 +13,7 @@ run: ## Watch this machine's connections; where that is impossible, play the bun
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: ## Everything: ruff, mypy, pytest (without ARGS pytest in four parts, all at once; each speaks when it has ended)
+test: ## Everything: ruff, mypy, pytest (without ARGS pytest in four parts, all at once; output is grouped)
 	@scripts/bootstrap.sh test
 	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j5 check test-install test-kernel test-log test-plain)
 

@@ -75,10 +75,10 @@ class Patience:
     def complaint(self) -> str:
         """Why nobody should wait any longer; else ""."""
         if self._silent >= SILENCE:
-            return f"no answer for {SILENCE:.0f} s"
+            return f"no answer within {SILENCE:.0f} s"
         if self._slow >= SILENCE:
-            return f"too slow, {self._bytes} bytes in {self._slow:.0f} s"
-        return f"no end after {self._all:.0f} s" if self._all >= TOO_LONG else ""
+            return f"too slow: {self._bytes} bytes in {self._slow:.0f} s"
+        return f"not finished after {self._all:.0f} s" if self._all >= TOO_LONG else ""
 
 
 def _open_wide(process: subprocess.Popen[bytes]) -> tuple[int, int, bool]:
@@ -322,9 +322,9 @@ class Child:
 
     def problem(self, status: int) -> Problem:
         if self.silenced:
-            return Problem(f"{self.name()} closed its output and did not end")
+            return Problem(f"{self.name()} closed its output but did not exit")
         if self.leftover and status == 0:
-            return Problem(f"{self.name()} broke off in the middle of a line")
+            return Problem(f"{self.name()} stopped in the middle of a line")
         return explain(self._shown_as, self.stderr.decode("utf-8", "replace"), status)
 
     def name(self) -> str:

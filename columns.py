@@ -755,11 +755,11 @@ _CURVE = GroupColumn(
     newest_last=True,
     room=True,
 )
-_BYTES_IN = _size_column("bytes-in", "BYT-IN", 6, 50, lambda row: row.size_in)
-_BYTES_OUT = _size_column("bytes-out", "BYTOUT", 6, 50, lambda row: row.size_out)
+_BYTES_IN = _size_column("bytes-in", "RX", 6, 50, lambda row: row.size_in)
+_BYTES_OUT = _size_column("bytes-out", "TX", 6, 50, lambda row: row.size_out)
 _BYTES = _size_column("bytes", "BYTES", 5, 35, lambda row: row.size)
 _UNREPLIED = GroupColumn(
-    *("unreplied", "UNREPL", 6, 6, 60),
+    *("unreplied", "UNREPL%", 7, 7, 60),
     _unreplied,
     _by(lambda s: s.unreplied / s.flows if s.flows else 0.0),
     right=True,
@@ -995,19 +995,19 @@ def _bars_text(s: UsageFacts) -> str:
 
 _USAGE_SIZES = (
     _usage_size("bytes", "BYTES", 20, lambda row: row.size),
-    _usage_size("in", "IN", 25, lambda row: row.span[0]),
-    _usage_size("out", "OUT", 25, lambda row: row.span[1]),
+    _usage_size("in", "RX", 25, lambda row: row.span[0]),
+    _usage_size("out", "TX", 25, lambda row: row.span[1]),
     UsageColumn(
         *("bars", "BARS", BARS, BARS, 28, _bars_text),
         _by_usage(lambda row: _unknown_last(row.size)),
         descending=True,
     ),
-    _usage_size("today-in", "TODAY-IN", 30, lambda row: row.today[0]),
-    _usage_size("today-out", "TODAYOUT", 30, lambda row: row.today[1]),
-    _usage_size("week-in", "7D-IN", 40, lambda row: row.week[0]),
-    _usage_size("week-out", "7D-OUT", 40, lambda row: row.week[1]),
-    _usage_size("month-in", "30D-IN", 50, lambda row: row.month[0]),
-    _usage_size("month-out", "30D-OUT", 50, lambda row: row.month[1]),
+    _usage_size("today-in", "TODAY-RX", 30, lambda row: row.today[0]),
+    _usage_size("today-out", "TODAY-TX", 30, lambda row: row.today[1]),
+    _usage_size("week-in", "7D-RX", 40, lambda row: row.week[0]),
+    _usage_size("week-out", "7D-TX", 40, lambda row: row.week[1]),
+    _usage_size("month-in", "30D-RX", 50, lambda row: row.month[0]),
+    _usage_size("month-out", "30D-TX", 50, lambda row: row.month[1]),
     UsageColumn(
         *("flows", "FLOWS", 7, 7, 60, lambda s: str(s.row.flows)),
         _by_usage(lambda row: row.flows),
@@ -1156,7 +1156,7 @@ EVENT_COLUMNS = (
         right=True,
         descending=True,
     ),
-    EventColumn(*("lasted", "LASTED", 6, 6, 50), _lasted, lambda hs, c: [h.flow.age(c.now) for h in hs], right=True),
+    EventColumn(*("lasted", "DURATION", 8, 8, 50), _lasted, lambda hs, c: [h.flow.age(c.now) for h in hs], right=True),
     EventColumn(
         *("first", "NEW", 7, 28, 15, lambda s: " ".join(s.first(s.event.flow)), _of(lambda h: h.flow.born)),
         only_with="log",
@@ -1261,7 +1261,7 @@ def _remote_text(s: FlowFacts) -> str:
 
 _NAT_COLUMNS = (
     FLOW_COLUMN["proto"],
-    FlowColumn("inside", "INSIDE", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
+    FlowColumn("inside", "LOCAL", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
     FlowColumn("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
     replace(FLOW_COLUMN["name"], rank=38),
@@ -1277,12 +1277,12 @@ _NAT_COLUMNS = (
     replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow, s.bits) if s.live else "closed"),
     *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
 )
-NO_USAGE = "the flow log has nothing of that time", ""
+NO_USAGE = "the flow log has no data for that time", ""
 
 
 def _usage_by(name: ViewName, sort: str, turns_to: str, turned: str) -> ViewSpec:
     return ViewSpec(
-        *(name, "", f"Usage by {sort}", f"who moved how much, by {sort}", USAGE_COLUMNS[sort]),
+        *(name, "", f"Usage by {sort}", f"traffic by {sort}, from the flow log", USAGE_COLUMNS[sort]),
         sort="bytes",
         logged=sort,
         turns_to=turns_to,
@@ -1298,30 +1298,30 @@ FLOWS = "connections"  # the view that shows the flows of a row
 def by_view(keys: str, name: ViewName = "connections", key: str = "", title: str = "", **more: Any) -> ViewSpec:
     """The view whose rows are combinations of keys, as --by takes them. Raises ValueError."""
     grouping = by_keys(group_keys(keys))
-    texts = name, key, title or keys, f"a row is a combination of {keys.replace(',', ', ')}"
+    texts = name, key, title or keys, f"one row per combination of {keys.replace(',', ', ')}"
     return ViewSpec(*texts, columns_of_keys(grouping), sort="rate", once="bytes", grouping=grouping, **more)
 
 
 _ENTERS_FLOWS, _DETAILS = ("enter", "its flows"), ("enter", "details")
 VIEWS = (
     ViewSpec(
-        *("connections", "1", "Connections", "a row is a flow", FLOW_COLUMNS),
+        *("connections", "1", "Connections", "one row per flow", FLOW_COLUMNS),
         sort="rate",
         once="bytes",
         chooses_places=True,
         hints=(_DETAILS, ("c", "places"), ("n", "ports")),
     ),
     ViewSpec(
-        *("hosts", "2", "Hosts", "a row is a host on the near side; in is what comes to it", HOST_COLUMNS),
+        *("hosts", "2", "Hosts", "one row per local host; IN is what it receives", HOST_COLUMNS),
         sort="rate",
         once="bytes",
         grouping=NEAR,
         enters=FLOWS,
         turns_to="remotes",
-        hints=(_ENTERS_FLOWS, ("t", "far side")),
+        hints=(_ENTERS_FLOWS, ("t", "remote")),
     ),
     ViewSpec(
-        *("countries", "3", "Countries", "where the remote ends are", COUNTRY_COLUMNS),
+        *("countries", "3", "Countries", "countries of the remote ends", COUNTRY_COLUMNS),
         sort="rate",
         once="bytes",
         grouping=COUNTRY,
@@ -1330,7 +1330,7 @@ VIEWS = (
         hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
-        *("networks", "4", "Networks", "whose network the remote ends are in", NETWORK_COLUMNS),
+        *("networks", "4", "Networks", "networks of the remote ends", NETWORK_COLUMNS),
         sort="rate",
         once="bytes",
         grouping=NETWORK,
@@ -1338,7 +1338,7 @@ VIEWS = (
         hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
-        *("services", "5", "Services", "protocol and port, and who uses it", SERVICE_COLUMNS),
+        *("services", "5", "Services", "protocols and ports, and the hosts that use them", SERVICE_COLUMNS),
         sort="rate",
         once="bytes",
         grouping=SERVICE,
@@ -1347,22 +1347,22 @@ VIEWS = (
         hints=(_ENTERS_FLOWS,),
     ),
     ViewSpec(
-        *("nat", "6", "NAT", "inside, what NAT shows in its place, remote; also of what has ended", _NAT_COLUMNS),
+        *("nat", "6", "NAT", "local end, its address after NAT, remote end; includes ended flows", _NAT_COLUMNS),
         sort="age",
         translated=True,
-        empty=("no flow here is translated: this host does no NAT, or nobody needs it now", "nft list ruleset"),
+        empty=("no flow is translated: this host does no NAT, or no flow needs it now", "nft list ruleset"),
         hints=(_DETAILS, ("z", "closed")),
     ),
     ViewSpec(
-        *("events", "7", "Events", "what conntrack -E says, the newest first; totals at the end", EVENT_COLUMNS),
+        *("events", "7", "Events", "events of conntrack -E, newest first; totals when a flow ends", EVENT_COLUMNS),
         sort="time",
         tape=True,
-        empty=("no event yet: they come as connections open, change and end", ""),
+        empty=("no events yet: they appear when connections open, change or close", ""),
         short="Evt",
         hints=(_DETAILS,),
     ),
     ViewSpec(
-        *("map", "8", "Map", "remote hosts where they are; bigger is more", REMOTE_COLUMNS),
+        *("map", "8", "Map", "locations of remote hosts; larger marks = more flows", REMOTE_COLUMNS),
         sort="flows",
         grouping=FAR,
         on_map=True,
@@ -1374,10 +1374,10 @@ VIEWS = (
         *("proto,state,flag", "states", "9", "States"),
         enters=FLOWS,
         turns_to="zones",
-        hints=(_ENTERS_FLOWS, ("t", "zones"), ("right", "opens")),
+        hints=(_ENTERS_FLOWS, ("t", "zones"), ("right", "expand")),
     ),
     ViewSpec(
-        *("usage", "0", "Usage", "who moved how much, by day and month, from the flow log", USAGE_COLUMNS["host"]),
+        *("usage", "0", "Usage", "traffic per host by day and month, from the flow log", USAGE_COLUMNS["host"]),
         sort="bytes",
         logged="host",
         enters="usage-countries",
@@ -1387,14 +1387,14 @@ VIEWS = (
         hints=(("enter", "countries"), ("t", "by country"), ("+", "longer"), ("-", "shorter")),
     ),
     ViewSpec(
-        *("remotes", "", "Remote hosts", "a row is a host on the far side; in is what it sends", REMOTE_COLUMNS),
+        *("remotes", "", "Remote hosts", "one row per remote host; IN is what it sends", REMOTE_COLUMNS),
         sort="rate",
         once="bytes",
         grouping=FAR,
         enters=FLOWS,
         turns_to="hosts",
         tab="hosts",
-        hints=(_ENTERS_FLOWS, ("t", "near side")),
+        hints=(_ENTERS_FLOWS, ("t", "local")),
     ),
     by_view(
         *("zone", "zones"),
@@ -1402,7 +1402,7 @@ VIEWS = (
         enters=FLOWS,
         turns_to="marks",
         tab="states",
-        hints=(_ENTERS_FLOWS, ("t", "marks"), ("right", "opens")),
+        hints=(_ENTERS_FLOWS, ("t", "marks"), ("right", "expand")),
     ),
     by_view(
         *("mark", "marks"),
@@ -1410,7 +1410,7 @@ VIEWS = (
         enters=FLOWS,
         turns_to="states",
         tab="states",
-        hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "opens")),
+        hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "expand")),
     ),
     _usage_by("usage-countries", "country", "usage-networks", "by network"),
     _usage_by("usage-networks", "network", "usage-services", "by service"),

@@ -102,7 +102,7 @@ def _read(path: str, caller: int | None) -> tuple[bytes, bool] | None:
     with open(path, "rb", opener=lambda name, _flags: os.open(name, flags)) as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
-            raise WrongSetting("it is no file")
+            raise WrongSetting("it is not a regular file")
         foreign = _foreign(state, os.geteuid(), caller)
         data = file.read(LARGEST_SETTINGS + 1)
     if len(data) > LARGEST_SETTINGS:
@@ -119,7 +119,7 @@ def _foreign(state: os.stat_result, uid: int, caller: int | None) -> bool:
     if state.st_uid not in (uid, 0) and state.st_uid != caller:
         raise WrongSetting(f"it belongs to another user (uid {state.st_uid})")
     if stat.S_IMODE(state.st_mode) & 0o022:
-        raise WrongSetting("others may write to it; try: chmod go-w")
+        raise WrongSetting("other users can write to it; try: chmod go-w")
     return state.st_uid not in (uid, 0)
 
 
@@ -170,7 +170,7 @@ def _parsed(text: str) -> dict[str, object]:
             raise WrongSetting("it is nested too deeply") from None
         except ValueError as error:  # TOMLDecodeError says the line, or that it is the end; or a number of 5,000 digits
             raise WrongSetting(f"not TOML: {error}") from None
-    raise WrongSetting("to read it needs Python 3.11 or later, this is {}.{}.{}".format(*sys.version_info))
+    raise WrongSetting("reading it needs Python 3.11 or later; this is {}.{}.{}".format(*sys.version_info))
 
 
 def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: bool) -> Settings:
@@ -194,14 +194,14 @@ def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: b
     context = Context(site=site)
     for key, value in found.items():
         if key in ONLY_ON_THE_COMMAND_LINE:
-            raise WrongSetting(f"'{key}' goes on the command line only", key)
+            raise WrongSetting(f"'{key}' works only on the command line", key)
         if key in INSTEAD:
-            raise WrongSetting(f"'{key}' goes on the command line only; here write {INSTEAD[key]}", key)
+            raise WrongSetting(f"'{key}' works only on the command line; here, write {INSTEAD[key]}", key)
         if key not in options:
             allowed = sorted(options.keys() - ONLY_ON_THE_COMMAND_LINE - INSTEAD.keys()) + list(TABLES)
-            raise WrongSetting(f"unknown word '{key}'; there are: {' '.join(allowed)}", key)
+            raise WrongSetting(f"unknown key '{key}'; valid: {' '.join(allowed)}", key)
         if foreign and key in FROM_ONES_OWN_FILE:
-            raise WrongSetting(f"'{key}' names {FROM_ONES_OWN_FILE[key]} that another user's file names", key)
+            raise WrongSetting(f"'{key}' names {FROM_ONES_OWN_FILE[key]} that another user's file sets", key)
         try:
             checked[options[key].name or ""] = _value(ctx, options[key], key, value, context)
         except click.BadParameter as error:
@@ -215,21 +215,21 @@ def _value(ctx: click.Context, option: click.Option, key: str, value: object, co
     """One option's value, checked as on the command line. Raises ValueError, click.BadParameter."""
     if option.is_flag:
         if not isinstance(value, bool):
-            raise ValueError("true or false is wanted")
+            raise ValueError("expected true or false")
         return value
     if option.multiple:
         values = value if isinstance(value, list) else [value]
         texts = [str(item) if type(item) is int and key == "protocol" else item for item in values]  # [6, "udp"]
         if not all(isinstance(item, str) for item in texts):
-            raise ValueError('a list of texts is wanted, such as ["a", "b"]')
+            raise ValueError('expected a list of strings, such as ["a", "b"]')
         value = texts
     elif isinstance(option.type, (click.types.IntParamType, click.types.FloatParamType)):
         if type(value) not in (int, float):
-            raise ValueError("a number is wanted")
+            raise ValueError("expected a number")
     elif not isinstance(value, str):
-        raise ValueError("a text in quotation marks is wanted")
+        raise ValueError("expected a string in quotes")
     if any("\0" in text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)):
-        raise ValueError("there is a null character in it")
+        raise ValueError("it contains a null character")
     option.type_cast_value(ctx, value)
     if check := _BEYOND.get(key):
         check(value, context)
@@ -290,7 +290,7 @@ def command_words(text: str) -> list[str]:
 def program(word: str) -> str:
     """A program's name or path; ValueError for what can't be one."""
     if word.startswith("-") or "\0" in word:
-        raise ValueError(f"{word!r} is no program")
+        raise ValueError(f"{word!r} is not a program")
     return word
 
 
@@ -309,7 +309,7 @@ def _mark_table(table: object) -> Iterator[tuple[tuple[int, int], str]]:
         if max(mark, mask) > 0xFFFFFFFF:
             raise WrongSetting(f"'{key}' has more than 32 bits", key, "marks")
         if mark & ~mask:
-            raise WrongSetting(f"'{key}' fits no mark: its mask takes bits away that it wants", key, "marks")
+            raise WrongSetting(f"'{key}' can't match any mark: the mask clears bits of the value", key, "marks")
         if (mark, mask) in seen:
             raise WrongSetting(f"mark {mark:#x} is named twice", key, "marks")
         seen.add((mark, mask))
@@ -319,7 +319,7 @@ def _mark_table(table: object) -> Iterator[tuple[tuple[int, int], str]]:
 def _zone_table(table: object) -> Iterator[tuple[int, str]]:
     for key, name in _entries(table, "zones", '3 = "office"'):
         if not re.fullmatch(r"0|[1-9][0-9]{0,4}", key) or int(key) > 65_535:
-            raise WrongSetting(f"'{key}' is no zone: a number up to 65535", key, "zones")
+            raise WrongSetting(f"'{key}' is not a zone: a number up to 65535", key, "zones")
         yield int(key), _checked_name(name, key, "zones")
 
 
@@ -329,10 +329,10 @@ def _filter_table(table: object, context: Context) -> Iterator[tuple[str, str]]:
 
     for key, text in _entries(table, "filters", 'kids = "near:10.0.3.0/24"'):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", key) or len(key) > LONGEST_NAME:
-            why = f"a name has letters, digits, - and _, at most {LONGEST_NAME}, a letter first"
+            why = f"a name begins with a letter and has at most {LONGEST_NAME} letters, digits, - and _"
             raise WrongSetting(f"'{clean(key, 40)}': {why}", key, "filters")
         if not isinstance(text, str) or not text.strip():
-            raise WrongSetting("a filter is a text in quotation marks", key, "filters")
+            raise WrongSetting("a filter must be a string in quotes", key, "filters")
         try:
             if re.search(r"(?<![^\s(!])@[A-Za-z]", text):
                 raise WrongSetting("a saved filter can't use another one", key, "filters")
@@ -351,19 +351,19 @@ def _host_table(table: object) -> Iterator[tuple[str, str]]:
         found = network_of(key) or mac_of(key) or (key if PUBLIC_KEY.fullmatch(key) else "")
         if not found:
             what = "an address, a network, a MAC address, or a WireGuard peer's public key"
-            raise WrongSetting(f"'{clean(key, 60)}' is no host: {what}", key, "hosts")
+            raise WrongSetting(f"'{clean(key, 60)}' is not a host: {what}", key, "hosts")
         if found in seen:
             raise WrongSetting(f"{found} is named twice", key, "hosts")
         seen.add(found)
         shown = _checked_name(name, key, "hosts")
         if label_of(shown) != shown:
-            raise WrongSetting("a host's name is no address", key, "hosts")
+            raise WrongSetting("a host's name can't be an address", key, "hosts")
         yield found, shown
 
 
 def _entries(table: object, name: str, example: str) -> Iterator[tuple[str, object]]:
     if not isinstance(table, dict):
-        raise WrongSetting(f"[{name}] holds lines like {example}", name)
+        raise WrongSetting(f"[{name}] takes lines like {example}", name)
     yield from table.items()
 
 
@@ -371,7 +371,7 @@ def _checked_name(name: object, key: str, table: str) -> str:
     """A name that is safe to show, and that a filter can tell from a number."""
     shown = clean(name, LONGEST_NAME + 1) if isinstance(name, str) else ""
     if not shown or '"' in shown or re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", shown):
-        raise WrongSetting("a name is a text in quotation marks, and no number", key, table)
+        raise WrongSetting("a name must be a string in quotes, not a number", key, table)
     if len(shown) > LONGEST_NAME:
         raise WrongSetting(f"a name has at most {LONGEST_NAME} characters", key, table)
     return shown
@@ -382,7 +382,7 @@ def _networks(found: object) -> Iterator[Network]:
 
     key = "local-networks"
     if not isinstance(found, list):
-        raise WrongSetting(f'{key}: a list of networks is wanted, such as ["10.9.0.0/16"]', key)
+        raise WrongSetting(f'{key}: expected a list of networks, such as ["10.9.0.0/16"]', key)
     for text in found:
         try:
             if not isinstance(text, str):
@@ -390,7 +390,9 @@ def _networks(found: object) -> Iterator[Network]:
             yield ip_network(text, strict=False)
         except ValueError:
             shown = clean(str(text), 60)
-            raise WrongSetting(f"{key}: '{shown}' is no address or network (10.0.0.0/8, 2001:db8::/32)", key) from None
+            raise WrongSetting(
+                f"{key}: '{shown}' is not an address or a network (10.0.0.0/8, 2001:db8::/32)", key
+            ) from None
 
 
 def _line_of(text: str, table: str, key: str) -> int:

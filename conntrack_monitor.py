@@ -144,7 +144,7 @@ def who_had(options: CommandLine) -> int:
     from run import ask
 
     if options["who"] is None or not options["log"]:
-        missing = "--at goes with --who." if options["who"] is None else "--who asks a log: say which with --log DIR."
+        missing = "--at requires --who." if options["who"] is None else "--who needs a flow log: use --log DIR."
         raise click.UsageError(missing)
     format = _format(options)
     now, option = time.time(), "--who"
@@ -160,7 +160,7 @@ def who_had(options: CommandLine) -> int:
 def _format(options: CommandLine) -> str:
     """``export``'s word for the format that is asked for."""
     if options["as_json"] and options["as_csv"]:
-        raise click.UsageError("--json and --csv exclude each other.")
+        raise click.UsageError("--json and --csv can't be combined.")
     return "json" if options["as_json"] else "csv" if options["as_csv"] else "text"
 
 
@@ -173,7 +173,7 @@ def usage_of(options: CommandLine) -> int:
     from run import UsageAsked, print_usage
 
     if not options["log"]:
-        raise click.UsageError("--view usage reads a flow log: say which with --log DIR.")
+        raise click.UsageError("--view usage needs a flow log: use --log DIR.")
     try:
         near, since = near_of(options["expression"] or ""), since_of(options["since"] or DAY_SPAN, time.time())
     except ValueError as error:
@@ -193,7 +193,7 @@ def _log_plan(ctx: click.Context, options: CommandLine) -> LogPlan | None:
     """What is to be logged; a log from the settings or the environment is not for runs that only look."""
     if not options["log"] or options["once"] or options["replay"] is not None:
         if options["log"] and ctx.get_parameter_source("log") is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError("--log writes what the kernel does now; it does not go with --once or --replay.")
+            raise click.UsageError("--log records live traffic: it can't be combined with --once or --replay.")
         return None
     from flowlog import LogPlan
 
@@ -286,10 +286,10 @@ class Size(click.ParamType[int]):
 
         match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([a-z]{0,2}?)b?", str(value).lower())
         if match is None or match.group(2) not in SIZES:
-            self.fail(f"{value!r} is no size; sizes are 500M, 2G or 1.5Gi.", param, ctx)
+            self.fail(f"{value!r} is not a size; write it like 500M, 2G or 1.5Gi.", param, ctx)
         size = int(float(match.group(1)) * SIZES[match.group(2)])
         if size < LEAST_LOG:
-            self.fail(f"{value!r} is too little: a log takes {LEAST_LOG // 1_000_000}M at least.", param, ctx)
+            self.fail(f"{value!r} is too small: a log needs at least {LEAST_LOG // 1_000_000}M.", param, ctx)
         return size
 
 
@@ -307,7 +307,7 @@ class NameSources(click.ParamType[tuple[str, ...]]):
         words = [word for word in str(value).lower().replace(",", " ").split() if word != "none"]
         for word in words:
             if word not in NAME_SOURCES:
-                self.fail(f"{word!r} tells no names; there are: {', '.join(NAME_SOURCES)}; or none.", param, ctx)
+                self.fail(f"{word!r} is not a source of names; valid: {', '.join(NAME_SOURCES)}, none.", param, ctx)
         return tuple(dict.fromkeys(words))
 
 
@@ -323,7 +323,7 @@ class SortColumn(click.ParamType[str]):
         other = ALIASES.get(name, name)
         if name not in KEY_SORTS and all(name not in kind.sorts and other not in kind.sorts for kind in VIEWS):
             everywhere = dict.fromkeys(column for kind in VIEWS for column in kind.sorts)
-            self.fail(f"{value!r} is no column; there are: {', '.join(everywhere)}.", param, ctx)
+            self.fail(f"{value!r} is not a column; valid: {', '.join(everywhere)}.", param, ctx)
         return name
 
 
@@ -364,7 +364,7 @@ def _refuse_twice(given: Sequence[click.Parameter], ctx: click.Context) -> None:
     for parameter in dict.fromkeys(given):
         takes_one = isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag)
         if takes_one and given.count(parameter) > 1:
-            more = " For several conditions: one filter, in quotes." if parameter.name == "expression" else ""
+            more = " For several conditions, use one quoted filter." if parameter.name == "expression" else ""
             raise click.UsageError(f"{parameter.get_error_hint(ctx)} is given twice; it takes one value.{more}", ctx)
 
 
@@ -426,14 +426,14 @@ def _completes(what: str) -> Callable[..., list[CompletionItem]]:
 
 
 # What help and manual page say beside the options.
-FILTERS = "blanks mean and; or, not, ! and parentheses work; a bare word searches everything shown."
+FILTERS = "words are ANDed; or, not, ! and parentheses work; a bare word searches everything shown."
 NOTES = {
-    "Exit status": "0 well, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
+    "Exit status": "0 success, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
     "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
     "Settings": '~/.config/conntrack-monitor/config.toml sets options by their long names (sort = "bytes"), names '
-    "marks and zones, and adds local networks; flags come before the environment, and that before the file.",
-    "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, fetched when there is no database; GeoLite2 "
-    "data created by MaxMind, available from https://www.maxmind.com, where you put it.",
+    "marks and zones, and adds local networks. Options override the environment, which overrides the file.",
+    "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, downloaded if there is no database; "
+    "GeoLite2 data created by MaxMind, available from https://www.maxmind.com, if you install it.",
 }
 
 
@@ -464,15 +464,15 @@ NOTES = {
     metavar="EXPR",
     show_envvar=False,
     shell_complete=_completes("filter"),
-    help="Filter expression, see below.",
+    help="Filter expression (see below).",
 )
 @click.option(
     "--sort",
     type=SortColumn(),
     shell_complete=_completes("sort"),
-    help="Sort by this column [rate; with --once, but for --sample: bytes].",
+    help="Sort by this column [rate; bytes with --once without --sample].",
 )
-@click.option("--reverse", is_flag=True, help="Sort the other way round.")
+@click.option("--reverse", is_flag=True, help="Reverse the sort order.")
 @click.option("--view", type=click.Choice(VIEW_NAMES), default="connections", show_default=True, help="What to show.")
 @click.option(
     "--history",
@@ -480,26 +480,28 @@ NOTES = {
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Closed flows that the NAT view remembers.",
+    help="Closed flows kept for the NAT view.",
 )
 @click.option("--interval", type=Finite(0.2, 3600), default=2.0, show_default=True, help="Seconds between listings.")
 @click.option(
-    "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds closed flows stay on show."
+    "--linger", type=Finite(0, 3600), default=5.0, show_default=True, help="Seconds that closed flows stay visible."
 )
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR in the environment does the same).")
-@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal: it marks text without Shift.")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, to select text without Shift.")
 @click.option("--once", is_flag=True, help="Print the table once, as text, and exit.")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines: a flow each with --once, else an event each.")
-@click.option("--csv", "as_csv", is_flag=True, help="The same as CSV with a header line.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines: one per flow with --once, otherwise one per event.")
+@click.option("--csv", "as_csv", is_flag=True, help="The same as CSV, with a header line.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="With --once: at most N rows.")
 @click.option(
     "--sample",
     type=Finite(0.2, 3600),
     metavar="SECONDS",
-    help="With --once: list twice, so many seconds apart, so that there are rates.",
+    help="With --once: list twice, SECONDS apart, to measure rates.",
 )
-@click.option("--via", default="", metavar="COMMAND", help='Put COMMAND before every command run: "ssh root@router".')
-@click.option("--by", metavar="KEYS", help="With --once: a row for each combination, e.g. near/24,service,state.")
+@click.option(
+    "--via", default="", metavar="COMMAND", help='Prefix for every command that is run, e.g. "ssh root@router".'
+)
+@click.option("--by", metavar="KEYS", help="With --once: one row per combination, e.g. near/24,service,state.")
 @click.option(
     "--conntrack",
     default="conntrack",
@@ -512,29 +514,39 @@ NOTES = {
     "--replay",
     metavar="FILE",
     shell_complete=_completes("file"),
-    help="Read FILE ('-': standard input) in place of running conntrack.",
+    help="Read FILE ('-' for stdin) instead of running conntrack.",
 )
-@click.option("--demo", is_flag=True, help="Play the recording that comes with the program.")
+@click.option("--demo", is_flag=True, help="Play the bundled recording.")
 @click.option(
-    "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay so many times as fast; 0: at once."
+    "--speed", type=Finite(0, 1e6), default=1.0, show_default=True, help="Replay speed factor; 0: as fast as possible."
 )
 @click.option(
     "--record",
     metavar="FILE",
     shell_complete=_completes("file"),
-    help="Also write everything read to FILE, for --replay.",
+    help="Also record all input to FILE, for --replay.",
 )
 @click.option(
     "--log",
     metavar="DIR",
     shell_complete=_completes("file"),
-    help="Keep a flow log in DIR: --who and usage.",
+    help="Keep a flow log in DIR, for --who and usage.",
 )
 @click.option(
-    "--log-keep", type=Finite(1, 36_500), default=30.0, show_default=True, metavar="DAYS", help="Days kept in the log."
+    "--log-keep",
+    type=Finite(1, 36_500),
+    default=30.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Days to keep in the log.",
 )
 @click.option(
-    "--log-size", type=Size(), default="2G", show_default=True, metavar="SIZE", help="Its size; old days go first."
+    "--log-size",
+    type=Size(),
+    default="2G",
+    show_default=True,
+    metavar="SIZE",
+    help="Maximum log size; oldest days go first.",
 )
 @click.option(
     "--names",
@@ -542,11 +554,11 @@ NOTES = {
     default=",".join(USUAL_NAMES),
     metavar="SOURCES",
     shell_complete=_completes("names"),
-    help="Where names of hosts come from: leases,neighbours,containers,wireguard,hosts,processes [all of "
+    help="Sources of host names: leases,neighbours,containers,wireguard,hosts,processes [all of "
     "these]; also crictl, kubectl, dns (key N); none.",
 )
-@click.option("--headless", is_flag=True, help="No screen and no output: for --log, until SIGTERM or Ctrl+C.")
-@click.option("--who", metavar="ADDR[:PORT]", help="Who had this address (and port) --at a time? Asks the log.")
+@click.option("--headless", is_flag=True, help="No screen and no output, for --log; runs until SIGTERM or Ctrl+C.")
+@click.option("--who", metavar="ADDR[:PORT]", help="Show from the log who had this address (and port).")
 @click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
 @click.option("--since", metavar="SPAN", help=f"With --view usage: 7d, 12h, or a TIME [{DAY_SPAN}].")
 @click.option(
@@ -558,14 +570,14 @@ NOTES = {
 )
 @click.option("--no-download", is_flag=True, help="Never contact the databases' publisher.")
 @click.option("--update-geoip", is_flag=True, help="Fetch the databases now and exit.")
-@click.option("--allow-delete", is_flag=True, help="Let x delete entries from the kernel's table, after a question.")
+@click.option("--allow-delete", is_flag=True, help="Let x delete entries from the kernel's table (asks first).")
 @click.option(
     "--no-config",
     is_flag=True,
     callback=_read_settings,
     expose_value=False,
     is_eager=True,
-    help="Don't read the settings file.",
+    help="Do not read the settings file.",
 )
 @click.option("--geoip-worker", default="", hidden=True)
 @click.option("--log-writer", default="", hidden=True)
@@ -579,7 +591,7 @@ NOTES = {
     callback=_print_completion,
     expose_value=False,
     is_eager=True,
-    help="Print what makes bash, zsh or fish complete options.",
+    help="Print the completion script for bash, zsh or fish.",
 )
 @click.option(
     "--print-man",
@@ -598,11 +610,11 @@ def command(ctx: click.Context, /, **given: object) -> None:
     options = cast("CommandLine", given)
     if options["demo"]:
         if options["replay"] is not None:
-            raise click.UsageError("--demo and --replay exclude each other.")
+            raise click.UsageError("--demo and --replay can't be combined.")
         options["replay"] = DEMO
     typed = click.core.ParameterSource.COMMANDLINE  # --update-geoip is meant more than what is meant for every day
     if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is typed:
-        raise click.UsageError("--update-geoip and --no-download exclude each other.")
+        raise click.UsageError("--update-geoip and --no-download can't be combined.")
     if options["geoip_worker"] or options["update_geoip"]:
         if ctx.obj and ctx.obj.problem:
             click.echo(f"{PROGRAM}: {ctx.obj.problem}", err=True)
@@ -765,7 +777,7 @@ def _check_filters(options: CommandLine, families: Sequence[str], site: Site) ->
     try:
         compile_filter(options["expression"] or "", context)
     except FilterError as error:
-        raise click.UsageError(f"Wrong filter: {error.pointed()}") from None
+        raise click.UsageError(f"Invalid filter: {error.pointed()}") from None
 
 
 def _check_by(ctx: click.Context, options: CommandLine) -> None:
@@ -773,9 +785,9 @@ def _check_by(ctx: click.Context, options: CommandLine) -> None:
     if options["by"] is None:
         return
     if not options["once"]:
-        raise click.UsageError("--by adds the table up once: it goes with --once.")
+        raise click.UsageError("--by requires --once.")
     if ctx.get_parameter_source("view") is click.core.ParameterSource.COMMANDLINE:
-        raise click.UsageError("--by and --view exclude each other: each says what a row is.")
+        raise click.UsageError("--by and --view can't be combined: each defines the rows.")
     from columns import by_view
 
     options["view"] = "connections"
@@ -787,25 +799,27 @@ def _check_by(ctx: click.Context, options: CommandLine) -> None:
 
 def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     if sys.stdout is None:
-        raise click.UsageError("standard output is closed: there is nowhere to write to.")
+        raise click.UsageError("stdout is closed.")
     format = _format(options)
     _check_by(ctx, options)
     _check_sort(ctx, options)
     if options["view"] != "connections" and format != "text" and not options["once"]:
-        raise click.UsageError("--json and --csv stream events; a view goes with --once or on the screen.")
+        raise click.UsageError("--json and --csv stream events; --view works with --once or on the screen.")
     if options["limit"] is not None and not options["once"]:
-        raise click.UsageError("--limit goes with --once.")
+        raise click.UsageError("--limit requires --once.")
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
-        raise click.UsageError("--sample goes with --once, on a table that can be listed twice; not with --replay.")
+        raise click.UsageError("--sample requires --once and can't be combined with --replay.")
     _check_names(ctx, options)
     if options["headless"]:
         _check_headless(options)
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
-        raise click.UsageError("--replay reads a file and runs nothing: --via and --conntrack have no meaning with it.")
+        raise click.UsageError(
+            "--replay reads a file and runs no command: it can't be combined with --via or --conntrack."
+        )
     if not any(options[way] for way in ("once", "as_json", "as_csv", "headless")) and not sys.stdout.isatty():
         raise click.UsageError(
-            "standard output is no terminal, so there is no screen to draw on. "
+            "stdout is not a terminal. "
             "Use --once for a table, --json or --csv for a stream of events, --headless for a log."
         )
 
@@ -819,7 +833,7 @@ def _since(options: CommandLine) -> str:
     if options["since"] is None:
         return DAY_SPAN
     if not options["view"].startswith("usage"):
-        raise click.UsageError("--since goes with --view usage.")
+        raise click.UsageError("--since requires --view usage.")
     try:
         since_of(options["since"], time.time())
     except ValueError as error:
@@ -831,14 +845,16 @@ def _check_names(ctx: click.Context, options: CommandLine) -> None:
     typed = ctx.get_parameter_source("names") is click.core.ParameterSource.COMMANDLINE
     pipe = any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
     if "dns" in options["names"] and typed and pipe:
-        raise click.UsageError("--names dns asks name servers for what is on a screen; pipes ask none.")
+        raise click.UsageError("--names dns works only on the screen.")
 
 
 def _check_headless(options: CommandLine) -> None:
     if any(options[way] for way in ("once", "as_json", "as_csv")):
-        raise click.UsageError("--headless writes nothing on standard output: not with --once, --json or --csv.")
+        raise click.UsageError(
+            "--headless writes nothing to stdout: it can't be combined with --once, --json or --csv."
+        )
     if options["replay"] is not None or not (options["log"] or options["record"]):
-        raise click.UsageError("--headless is for what is written: say --log DIR (or --record FILE), and no --replay.")
+        raise click.UsageError("--headless requires --log DIR or --record FILE, and can't be combined with --replay.")
 
 
 def _check_sort(ctx: click.Context, options: CommandLine) -> None:
@@ -857,7 +873,7 @@ def _check_sort(ctx: click.Context, options: CommandLine) -> None:
         return
     columns = ", ".join(kind.sorts)
     raise click.BadParameter(
-        f"{sort!r} is no column of the view {options['by'] or kind.name}; there are: {columns}.", param_hint="'--sort'"
+        f"{sort!r} is not a column of the view {options['by'] or kind.name}; valid: {columns}.", param_hint="'--sort'"
     )
 
 
@@ -876,7 +892,7 @@ def _demo() -> bytes:
         if os.path.exists(place):
             with open(place, "rb") as file:
                 return file.read()
-    raise ValueError("this installation has come without it")
+    raise ValueError("this installation does not include it")
 
 
 def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Source]:

@@ -38,8 +38,8 @@ _WHOLE_ADDRESS = re.compile(ADDRESS)  # no network, no scope, no dash in front
 _KEY = re.compile(r"0x[0-9a-f]{1,8}")
 _ICMP, _GRE, _DCCP, _ICMPV6 = 1, 47, 33, 58
 _OTHER_FAMILY = {_ICMP: "ipv6", _ICMPV6: "ipv4"}
-_NO_ID = "conntrack gave no id for it"
-_ODD = "its addresses, ports or zones are none that conntrack prints"
+_NO_ID = "conntrack printed no id for it"
+_ODD = "its addresses, ports or zones are not as conntrack prints them"
 _ICMP_FAMILY = "conntrack can't select one family's ICMP in the other"
 
 
@@ -271,7 +271,7 @@ class Deletion:
             else:
                 self.gone += 1
             if len(self._unread) > MOST:
-                many = f"more than {MOST:,} flows: they are deleted one by one, and that would take too long"
+                many = f"more than {MOST:,} flows: deleting them one by one would take too long"
                 self._end(Problem(many, "a narrower filter"))
                 return
         self._unread.reverse()  # they are taken from its end
@@ -328,7 +328,7 @@ class Deletion:
         self.deleted += len(names)
         self.gone += mine not in names
         if others := len(names) - names.count(mine):
-            self._fail(Problem(f"conntrack -D deleted {others:,} other entries: it does not heed {mine}"))
+            self._fail(Problem(f"conntrack -D deleted {others:,} other entries: it ignores {mine}"))
 
     def _go_on(self) -> None:
         """Start what comes next; when nothing does and nothing runs, this phase is over."""
@@ -426,7 +426,7 @@ class Deletion:
         seconds = number * self._spent  # to print the table takes longer than to search it, two at a time help: at most
         if seconds >= LONG:
             text += f"; takes up to {seconds:.0f} s" if seconds < 120 else f"; takes up to {seconds / 60:.0f} min"
-        ended = f"; {self.gone:,} had ended already" if self.gone else ""
+        ended = f"; {self.gone:,} had already ended" if self.gone else ""
         return text + ended + self._left_out()
 
     def _left_out(self) -> str:
@@ -437,13 +437,13 @@ class Deletion:
             if self._stopped or self.problem or not self.gone:
                 return "nothing was deleted" + self._left_out()
             whose = "it" if self.gone == 1 else f"all {self.gone:,}"
-            return f"nothing was deleted: {whose} had ended already" + self._left_out()
+            return f"nothing was deleted: {whose} had already ended" + self._left_out()
         left = self._left()
         total = self.deleted + self.gone + self._unknown + left
         parts = [f"{self.deleted:,} deleted" if self.deleted == total else f"{self.deleted:,} of {total:,} deleted"]
-        parts += [f"{self.gone:,} had ended already"] if self.gone else []
-        parts += [f"{left:,} left as they were"] if left else []
-        parts += [f"of {self._unknown:,} it is not known"] if self._unknown else []
+        parts += [f"{self.gone:,} had already ended"] if self.gone else []
+        parts += [f"{left:,} not deleted"] if left else []
+        parts += [f"{self._unknown:,} unknown"] if self._unknown else []
         return ", ".join(parts) + self._left_out()
 
 

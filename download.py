@@ -107,7 +107,7 @@ def open_state(folder: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
     fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)  # a pipe would wait for ever
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, f"{FILE} is no file", path)
+        raise OSError(errno.EINVAL, f"{FILE} is not a regular file", path)
     return fd
 
 
@@ -223,7 +223,7 @@ class _Pace:
         now = time.monotonic()
         if now >= self._span + PACE_SPAN:
             if self._bytes < PACE_BYTES:
-                raise _Failure(f"too slow: {self._bytes} bytes came in {PACE_SPAN:g} s", contact=True)
+                raise _Failure(f"too slow: {self._bytes} bytes in {PACE_SPAN:g} s", contact=True)
             self._span, self._bytes = now, 0
         left = self._began + LONGEST_TRANSFER - now
         if left <= 0:
@@ -231,7 +231,7 @@ class _Pace:
         return min(self.silence, left)
 
     def too_long(self) -> _Failure:
-        return _Failure(f"not done after {LONGEST_TRANSFER / 60:g} minutes", contact=True)
+        return _Failure(f"not finished after {LONGEST_TRANSFER / 60:g} minutes", contact=True)
 
     def took(self, count: int) -> None:
         self._bytes += count
@@ -308,7 +308,7 @@ def update(
     folder, passed = writable(target_dirs)
     if folder is None:
         why = "; ".join(passed) or "no folder was named"
-        return [_failed(kind, f"no folder to write to ({why})", None, None, command) for kind in kinds]
+        return [_failed(kind, f"no writable folder ({why})", None, None, command) for kind in kinds]
     job = _Job(folder, base_url.rstrip("/"), now, progress, timeout, _opener, agent, command)
     note = f"; not in {', '.join(passed)}" if passed else ""
     outcomes = _update_locked(job, kinds, force, start)
@@ -436,7 +436,7 @@ def _fetch(job: _Job, kind: str, month: str, installed: geoip.Database | None) -
         return database
     except OSError as error:
         if isinstance(error, (ConnectionError, SSLError)):
-            raise _Failure(f"the transfer broke off ({_error_words(error)})", contact=True) from error
+            raise _Failure(f"the transfer stopped ({_error_words(error)})", contact=True) from error
         raise _Failure(f"{job.folder}: {_error_words(error)}") from error
     finally:
         with suppress(OSError):
@@ -447,14 +447,14 @@ def _verify(part: str, kind: str, now: float, installed: geoip.Database | None) 
     try:
         database = geoip.check(part, mapped=True)
     except geoip.BadDatabase as error:
-        raise _Failure(f"what came is unusable: {error}") from error
+        raise _Failure(f"the downloaded file is unusable: {error}") from error
     if kind not in database.type.lower() or kind not in database.kinds:
-        raise _Failure(f"what came is of another type: {database.type!r}")
+        raise _Failure(f"the downloaded file is of another type: {database.type!r}")
     if not OLDEST_BUILD <= database.built <= now + 7 * DAY:
-        raise _Failure(f"what came says it was built in {database.month}; is the clock right?")
+        raise _Failure(f"the downloaded file is dated {database.month}; is the clock right?")
     if installed and database.built < installed.built:
-        months = f"{database.month}; installed is one of {installed.month}"
-        raise _Failure(f"what came is older than what is there (built in {months})")
+        months = f"{database.month}; installed: {installed.month}"
+        raise _Failure(f"the downloaded file is older than the installed one (built in {months})")
     return database
 
 
@@ -481,15 +481,15 @@ def _check_url(url: str, before: str = "") -> None:
         host = parts.hostname or ""
         _ = parts.port
     except ValueError as error:
-        raise _Failure(f"{clean(url)} is no address: {error}") from error
+        raise _Failure(f"{clean(url)} is not an address: {error}") from error
     loopback = host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host)
     allowed = parts.scheme == "https" or (parts.scheme == "http" and loopback)
     if before.startswith("https:"):
         allowed = parts.scheme == "https"
     if not allowed or not host or parts.username is not None:
         shown = clean(f"{parts.scheme}://{host}")
-        what = "the server leads on to" if before else "the address is"
-        raise _Failure(f"{what} {shown}; only https is used (http on this host)", contact=True)
+        what = "the server redirects to" if before else "the address is"
+        raise _Failure(f"{what} {shown}; only https is allowed (http only on this host)", contact=True)
 
 
 def _opener(pace: _Pace) -> OpenerDirector:
@@ -574,10 +574,10 @@ def _request(job: _Job, url: str) -> Iterator[HTTPResponse]:
     except URLError as error:
         raise _Failure(_unreachable(url, error.reason), contact=True) from error
     except TimeoutError as error:
-        raise _Failure(f"nothing came for {job.timeout:g} s", contact=True) from error
+        raise _Failure(f"no data for {job.timeout:g} s", contact=True) from error
     except (HTTPException, ValueError) as error:
         text = clean(f"{type(error).__name__} {error}", 100)
-        raise _Failure(f"the server's answer makes no sense ({text})", contact=True) from error
+        raise _Failure(f"the server sent an invalid answer ({text})", contact=True) from error
 
 
 def _unreachable(url: str, reason: str | BaseException) -> str:
@@ -588,7 +588,7 @@ def _unreachable(url: str, reason: str | BaseException) -> str:
     host = clean(urlsplit(url).hostname or url)
     if isinstance(reason, SSLCertVerificationError):
         hint = "is the clock right? Does apt install ca-certificates help?"
-        return f"the certificate of {host} is refused ({clean(reason.verify_message)}); {hint}"
+        return f"the certificate of {host} was rejected ({clean(reason.verify_message)}); {hint}"
     if isinstance(reason, socket.gaierror):
         why = clean(str(reason.strerror))
         return f"{host} can't be found ({why}); is there a name server, or a proxy to set?"
@@ -651,15 +651,15 @@ def _unpack(response: HTTPResponse, file: IO[bytes], report: Callable[[int], Non
     except zlib.error as error:
         kind = clean(response.headers.get("Content-Type", "unknown"), 40)
         packed = head == b"\x1f\x8b"
-        what = "damaged" if packed else f"no gzip file but {kind} (a proxy's page?)"
-        raise _Failure(f"what came is {what}", contact=not packed) from error
+        what = "damaged" if packed else f"not gzip but {kind} (a proxy's page?)"
+        raise _Failure(f"the downloaded file is {what}", contact=not packed) from error
     if received == 0:
         raise _Failure("the server sent nothing", contact=True)
     if (length is not None and received != length) or not unzip.eof:
         of = f" of {length}" if length is not None else ""
-        raise _Failure(f"the transfer broke off after {received}{of} bytes", contact=True)
+        raise _Failure(f"the transfer stopped after {received}{of} bytes", contact=True)
     if unzip.unused_data:
-        raise _Failure("what came goes on after the end of the gzip file")
+        raise _Failure("the downloaded file has data after the end of the gzip stream")
 
 
 # Files -------------------------------------------------------------------------------------------

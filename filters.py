@@ -29,15 +29,15 @@ def compared(value: str, units: Mapping[str, float], example: str) -> Callable[[
     """``>1M``, ``<=10s``, ``5k``, ``1k-2k``: a comparison. An unknown number matches none."""
     match = _COMPARED.fullmatch(value)
     if match is None:
-        raise ValueError(f"'{value}' can't be compared with; write {example}")
+        raise ValueError(f"'{value}' is not a comparison; write {example}")
     sign, text, unit, upper, upper_unit = match.groups()
     for name in (unit, upper_unit or ""):
         if name.lower() not in units:
-            raise ValueError(f"'{name}' is no unit; there are: {' '.join(u for u in units if u)}")
+            raise ValueError(f"'{name}' is not a unit; valid: {' '.join(u for u in units if u)}")
     low = float(text) * units[unit.lower()]
     if upper is not None:
         if sign:
-            raise ValueError(f"'{value}' is a range and a comparison at once")
+            raise ValueError(f"'{value}' is both a range and a comparison")
         high = float(upper) * units[upper_unit.lower()]
         return lambda number: number is not None and low <= number <= high
     return {
@@ -69,12 +69,12 @@ def or_close(value: str, names: Iterable[str], listed: str = "") -> str:
     if near := get_close_matches(value.lower(), {name.lower(): name for name in known}, 1):
         return f"; did you mean {next(name for name in known if name.lower() == near[0])}?"
     if len(known) <= FEW_NAMES:
-        return f"; there are: {' '.join(known)}"
-    return listed or f"; some are {', '.join(known[:3])}"
+        return f"; valid: {' '.join(known)}"
+    return listed or f"; for example {', '.join(known[:3])}"
 
 
 def or_names(names: Mapping[T, str]) -> str:
-    return f", and no name; there are: {' '.join(dict.fromkeys(names.values()))}" if names else ""
+    return f", nor a name; valid: {' '.join(dict.fromkeys(names.values()))}" if names else ""
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def by_family(value: str, _context: Context) -> Predicate:
     """ "ipv4", "ipv6", "4" or "6"."""
     wanted = {"4": "ipv4", "6": "ipv6"}.get(value, value.lower())
     if wanted not in ("ipv4", "ipv6"):
-        raise ValueError(f"'{value}' is no family; there are: ipv4 ipv6")
+        raise ValueError(f"'{value}' is not a family; valid: ipv4 ipv6")
     return lambda flow: flow.family == wanted
 
 
@@ -98,7 +98,7 @@ def by_protocol(value: str, _context: Context) -> Predicate:
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 3 else PROTOCOLS.get(name, -1)
     if not 0 <= number <= 255:
         instead = or_close(name, ["tcp", "udp", "icmp", *PROTOCOLS])
-        raise ValueError(f"'{value}' is no protocol: a number up to 255, or a name{instead}")
+        raise ValueError(f"'{value}' is not a protocol: a number up to 255, or a name{instead}")
     return lambda flow: flow.group.kind.number == number
 
 
@@ -111,7 +111,7 @@ def by_state(value: str, context: Context) -> Predicate:
         return _flag(value, context)
     if wanted not in STATES:
         raise ValueError(
-            f"'{value}' is no state{or_close(value, ['ESTABLISHED', 'UNREPLIED', 'TIME_WAIT', *STATES, *FLAGS])}"
+            f"'{value}' is not a state{or_close(value, ['ESTABLISHED', 'UNREPLIED', 'TIME_WAIT', *STATES, *FLAGS])}"
         )
     return lambda flow: flow.group.state == wanted
 
@@ -121,7 +121,7 @@ def _flag(value: str, _context: Context) -> Predicate:
     if wanted == "NONE":
         return lambda flow: not flow.flags()
     if wanted not in FLAGS:
-        raise ValueError(f"'{value}' is no flag; there are: {' '.join(flag.lower() for flag in FLAGS)} none")
+        raise ValueError(f"'{value}' is not a flag; valid: {' '.join(flag.lower() for flag in FLAGS)} none")
     text = f"[{wanted}]".encode()
     return lambda flow: text in flow.tail and wanted in flow.flags()
 
@@ -145,7 +145,7 @@ def network(value: str) -> Callable[[bytes], bool]:
     try:
         net = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise ValueError(f"'{value}' is no address or network (10.0.0.0/8, 2001:db8::/32)") from None
+        raise ValueError(f"'{value}' is not an address or a network (10.0.0.0/8, 2001:db8::/32)") from None
 
     def inside(address: str) -> bool:
         try:
@@ -189,9 +189,9 @@ def _ports(value: str) -> Callable[[bytes], bool]:
     try:
         first, last = _port_number(low), _port_number(high if dash else low)
     except ValueError:
-        raise ValueError(f"'{value}' is no port: 443, 8000-8999 or a name like https") from None
+        raise ValueError(f"'{value}' is not a port: 443, 8000-8999 or a name like https") from None
     if first > last:
-        raise ValueError(f"'{value}' runs backwards")
+        raise ValueError(f"'{value}' is a range that ends before it begins")
     return _remembering(lambda port: port != "" and first <= int(port) <= last)
 
 
@@ -243,7 +243,7 @@ def _asn(value: str, context: Context) -> Predicate:
         return lambda flow: context.remote(flow).asn is None
     digits = value[2:] if value[:2].lower() == "as" else value
     if not re.fullmatch(r"[0-9]{1,10}", digits):
-        raise ValueError(f"'{value}' is no AS number (15169 or AS15169)")
+        raise ValueError(f"'{value}' is not an AS number (15169 or AS15169)")
     return lambda flow: context.remote(flow).asn == int(digits)
 
 
@@ -260,7 +260,7 @@ def _city(value: str, context: Context) -> Predicate:
 def _direction(value: str, context: Context) -> Predicate:
     wanted = value.lower()
     if wanted not in ("in", "out", "fwd", "local"):
-        raise ValueError(f"'{value}' is no direction; there are: in out fwd local")
+        raise ValueError(f"'{value}' is not a direction; valid: in out fwd local")
     return lambda flow: context.direction(flow.ends()) == wanted
 
 
@@ -277,13 +277,13 @@ def _nat(value: str, context: Context) -> Predicate:
     if wanted == "masq":
         return lambda flow: not flow.plain and (e := flow.ends()).nat == ["snat"] and e.reply_dst in context.own
     if wanted not in ("snat", "dnat"):
-        raise ValueError(f"'{value}' is no kind of NAT; there are: snat masq dnat both any none stale")
+        raise ValueError(f"'{value}' is not a kind of NAT; valid: snat masq dnat both any none stale")
     return lambda flow: not flow.plain and wanted in flow.ends().nat
 
 
 def _number(text: str) -> int:
     if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10}", text):
-        raise ValueError(f"'{text}' is no number (16 or 0x10)")
+        raise ValueError(f"'{text}' is not a number (16 or 0x10)")
     return int(text, 0) if text[:2].lower() == "0x" else int(text)
 
 
@@ -339,7 +339,7 @@ def _packets(value: str, _context: Context) -> Predicate:
 
 
 def _by_rate(value: str, _context: Context) -> Predicate:
-    fits = compared(value, SIZES, "rate:>100k (bytes a second)")
+    fits = compared(value, SIZES, "rate:>100k (bytes per second)")
     return lambda flow: fits(flow.rate())
 
 
@@ -488,7 +488,7 @@ def _no_baseline() -> None:
 def _new(value: str, _context: Context, baseline: AskBaseline = _no_baseline) -> Predicate:
     wanted = value.lower() or "any"
     if wanted != "any" and wanted not in GROUPINGS:
-        raise ValueError(f"'{value}' can't be new; there are: any {' '.join(GROUPINGS)}")
+        raise ValueError(f"'{value}' is not one of: any {' '.join(GROUPINGS)}")
     groupings = tuple(GROUPINGS.values()) if wanted == "any" else (GROUPINGS[wanted],)
 
     def fits(flow: Flow) -> bool:
@@ -561,7 +561,7 @@ def _service(value: str, _context: Context) -> Predicate:
         words.remove(protocol)
     name = words[0] if words else ""
     if len(words) > 1 or (words and not (ports_of(name) or re.fullmatch(r"\d{1,5}", name))):
-        raise ValueError(f"'{value}' is no service: tcp/443, https or icmp")
+        raise ValueError(f"'{value}' is not a service: tcp/443, https or icmp")
 
     @lru_cache(maxsize=65_536)
     def fits(key: str) -> bool:
@@ -578,7 +578,7 @@ def _wan(value: str, _context: Context) -> Predicate:
     """Flows that NAT has shown to the other side as this address (and port)."""
     match = _WAN.fullmatch(value)
     if match is None:
-        raise ValueError(f"'{value}' is no address: 203.0.113.1, 203.0.113.1:38768 or [2001:db8::1]:443")
+        raise ValueError(f"'{value}' is not an address: 203.0.113.1, 203.0.113.1:38768 or [2001:db8::1]:443")
     inside = network(match.group(1) or match.group(3) or match.group(5))
     text = match.group(2) or match.group(4)
     port = int(text) if text else None
@@ -630,7 +630,7 @@ def moment_of(value: str) -> Moment:
         hour, minute, second = int(match.group(2)), int(match.group(3)), int(match.group(4) or 0)
         datetime.fromisoformat(match.group(1) or "2000-01-01").replace(hour=hour, minute=minute, second=second)
     except ValueError:
-        raise ValueError(f"'{value}' is no time: 14:02, 14:02:30 or 2026-11-24T14:02") from None
+        raise ValueError(f"'{value}' is not a time: 14:02, 14:02:30 or 2026-11-24T14:02") from None
     return Moment(match.group(1), hour, minute, second, 1 if match.group(4) else 60)
 
 
@@ -806,10 +806,13 @@ def _lex(text: str) -> list[_Word]:
     words = []
     for match in _LEX.finditer(text.rstrip()):
         if match.group(4):
-            raise FilterError("quotation mark without its partner", text, match.start(4))
+            raise FilterError("unmatched quotation mark", text, match.start(4))
         part = next(i for i in (1, 2, 3) if match.group(i))
         words.append(_Word(match.group(part), match.start(part)))
     return words
+
+
+_INSTEAD_OF = {"&&": "'&&' is not needed: words are ANDed", "||": "write or instead of '||'"}
 
 
 class _Parser:
@@ -858,15 +861,15 @@ class _Parser:
     def one(self) -> Predicate:
         word = self.peek()
         if word is None:
-            raise self.error("a word is missing here", len(self.text))
+            raise self.error("the filter ends too early", len(self.text))
         position = self.words[self.at].position
         if word.lower() in ("or", "and", ")"):
-            raise self.error(f"a word is missing before '{word}'", position)
+            raise self.error(f"a term is missing before '{word}'", position)
         self.at += 1
         if word == "(" or word == "!" or word.lower() == "not":
             self.depth += 1
             if self.depth > MAX_DEPTH:
-                raise self.error(f"more than {MAX_DEPTH} levels", position)
+                raise self.error(f"more than {MAX_DEPTH} levels of parentheses", position)
             inner = self.group(position) if word == "(" else _negated(self.one())
             self.depth -= 1
             return inner
@@ -902,8 +905,8 @@ class _Parser:
         if self.is_saved:
             raise self.error(f"a saved filter can't use another one: @{name}", position)
         if (text := known.get(name)) is None:
-            names = or_close(name, known) if known else "; [filters] in the settings gives filters their names"
-            raise self.error(f"no filter is saved as '@{name}'{names}", position)
+            names = or_close(name, known) if known else "; define one under [filters] in the settings"
+            raise self.error(f"there is no saved filter '@{name}'{names}", position)
         return _Parser(text, _lex(text), self.context, self.baseline, saved=True).expression()
 
     def term(self, word: str, position: int) -> Predicate:
@@ -913,8 +916,8 @@ class _Parser:
         if re.match(r"-[A-Za-z]", word):
             raise self.error(f"write !{word[1:]} for all but {word[1:]}", position)
         if (odd := re.match(r"&&|\|\||[a-z]+(?:=|<|>)", word.lower())) and not colon:
-            if odd.group() in ("&&", "||"):
-                raise self.error(f"'{odd.group()}' is no word of filters: a blank means and; write or", position)
+            if odd.group() in _INSTEAD_OF:
+                raise self.error(_INSTEAD_OF[odd.group()], position)
             raise self.error(f"write {odd.group()[:-1]}:{word[len(odd.group()) - 1 :].lstrip('=')}", position)
         if not colon or not re.fullmatch(r"[A-Za-z]+", name) or _is_address(word):
             return bare(word.replace('"', "").lower(), self.context)

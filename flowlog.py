@@ -670,7 +670,7 @@ class Writer:
             reason = f"the file of {day_name(file.day)} was removed"
             self._notes.append(Note(min(file.began, until), until, reason, day_of(self.now)))
         if gone:
-            self.set_aside = f"{gone[0].path} was removed while it was written: it is begun anew"
+            self.set_aside = f"{gone[0].path} was removed while in use: a new file is started"
             raise FileNotFoundError(errno.ENOENT, "removed", gone[0].path)
 
     def _lose(self, day: int) -> None:
@@ -922,7 +922,7 @@ class _Service:
                 self._geoip.open()
                 self._writer.forget_places()
         if self._bytes > self._size:
-            self._fail("today's flows alone take more than --log-size", f"--log-size {2 * self._size >> 20}M")
+            self._fail("today's flows alone exceed --log-size", f"--log-size {2 * self._size >> 20}M")
         else:
             self._guarded(self._write)
         if self._failing and self._writer.waiting + len(self._untaken) > MOST_UNWRITTEN:
@@ -971,9 +971,11 @@ class _Service:
         except FileNotFoundError:
             self._again(lambda: None)
         except sqlite3.Error as error:
-            self._fail(f"the flow log is not written: {clean(str(error), 80)}", f"df -h {shlex.quote(self._folder)}")
+            self._fail(
+                f"the flow log is not being written: {clean(str(error), 80)}", f"df -h {shlex.quote(self._folder)}"
+            )
         except OSError as error:
-            self._fail(f"the flow log is not written: {error.strerror}", f"df -h {shlex.quote(self._folder)}")
+            self._fail(f"the flow log is not being written: {error.strerror}", f"df -h {shlex.quote(self._folder)}")
 
     def _again(self, work: Callable[[], None]) -> None:
         """Begin a file anew, then ask for all flows: those without an end have lost their rows."""
@@ -987,7 +989,9 @@ class _Service:
         except Refused as refusal:
             self._fail(refusal.what, refusal.cure)
         except (OSError, Damaged, sqlite3.Error) as error:
-            self._fail(f"the flow log is not written: {clean(str(error), 80)}", f"ls -ld {shlex.quote(self._folder)}")
+            self._fail(
+                f"the flow log is not being written: {clean(str(error), 80)}", f"ls -ld {shlex.quote(self._folder)}"
+            )
 
     def _fail(self, what: str, cure: str) -> None:
         self._failing = True

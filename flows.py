@@ -309,7 +309,7 @@ class Flow:
     def idle(self, now: float, timeouts: Mapping[str, int]) -> float | None:
         """Seconds since its last packet: the timeout of its state less the time left.
 
-        None where nobody can tell: without the state's timeout (see parse.TIMEOUTS), in a flowtable, with a timeout of
+        None where Unknown: without the state's timeout (see parse.TIMEOUTS), in a flowtable, with a timeout of
         its own, and of a TCP flow whose time may have been shortened because data was sent again.
         """
         if (left := self.remaining(now)) is None:

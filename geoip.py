@@ -277,10 +277,10 @@ def peek(path: str) -> tuple[str, int]:
     finally:
         os.close(fd)
     if packed:
-        raise BadDatabase("it is still packed: gunzip it")
+        raise BadDatabase("it is compressed: gunzip it")
     start = tail.rfind(MARKER) + len(MARKER)
     if start < len(MARKER):
-        raise BadDatabase("no MaxMind DB metadata at its end: cut short, or another format")
+        raise BadDatabase("no MaxMind DB metadata at its end: truncated, or another format")
     metadata, _ = Decoder(tail, start).decode(start)
     if not isinstance(metadata, dict):
         return "", 0
@@ -447,7 +447,7 @@ def _probe(path: str, reader: Reader) -> Database:
     type_ = text_of(str(meta.database_type)) or ""
     kinds = _kinds(reader, families, type_)
     if not kinds:
-        raise BadDatabase(f"holds no countries, cities or AS numbers (its type is {type_!r})")
+        raise BadDatabase(f"contains no countries, cities or AS numbers (its type is {type_!r})")
     return Database(path, type_, int(meta.build_epoch), kinds, families, provider_of(type_, path))
 
 
@@ -468,7 +468,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):
-        return "there is not enough memory for it"
+        return "not enough memory to load it"
     return f"damaged, or not a MaxMind DB file ({text_of(str(error))})"
 
 
@@ -652,7 +652,7 @@ class GeoIP:
         try:
             database, reader = load_database(file.path, self._is_own(file.path))
         except BadDatabase as error:
-            what = "what was read before stays in use" if before else "skipped"
+            what = "could not be reloaded; the previous version stays in use" if before else "skipped"
             state.notices.append(f"{text_of(file.path)} {what}: {error}")
             return before
         return OpenDatabase(database, reader, file.identity)
@@ -713,7 +713,7 @@ def _record(
         if not isinstance(error, ValueError) or isinstance(error, UnicodeDecodeError):
             if _read_carefully(slot, entry):
                 return _record(state, slot, plain)
-            notice = f"{text_of(entry.database.path)} is damaged: some addresses get no answer"
+            notice = f"{text_of(entry.database.path)} is damaged: some addresses can't be looked up"
             if notice not in state.notices:
                 state.notices.append(notice)
         return entry, {}, 0

@@ -278,7 +278,7 @@ def group_keys(text: str) -> tuple[GroupKey, ...]:
         if name in NO_KEYS:
             raise ValueError(f"'{name}' {NO_KEYS[name]}")
         if name not in KEYS:
-            raise ValueError(f"'{clean(name, 40)}' is not a key; there are: {' '.join(KEYS)}")
+            raise ValueError(f"'{clean(name, 40)}' is not a key; valid: {' '.join(KEYS)}")
         if slash and (name not in ADDRESSES or not re.fullmatch(r"\d{1,3}", length) or int(length) > 128):
             raise ValueError(
                 f"'{clean(word, 40)}': near/24 cuts near, far, src, dst and wan to networks, from /0 to /128"

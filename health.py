@@ -68,16 +68,16 @@ SYSCTL = "sysctl -w net.netfilter.nf_conntrack_"
 LOSS_CURE = "sysctl -w net.core.rmem_default=8388608"  # source then begins to listen anew
 CLASH_CURE = "iptables -t nat -S POSTROUTING, then --random-fully on its SNAT and MASQUERADE"
 TRACKED = (  # what costs packets first; the meaning in a few words
-    ("early_drop", "flows deleted early, for want of room"),
-    ("drop", "packets dropped: no room for their flow, or it clashed"),
-    ("insert_failed", "new flows refused: two packets raced, or NAT ran out of ports"),
+    ("early_drop", "flows evicted early: table full"),
+    ("drop", "packets dropped: table full or clash"),
+    ("insert_failed", "new flows refused: insert race or NAT ports exhausted"),
     ("chaintoolong", "new flows refused: too many in a hash bucket"),
 )
 NORMAL = (  # every network has some
-    ("invalid", "packets that fit no flow"),
-    ("error", "ICMP packets that fit no flow"),
-    ("clash_resolve", "packets that raced, and went through"),
-    ("search_restart", "lookups begun anew"),
+    ("invalid", "packets that match no flow"),
+    ("error", "ICMP packets that match no flow"),
+    ("clash_resolve", "insert races that were resolved"),
+    ("search_restart", "lookups restarted"),
 )
 
 
@@ -338,12 +338,12 @@ def _finding_rows(findings: Surveyed | None) -> list[HealthRow]:
     return rows
 
 
-OFFLOAD_CURE = "nft list flowtables, then say counter in them: nft(8)"
+OFFLOAD_CURE = "nft list flowtables, then add counter to them: nft(8)"
 
 
 def _offloaded_text(number: int) -> str:
     flows = "1 flow is" if number == 1 else f"{number:,} flows are"
-    return f"{flows} offloaded to a flowtable: bytes and rates of these may not be counted"
+    return f"{flows} offloaded to a flowtable: bytes and rates may not be counted"
 
 
 def _old_text(old: tuple[str, int]) -> str:
@@ -419,7 +419,7 @@ def _more_room(status: Status) -> str:
 def _fill_row(status: Status, table: FlowTable, now: float) -> HealthRow:
     count, most = status.facts.get("count"), status.facts.get("max")
     if count is None or not most:
-        return HealthRow("table", f"{len(table)} flows; the kernel's own count and maximum are not known")
+        return HealthRow("table", f"{len(table)} flows; the kernel's count and limit are unknown")
     share, grows, seconds = count / most, growth(status, now), full_in(status, now)
     text = f"{_percent(share)}, {count} of {most}"
     if grows is not None and abs(grows[0]) >= 0.1:
@@ -437,6 +437,11 @@ def _with_decimal(number: float) -> str:
     return f"{number:.1f}" if number < 9.95 else f"{number:.0f}"
 
 
+def _number_text(number: int, unit: str, share: float) -> str:
+    """How many flows, and their share: ``33 flows (4 %)``, ``1 flow (<1 %)``, ``33 of 900 counted (4 %)``."""
+    return f"{number} {'flow' if unit == 'flows' and number == 1 else unit} ({_percent(share)})"
+
+
 def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list[HealthRow]:
     if shares is None or not shares.flows:
         return []
@@ -445,17 +450,17 @@ def _share_rows(status: Status, table: FlowTable, shares: Shares | None) -> list
     unit = "flows" if shares.whole else f"of {flows} counted"
     rows = []
     hoards = assured >= MOSTLY and filled >= MUCH and shares.whole
-    text = f"{_percent(assured)}, {shares.assured} {unit}: they stay until they time out"
+    text = f"{_number_text(shares.assured, unit, assured)}: never evicted early"
     cure = f"{SYSCTL}tcp_timeout_established=86400" if hoards else ""
     rows.append(HealthRow("assured", text, "warn" if hoards else "plain", assured, cure, "flag:assured"))
     floods = unreplied >= HALF and flows >= FLOWS_FOR_SHARES and shares.whole
-    text = f"{_percent(unreplied)}, {shares.unreplied} {unit}: the first to go when the table is full"
+    text = f"{_number_text(shares.unreplied, unit, unreplied)}: evicted first when full"
     syn = dict(table.by_state()).get("SYN_SENT", 0) > shares.unreplied / 2
     cure = SYSCTL + ("tcp_timeout_syn_sent=20" if syn else "udp_timeout=10") if floods else ""
     rows.append(HealthRow("unreplied", text, "warn" if floods else "plain", unreplied, cure, "flag:unreplied"))
     for address, number in shares.sources:
         hogs = _hogs(number, shares, filled)
-        text = f"holds {_percent(number / flows)}, {number} {unit}"
+        text = _number_text(number, unit, number / flows)
         cure = _limit(address, status, address in table.own) if hogs else ""
         rows.append(HealthRow(address, text, "warn" if hogs else "plain", number / flows, cure, f"src:{address}"))
     return rows
@@ -474,7 +479,7 @@ def _kind_rows(table: FlowTable, shares: Shares | None) -> list[HealthRow]:
     rows = []
     for label, term, number, of in found:
         share = min(1.0, number / max(1, of))
-        text = f"{_percent(share)}, {number} {unit if of == flows else 'flows'}"
+        text = _number_text(number, unit if of == flows else "flows", share)
         rows.append(HealthRow(label, text, share=share, term=term))
     return rows
 
@@ -534,7 +539,7 @@ def _counter_rows(status: Status, now: float) -> list[HealthRow]:
         number, rate = since(first, last, name), a_minute(status, name, now)
         text = f"{number} in {_span(last.at - first.at)}, " if last is not first else ""
         text += f"+{rate}/min, " if rate else ""
-        text += f"{last.values[name]} ever: {meaning}"
+        text += f"{last.values[name]} in total: {meaning}"
         if (name, meaning) in NORMAL:
             rows.append(HealthRow(name, text))
         elif number:
@@ -552,19 +557,19 @@ def _sight_rows(status: Status, table: FlowTable, around: Surroundings, now: flo
     rows = [
         HealthRow(part, f"stopped: {trouble.what}", "warn", cure=trouble.cure) for part, trouble in _troubles(status)
     ]
-    text = "none" if live else "none that the recording tells of"
+    text = "none" if live else "none recorded"
     if status.losses:
-        text = f"{_times(status.losses)}, table read anew {_times(status.resyncs)}"
+        text = f"{_times(status.losses)}, table reloaded {_times(status.resyncs)}"
         if status.lost_at is not None:
             text += f"; the last {_ago(now - status.lost_at)}: {status.last_loss}"
     healed = status.healed >= status.losses
     role = "good" if not status.losses else "plain" if healed else "warn"
     rows.append(HealthRow("events lost", text, role, cure=LOSS_CURE if status.narrow else ""))
     if table.listed_at is None:
-        rows.append(HealthRow("counters", "no whole listing yet"))
+        rows.append(HealthRow("counters", "no full listing yet"))
     else:
         age = now - table.listed_at
-        text = f"{_ago(age)}, by listing {table.listings}"
+        text = f"refreshed {_ago(age)}"
         rows.append(HealthRow("counters", text, "warn" if live and age > OLD else "good"))
     if table.overflow:
         rows.append(HealthRow("memory", f"{_overflow(table)} here", "bad"))
@@ -573,7 +578,7 @@ def _sight_rows(status: Status, table: FlowTable, around: Surroundings, now: flo
 
 
 def _overflow(table: FlowTable) -> str:
-    return f"{table.overflow} flows dropped: more than {table.limit} are not kept"
+    return f"{table.overflow} flows not kept: the limit is {table.limit}"
 
 
 def _times(number: int) -> str:
@@ -599,21 +604,21 @@ def _setting_rows(status: Status, table: FlowTable) -> list[HealthRow]:
             rows.append(HealthRow("accounting", "on", "good"))
         elif table.counted:
             rows.append(
-                HealthRow("accounting", "off for new flows: only old ones have bytes", "warn", cure=ACCOUNTING_CURE)
+                HealthRow(
+                    "accounting", "off for new flows: only older flows have byte counts", "warn", cure=ACCOUNTING_CURE
+                )
             )
         else:
             rows.append(HealthRow("accounting", ACCOUNTING_OFF, "warn", cure=ACCOUNTING_CURE))
     if (events := facts.get("events")) is not None:
         if events == 0:
-            rows.append(HealthRow("kernel events", "off: only listings tell what happens", "warn", cure=EVENTS_CURE))
-        else:
             rows.append(
-                HealthRow(
-                    "kernel events", "on" if events == 1 else "on, for flows that begin while somebody listens", "good"
-                )
+                HealthRow("kernel events", "off: changes are found only by listing the table", "warn", cure=EVENTS_CURE)
             )
+        else:
+            rows.append(HealthRow("kernel events", "on" if events == 1 else "on (auto)", "good"))
     if "timestamp" in facts:
-        off = "off: flows older than this program have no age"
+        off = "off: age unknown for flows that began before monitoring"
         cure = f"{SYSCTL}timestamp=1"
         rows.append(
             HealthRow("timestamps", "on", "good") if facts["timestamp"] else HealthRow("timestamps", off, cure=cure)
@@ -624,7 +629,7 @@ def _setting_rows(status: Status, table: FlowTable) -> list[HealthRow]:
 def _base_rows(around: Surroundings) -> list[HealthRow]:
     rows = []
     for base in around.databases:
-        text = f"{base.name} of {base.month}, {base.days:.0f} days old" + (": outdated" if base.old else "")
+        text = f"{base.name} {base.month}, {base.days:.0f} days old" + (": outdated" if base.old else "")
         rows.append(HealthRow("database", text, "warn" if base.old else "plain", cure=base.cure if base.old else ""))
     return rows + [HealthRow("database", text, "warn", cure=cure) for text, cure in around.geography]
 
@@ -698,7 +703,7 @@ def out_of_memory(table: FlowTable | None, taken: int, limit: int | None, helps:
 # --- notices ----------------------------------------------------------------------------------------------------------
 
 SLOW = 5.0  # seconds: 262,144 flows, the kernel's default maximum, are listed in two
-AFTER_DEAF = "kernel events were off: ends of flows since then go unheard until the next whole listing"
+AFTER_DEAF = "kernel events were off: flows that have ended since then stay until the next full listing"
 
 
 class About(Enum):
@@ -819,20 +824,20 @@ def _losses(
     for part, about in (("listing", About.LISTING), ("events", About.EVENTS)):
         if (problem := status.troubles.get(part)) is not None:
             since = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
-            text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, trying again"
+            text = f"{part} stopped: {problem.what}{since if part == 'listing' else ''}, retrying"
             yield Notice(text, problem.cure, True, about, problem.what)
     if status.behind >= LATE:
         yield Notice(f"{status.behind:.0f} s behind: {BEHIND}", bad=True, about=About.BEHIND)
     if status.losses and status.lost_at is not None and now - status.lost_at < 60:
         again = status.healed >= status.losses
-        text = f"{status.last_loss} lost {status.losses}x, " + ("table read anew since" if again else "reading it anew")
+        text = f"{status.last_loss} lost {status.losses}x, " + ("table reloaded since" if again else "reloading it")
         yield Notice(text, LOSS_CURE if live and status.narrow else "", not again, About.LOSS, (status.losses, again))
     if around.recording:
         yield Notice(around.recording, bad=True, about=About.RECORDING, state=around.recording)
     for text, cure in around.log:
         yield Notice(text, cure, bad=True, about=About.LOG, state=_magnitude(text))
     if live and status.listing_since is not None and now - status.listing_since > SLOW:
-        text = f"the listing that began {now - status.listing_since:.0f} s ago has not ended"
+        text = f"the listing that began {now - status.listing_since:.0f} s ago has not finished"
         yield Notice(f"{text}: the table is older than that", about=About.LATE_LISTING)
     if live:
         yield from _drop_notices(status, now)

@@ -29,11 +29,11 @@ from text import clean
 
 # Exit codes of the program.
 SUCCESS, FAILED, USAGE, NOT_PERMITTED, NOT_FOUND = 0, 1, 2, 3, 4
-TRACKING_OFF = "tracking is off: no firewall rule here uses it"
+TRACKING_OFF = "either no traffic, or tracking is off: no firewall rule uses it"
 TRACKING_CURE = "iptables -I INPUT -m conntrack --ctstate NEW"
 ACCOUNTING_OFF = "accounting is off: no bytes, packets or rates"
 ACCOUNTING_CURE = "sysctl -w net.netfilter.nf_conntrack_acct=1"
-BEHIND = "events come faster than they are read"
+BEHIND = "events arrive faster than they can be read"
 SUDO = "sudo, or --via sudo"
 EVENTS_CURE = "sysctl -w net.netfilter.nf_conntrack_events=2"
 MENDS_THE_KERNEL = ("sysctl", "iptables", "ip6tables")  # programs of cures for the machine whose table is read
@@ -79,11 +79,9 @@ def not_started(argv: Sequence[str], error: OSError) -> Problem:
     if isinstance(error, FileNotFoundError):
         if name.rpartition("/")[2] == "conntrack":
             return Problem(f"{name} is not installed here", "apt install conntrack", NOT_FOUND)
-        return Problem(f"{name}: no such program", "a look at --via and --conntrack", NOT_FOUND)
+        return Problem(f"{name}: no such program", "check --via and --conntrack", NOT_FOUND)
     if isinstance(error, PermissionError):
-        return Problem(
-            f"{name} may not be run: permission denied", f"ls -l {name}" if "/" in name else "", NOT_PERMITTED
-        )
+        return Problem(f"{name} can't be run: permission denied", f"ls -l {name}" if "/" in name else "", NOT_PERMITTED)
     return Problem(f"{name} could not be started: {error.strerror}")
 
 
@@ -100,7 +98,7 @@ def explain(argv: Sequence[str], stderr: str, status: int) -> Problem:
         return Problem(f"{command}: not found" + (f" ({said})" if said else ""), "apt install conntrack", NOT_FOUND)
     if said:
         return Problem(f"{said} ({command})")
-    return Problem(f"{command} ended with status {status} and said nothing")
+    return Problem(f"{command} exited with status {status} and no message")
 
 
 def _last_line(stderr: str) -> str:
@@ -127,13 +125,13 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match[str]], Problem]], ...] = (
     (
         r"sudo: .*(password is required|terminal is required|no tty present|not allowed)",
         lambda _m: Problem(
-            "sudo wants a password and can't ask for it here", "sudo -v first, or run all as root", NOT_PERMITTED
+            "sudo needs a password and can't ask for it here", "sudo -v first, or run all as root", NOT_PERMITTED
         ),
     ),
     (
         r"Permission denied \(([a-z,-]+)\)|Host key verification failed",
         lambda _m: Problem(
-            "ssh did not let us in: it can't ask for a password here", "ssh-copy-id, then ssh-add", NOT_PERMITTED
+            "ssh login failed: it can't ask for a password here", "ssh-copy-id, then ssh-add", NOT_PERMITTED
         ),
     ),
     (
@@ -298,10 +296,10 @@ class Status:
         out = []
         if self.rejects:
             lines = "line" if self.rejects == 1 else "lines"
-            out.append(f"{self.rejects} {lines} not understood, the first: {self.first_reject}")
+            out.append(f"{self.rejects} {lines} not understood; first: {self.first_reject}")
         out += [missing_text(what, number) for what, number in self.missing.items()]
         if self.backwards:
-            out.append(f"{self.backwards} time stamps went back")
+            out.append(f"{self.backwards} timestamps went backwards")
         return out
 
     def take(self, item: Item) -> None:
@@ -349,7 +347,7 @@ class Status:
         """What to say where nothing at all was understood."""
         if self.looks is not None:
             return self.looks
-        return Problem(f"this is not conntrack's: {self.unread()[0]}", JUNK_CURE)
+        return Problem(f"this is not output of conntrack: {self.unread()[0]}", JUNK_CURE)
 
     def take_backward_stamp(self) -> None:
         self.backwards += 1
@@ -408,26 +406,38 @@ def missing_text(what: str, number: int) -> str:
     if number == 1:
         one = {ENTRIES: "flow entry", EVENTS_SEEN: "flow event"}.get(what, what)
         return f"1 {one} is missing: conntrack printed one more than was read"
-    return f"{number} {what} are missing: conntrack printed so many more than were read"
+    return f"{number} {what} are missing: conntrack printed that many more than were read"
 
 
 MOST_LOOKED_AT = 20  # rejects of a block that are looked at for what they may be
-JUNK_CURE = "a look at --via and --conntrack"
+JUNK_CURE = "check --via and --conntrack"
 _AS_TEXT = "conntrack -L, without -o xml or -o save"
 _OTHER_INPUT = tuple(
     (re.compile(pattern), Problem(f"this looks like {what}", cure))
     for pattern, what, cure in (
-        (rb"<\?xml|\s*</?conntrack>|<flow[ >]", "conntrack's XML; its plain text is read", _AS_TEXT),
-        (rb"-[AUDI] (?:-\w \S+ )*-s \S+ -d ", "the commands of conntrack -o save; its plain text is read", _AS_TEXT),
-        (rb"cpu=\d+ ", "the counters of conntrack -S, which name no flows", "conntrack -L"),
-        (rb".*(?: mask-src=|l3proto = \d+ proto=)", "conntrack's expectations, which are no flows yet", "conntrack -L"),
+        (rb"<\?xml|\s*</?conntrack>|<flow[ >]", "conntrack's XML; only its plain text can be read", _AS_TEXT),
+        (
+            rb"-[AUDI] (?:-\w \S+ )*-s \S+ -d ",
+            "the output of conntrack -o save; only its plain text can be read",
+            _AS_TEXT,
+        ),
+        (rb"cpu=\d+ ", "the counters of conntrack -S, which has no flows", "conntrack -L"),
+        (
+            rb".*(?: mask-src=|l3proto = \d+ proto=)",
+            "conntrack's expectations, which are not flows yet",
+            "conntrack -L",
+        ),
         (rb".*\borig=\(src=", "the table of Open vSwitch (dpctl/dump-conntrack)", "conntrack -L on that machine"),
-        (rb'\{.*"(?:original|event|time)":', "JSON lines; recordings are read, which --record writes", "--record FILE"),
-        (rb"time,event,family,", "CSV of this program; recordings are read, which --record writes", "--record FILE"),
+        (
+            rb'\{.*"(?:original|event|time)":',
+            "JSON lines; --replay reads recordings made with --record",
+            "--record FILE",
+        ),
+        (rb"time,event,family,", "CSV of this program; --replay reads recordings made with --record", "--record FILE"),
         (rb"\x1f\x8b", "a compressed file", "zcat FILE | conntrack-monitor --replay -"),
-        (rb"\xfd7zXZ|\x28\xb5\x2f\xfd|BZh\d", "a compressed file", "unpacking it first"),
+        (rb"\xfd7zXZ|\x28\xb5\x2f\xfd|BZh\d", "a compressed file", "decompress it first"),
         (rb"[\xd4\xc3\xb2\xa1]{4}|\x0a\x0d\x0d\x0a", "a packet capture", "conntrack -L, or -E, saved to a file"),
-        (rb".*\bsrc=\S+ +dst=", "lines of conntrack that were cut or changed on their way", "conntrack -L > FILE"),
+        (rb".*\bsrc=\S+ +dst=", "lines of conntrack that were cut or changed in transit", "conntrack -L > FILE"),
     )
 )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from columns import FLOWS, VIEWS, row_terms
+from columns import FLOWS, VIEWS, moment_text, row_terms
 from filters import FIXED_VALUES, FilterError
 from flows import FlowTable
 from grouping import BETWEEN, Baseline, GroupRow, UsageRow
@@ -64,7 +64,7 @@ def paste(view: View, text: str) -> None:
     asked = view.dialog.prompt if view.dialog is not None else None
     prompt = view.prompt or asked
     if prompt is None:
-        view.message = "A paste goes into a prompt: / opens that of the filter"
+        view.message = "Nothing to paste into: press / to open the filter prompt"
         return
     prompt.paste(text)
     if prompt.purpose is Purpose.FILTER:
@@ -251,7 +251,7 @@ def _is_chosen(view: View, again: str) -> bool:
 def _details(view: View, _table: FlowTable) -> Request:
     """Everything about a flow; of a sum the flows that it is made of."""
     spec = view.spec
-    if not _is_chosen(view, "see what it is made of" if spec.enters else "see all about it"):
+    if not _is_chosen(view, "show its flows" if spec.enters else "show its details"):
         return NOTHING
     if isinstance(view.selected, GroupRow) and spec.grouping is not None and spec.enters:
         came = Return(spec, view.filter, view.selected, view.at_top)
@@ -271,7 +271,7 @@ def _enter_usage(view: View, row: UsageRow) -> None:
     """Of a host its countries; t then turns to its networks and services."""
     spec = view.spec
     if not spec.enters:
-        view.message = "Enter on a host shows its countries; t turns to networks and services"
+        view.message = "Enter works on hosts here; t switches to networks and services"
         return
     came = Return(spec, view.filter, row, view.at_top)
     view.show(spec.enters)
@@ -307,7 +307,7 @@ def _turn(view: View, _table: FlowTable) -> Request:
     elif spec.turns_to:
         view.show(spec.turns_to)
     else:
-        view.message = "t turns hosts to the far side, and the map to rates"
+        view.message = "t works in Hosts (local/remote) and Map (flows/rate)"
     return NOTHING
 
 
@@ -321,7 +321,7 @@ def _ask_whois(view: View, _table: FlowTable) -> Request:
     elif view.flow is not None:
         address = view.context.remote_address(view.flow)
     if not address:
-        view.message = "This row is no address: whois is asked of hosts and flows"
+        view.message = "whois needs an address: select a host or a flow"
     return Request(Do.WHOIS, address) if address else NOTHING
 
 
@@ -329,10 +329,12 @@ def _set_baseline(view: View, _table: FlowTable) -> Request:
     """From now on what comes new is shown as new; a second time forgets it."""
     if view.baseline is not None:
         view.baseline = None
-        view.message = "mark taken away"
+        view.message = "Mark cleared"
     else:
+        now = view.context.now + view.context.epoch
+        at = moment_text(now, now, brief=True)
         view.baseline = Baseline(view.context.now, view.context)
-        view.message = "marked: what is new is highlighted; new: selects it"
+        view.message = f"Mark set {at}: new rows are highlighted; the filter new: shows only them"
     view.rows.expire()
     return NOTHING
 
@@ -360,7 +362,7 @@ def _enter_health(view: View) -> None:
     try:
         view.set_filter(view.entry)
     except FilterError as error:  # a state that this program has no name for
-        view.message = f"This filter does not go: {error.message}"
+        view.message = f"This filter is not valid: {error.message}"
         return
     view.show(FLOWS)
     view.overlay, view.scroll = "", 0
@@ -450,7 +452,7 @@ def _pick_term(view: View, _table: FlowTable) -> Request:
         return NOTHING
     terms = row_terms(view.spec, view.selected, view.context)
     if not terms:
-        view.message = "There is nothing to filter by in this row"
+        view.message = "This row has nothing to filter by"
         return NOTHING
     wanted = (view.cell, view.sort)
     at = next((at for at, (column, _) in enumerate(terms) if column in wanted), 0)
@@ -493,7 +495,7 @@ def _names(view: View, _table: FlowTable) -> Request:
 
 def _bits(view: View, _table: FlowTable) -> Request:
     view.bits = not view.bits
-    view.message = f"Rates are in {'bits' if view.bits else 'bytes'} a second"
+    view.message = f"Rates are in {'bits' if view.bits else 'bytes'} per second"
     return NOTHING
 
 
@@ -554,50 +556,50 @@ BINDINGS: tuple[Binding, ...] = (
     Binding(
         ("/", "f4", "\\"), _open_filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"
     ),
-    Binding(("enter",), _details, "all about the flow; of a host, country, ... its flows"),
+    Binding(("enter",), _details, "details; on a host or country: its flows"),
     Binding(("tab", "]"), _next_view(1), "next view"),
-    Binding(("shift-tab", "["), _next_view(-1), "view before"),
+    Binding(("shift-tab", "["), _next_view(-1), "previous view"),
     Binding(("s", ">"), _sort_by(1), "sort by the next column", "sort"),
-    Binding(("<",), _sort_by(-1), "sort by the column before"),
-    Binding(("S", "f6"), _pick_sort, "sort: a list of columns"),
-    Binding((",", "f2"), _pick_columns, "which columns to show"),
-    Binding(("=",), _pick_term, "filter by what is in the row"),
-    Binding(("r", "I"), _reverse, "sort the other way round", "reverse"),
-    Binding(("space", "p"), _toggle_pause, "pause: nothing is missed", "pause"),
-    Binding(("esc",), _back, "back: close this, clear the filter, drop the selection"),
+    Binding(("<",), _sort_by(-1), "sort by the previous column"),
+    Binding(("S", "f6"), _pick_sort, "choose the sort column"),
+    Binding((",", "f2"), _pick_columns, "choose columns to show"),
+    Binding(("=",), _pick_term, "filter by a value of the row"),
+    Binding(("r", "I"), _reverse, "reverse the sort order", "reverse"),
+    Binding(("space", "p"), _toggle_pause, "pause; no event is lost", "pause"),
+    Binding(("esc",), _back, "back: close, clear the filter, deselect"),
     Binding(("down", "j"), _move(lambda _v: 1), "next flow"),
-    Binding(("up", "k"), _move(lambda _v: -1), "flow before"),
+    Binding(("up", "k"), _move(lambda _v: -1), "previous flow"),
     Binding(("pgdn", "ctrl-f"), _move(lambda v: v.page), "a page down"),
     Binding(("pgup", "ctrl-b"), _move(lambda v: -v.page), "a page up"),
     Binding(("ctrl-d",), _move(lambda v: max(1, v.page // 2)), "half a page down"),
     Binding(("ctrl-u",), _move(lambda v: -max(1, v.page // 2)), "half a page up"),
     Binding(("g", "home"), _move(lambda v: -len(v.rows.order) - FAR_AWAY), "first flow"),
     Binding(("G", "end"), _move(lambda v: len(v.rows.order) + FAR_AWAY), "last flow"),
-    Binding(("right",), _open_row, "open a sum; columns to the right; details: next"),
-    Binding(("left",), _close_row, "close it; columns left"),
-    Binding(("n",), _names, "ports: name or number"),
+    Binding(("right",), _open_row, "expand row; scroll right"),
+    Binding(("left",), _close_row, "collapse row; scroll left"),
+    Binding(("n",), _names, "port names or numbers"),
     Binding(("b",), _bits, "rates in bits or bytes"),
-    Binding(("c",), _geo, "geography: which columns"),
-    Binding(("z",), _closed, "closed flows on or off"),
-    Binding(("t", "f5"), _turn, "far side; map: rates"),
-    Binding(("H",), _health, "health of the table", "health"),
-    Binding(("!",), _asks_for(Do.PUT_ASIDE), "put the notice aside"),
-    Binding(("m",), _set_baseline, "mark: what is new since?"),
-    Binding(("w",), _ask_whois, "whois: whose address"),
-    Binding(("N",), _asks_for(Do.SWITCH_NAMES), "names of hosts: asks DNS"),
+    Binding(("c",), _geo, "geography columns"),
+    Binding(("z",), _closed, "show or hide closed flows"),
+    Binding(("t", "f5"), _turn, "local/remote; map: rates"),
+    Binding(("H",), _health, "table health", "health"),
+    Binding(("!",), _asks_for(Do.PUT_ASIDE), "hide the notice"),
+    Binding(("m",), _set_baseline, "mark: highlight new ones"),
+    Binding(("w",), _ask_whois, "whois of the address"),
+    Binding(("N",), _asks_for(Do.SWITCH_NAMES), "host names from DNS"),
     Binding(("y",), _copy_row(Do.COPY_ROW), "copy the row"),
-    Binding(("Y",), _copy_row(Do.COPY_COMMAND), "copy the -D command"),
-    Binding(("e", "ctrl-e"), _export, "export: .json or .csv"),
+    Binding(("Y",), _copy_row(Do.COPY_COMMAND), "copy its delete command"),
+    Binding(("e", "ctrl-e"), _export, "export to .json or .csv"),
     Binding(("x", "f9", "delete"), _asks_for(Do.DELETE), "delete (--allow-delete)"),
-    Binding(("X",), _asks_for(Do.DELETE_ALL), "delete all that fit"),
+    Binding(("X",), _asks_for(Do.DELETE_ALL), "delete all matching"),
     Binding((".",), _go_to_selected, "go to the selected row"),
-    Binding(("o",), _freeze, "hold the order of the rows"),
-    Binding(("+",), _asks_for(Do.LIST_MORE_OFTEN), "list or replay faster"),
-    Binding(("-",), _asks_for(Do.LIST_LESS_OFTEN), "list or replay slower"),
+    Binding(("o",), _freeze, "freeze the row order"),
+    Binding(("+",), _asks_for(Do.LIST_MORE_OFTEN), "refresh or replay faster"),
+    Binding(("-",), _asks_for(Do.LIST_LESS_OFTEN), "refresh or replay slower"),
     Binding(("{",), _asks_for(Do.SEEK_BACK), "recording: 10 s back"),
-    Binding(("}",), _asks_for(Do.SEEK_ON), "recording: 10 s on"),
-    Binding(("|",), _asks_for(Do.STEP), "recording: a step"),
-    Binding(("ctrl-l",), _redraw, "draw anew, list at once"),
+    Binding(("}",), _asks_for(Do.SEEK_ON), "recording: 10 s forward"),
+    Binding(("|",), _asks_for(Do.STEP), "recording: one step"),
+    Binding(("ctrl-l",), _redraw, "redraw and refresh now"),
 )
 BINDING_BY_KEY = {key: binding for binding in BINDINGS for key in binding.keys}
 
@@ -633,7 +635,7 @@ def press(view: View, table: FlowTable, key: str) -> Request:
 
 
 def _press_over_deletion(view: View, table: FlowTable, binding: Binding | None) -> Request:
-    """While a deletion goes on, keys do not act on the rows that it covers: they scroll, leave it or stop it."""
+    """While a deletion is running, keys do not act on the rows that it covers: they scroll, leave it or stop it."""
     if binding is None:
         return NOTHING
     if binding.action is _back:
@@ -680,7 +682,7 @@ def _take_choice(view: View, picker: Picker, but: bool = False) -> None:
         view.narrow(f"!{value}" if but else value)
         _remember_filter(view, view.filter)
     except FilterError as error:
-        view.message = f"This filter does not go: {error.message}"
+        view.message = f"This filter is not valid: {error.message}"
 
 
 # --- the mouse --------------------------------------------------------------------------------------------------------
@@ -753,7 +755,7 @@ def _click_row(view: View, table: FlowTable, area: Area) -> Request:
     if area.what == view.selected:
         return _details(view, table)
     if not view.select_row(area.what):
-        view.message = "That row has gone"
+        view.message = "This row is gone"
     return NOTHING
 
 
@@ -762,7 +764,7 @@ def _click_head(view: View, key: str) -> None:
     column = view.spec.column(key)
     wanted = column.narrow_form_of or key
     if wanted not in view.spec.sorts:
-        view.message = f"Rows are not sorted by {column.title}"
+        view.message = f"Rows can't be sorted by {column.title}"
         return
     view.reverse = not view.reverse if wanted == view.sort else False
     view.sort, view.frozen = wanted, False

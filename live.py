@@ -214,7 +214,7 @@ class Whois:
         child.read_errors()
         late = time.monotonic() >= self._until
         if late or len(self._text) >= self.LONGEST or child.ended() is not None:
-            self._text += b"\n" + child.stderr[:2000] + (b"\nno answer in time" if late else b"")
+            self._text += b"\n" + child.stderr[:2000] + (b"\ntimed out" if late else b"")
             self.close()
         elif len(self._text) == before:
             return None
@@ -231,7 +231,7 @@ def _whois_lines(text: bytes) -> list[str]:
     lines = [clean(line, 300) for line in text.decode("utf-8", "replace").splitlines()]
     told = [line for line in lines if not line.startswith(("%", "#"))]
     kept = [line for line, before in zip(told, ["", *told]) if line or before]
-    return kept or ["whois said nothing"]
+    return kept or ["whois printed nothing"]
 
 
 class Answered(NamedTuple):
@@ -322,7 +322,7 @@ ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.08, 0.2
 SEEK = 10.0  # seconds that { and } go in a recording
 SPEED = {Do.LIST_MORE_OFTEN: 2.0, Do.LIST_LESS_OFTEN: 0.5}
-NO_WAY_BACK = "this recording has no times, or comes from a pipe: there is no going back in it"
+NO_WAY_BACK = "Can't go back: this recording has no times or comes from a pipe"
 SIFTED = 0.4  # seconds between frames when what a filter wants has arrived
 
 
@@ -552,9 +552,9 @@ class Live:
         shown = [notice for notice in self._notices(self._surroundings(time.time())) if notice.key not in self.aside]
         if shown:
             self.aside |= {shown[0].key}
-            self.view.message = f"put aside until it changes: {shown[0].text}"
+            self.view.message = f"Hidden until it changes: {shown[0].text}"
         else:
-            self.view.message = "the notices are back" if self.aside else "there is no notice to put aside"
+            self.view.message = "Notices are shown again" if self.aside else "There is no notice to hide"
             self.aside = frozenset()
 
     def _order(self) -> None:
@@ -656,18 +656,18 @@ class Live:
             self._move_in_recording(do)
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN):
             seconds = self.source.pace(0.5 if do is Do.LIST_MORE_OFTEN else 2.0)
-            view.message = f"listing every {seconds:g} s"
+            view.message = f"Refreshing every {seconds:g} s"
 
     def _move_in_recording(self, do: Do) -> None:
         """Go back or on in it, by a step, or play it faster or slower."""
         view, source = self.view, self.source
         if not isinstance(source, Replay) or source.playback() is None:
-            view.message = "these keys move in a recording; this is live" if source.live else NO_WAY_BACK
+            view.message = "These keys work only in a recording" if source.live else NO_WAY_BACK
             return
         if do is Do.STEP:
             source.step()
         elif do in SPEED:
-            view.message = f"played {source.set_speed(SPEED[do]):g} times as fast as recorded"
+            view.message = f"Playing at {source.set_speed(SPEED[do]):g} times the recorded speed"
         elif source.seek(SEEK if do is Do.SEEK_ON else -SEEK):
             self._begin_anew()
         self._soon()
@@ -694,7 +694,7 @@ class Live:
     def _ask_whois_of(self, address: str) -> None:
         view, command = self.view, shutil.which("whois")
         if (kind := scope(address)) != "public":
-            view.message = f"{address} is {kind}: whois knows public addresses"
+            view.message = f"{address} is {kind}: whois covers only public addresses"
             return
         if self.whois:
             self.whois.close()
@@ -713,20 +713,23 @@ class Live:
         """The selected row, or the command that deletes it, goes to the terminal's clipboard."""
         if text:
             self.screen.copy(text)
-        missing = "no row is selected" if self.view.selected is None else "a command is for one flow: Enter shows them"
-        self.view.message = "copied, if the terminal lets programs (OSC 52)" if text else missing
+        missing = (
+            "No row is selected" if self.view.selected is None else "Select a single flow first (Enter lists them)"
+        )
+        self.view.message = "Copied (if your terminal allows OSC 52)" if text else missing
 
     def _ask_to_delete(self, everything: bool) -> None:
         """Ask how many entries the command matches; nothing is deleted before that was answered."""
         view, command = self.view, self.source.command
         if not self.options.allow_delete or command is None:
-            off = "deleting is switched off; start with --allow-delete" if command else "a recording has no kernel"
-            view.message = f"nothing deleted: {off}"
+            off = "Deleting is disabled; restart with --allow-delete"
+            view.message = off if command else "Nothing to delete: this is a recording"
             return
         found = self.survey.newest
         flows = affected_flows(view, self.table, everything, stale=found is not None and bool(found.old))
         if self.deletion or not flows:
-            view.message = "a deletion goes on" if self.deletion else "nothing is meant: select a row, or filter and X"
+            nothing = "Nothing to delete: select a row, or set a filter and press X"
+            view.message = "A deletion is still running" if self.deletion else nothing
             return
         self.deletion = Deletion(command, flows)
         view.dialog, view.overlay, view.scroll = Dialog([]), "delete", 0

@@ -20,12 +20,12 @@ EXAMPLES = (
     ("the 20 flows with the most bytes", "{} --once --sort bytes --limit 20"),
     ("every event as a line of JSON", "{} --json"),
     ("web traffic of one network", "{} -f 'port:80,443 src:10.0.0.0/8'"),
-    ("another machine, with nothing but conntrack there", '{} --via "ssh root@router"'),
+    ("another machine, which needs only conntrack", '{} --via "ssh root@router"'),
     (
-        "keep a flow log, and ask it who it was",
+        "keep a flow log, and look up who had an address",
         "{0} --headless --log /var/lib/flows\n{0} --who 203.0.113.1:38768 --at 14:02 --log /var/lib/flows",
     ),
-    ("record, and play it again ten times as fast", "{0} --record day.rec\n{0} --replay day.rec --speed 10"),
+    ("record, and replay ten times as fast", "{0} --record day.rec\n{0} --replay day.rec --speed 10"),
 )
 
 

@@ -227,9 +227,9 @@ class Resolver:
         self._fresh = True
         if not on:
             self.close()
-            return "names of hosts are off"
+            return "Host names are off"
         self._look()
-        return f"names of hosts: {', '.join(self.servers)} is asked for every address on show"
+        return f"Resolving names through {', '.join(self.servers)}"
 
     def name(self, address: str) -> str | None:
         """The name that is known now; an unknown one is asked for. None without a name, and while names are off."""
@@ -247,7 +247,7 @@ class Resolver:
 
     def notices(self) -> list[tuple[str, str]]:
         """What is wrong, and the command that helps."""
-        return [(f"no names of hosts: {self._silent}", "cat /etc/resolv.conf")] if self.on and self._silent else []
+        return [(f"Host names unavailable: {self._silent}", "cat /etc/resolv.conf")] if self.on and self._silent else []
 
     def renewed(self) -> bool:
         """Whether names have changed since the last call."""
@@ -332,7 +332,7 @@ class Resolver:
                 self._unanswered(question.address, question.tries, error.strerror or "")
                 return True
             if name is None:
-                self._unanswered(question.address, question.tries, "it can't tell")
+                self._unanswered(question.address, question.tries, "the server failed")
                 return True
             self._silent = ""
             self._learn(question.address, name or None, NAMED if name else NAMELESS)
@@ -343,7 +343,7 @@ class Resolver:
         if tries < max(TRIES, len(self._targets)):
             self._again.append((address, tries))
             return
-        if why != "it can't tell":  # then the server works, and only this address has a problem
+        if why != "the server failed":  # then the server works, and only this address has a problem
             self._silent = f"{', '.join(self.servers)}: {why}"
         self._learn(address, self._known.get(address, (None, 0.0))[0], UNANSWERED)
 
@@ -454,7 +454,7 @@ class _Errand:
         if status is None:
             if len(answer) > LONGEST_ANSWER_OF_BOOK or now - child.started > BOOK_PATIENCE:
                 self.close()
-                self._failed(f"{self.program}: no end of its answer", now)
+                self._failed(f"{self.program}: its answer did not end", now)
             return
         self.close()
         text = (answer + child.leftover).decode("utf-8", "replace")
@@ -565,7 +565,7 @@ class Names:
 
     def problems(self) -> list[str]:
         """What can't be read, and why."""
-        return [f"no names: {errand.problem}" for errand in self._errands if errand.problem]
+        return [f"unavailable: {errand.problem}" for errand in self._errands if errand.problem]
 
     def close(self) -> None:
         for errand in self._errands:

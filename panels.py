@@ -149,7 +149,7 @@ def _table_line(scene: Scene, width: int) -> Line:
             break  # a number that lost a digit would be another one
         line += [(f" {glyphs.middle} ", "dim"), (f"{name} ", "dim"), (str(number), "plain")]
     months = [base.month for base in scene.around.databases if base.old]
-    if months and length(line) + len(old := f" {glyphs.middle} GeoIP of {min(months)}") <= width:
+    if months and length(line) + len(old := f" {glyphs.middle} GeoIP {min(months)}") <= width:
         line.append((old, "dim"))
     return line
 
@@ -244,18 +244,18 @@ def _title(flow: Flow, record: Record) -> str:
 def _state_lines(flow: Flow, record: Record, context: Context) -> list[LabelledLine]:
     lines: list[LabelledLine] = []
     state = " ".join(part for part in (record.state or "", *record.flags) if part)
-    lines.append(("state", state or "none (this protocol has no states)"))
+    lines.append(("state", state or "n/a"))
     left = flow.remaining(context.now)
     if left is not None:
         lines.append(("timeout", f"{left} s" + (f" ({span_text(left)})" if left >= 60 else "")))
     age, began = span_text(flow.age(context.now)), exact_moment(flow.birth() + context.epoch)
     if not flow.knows_age():
-        age = "unknown" if age == "0s" else f"at least {age}"
-        began = f"before {began}, when it was first seen"
+        age = "unknown" if age == "0s" else f"older than {age}"
+        began = f"before {began} (started before monitoring)"
     if flow.ended is None:
         lines.append(("age", f"{age}, began {began}"))
     else:
-        lines.append(("lasted", f"{age}, began {began}"))
+        lines.append(("duration", f"{age}, began {began}"))
         lines.append(("ended", exact_moment(flow.ended + context.epoch)))
     return lines
 
@@ -276,7 +276,7 @@ def _tuple_line(side: Tuple, protocol: str, context: Context) -> str:
 
 def _count_texts(side: Tuple, rate: float | None, listed: bool, bits: bool) -> list[str]:
     if side.packets is None or side.bytes is None:
-        return ["not counted: accounting was off when it began" if listed else "not counted yet: listings do that"]
+        return ["not counted: accounting was off when it started" if listed else "not counted yet"]
     text = f"{side.packets} packets, {side.bytes} bytes"
     if side.bytes >= 1000:
         text += f" ({size_text(side.bytes)})"
@@ -309,7 +309,7 @@ def _end_lines(flow: Flow, context: Context) -> list[LabelledLine]:
     lines.append(("NAT", nat_text(s, ", ") or "none"))
     way = context.direction(e)
     words = {"in": "in, to this host", "out": "out, from this host", "fwd": "forwarded", "local": "within this host"}
-    lines.append(("direction", words[way] if way else "unknown: this host's addresses are not known here"))
+    lines.append(("direction", words[way] if way else "unknown: this host's addresses are unknown"))
     if s.process:
         lines.append(("process", f"{s.process.name} (pid {s.process.pid})"))
     lines += _place_lines("initiator", e.src, context)
@@ -342,7 +342,7 @@ def _place_lines(label: str, address: str, context: Context) -> list[LabelledLin
             ("", " ".join(filter(None, (f"AS{place.asn}" if place.asn else "", clean(place.org or "")))) + network)
         )
     if known.sources and (where or place.asn is not None):
-        lines.append(("", "says " + clean(", ".join(known.sources))))
+        lines.append(("", "source: " + clean(", ".join(known.sources))))
     return lines
 
 
@@ -383,7 +383,7 @@ def _other_lines(record: Record, context: Context) -> list[LabelledLine]:
     if record.labels is not None:
         lines.append(("labels", clean(", ".join(record.labels)) or "set, but without names"))
     if record.portid is not None or record.progname is not None:
-        who = clean(record.progname or "a program that is gone")
+        who = clean(record.progname or "a program that has exited")
         lines.append(("by", f"{who} (netlink port {record.portid})"))
     return lines
 
@@ -394,9 +394,9 @@ def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[LabelledLine]:
     for at, event, state in life[-12:]:
         lines.append(("life" if not lines else "", f"{span_text(now - at):>5} ago  {event:<7}  {state or ''}".rstrip()))
     if flow.inferred:
-        lines.append(("life" if not lines else "", "gone from the kernel's table; no event said so"))
+        lines.append(("life" if not lines else "", "gone from the kernel's table (no event received)"))
     if not lines:
-        lines.append(("life", "no event seen yet: known from the table's listing"))
+        lines.append(("life", "no events yet (found in table dump)"))
     return lines
 
 
@@ -457,8 +457,8 @@ def _row_lines(scene: Scene, row: HealthRow, room: int, width: int) -> list[Line
 
 KEYS_WIDTH, TEXT_WIDTH = 13, 26  # of a key in the help: two times both is 80 less the margins
 _FILTER_HELP = (
-    "Filters: words joined by blanks mean and; or; ( ); ! or not negates; a bare word searches everything shown.",
-    " ".join(field.term for field in FIELDS) + " (who was it? wan: and at: in the NAT view)",
+    "Filters: words are ANDed; or, ( ) and ! or not work; a bare word searches everything shown.",
+    " ".join(field.term for field in FIELDS) + " (to find who had an address: wan: and at: in the NAT view)",
 )
 
 

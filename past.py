@@ -45,7 +45,7 @@ LOCK = "lock"  # held by the process that writes; its text is the number of that
 _DAY_FILE = re.compile(r"flows-(\d{4}-\d\d-\d\d)\.db")
 LOCK_PATIENCE = 0.2  # seconds until a lock is really held by somebody
 LOCKED = 5.0  # seconds that a reader may hold a file; it is tried again after that
-NOTHING_TO_READ = "the log has no file that can be read"
+NOTHING_TO_READ = "the log has no readable file"
 MOST_BYTES = (1 << 63) - 1  # of a sum: SQLite's integers end there
 LAYOUT = 3  # PRAGMA user_version: of the tables below
 
@@ -722,22 +722,22 @@ def make_folder(folder: str) -> None:
         found = os.lstat(folder)
     except FileNotFoundError:
         raise Refused(
-            f"{shown} can't be made: the folder it is to be in is missing",
+            f"{shown} can't be made: its parent folder does not exist",
             shlex.join(["mkdir", "-p", os.path.dirname(os.path.abspath(folder))]),
         ) from None
     except OSError as error:
         raise Refused(f"{shown} can't be made: {error.strerror}", _place_of_its_own(folder)) from None
     if stat.S_ISLNK(found.st_mode):
-        raise Refused(f"{shown} is a symbolic link, which anybody may turn", f"--log {shlex.quote(_real(folder))}")
+        raise Refused(f"{shown} is a symbolic link, which others could redirect", f"--log {shlex.quote(_real(folder))}")
     if not stat.S_ISDIR(found.st_mode):
-        raise Refused(f"{shown} is no folder", _place_of_its_own(folder))
+        raise Refused(f"{shown} is not a directory", _place_of_its_own(folder))
     if found.st_uid != os.geteuid():
         raise Refused(
             f"{shown} belongs to {_user(found.st_uid)}, and this is {_user(os.geteuid())}", _place_of_its_own(folder)
         )
     if found.st_mode & 0o077:
         raise Refused(
-            f"others may look into {shown}, and it says who talks to whom", shlex.join(["chmod", "700", folder])
+            f"other users can read {shown}, which says who talks to whom", shlex.join(["chmod", "700", folder])
         )
 
 
@@ -770,7 +770,7 @@ def hold(folder: str) -> int:
         number = int(holder) if holder.isdigit() else 0
         by = f"process {number}" if number else "another process"
         raise Refused(
-            f"{by} writes {clean(folder, 200)} already", f"ps -fp {number}" if number else "", number or 1
+            f"{by} is already writing {clean(folder, 200)}", f"ps -fp {number}" if number else "", number or 1
         ) from None
     with contextlib.suppress(OSError):  # a full disk: the lock holds without its text, and there may be room soon
         os.ftruncate(fd, 0)
@@ -850,7 +850,7 @@ def _opened(path: str) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(_connected(path)) as db:
             db.execute("BEGIN")  # rows may go into the sums while they are read
             if db.execute("PRAGMA user_version").fetchone() != (LAYOUT,):
-                raise Unreadable(f"{name} is of another version of this program")
+                raise Unreadable(f"{name} was written by another version of this program")
             yield db
     except sqlite3.Error as error:
         raise Unreadable(f"{name} can't be read: {clean(str(error), 80)}") from None
@@ -956,7 +956,9 @@ def asked_of(text: str) -> tuple[str, int | None, str | None]:
         if number is not None and int(number) > 65_535:
             raise ValueError
     except ValueError:
-        raise ValueError(f"'{text}' is no address: 203.0.113.1, 203.0.113.1:38768/tcp or [2001:db8::1]:443") from None
+        raise ValueError(
+            f"'{text}' is not an address: 203.0.113.1, 203.0.113.1:38768/tcp or [2001:db8::1]:443"
+        ) from None
     return address, None if number is None else int(number), protocol
 
 
@@ -966,7 +968,7 @@ def time_of(text: str, now: float) -> tuple[float, float]:
     Local time, where it names no zone. A time of day is today's; yesterday's where today's is still to come.
     """
     text = text.strip()
-    refusal = f"'{text}' is no time: 2026-11-24T14:02:30, with or without +01:00, or 14:02 of today"
+    refusal = f"'{text}' is not a time: 2026-11-24T14:02:30, with or without +01:00, or 14:02 of today"
     try:
         if (match := _CLOCK_ONLY.fullmatch(text)) is not None:
             hour, minute, second = (int(group or 0) for group in match.groups())
@@ -1201,12 +1203,12 @@ def doubts(question: Question, extent: Extent) -> list[str]:
         return [*extent.unreadable.values(), NOTHING_TO_READ]
     out = [text for day, text in extent.unreadable.items() if day >= day_of(begins)]
     if begins < extent.since:
-        out.append(f"the log begins later, at {local_moment(extent.since)}")
+        out.append(f"the log begins later, on {local_moment(extent.since)}")
     if begins > extent.alive:
-        running = "" if extent.writer else ", and nobody writes it now"
-        out.append(f"the log was written last at {local_moment(extent.alive)}{running}")
+        running = "" if extent.writer else ", and nothing writes to it now"
+        out.append(f"the log was last written on {local_moment(extent.alive)}{running}")
     elif ends > extent.whole:
-        out.append("flows that were open and young when it was written last have no entry yet")
+        out.append("flows that were new when the log was last written have no entry yet")
     for gap in extent.gaps_in(question):
         if gap.reason != UNCOUNTED:
             out.append(f"from {local_moment(gap.since)} to {local_moment(gap.until)}: {gap.reason}")
@@ -1254,7 +1256,7 @@ def inside_of(flow: LoggedFlow) -> tuple[str, str, str]:
     return endpoint(flow.src, flow.sport), shown, endpoint(flow.reply_src, flow.reply_sport)
 
 
-_TITLES = ("INSIDE", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
+_TITLES = ("LOCAL", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
 _RIGHT = _TITLES.index("BYTES")
 _KNOWN_BY = {"destroy": "the kernel", "swept": "a listing", "open": "still open"}
 
@@ -1450,7 +1452,7 @@ def _remarks(extent: Extent, since: float, now: float) -> list[str]:
     if extent.since is None or extent.alive is None:
         return [*out, NOTHING_TO_READ]
     if extent.since > since + HOUR_SECONDS:
-        out.append(f"the log begins later, at {local_moment(extent.since)}")
+        out.append(f"the log begins later, on {local_moment(extent.since)}")
     gaps = [gap for gap in extent.gaps if gap.until > since]
     if gaps:
         seconds = sum(min(gap.until, now) - max(gap.since, since) for gap in gaps)
@@ -1458,7 +1460,7 @@ def _remarks(extent: Extent, since: float, now: float) -> list[str]:
         number = "a gap" if len(gaps) == 1 else f"{len(gaps)} gaps"
         out.append(f"{number} of {span_text(max(0.0, seconds))} in all: {reasons}")
     if not extent.writer:
-        out.append(f"nobody writes it now; it was written last at {local_moment(extent.alive)}")
+        out.append(f"nothing writes to it now; it was last written on {local_moment(extent.alive)}")
     return out
 
 
@@ -1469,7 +1471,7 @@ def since_of(text: str, now: float) -> float:
         try:
             return time_of(text, now)[0]
         except ValueError:
-            raise ValueError(f"'{text}' is no span: 12h, 7d, 30d, or a time like 2026-11-24T14:02") from None
+            raise ValueError(f"'{text}' is not a span: 12h, 7d, 30d, or a time like 2026-11-24T14:02") from None
     return now - int(match.group(1)) * {"h": HOUR_SECONDS, "d": DAY_SECONDS, "w": 7 * DAY_SECONDS}[match.group(2)]
 
 
@@ -1483,6 +1485,4 @@ def near_of(expression: str) -> str:
             raise ValueError
         return str(ip_address(match.group(1)))
     except ValueError:
-        raise ValueError(
-            f"'{expression}': usage can be asked of one host, as near:10.0.0.5, and of nothing else"
-        ) from None
+        raise ValueError(f"'{expression}': usage can only be filtered by one host, for example near:10.0.0.5") from None

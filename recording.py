@@ -129,9 +129,9 @@ LOOKED_AT = 1 << 18  # bytes at each end of a file that tell when it begins and 
 
 
 class Replay:
-    """A file, or standard input for "-". ``speed`` 0: as fast as it reads; else that many times as fast as recorded.
+    """A file, or standard input for "-". ``speed`` 0: as fast as it reads; else that many times the recorded speed.
 
-    A file can be played from any of its moments: going back is reading it anew up to there.
+    A file can be played from any of its moments: going back is reloading it up to there.
     """
 
     live = False
@@ -194,7 +194,7 @@ class Replay:
             self._held = max(self._held or 0.0, self._waiting[0][0])
 
     def set_speed(self, factor: float) -> float:
-        """Play so many times as fast; returns how many times as fast as recorded that is."""
+        """Play so many times as fast; returns how many times the recorded speed that is."""
         now = self.clock() if self._target is None else self._target
         self.speed = max(SPEEDS[0], min((self.speed or 1.0) * factor, SPEEDS[1]))
         if self._started is not None:
@@ -279,7 +279,7 @@ class Replay:
         try:
             data = self._file.read(FILE_READ_SIZE)
         except OSError as error:
-            self._push(Lost(0.0, f"the recording can't be read on: {error.strerror}"), None)
+            self._push(Lost(0.0, f"the rest of the recording can't be read: {error.strerror}"), None)
             data = b""
         block = self._splitter.feed(data)
         if not data:

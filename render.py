@@ -195,12 +195,12 @@ def _title_facts(scene: Scene, place: str, sort: bool = True) -> list[Span]:
     if not scene.covered:
         facts = [(text, "plain") for text in _counts(view)]
     if view.pause is not None:
-        facts.append((f"PAUSED, {view.pause.held(scene.table)} events held", "warn"))
+        facts.append((f"PAUSED {glyphs.middle} {view.pause.held(scene.table)} events waiting", "warn"))
     if sort and not scene.covered:
         arrow = glyphs.falling if view.falling else glyphs.rising
         facts.append((f"sort {view.sort} {glyphs.cut if view.rows.reordering else arrow}", "plain"))
     if view.frozen:
-        facts.append(("order held", "warn"))
+        facts.append(("order frozen", "warn"))
     elif (old := _rows_age(scene)) > LATE:
         facts.append((f"rows {old:.0f} s old", "warn"))
     return facts if scene.covered else [*facts, *_filter_facts(scene)]
@@ -291,9 +291,9 @@ def _footer(scene: Scene, width: int, height: int) -> _Drawn:
 
 
 PICKER_HINTS = {
-    Picks.SORT: [("enter", "sort by it")],
+    Picks.SORT: [("enter", "sort")],
     Picks.COLUMNS: [("space", "show or hide")],
-    Picks.TERM: [("enter", "only these"), ("!", "all but these")],
+    Picks.TERM: [("enter", "only these"), ("!", "exclude these")],
 }
 
 
@@ -313,7 +313,7 @@ def _hints(scene: Scene) -> list[tuple[str, str]]:
     elif scene.covered:
         items = [("esc", "close"), ("q", "quit"), ("j k", "scroll")]
     if scene.around.attached:
-        items.insert(2, ("ctrl-p ctrl-q", "look away"))
+        items.insert(2, ("ctrl-p ctrl-q", "detach"))
     if view.out_of_sight and not scene.covered:
         items.insert(2, (".", f"to selected row {view.at + 1}"))
     return items
@@ -532,9 +532,9 @@ def _why_nowhere(scene: Scene) -> tuple[str, str]:
             0
         ]
     if scene.around.databases:
-        return "no database in use says where these hosts are", ""
+        return "no database in use has locations for these hosts", ""
     cure = next((cure for _, cure in scene.around.geography if cure), "")
-    return "nobody knows where these hosts are: there is no city database", cure
+    return "locations are unknown: there is no city database", cure
 
 
 def _place_line(address: str, place: Place) -> str:
@@ -887,33 +887,33 @@ def empty_reason(
     if view.spec.logged:
         return _no_usage(view)
     if len(table) and view.rows.working:
-        return [("adding up ..." if view.spec.grouping else "looking ...", "")]
+        return [("adding up flows ..." if view.spec.grouping else "searching flows ...", "")]
     if len(table) and view.baseline is None and view.first_seen is None and "new:" in view.filter.lower():
-        return [("nothing is marked: what would be new?", "m")]
+        return [("No mark is set", "m")]
     if view.from_log is not None:
-        return [(f"no flow fits the filter; {view.from_log.reach}", "Esc")]
+        return [(f"No flow matches the filter; {view.from_log.reach}", "Esc")]
     if reach := unwatched(view.filter, view.context, table, view.spec.translated):
-        return [(f"nobody can tell: {reach}", "Esc")]
+        return [(f"Unknown: {reach}", "Esc")]
     if len(table) and view.predicate is not None:
-        return [("no flow fits the filter", "Esc" if view.filter else "")]
+        return [("No flow matches the filter" + (". Esc clears it" if view.filter else ""), "")]
     if len(table) and view.spec.empty[0]:
         return [view.spec.empty]
     if (problem := status.troubles.get("listing") or status.troubles.get("events")) is not None:
         return [(problem.what, problem.cure)]
     if status.rejects and not status.understood:
-        return [("nothing of what was read is understood", "")]
+        return [("None of the input was understood", "")]
     if not live:
         return [("the recording has no flow at this time", "")]
     if table.listed_at is None:
         return [("reading the connection table ...", "")]
     if status.facts.get("count", 0) > 0 and view.base is None:
         return [("the kernel counts entries but lists none", shlex.join([*before, "conntrack", "-L"]))]
-    shows = [("a recording shows how it looks with traffic", demo)] if demo else []
-    return [(TRACKING_OFF, cure_there(TRACKING_CURE, before)), ("or simply nobody has sent anything yet", ""), *shows]
+    shows = [("To see it with traffic, play the demo", demo)] if demo else []
+    return [(f"No connections yet: {TRACKING_OFF}", cure_there(TRACKING_CURE, before)), *shows]
 
 
 def _no_usage(view: View) -> list[tuple[str, str]]:
     """Why no row of usage is there."""
     if view.usage is None or view.usage.spec is not view.spec:
-        return [("asking the flow log ...", "")]
+        return [("reading the flow log ...", "")]
     return [(remark, "") for remark in view.usage.remarks] or [view.spec.empty]

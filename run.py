@@ -607,7 +607,7 @@ def _no_log(folder: str, error: OSError | ImportError, called: str) -> Problem:
     if isinstance(error, ImportError):
         return NO_SQLITE
     cure = f"{called} --headless --log {shlex.quote(clean(folder, 200))}"
-    return Problem(f"there is no log to ask: {clean(folder, 200)}: {error.strerror}", cure)
+    return Problem(f"there is no flow log to read: {clean(folder, 200)}: {error.strerror}", cure)
 
 
 # --- --once -----------------------------------------------------------------------------------------------------------
@@ -721,7 +721,7 @@ class Once:
         """Why a view that is not of all flows has no row; "" where the table says it itself."""
         if spec.tape and self._feed.source.live:
             return (
-                "no events: --once lists the table and does not wait for any; "
+                "no events: --once lists the table and does not wait for events; "
                 "try: --json for a stream of them, or --view events without --once"
             )
         if spec.tape:
@@ -742,21 +742,21 @@ class Once:
             self._pipe.say_once(self._feed.names.problems())
         history = self._options.view == "nat"
         if reach := unwatched(self._options.expression, self._context, self._table, history):
-            say(f"{reach}: nobody can tell what else was there")
+            say(f"{reach}: earlier flows are unknown")
         if self._why_empty:
             say(self._why_empty)
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):
             cure = cure_there(TRACKING_CURE, self._options.before)
-            say(f"0 entries: {TRACKING_OFF}, or nobody has sent anything yet; try: {cure}")
+            say(f"0 entries: {TRACKING_OFF}; try: {cure}")
             return
         from health import OF_A_TABLE
 
         notices = pipe_notices(self._feed, self._options)
         self._pipe.say_notices((notice for notice in notices if notice.about in OF_A_TABLE), 0.0)
         if not self._options.sample and self._asks_rates():
-            say("one listing tells no rates; try: --sample 5")
+            say("a single listing has no rates; try: --sample 5")
 
     def _asks_rates(self) -> bool:
         return self._options.sort in ("rate", "in", "out") or "rate:" in self._options.expression.lower()
@@ -870,14 +870,14 @@ class Stream:
         elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
             if self._status.healed >= self._status.losses:
-                say(f"lost: {item.what}; the table is being read anew")
+                say(f"lost: {item.what}; the table is being reloaded")
         elif isinstance(item, Trouble):
             known = self._status.troubles.get(item.part)
             if item.problem is None and known is not None:
                 say(f"{item.part} are back" if item.part == "events" else f"{item.part} is back")
             self._take(item)
             if item.problem is not None and item.problem != known and self._feed.problem is None:
-                say(f"{item.part} stopped: {item.problem}; trying again")
+                say(f"{item.part} stopped: {item.problem}; retrying")
             return
         self._take(item)
 

@@ -16,27 +16,27 @@ usage() {
     cat <<'END'
 Usage: ./setup-conntrack-monitor.sh [options] [SUDO_PASSWORD]
 
-Installs Conntrack Monitor in ~/conntrack-monitor and starts it; again, to renew it. What runs already is only replaced
-by what has started; if anything fails, it is as before. The databases in the volume conntrack-monitor_geoip-data stay,
-and so does a flow log.
-SUDO_PASSWORD is only used where docker needs root and sudo a password; "-" reads it from standard input, without it you
-are asked. As an argument it ends up in your shell's history; one that begins with - goes after --.
+Installs Conntrack Monitor in ~/conntrack-monitor and starts it. Run it again to update. A running container is replaced
+only after the new one has started; if anything fails, the previous installation is restored. Databases (in the volume
+conntrack-monitor_geoip-data) and a flow log are kept.
+SUDO_PASSWORD is used only if Docker needs root and sudo needs a password. "-" reads it from stdin; without it, you are
+asked. As an argument, it ends up in your shell's history. Put a password that begins with - after --.
 
-  --build              build the image from the checkout that this script is in
-  --image REF          this image [ghcr.io/0xf00f00/conntrack-monitor:latest]
-  --enable-accounting  let the kernel count bytes and packets of each flow, now and at boot
-  --log                keep a flow log, a record of who talks to whom, in the volume conntrack-monitor_flow-log; a later
-                       run without this goes on with it
-  --no-log             keep none any more; what was written stays
+  --build              build the image from the checkout that contains this script
+  --image REF          use this image [ghcr.io/0xf00f00/conntrack-monitor:latest]
+  --enable-accounting  make the kernel count bytes and packets of each flow, now and at boot
+  --log                keep a flow log, a record of who talks to whom, in the volume conntrack-monitor_flow-log; later
+                       runs without this option keep it on
+  --no-log             stop keeping a flow log; what was written is kept
   --uninstall          remove container, image and folder, and the settings of --enable-accounting
-  --purge              with --uninstall: the volumes with the databases and the flow log, too, and geoip-data of an
+  --purge              with --uninstall: also remove the volumes with databases and flow log, and geoip-data of an
                        earlier version (asks first)
-  --dry-run            print what would be done, and do nothing
-  --yes                ask nothing
-  -h, --help           this text
+  --dry-run            print what would be done, without doing it
+  --yes                do not ask
+  -h, --help           print this help
 
-Exit status: 0 success, 2 wrong usage, 3 no root (wrong password), 4 docker or compose is not installed, 5 docker does not
-answer, 6 a file or the volume can't be written, 7 no image, 8 it does not start, 9 you said no.
+Exit status: 0 success, 2 wrong usage, 3 no root access (wrong password), 4 docker or compose is not installed, 5 docker does
+not answer, 6 a file or volume can't be written, 7 no image, 8 the container does not start, 9 not confirmed.
 END
 }
 
@@ -47,8 +47,8 @@ compose_file() { # IMAGE LOG
     text=$(compose_lines "$1" "$2")
     cat <<'END'
 # Conntrack Monitor over this machine's own connection table. Written by setup-conntrack-monitor.sh.
-#   ~/conntrack-monitor/conntrack-monitor attach    look at it; Ctrl+P Ctrl+Q looks away, and your terminal is as before
-#   docker attach conntrack-monitor                 the same, but after Ctrl+P Ctrl+Q type: reset
+#   ~/conntrack-monitor/conntrack-monitor attach    attach to it; Ctrl+P Ctrl+Q detaches and restores your terminal
+#   docker attach conntrack-monitor                 the same, but type reset after Ctrl+P Ctrl+Q
 END
     printf '# Checksum %s: with another text below, this file is kept as docker-compose.yml.old when setup runs again.\n%s\n' \
         "$(checksum <<<"$text")" "$text"
@@ -122,7 +122,7 @@ END
 wrapper_file() {
     cat <<'HEAD'
 #!/usr/bin/env bash
-# Looks at, starts, stops and renews the installed Conntrack Monitor. Written by setup-conntrack-monitor.sh.
+# Attaches to, starts, stops and updates the installed Conntrack Monitor. Written by setup-conntrack-monitor.sh.
 set -uo pipefail
 HEAD
     declare -f compose docker_state docker_is_silent cure_of_silence kept_for_root stays_up image_of
@@ -135,14 +135,14 @@ usage() {
     cat <<'TEXT'
 Usage: conntrack-monitor COMMAND
 
-  attach     look at it (Ctrl+P Ctrl+Q: look away, it goes on)
+  attach     attach to it (Ctrl+P Ctrl+Q detaches, it keeps running)
   start      start it
-  stop       stop it for good, until start
+  stop       stop it until the next start
   restart    stop and start it
-  status     is it running, is it well?
-  logs       what it said; options of docker logs work
-  update     fetch the image anew and restart
-  uninstall  remove container, image and folder; --purge: databases and flow log, too
+  status     show whether it is running and healthy
+  logs       show its output; takes the options of docker logs
+  update     fetch the latest image and restart
+  uninstall  remove container, image and folder; --purge: also databases and flow log
 TEXT
 }
 
@@ -156,13 +156,13 @@ fact() { docker inspect -f "$1" "$NAME" 2>/dev/null; }
 attach() {
     local before modes tries=2
     if ! [ -t 0 ] || ! [ -t 1 ]; then
-        echo "attach wants a terminal" >&2
+        echo "attach needs a terminal" >&2
         return 2
     fi
     before=$(run_of)
     case $before in
     *" true") ;;
-    *) echo "it is not running; try: $here/conntrack-monitor start" >&2; return 1 ;;
+    *) echo "not running; try: $here/conntrack-monitor start" >&2; return 1 ;;
     esac
     exec 9>>"$here/.viewers"
     command -v flock >/dev/null && flock -s 9
@@ -182,11 +182,11 @@ attach() {
         if command -v flock >/dev/null && flock -xn 9; then
             docker exec "$NAME" stty -F /dev/console rows 0 cols 0 2>/dev/null
         fi
-        echo "Detached; it goes on. Look again: $here/conntrack-monitor attach"
+        echo "Detached; the monitor keeps running. Attach again: $here/conntrack-monitor attach"
     elif [ "$(fact '{{.HostConfig.RestartPolicy.Name}}')" = no ]; then
-        echo "It has ended. Start it: $here/conntrack-monitor start"
+        echo "The monitor has exited. Start it: $here/conntrack-monitor start"
     else
-        echo "It has ended, and its restart policy starts it again. To stop it: $here/conntrack-monitor stop"
+        echo "The monitor has exited, and its restart policy starts it again. To stop it: $here/conntrack-monitor stop"
     fi
 }
 
@@ -214,10 +214,10 @@ update() {
     fi
     docker logs --tail 3 "$NAME" >&2
     if [ -z "$before" ] || [ "$before" = "$(image_of "$reference")" ]; then
-        echo "it does not stay up" >&2
+        echo "the container does not stay up" >&2
         return 1
     fi
-    echo "the new image does not stay up; going back to the one before" >&2
+    echo "the new image does not stay up; going back to the previous one" >&2
     docker tag "$before" "$reference" && composed up -d --no-build
     return 1
 }
@@ -228,7 +228,7 @@ with_docker() {
     case $(docker_state) in
     '') return ;;
     absent)
-        echo "error: Docker is not installed: there is no command docker" >&2
+        echo "error: Docker is not installed: command docker not found" >&2
         exit 4
         ;;
     silent)
@@ -241,7 +241,7 @@ with_docker() {
             mapfile -t root < <(kept_for_root)
             exec sudo env ${root[@]+"${root[@]}"} "$here/conntrack-monitor" "$@"
         fi
-        echo "error: Docker does not let you: it answers root and the group docker" >&2
+        echo "error: Docker denies access: only root and the group docker may use it" >&2
         exit 3
         ;;
     *) ;; # docker says it itself
@@ -308,10 +308,10 @@ act() { # changes something: run it, or with --dry-run say it
 
 ask() { # QUESTION
     [ "$yes" = 1 ] && return 0
-    [ -t 0 ] || die $EX_REFUSED "$1 Nobody is here to say so." "--yes"
+    [ -t 0 ] || die $EX_REFUSED "$1 There is no terminal to confirm it." "--yes"
     local answer
     read -rp "$1 [y/N] " answer
-    case $answer in [yY] | [yY][eE][sS]) ;; *) die $EX_REFUSED "nothing was done" ;; esac
+    case $answer in [yY] | [yY][eE][sS]) ;; *) die $EX_REFUSED "nothing was changed" ;; esac
 }
 
 # --- options --------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ parse() {
         case $1 in
         --build) build=1 ;;
         --image)
-            [ -n "${2:-}" ] || usage_error "--image wants a name"
+            [ -n "${2:-}" ] || usage_error "--image needs a name"
             image=$2 handed+=("$1")
             shift
             ;;
@@ -353,7 +353,7 @@ parse() {
             ;;
         --)
             shift
-            [ $# -le 1 ] || usage_error "one password is enough"
+            [ $# -le 1 ] || usage_error "give only one password"
             [ $# = 0 ] || take_argument "$@"
             break
             ;;
@@ -363,8 +363,8 @@ parse() {
         handed+=("$1")
         shift
     done
-    [ "$purge" = 0 ] || [ "$uninstall" = 1 ] || usage_error "--purge goes with --uninstall"
-    [ "$uninstall" = 0 ] || [ "$build$accounting$log" = 00 ] || usage_error "--uninstall goes with --purge, --dry-run and --yes alone"
+    [ "$purge" = 0 ] || [ "$uninstall" = 1 ] || usage_error "--purge requires --uninstall"
+    [ "$uninstall" = 0 ] || [ "$build$accounting$log" = 00 ] || usage_error "--uninstall can only be combined with --purge, --dry-run and --yes"
     if [ -n "$password_fd" ]; then
         IFS= read -r password <&"$password_fd" || true
         exec {password_fd}<&-
@@ -383,9 +383,9 @@ usage_error() {
 }
 
 no_option() { # WORD, which may be a password: then it is not repeated
-    local named=that
+    local named=''
     if [[ $1 =~ ^--[a-z-]+$ ]]; then named=$1; fi
-    usage_error "$named is no option; a password that begins with - goes after --"
+    usage_error "unknown option${named:+ $named}; put a password that begins with - after --"
 }
 
 # The password is an argument: start again with it in a pipe, so that ps shows it no longer than that takes. sudo is
@@ -393,9 +393,9 @@ no_option() { # WORD, which may be a password: then it is not repeated
 take_argument() {
     local secret=$1 fd
     shift
-    [ -z "$password_fd" ] || usage_error "one password is enough"
-    [ -f "$script" ] || usage_error "with a password, save the script to a file and start that"
-    warn "the password is now in your shell's history; better: no argument, and be asked, or - and a pipe"
+    [ -z "$password_fd" ] || usage_error "give only one password"
+    [ -f "$script" ] || usage_error "to give a password, save the script to a file and run it"
+    warn "the password is now in your shell's history; safer: no argument (you are asked), or - and a pipe"
     exec {fd}< <(printf '%s\n' "$secret")
     exec "$BASH" "$script" --password-fd "$fd" ${handed[@]+"${handed[@]}"} "$@"
 }
@@ -423,14 +423,14 @@ escalate() {
     again=(env ${environment[@]+"${environment[@]}"} "$BASH" "$script" --folder "$folder" ${handed[@]+"${handed[@]}"})
     [ "$yes" = 1 ] || again+=(--yes) # what there was to ask has been asked
     ! in_group_since || help="log out and in again: you are in the group docker, but not since this login began"
-    [ -f "$script" ] || die $EX_ROOT "$why" "save the script to a file, and start that as root"
-    command -v sudo >/dev/null || die $EX_ROOT "$why, and there is no sudo" "$help"
+    [ -f "$script" ] || die $EX_ROOT "$why" "save the script to a file and run it as root"
+    command -v sudo >/dev/null || die $EX_ROOT "$why, and sudo is not installed" "$help"
     if sudo -n true </dev/null 2>/dev/null; then
-        note "$why: going on with sudo"
+        note "$why: continuing with sudo"
         exec sudo -n -- "${again[@]}" </dev/null
     fi
     if [ "$has_password" = 0 ]; then
-        [ -t 0 ] || die $EX_ROOT "$why, sudo wants a password, and there is no terminal to ask for it" \
+        [ -t 0 ] || die $EX_ROOT "$why; sudo needs a password, and there is no terminal to ask for it" \
             "a pipe: ... | $script -"
         note "$why."
         read -rsp "Password for sudo: " password
@@ -442,10 +442,10 @@ escalate() {
         ! in_group_since || printf '%s\n' "$why; without sudo: $help" >&2
         case $said in
         *"incorrect password"* | *"try again"* | *"no password was provided"*) die $EX_ROOT "the password is wrong" ;;
-        *) die $EX_ROOT "sudo does not let you: ${said##*$'\n'}" ;;
+        *) die $EX_ROOT "sudo denies access: ${said##*$'\n'}" ;;
         esac
     }
-    note "$why: going on with sudo"
+    note "$why: continuing with sudo"
     # shellcheck disable=SC2016  # that shell's own $@
     printf '%s\n' "$password" | sudo -k -S -p '' -- sh -c 'exec "$@" </dev/null' sh "${again[@]}"
     exit
@@ -490,18 +490,18 @@ need_docker() { # STATE
     case $1 in
     '') ;;
     absent)
-        die $EX_DOCKER "Docker is not installed: there is no command docker" \
+        die $EX_DOCKER "Docker is not installed: command docker not found" \
             "apt install docker.io docker-compose (Debian, Ubuntu), then again"
         ;;
     silent) die $EX_DAEMON "$(docker_is_silent)" "$(cure_of_silence)" ;;
-    forbidden) die $EX_DAEMON "Docker does not let root: $(docker version 2>&1 >/dev/null </dev/null | tail -n 1)" ;;
+    forbidden) die $EX_DAEMON "Docker denies access to root: $(docker version 2>&1 >/dev/null </dev/null | tail -n 1)" ;;
     *) die $EX_DAEMON "Docker does not answer: $1" "docker version" ;;
     esac
 }
 
 need_compose() {
     docker compose version >/dev/null 2>&1 </dev/null || docker-compose version >/dev/null 2>&1 </dev/null ||
-        die $EX_DOCKER "Docker has no compose" "apt install docker-compose (Debian), or docker-compose-v2 (Ubuntu)"
+        die $EX_DOCKER "Docker Compose is not installed" "apt install docker-compose (Debian), or docker-compose-v2 (Ubuntu)"
 }
 
 exists() { docker "$1" inspect "$2" >/dev/null 2>&1 </dev/null; } # container, image or volume
@@ -531,7 +531,7 @@ in_checkout() { [ -n "$checkout" ] && [ -f "$checkout/Dockerfile" ]; }
 get_image() {
     local said
     if [ "$build" = 1 ]; then
-        in_checkout || die $EX_IMAGE "there is no checkout around this script to build from" \
+        in_checkout || die $EX_IMAGE "this script is not in a checkout to build from" \
             "git clone https://github.com/0xf00f00/conntrack-monitor, then its ./setup-conntrack-monitor.sh --build"
         build_image
         return
@@ -540,13 +540,13 @@ get_image() {
     if said=$(docker pull "$image" 2>&1 </dev/null); then
         ok "$image"
     elif in_checkout; then
-        note "not to be had: ${said##*$'\n'}"
+        note "not available: ${said##*$'\n'}"
         step 2 "building it from this checkout"
         build_image
     elif exists image "$image"; then
-        ok "not to be had now, the one that is here stays: ${said##*$'\n'}"
+        ok "not available now; the local image is used: ${said##*$'\n'}"
     else
-        die $EX_IMAGE "$image is not to be had: ${said##*$'\n'}" "--image REF, or --build in a checkout"
+        die $EX_IMAGE "$image is not available: ${said##*$'\n'}" "--image REF, or --build in a checkout"
     fi
 }
 
@@ -555,7 +555,7 @@ build_image() {
     if [ "$dry" = 1 ]; then would docker build -t "$image" "$checkout"; return; fi
     log=$(docker build -t "$image" "$checkout" 2>&1 </dev/null) || {
         printf '\n%s\n' "$log" | tail -n 20 >&2
-        die $EX_IMAGE "the image can't be built; the last lines are above"
+        die $EX_IMAGE "the image can't be built; see the last lines above"
     }
     ok "$image, built"
 }
@@ -566,13 +566,13 @@ start_container() {
     replacing=1
     if [ -n "$before_id" ] && [ "$before_project" != "$NAME" ]; then # else compose replaces it itself
         docker stop -t 5 "$before_id" >/dev/null </dev/null || true
-        docker rename "$before_id" "$BEFORE" </dev/null || die $EX_START "the container $NAME can't be put aside"
+        docker rename "$before_id" "$BEFORE" </dev/null || die $EX_START "the container $NAME can't be renamed"
     fi
     said=$(cd "$folder" && compose -p "$NAME" -f docker-compose.yml up -d --no-build 2>&1) ||
-        die $EX_START "docker does not start it: ${said##*$'\n'}"
+        die $EX_START "Docker can't start it: ${said##*$'\n'}"
     stays_up "$NAME" || {
         said=$(docker logs --tail 3 "$NAME" 2>&1 </dev/null | tr -d '\r')
-        die $EX_START "it starts and ends again: ${said:-it says nothing}"
+        die $EX_START "it starts and exits again: ${said:-no output}"
     }
     ok "$NAME"
 }
@@ -588,7 +588,7 @@ make_volume() { # its name in the compose file
         would docker volume create --label "$project" --label "$volume" "$name"
     else
         said=$(docker volume create --label "$project" --label "$volume" "$name" 2>&1 </dev/null) ||
-            die $EX_FILES "the volume $name can't be made: ${said##*$'\n'}"
+            die $EX_FILES "the volume $name can't be created: ${said##*$'\n'}"
     fi
 }
 
@@ -682,7 +682,7 @@ restore_files() {
 enable_accounting() {
     act modprobe -q nf_conntrack 2>/dev/null || true # one that is built in is none
     act sysctl -q -w net.netfilter.nf_conntrack_acct=1 ||
-        die $EX_ROOT "the kernel does not take net.netfilter.nf_conntrack_acct" "modprobe nf_conntrack, then again"
+        die $EX_ROOT "the kernel rejects net.netfilter.nf_conntrack_acct" "modprobe nf_conntrack, then run this again"
     act mkdir -p "$etc/sysctl.d" "$etc/modprobe.d"
     echo "net.netfilter.nf_conntrack_acct = 1" | put "$etc/sysctl.d/90-$NAME.conf" 0644
     # At boot the module is often loaded after the sysctls were set.
@@ -717,12 +717,12 @@ go_back() {
     if [ -n "$tagged" ] && [ "$tagged" != "$(image_of "$image")" ]; then docker tag "$tagged" "$image" </dev/null; fi
     if [ "$replacing" = 1 ]; then
         if bring_back >/dev/null 2>&1 </dev/null; then
-            if [ -n "$before_id" ]; then echo "What was there before is there again." >&2; fi
+            if [ -n "$before_id" ]; then echo "The previous installation is restored." >&2; fi
         else
-            warn "the container that was there before could not be started again; try: $folder/$NAME start"
+            warn "the previous container could not be restarted; try: $folder/$NAME start"
         fi
     elif [ -n "$before_id" ]; then
-        echo "What was there before is untouched." >&2
+        echo "The previous installation is unchanged." >&2
     fi
     for name in ${volumes_made[@]+"${volumes_made[@]}"}; do docker volume rm "$name" >/dev/null 2>&1 </dev/null; done
     exit "$status"
@@ -749,13 +749,13 @@ remove_before() {
     local id name
     for name in "${ours[@]}"; do act rm -f -- "$folder/$name.before"; done
     if exists container "$BEFORE"; then
-        act docker rm -f "$BEFORE" || warn "the container $BEFORE is left; try: docker rm -f $BEFORE"
+        act docker rm -f "$BEFORE" || warn "the container $BEFORE could not be removed; try: docker rm -f $BEFORE"
     fi
     for id in $before_image $tagged; do # of the release before: nothing names it any more
         [ "$(docker image inspect -f '{{len .RepoTags}}' "$id" 2>/dev/null </dev/null)" != 0 ] ||
             act docker rmi "$id" 2>/dev/null || true
     done
-    if [ -n "$before_id" ]; then ok; else ok "there is nothing"; fi
+    if [ -n "$before_id" ]; then ok; else ok "nothing to remove"; fi
 }
 
 # With a log or without: as this run says, else as it is.
@@ -781,28 +781,28 @@ install() {
     make_volumes
     step 4 "writing $folder"
     write_files || die $EX_FILES "$folder can't be written"
-    ok "${kept:+the docker-compose.yml that was there is kept as ${kept##*/}}"
-    step 5 "starting it"
+    ok "${kept:+the previous docker-compose.yml is kept as ${kept##*/}}"
+    step 5 "starting the container"
     start_container
     trap - EXIT
-    step 6 "removing what it replaces"
+    step 6 "removing the previous version"
     remove_before
     if [ "$accounting" = 1 ]; then
         step 7 "accounting, now and at boot"
         enable_accounting
-        ok "it counts flows that begin from now on"
+        ok "flows that begin from now on are counted"
     fi
     [ "$dry" = 0 ] || return 0
     cat <<END
 
-Look at it:  "$folder/$NAME" attach     (look away: Ctrl+P Ctrl+Q; your terminal is as before)
-Or:          docker attach $NAME      (after Ctrl+P Ctrl+Q it leaves your terminal in disorder; type: reset)
-Stop it:     "$folder/$NAME" stop
+Attach:      "$folder/$NAME" attach     (detach with Ctrl+P Ctrl+Q; restores your terminal)
+Or:          docker attach $NAME      (after Ctrl+P Ctrl+Q, type reset to restore your terminal)
+Stop:        "$folder/$NAME" stop
 END
     [ "$log" = off ] || cat <<END
-Who was it?  docker exec $NAME $NAME --who ADDRESS:PORT --at 2026-11-24T14:02:30+01:00
+Look up:     docker exec $NAME $NAME --who ADDRESS:PORT --at 2026-11-24T14:02:30+01:00
 END
-    [ "$old_volume" = 0 ] || echo "The volume $VOLUME_BEFORE is used no more; once all is well: docker volume rm $VOLUME_BEFORE"
+    [ "$old_volume" = 0 ] || echo "The volume $VOLUME_BEFORE is no longer used; once everything works, remove it: docker volume rm $VOLUME_BEFORE"
 }
 
 remove() {
@@ -816,11 +816,11 @@ remove() {
     ok
     step 2 "the image"
     if ! exists image "$installed"; then
-        ok "there is none"
+        ok "none"
     elif act docker rmi "$installed"; then
         ok "$installed"
     else
-        note "it stays, as something else uses it"
+        note "kept: it is in use"
     fi
     step 3 "$folder"
     remove_files
@@ -832,9 +832,9 @@ remove() {
         for name in ${left[@]+"${left[@]}"}; do
             act docker volume rm "$name" || die $EX_DAEMON "the volume $name is in use"
         done
-        ok "${left[*]:-there is none}"
+        ok "${left[*]:-none}"
     elif [ ${#left[@]} -gt 0 ]; then
-        note "Databases and flow log stay in: ${left[*]}; --uninstall --purge takes these volumes, too."
+        note "Databases and flow log remain in: ${left[*]}; --uninstall --purge removes these volumes, too."
     fi
 }
 
@@ -842,17 +842,17 @@ remove_files() {
     local name
     local -a files=("$folder/.viewers" "$folder"/docker-compose.yml.old*)
     for name in "${ours[@]}"; do files+=("$folder/$name" "$folder/$name".{before,new}); done
-    act rm -f -- "${files[@]}" || die $EX_FILES "$folder can't be emptied"
+    act rm -f -- "${files[@]}" || die $EX_FILES "$folder can't be cleared"
     if accounting_files; then
         act rm -f -- "$etc/sysctl.d/90-$NAME.conf" "$etc/modprobe.d/$NAME.conf" || die $EX_FILES "$etc can't be written"
     fi
     [ "$dry" = 0 ] || return 0
     if ! [ -d "$folder" ]; then
-        ok "there is none"
+        ok "none"
     elif rmdir -- "$folder" 2>/dev/null; then
         ok
     else
-        note "it stays: there are files of yours in it"
+        note "kept: it contains files of yours"
     fi
 }
 
@@ -861,13 +861,13 @@ main() {
     parse "$@"
     command -v docker >/dev/null || need_docker absent
     [ "$purge" = 0 ] || [ "$dry" = 1 ] ||
-        ask "Remove the volume $VOLUME, and $VOLUME_BEFORE of an earlier version, with all databases in them, your own ones too, and $VOLUME_LOG with the whole flow log?"
+        ask "Remove the volume $VOLUME, and $VOLUME_BEFORE of an earlier version, with all databases in them (including your own), and $VOLUME_LOG with the whole flow log?"
     state=$(docker_state)
     if [ "$(id -u)" != 0 ]; then
         if [ "$state" = forbidden ]; then
-            escalate "Docker answers root and the group docker only"
+            escalate "only root and the group docker may use Docker"
         elif [ -z "$state" ] && { [ "$accounting" = 1 ] || { [ "$uninstall" = 1 ] && accounting_files; }; }; then
-            escalate "the kernel's settings want root"
+            escalate "changing kernel settings needs root"
         fi
     fi
     password=''

@@ -604,9 +604,9 @@ def unwatched(expression: str, context: Context, table: FlowTable, history: bool
     if now < CLOCKLESS:
         return "the recording has no times"
     if any(moment < table.since + epoch for moment in asked):
-        return f"watched since {moment_text(table.since + epoch, now)} only"
+        return f"monitored only since {moment_text(table.since + epoch, now)}"
     if any(moment < kept + epoch for moment in asked):
-        return f"of what has ended, known since {moment_text(kept + epoch, now)} only"
+        return f"ended flows are known only since {moment_text(kept + epoch, now)}"
     return ""
 
 

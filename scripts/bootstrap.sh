@@ -32,7 +32,7 @@ if [ -n "$missing" ]; then
     fi
 fi
 has_venv || {
-    say "Python 3.10 or later with venv is needed. As root: apt install python3-venv; or name another Python: make $what PYTHON=python3.12"
+    say "Python 3.10 or later with venv is required. As root: apt install python3-venv. To use another Python: make $what PYTHON=python3.12"
     exit 1
 }
 
@@ -48,9 +48,9 @@ if [ ! -f "$stamp" ] || [ "$requirements" -nt "$stamp" ] || [ requirements.txt -
     }
     say "Installing $packages into .venv ($requirements), in about $([ "$what" = test ] && echo "a minute" || echo "10 seconds")"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" || {
-        say "The packages could not be installed; pip says why in the lines above. Without a network, use the one file (docs/install.md)."
+        say "The packages could not be installed; see pip's message above. Without a network, use the one file (docs/install.md)."
         exit 1
     }
     touch "$stamp"
-    say "Setup is done. The next start skips it; make clean removes it."
+    say "Setup is complete. The next run skips it; make clean removes it."
 fi

@@ -64,7 +64,7 @@ in_terminal() { # INPUT COMMAND...
 @test "two passwords are one too many" {
     run "$SCRIPT" one two
     [ "$status" = 2 ]
-    [[ $output == *"one password is enough"* ]]
+    [[ $output == *"give only one password"* ]]
 }
 
 # --- installing ---
@@ -72,7 +72,7 @@ in_terminal() { # INPUT COMMAND...
 @test "installs: every step with its result, then how to look" {
     run "$SCRIPT"
     [ "$status" = 0 ]
-    [[ $output == *"[1] Docker ... ok: 20.10.24, compose 1.29.2"*"[2] "*"ok: ghcr.io/0xf00f00/conntrack-monitor:latest"*"[3] "*"ok: conntrack-monitor_geoip-data"*"[4] writing $FOLDER ... ok"*"[5] "*"ok"*"[6] "*"ok: there is nothing"*"\"$FOLDER/conntrack-monitor\" attach"*"docker attach"*"reset"* ]]
+    [[ $output == *"[1] Docker ... ok: 20.10.24, compose 1.29.2"*"[2] "*"ok: ghcr.io/0xf00f00/conntrack-monitor:latest"*"[3] "*"ok: conntrack-monitor_geoip-data"*"[4] writing $FOLDER ... ok"*"[5] "*"ok"*"[6] "*"ok: nothing to remove"*"\"$FOLDER/conntrack-monitor\" attach"*"docker attach"*"reset"* ]]
     called "docker pull ghcr.io/0xf00f00/conntrack-monitor:latest"
     called "docker-compose -p conntrack-monitor -f docker-compose.yml up -d --no-build"
     [ -x "$FOLDER/conntrack-monitor" ]
@@ -168,7 +168,7 @@ untouched() {
     sed -i /^image/d "$STUB/there"
     STUB_PULL="no such host" run "$ALONE"
     [ "$status" = 7 ]
-    [[ $output == *"What was there before is untouched."* ]]
+    [[ $output == *"The previous installation is unchanged."* ]]
     untouched
     existing
     STUB_BUILD="boom" run "$SCRIPT" --build
@@ -181,7 +181,7 @@ untouched() {
     sed -i /volume/d "$STUB/there"
     STUB_PULLED=sha256:new STUB_VOLUME="no space left" run "$SCRIPT"
     [ "$status" = 6 ]
-    [[ $output == *"the volume conntrack-monitor_geoip-data can't be made: no space left"*"untouched"* ]]
+    [[ $output == *"the volume conntrack-monitor_geoip-data can't be created: no space left"*"unchanged"* ]]
     called "docker tag sha256:old ghcr.io/0xf00f00/conntrack-monitor:latest"
     [ "$(contents)" = "$before" ]
     not grep -qE "docker (stop|rename)|docker rm " "$STUB/calls"
@@ -202,7 +202,7 @@ untouched() {
         before=$(contents)
         STUB_PULLED=sha256:new run "$SCRIPT"
         [ "$status" = 6 ]
-        [[ $output == *"can't be written"*"untouched"* ]]
+        [[ $output == *"can't be written"*"unchanged"* ]]
         untouched
         rm -r "$FOLDER/$name.new"
     done
@@ -212,7 +212,7 @@ untouched() {
     existing
     STUB_PULLED=sha256:new STUB_UP="no such device" run "$SCRIPT"
     [ "$status" = 8 ]
-    [[ $output == *"no such device"*"What was there before is there again."* ]]
+    [[ $output == *"no such device"*"The previous installation is restored."* ]]
     [ "$(contents)" = "$before" ]
     called "docker tag sha256:old ghcr.io/0xf00f00/conntrack-monitor:latest"
     called "docker start conntrack-monitor"
@@ -244,14 +244,14 @@ untouched() {
     existing
     STUB_BEFORE="old|sha256:old|true|||" STUB_RM="device busy" run "$SCRIPT"
     [ "$status" = 0 ]
-    [[ $output == *"conntrack-monitor-before is left; try: docker rm -f conntrack-monitor-before"* ]]
+    [[ $output == *"conntrack-monitor-before could not be removed; try: docker rm -f conntrack-monitor-before"* ]]
 }
 
 @test "ended while it starts: as before" {
     existing
     STUB_UP_ENDS=1 run bash -c 'echo $$ >"$STUB/pid" && exec "$0"' "$SCRIPT"
     [ "$status" = 143 ]
-    [[ $output == *"What was there before is there again."* ]]
+    [[ $output == *"The previous installation is restored."* ]]
     [ "$(contents)" = "$before" ]
 }
 
@@ -367,13 +367,13 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
     echo image >>"$STUB/there"
     STUB_PULL="no such host" run "$ALONE"
     [ "$status" = 0 ]
-    [[ $output == *"the one that is here stays: no such host"* ]]
+    [[ $output == *"the local image is used: no such host"* ]]
 }
 
 @test "no image at all is 7" {
     STUB_PULL="no such host" run "$ALONE"
     [ "$status" = 7 ]
-    [[ $output == *"is not to be had: no such host"*"--build"* ]]
+    [[ $output == *"is not available: no such host"*"--build"* ]]
 }
 
 @test "no Docker is 4" {
@@ -387,7 +387,7 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
 @test "no compose is 4" {
     STUB_V1=none run "$SCRIPT"
     [ "$status" = 4 ]
-    [[ $output == *"no compose"*"apt install docker-compose"* ]]
+    [[ $output == *"Compose is not installed"*"apt install docker-compose"* ]]
 }
 
 @test "a daemon that does not run is 5, whoever asks, with whatever password; nobody is asked for one" {
@@ -413,7 +413,7 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
     [[ $output == *"Docker does not answer: error during connect: TLS"* ]]
     STUB_DOCKER=nobody STUB_UID=0 run "$SCRIPT"
     [ "$status" = 5 ]
-    [[ $output == *"Docker does not let root: Got permission denied"* ]]
+    [[ $output == *"Docker denies access to root: Got permission denied"* ]]
 }
 
 @test "a folder that can't be written is 6" {
@@ -423,7 +423,7 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
     [[ $output == *"can't be written"* ]]
 }
 
-@test "docker does not start it: 8, in its words" {
+@test "Docker can't start it: 8, in its words" {
     STUB_UP="Conflict. The name is in use" run "$SCRIPT"
     [ "$status" = 8 ]
     [[ $output == *"Conflict. The name is in use"* ]]
@@ -467,7 +467,7 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
 @test "sudo without a password" {
     STUB_DOCKER=root STUB_SUDO=free run "$SCRIPT"
     [ "$status" = 0 ]
-    [[ $output == *"Docker answers root and the group docker only: going on with sudo"* ]]
+    [[ $output == *"only root and the group docker may use Docker: continuing with sudo"* ]]
     [ -x "$FOLDER/conntrack-monitor" ]
 }
 
@@ -552,13 +552,13 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
     for words in -Pa55 --Pa55word --frob; do
         run "$SCRIPT" "$words"
         [ "$status" = 2 ]
-        [[ $output == *"a password that begins with - goes after --"* ]]
+        [[ $output == *"a password that begins with - after --"* ]]
         [[ $output != *Pa55* ]]
     done
     run "$SCRIPT" -- one two
     [ "$status" = 2 ]
     run "$SCRIPT" --help
-    [[ $output == *"begins with - goes after --"* ]]
+    [[ $output == *"a password that begins with - after --"* ]]
 }
 
 @test "who is in the group docker, but not since this login, is told so" {
@@ -580,7 +580,7 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
     for program in bash cat dirname env grep id docker; do ln -s "$(type -P $program)" "$BATS_TEST_TMPDIR/bare/$program"; done
     STUB_DOCKER=root PATH=$BATS_TEST_TMPDIR/bare run "$SCRIPT"
     [ "$status" = 3 ]
-    [[ $output == *"there is no sudo"* ]]
+    [[ $output == *"sudo is not installed"* ]]
 }
 
 @test "a password that is not needed is not used" {
@@ -634,7 +634,7 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
 @test "accounting wants root, also where docker does not" {
     STUB_SUDO=free run "$SCRIPT" --enable-accounting
     [ "$status" = 0 ]
-    [[ $output == *"the kernel's settings want root: going on with sudo"* ]]
+    [[ $output == *"changing kernel settings needs root: continuing with sudo"* ]]
     called "sysctl -q -w"
 }
 
@@ -661,7 +661,7 @@ installed() {
     not called "volume rm"
     [ ! -e "$FOLDER" ]
     [ -z "$(find "$SETUP_ROOT" -type f)" ]
-    [[ $output == *"Databases and flow log stay in: conntrack-monitor_geoip-data conntrack-monitor_flow-log"* ]]
+    [[ $output == *"Databases and flow log remain in: conntrack-monitor_geoip-data conntrack-monitor_flow-log"* ]]
 }
 
 @test "uninstall takes no file of the user's" {
@@ -684,7 +684,7 @@ installed() {
     installed
     STUB_UID=0 STUB_RMI=used run "$SCRIPT" --uninstall
     [ "$status" = 0 ]
-    [[ $output == *"something else uses it"* ]]
+    [[ $output == *"it is in use"* ]]
 }
 
 @test "purge asks first: yes, no, and nobody there" {
@@ -743,7 +743,7 @@ wrapper() {
     wrapper
     run in_terminal "" "$WRAPPER" attach
     [ "$status" = 0 ]
-    [[ $output == *$'frame read escape sequence'*$'\033[?1049l\033[?25h'*"Detached; it goes on."* ]]
+    [[ $output == *$'frame read escape sequence'*$'\033[?1049l\033[?25h'*"Detached; the monitor keeps running."* ]]
     called "docker exec conntrack-monitor stty -F /dev/console rows 0 cols 0"
 }
 
@@ -765,7 +765,7 @@ wrapper() {
     [[ $output == *"starts it again. To stop it:"* ]]
     echo "2026-11-23 true" >"$STUB/state"
     STUB_AFTER="2026-11-23 false" STUB_POLICY=no run in_terminal "" "$WRAPPER" attach
-    [[ $output == *"It has ended. Start it:"* ]]
+    [[ $output == *"The monitor has exited. Start it:"* ]]
     not called "docker exec"
 }
 
@@ -774,10 +774,10 @@ wrapper() {
     echo "2026-11-23 false" >"$STUB/state"
     run in_terminal "" "$WRAPPER" attach
     [ "$status" = 1 ]
-    [[ $output == *"it is not running; try:"* ]]
+    [[ $output == *"not running; try:"* ]]
     run bash -c '"$0" attach </dev/null' "$WRAPPER"
     [ "$status" = 2 ]
-    [[ $output == *"wants a terminal"* ]]
+    [[ $output == *"needs a terminal"* ]]
 }
 
 @test "wrapper: start, stop, restart, logs, update" {
@@ -842,14 +842,14 @@ wrapper() {
     echo sha256:old >"$STUB/image"
     STUB_RUNNING="false 3" run "$WRAPPER" update
     [ "$status" = 1 ]
-    [[ $output == *"it does not stay up"* ]] # as the image is the same
+    [[ $output == *"the container does not stay up"* ]] # as the image is the same
     : >"$STUB/calls"
     STUB_PULL="no such host" run "$WRAPPER" update
     [ "$status" = 1 ]
     not called "up -d"
     STUB_PULLED=sha256:new STUB_RUNNING="false 3" run "$WRAPPER" update
     [ "$status" = 1 ]
-    [[ $output == *"going back to the one before"* ]]
+    [[ $output == *"going back to the previous one"* ]]
     [[ "$(tr "\n" " " <"$STUB/calls")" == *"up -d"*"docker tag sha256:old an/image:1"*"up -d"* ]]
     echo sha256:old >"$STUB/image"
     STUB_PULLED=sha256:new STUB_TAGS=0 run "$WRAPPER" update

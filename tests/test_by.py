@@ -58,7 +58,7 @@ def test_what_keys_are(text: str, keys: list[tuple[str, int | None]]) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("foo", "'foo' is not a key; there are: proto state "),
+        ("foo", "'foo' is not a key; valid: proto state "),
         ("", "'' is not a key"),
         ("near,", "'' is not a key"),
         ("host", "'host' names either end; write near"),
@@ -146,10 +146,10 @@ def test_text_json_and_csv_say_the_same() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--by", "state"), "--by adds the table up once: it goes with --once."),
-        (("--once", "--by", "state", "--view", "hosts"), "--by and --view exclude each other"),
+        (("--by", "state"), "--by requires --once."),
+        (("--once", "--by", "state", "--view", "hosts"), "--by and --view can't be combined"),
         (("--once", "--by", "host"), "Invalid value for '--by': 'host' names either end"),
-        (("--once", "--by", "near", "--sort", "city"), "'city' is no column of the view near"),
+        (("--once", "--by", "near", "--sort", "city"), "'city' is not a column of the view near"),
     ],
 )
 def test_what_by_may_not_be_combined_with(words: tuple[str, ...], says: str) -> None:

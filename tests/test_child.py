@@ -40,11 +40,11 @@ def every(patience: Patience, seconds: float, size: int, gap: float) -> str:
 
 
 def test_silence_and_a_byte_now_and_then_are_no_progress() -> None:
-    assert every(Patience(0.0), 100.0, 0, 1.0) == "no answer for 30 s"
-    assert every(Patience(0.0), 100.0, 1, 29.0) == "too slow, 1 bytes in 30 s"
-    assert every(Patience(0.0), 100.0, 250, 20.0) == "too slow, 250 bytes in 30 s"
+    assert every(Patience(0.0), 100.0, 0, 1.0) == "no answer within 30 s"
+    assert every(Patience(0.0), 100.0, 1, 29.0) == "too slow: 1 bytes in 30 s"
+    assert every(Patience(0.0), 100.0, 250, 20.0) == "too slow: 250 bytes in 30 s"
     assert every(Patience(0.0), 600.0, 4000, 25.0) == ""
-    assert every(Patience(0.0), 2000.0, 4000, 5.0) == "no end after 900 s"
+    assert every(Patience(0.0), 2000.0, 4000, 5.0) == "not finished after 900 s"
 
 
 def test_while_nobody_listens_nothing_is_late() -> None:
@@ -54,7 +54,7 @@ def test_while_nobody_listens_nothing_is_late() -> None:
     assert patience.complaint() == ""
     patience.take(0, 500.5)
     assert patience.complaint() == ""
-    assert every(patience, 60.0, 0, 1.0) == "too slow, 10 bytes in 30 s"
+    assert every(patience, 60.0, 0, 1.0) == "too slow: 10 bytes in 30 s"
 
 
 @pytest.mark.parametrize("ahead", [0, 8 << 20])

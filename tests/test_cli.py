@@ -80,28 +80,28 @@ def test_help_and_version() -> None:
     ("args", "words"),
     [
         (["--nosuch"], "No such option"),
-        (["--once", "--sort", "colour"], "'colour' is no column"),
-        (["--once", "-p", "nosuch"], "'nosuch' is no protocol"),
-        (["--once", "-p", "--"], "no protocol"),
-        (["--once", "-s", "nosuch"], "'nosuch' is no state"),
+        (["--once", "--sort", "colour"], "'colour' is not a column"),
+        (["--once", "-p", "nosuch"], "'nosuch' is not a protocol"),
+        (["--once", "-p", "--"], "not a protocol"),
+        (["--once", "-s", "nosuch"], "'nosuch' is not a state"),
         (["--once", "-f", "foo:1"], "unknown field 'foo'"),
         (["--once", "--interval", "0"], "--interval"),
         (["--once", "--interval", "nan"], "not a number"),
         (["--once", "--limit", "-1"], "--limit"),
-        (["--json", "--limit", "5"], "--limit goes with --once"),
-        (["--json", "--csv"], "exclude each other"),
+        (["--json", "--limit", "5"], "--limit requires --once"),
+        (["--json", "--csv"], "can't be combined"),
         (["--once", "--via", "'"], "--via"),
         (["--once", "--via", " "], "--via"),
-        (["--once", "--via", "-x"], "'-x' is no program"),
-        (["--once", "--conntrack", "-x"], "'-x' is no program"),
+        (["--once", "--via", "-x"], "'-x' is not a program"),
+        (["--once", "--conntrack", "-x"], "'-x' is not a program"),
         (["--once", "--replay", "/nonexistent"], "No such file or directory"),
         (["--once", "--replay", "/"], "s a directory"),
-        (["--once", "--replay", str(MIXED), "--via", "x"], "have no meaning"),
+        (["--once", "--replay", str(MIXED), "--via", "x"], "runs no command"),
         (["--once", "--replay", str(MIXED), "--record", "/nonexistent/x"], "can't be written"),
-        ([], "standard output is no terminal"),
+        ([], "stdout is not a terminal"),
         (["--replay", str(MIXED)], "Use --once for a table"),
-        (["--names", "leases,foo"], "'foo' tells no names; there are: leases, neighbours,"),
-        (["--once", "--names", "dns"], "pipes ask none"),
+        (["--names", "leases,foo"], "'foo' is not a source of names; valid: leases, neighbours,"),
+        (["--once", "--names", "dns"], "works only on the screen"),
     ],
 )
 def test_wrong_usage_is_2_and_says_why(args: list[str], words: str) -> None:
@@ -226,7 +226,7 @@ def test_what_the_last_line_counts_and_is_not_there_is_said() -> None:
     last = "conntrack v1.4.7 (conntrack-tools): 3 flow entries have been shown.\n"
     result = run("--replay", "-", "--json", stdin=(LISTED_LINE + last).encode())
     assert len(objects(result.stdout)) == 1
-    assert b"2 flow entries are missing: conntrack printed so many more than were read" in result.stderr
+    assert b"2 flow entries are missing: conntrack printed that many more than were read" in result.stderr
     assert b"not understood" not in result.stderr
 
 
@@ -356,7 +356,7 @@ def test_a_clock_that_was_set_back_is_said() -> None:
     lines = EVENTS.read_bytes().splitlines(keepends=True)
     result = run("--replay", "-", "--json", stdin=b"".join([*lines, lines[0]]))
     assert len(objects(result.stdout)) == len(lines) + 1
-    assert b"1 time stamps went back" in result.stderr or b"1 time stamp went back" in result.stderr
+    assert b"1 timestamps went backwards" in result.stderr or b"1 time stamp went back" in result.stderr
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
@@ -467,7 +467,7 @@ def listing_script(extra: str = "") -> str:
 def test_0_entries_say_how_tracking_is_switched_on(fake: Callable[[str], str]) -> None:
     result = run("--once", "--conntrack", fake("exit 0"))
     assert result.returncode == 0
-    assert b"0 entries: tracking is off" in result.stderr
+    assert b"0 entries: either no traffic, or tracking is off" in result.stderr
     assert b"iptables -I INPUT -m conntrack" in result.stderr
 
 
@@ -478,7 +478,7 @@ def test_an_empty_table_is_one_also_where_all_output_comes_as_one(fake: Callable
     for words in ((), ("--json",), ("--csv",)):
         result = run("--once", *words, "--conntrack", fake(last))
         assert (result.returncode, b"{" in result.stdout) == (0, False), result.stderr
-        assert b"0 entries: tracking is off" in result.stderr
+        assert b"0 entries: either no traffic, or tracking is off" in result.stderr
         assert b"not understood" not in result.stderr
 
 
@@ -753,7 +753,7 @@ def test_a_view_goes_with_once_or_the_screen() -> None:
     args = [*PROGRAM, "--replay", str(DEMO), "--view", "hosts", "--json"]
     result = subprocess.run(args, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "a view goes with --once or on the screen" in result.stderr
+    assert "--view works with --once or on the screen" in result.stderr
 
 
 # --- why there is no row, and what is given twice ---------------------------------------------------------------------

@@ -169,53 +169,53 @@ def test_an_update_is_meant_more_than_no_download_in_the_file(env: dict[str, str
         ('sort = "bytes"\n\n[[[\n', 3, "not TOML"),
         ('sort = "bytes"\nsort = "rate"\n', 2, "not TOML"),
         ('sort = "bytes', 0, "end of document"),
-        ('\nsrot = "bytes"\n', 2, "unknown word 'srot'; there are: conntrack filter"),
-        ("# sort = 1\nsort = 'colour'\n", 2, "'colour' is no column"),
-        ("linger = 1\nsort = 1\n", 2, "a text in quotation marks"),
-        ('interval = "2"\n', 1, "a number is wanted"),
-        ("interval = true\n", 1, "a number is wanted"),
+        ('\nsrot = "bytes"\n', 2, "unknown key 'srot'; valid: conntrack filter"),
+        ("# sort = 1\nsort = 'colour'\n", 2, "'colour' is not a column"),
+        ("linger = 1\nsort = 1\n", 2, "expected a string in quotes"),
+        ('interval = "2"\n', 1, "expected a number"),
+        ("interval = true\n", 1, "expected a number"),
         ("interval = 0\n", 1, "range"),
         ("interval = nan\n", 1, "not a number"),
         ("no-color = 1\n", 1, "true or false"),
-        ('protocol = ["tcp", "nosuch"]\n', 1, "'nosuch' is no protocol"),
-        ("protocol = [1.5]\n", 1, "a list of texts"),
-        ('state = ["nosuch"]\n', 1, "'nosuch' is no state"),
-        ("filter = 'port:x'\n", 1, "is no port"),
-        ("filter = 'mark:office'\n", 1, "'office' is no number"),
+        ('protocol = ["tcp", "nosuch"]\n', 1, "'nosuch' is not a protocol"),
+        ("protocol = [1.5]\n", 1, "expected a list of strings"),
+        ('state = ["nosuch"]\n', 1, "'nosuch' is not a state"),
+        ("filter = 'port:x'\n", 1, "is not a port"),
+        ("filter = 'mark:office'\n", 1, "'office' is not a number"),
         ('via = "\'"\n', 1, "No closing quotation"),
         ('via = " "\n', 1, "the command is empty"),
-        ('conntrack = "-x"\n', 1, "is no program"),
+        ('conntrack = "-x"\n', 1, "is not a program"),
         ('geoip-db = ["a\\u0000b"]\n', 1, "null character"),
-        ("once = true\n", 1, "'once' goes on the command line only"),
-        ("json = true\n", 1, "command line only"),
-        ("limit = 5\n", 1, "command line only"),
-        ('record = "x"\n', 1, "command line only"),
-        ("update-geoip = true\n", 1, "command line only"),
-        ("allow-delete = true\n", 1, "command line only"),
-        ("version = true\n", 1, "command line only"),
+        ("once = true\n", 1, "'once' works only on the command line"),
+        ("json = true\n", 1, "only on the command line"),
+        ("limit = 5\n", 1, "only on the command line"),
+        ('record = "x"\n', 1, "only on the command line"),
+        ("update-geoip = true\n", 1, "only on the command line"),
+        ("allow-delete = true\n", 1, "only on the command line"),
+        ("version = true\n", 1, "only on the command line"),
         ("ipv6 = true\n", 1, 'write filter = "family:6"'),
-        ('heartbeat = "/etc/passwd"\n', 1, "unknown word"),
-        ("geoip_db = []\n", 1, "unknown word"),
-        ("sort.x = 1\n", 1, "a text in quotation marks"),
-        ("[sort]\nx = 1\n", 1, "a text in quotation marks"),
-        ("marks = 1\n", 1, "[marks] holds lines like"),
-        ('[zones]\n7 = "a"\n[marks]\n6 = "x"\n7 = ""\n', 5, "a name is a text"),
-        ("[marks]\n7 = 7\n", 2, "a name is a text"),
-        ('[marks]\n7 = "0x10"\n', 2, "no number"),
-        ("[filters]\nkids = 7\n", 2, "a filter is a text"),
-        ('[filters]\n"7 x" = "tcp"\n', 2, "a letter first"),
+        ('heartbeat = "/etc/passwd"\n', 1, "unknown key"),
+        ("geoip_db = []\n", 1, "unknown key"),
+        ("sort.x = 1\n", 1, "expected a string in quotes"),
+        ("[sort]\nx = 1\n", 1, "expected a string in quotes"),
+        ("marks = 1\n", 1, "[marks] takes lines like"),
+        ('[zones]\n7 = "a"\n[marks]\n6 = "x"\n7 = ""\n', 5, "a name must be a string"),
+        ("[marks]\n7 = 7\n", 2, "a name must be a string"),
+        ('[marks]\n7 = "0x10"\n', 2, "not a number"),
+        ("[filters]\nkids = 7\n", 2, "a filter must be a string"),
+        ('[filters]\n"7 x" = "tcp"\n', 2, "begins with a letter"),
         ('[filters]\na = "tcp"\nkids = "contry:DE"\n', 3, "did you mean country?"),
         ('[filters]\na = "tcp"\nkids = "udp or !@a"\n', 3, "can't use another one"),
         ('filter = "@kidz"\n[filters]\nkids = "tcp"\n', 1, "did you mean kids?"),
         (f'[marks]\n7 = "{"n" * 33}"\n', 2, "at most 32 characters"),
-        ('[marks]\nvpn = "0x7"\n', 2, "'vpn' is no number"),
+        ('[marks]\nvpn = "0x7"\n', 2, "'vpn' is not a number"),
         ('[marks]\n7 = "a"\n0x7 = "b"\n', 3, "named twice"),
-        ('[marks]\n"0x11/0xf0" = "a"\n', 2, "fits no mark"),
+        ('[marks]\n"0x11/0xf0" = "a"\n', 2, "can't match any mark"),
         ('[marks]\n4294967296 = "a"\n', 2, "32 bits"),
-        ('[zones]\n65536 = "a"\n', 2, "no zone"),
-        ('[zones]\n0x3 = "a"\n', 2, "no zone"),
+        ('[zones]\n65536 = "a"\n', 2, "not a zone"),
+        ('[zones]\n0x3 = "a"\n', 2, "not a zone"),
         ('local-networks = "10.0.0.0/8"\n', 1, "a list of networks"),
-        ('linger = 1\nlocal-networks = [\n"10.0.0.0/33"]\n', 2, "'10.0.0.0/33' is no address or network"),
+        ('linger = 1\nlocal-networks = [\n"10.0.0.0/33"]\n', 2, "'10.0.0.0/33' is not an address or a network"),
         ("a = " + "[" * 60_000, 0, ""),
         ("a = " + "9" * 60_000, 0, "not TOML"),
         ("#" * 70_000, 0, "larger than 64 KiB"),
@@ -260,7 +260,7 @@ def test_a_pipe_hears_of_it_on_standard_error_and_goes_on(mode: list[str], env: 
     assert done.stderr.count("settings ignored: ") == 1
     if sys.version_info >= (3, 11):
         line = next(line for line in done.stderr.splitlines() if "settings ignored" in line)
-        assert "settings ignored: line 1: unknown word 'srot'" in line
+        assert "settings ignored: line 1: unknown key 'srot'" in line
         assert line.endswith(f", in {env['HOME']}/.config/{config.NAME}")
 
 
@@ -276,7 +276,7 @@ def test_the_screen_shows_it_as_a_notice(env: dict[str, str], write: Write) -> N
 def test_an_old_python_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("config.sys.version_info", (3, 10, 13))
     assert loaded("", tmp_path).problem.startswith(
-        "settings ignored: to read it needs Python 3.11 or later, this is 3.10.13, in "
+        "settings ignored: reading it needs Python 3.11 or later; this is 3.10.13, in "
     )
 
 
@@ -326,7 +326,7 @@ def test_what_others_may_write_is_not_read(mode: int, env: dict[str, str], write
     path = write('protocol = ["udp"]\n')
     path.chmod(mode)
     done = run(env, "--replay", MIXED, "--once", "--json")
-    assert "others may write to it; try: chmod go-w" in done.stderr
+    assert "other users can write to it; try: chmod go-w" in done.stderr
     assert '"tcp"' in done.stdout
 
 
@@ -396,7 +396,7 @@ def test_a_pipe_in_its_place_is_no_reason_to_wait(env: dict[str, str], write: Wr
     path = write("")
     path.unlink()
     os.mkfifo(path)
-    assert "it is no file" in run(env, "--replay", MIXED, "--once").stderr
+    assert "it is not a regular file" in run(env, "--replay", MIXED, "--once").stderr
 
 
 # --- names and local networks -----------------------------------------------------------------------------------------
@@ -473,7 +473,9 @@ def test_whose_file_is_believed(owner: int, mode: int, uid: int, caller: int | N
     if foreign is not None:
         assert config._foreign(state, uid, caller) is foreign
         return
-    why = "others may write to it; try: chmod go-w" if mode & 0o022 else f"it belongs to another user .uid {owner}."
+    why = (
+        "other users can write to it; try: chmod go-w" if mode & 0o022 else f"it belongs to another user .uid {owner}."
+    )
     with pytest.raises(WrongSetting, match=why):
         config._foreign(state, uid, caller)
 
@@ -502,7 +504,7 @@ def test_how_large_a_file_may_be(tmp_path: Path) -> None:
     assert read(tmp_path).problem == f"settings ignored: it can't be read: Is a directory, in {path}"
     path.rmdir()
     os.mkfifo(path)
-    assert read(tmp_path).problem == f"settings ignored: it is no file, in {path}"
+    assert read(tmp_path).problem == f"settings ignored: it is not a regular file, in {path}"
 
 
 # --- where its lines are ----------------------------------------------------------------------------------------------
@@ -543,45 +545,49 @@ def test_the_line_that_sets_a_key(table: str, key: str, line: int) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "why"),
     [
-        ("x = 1", 1, "unknown word 'x'; there are: "),
-        ("\nipv4 = true", 2, """'ipv4' goes on the command line only; here write filter = "family:4\""""),
-        ("ipv6 = true", 1, """'ipv6' goes on the command line only; here write filter = "family:6\""""),
-        ("linger = true", 1, "linger: a number is wanted"),
-        ('linger = "3"', 1, "linger: a number is wanted"),
-        ("sort = 3", 1, "sort: a text in quotation marks is wanted"),
-        ('sort = "b\\u0000"', 1, "sort: there is a null character in it"),
-        ('protocol = ["tcp", "\\u0000"]', 1, "protocol: there is a null character in it"),
-        ("reverse = 1", 1, "reverse: true or false is wanted"),
-        ("protocol = 6.5", 1, 'protocol: a list of texts is wanted, such as ["a", "b"]'),
-        ("protocol = [true]", 1, 'protocol: a list of texts is wanted, such as ["a", "b"]'),
-        ("state = [6]", 1, 'state: a list of texts is wanted, such as ["a", "b"]'),
-        ('protocol = "nosuch"', 1, "protocol: 'nosuch' is no protocol: a number up to 255, or a name; some are tcp, "),
-        ('state = "nosuch"', 1, "state: 'nosuch' is no state; some are ESTABLISHED, "),
-        ('filter = "port:x"', 1, "filter: 'x' is no port: 443, 8000-8999 or a name like https"),
+        ("x = 1", 1, "unknown key 'x'; valid: "),
+        ("\nipv4 = true", 2, """'ipv4' works only on the command line; here, write filter = "family:4\""""),
+        ("ipv6 = true", 1, """'ipv6' works only on the command line; here, write filter = "family:6\""""),
+        ("linger = true", 1, "linger: expected a number"),
+        ('linger = "3"', 1, "linger: expected a number"),
+        ("sort = 3", 1, "sort: expected a string in quotes"),
+        ('sort = "b\\u0000"', 1, "sort: it contains a null character"),
+        ('protocol = ["tcp", "\\u0000"]', 1, "protocol: it contains a null character"),
+        ("reverse = 1", 1, "reverse: expected true or false"),
+        ("protocol = 6.5", 1, 'protocol: expected a list of strings, such as ["a", "b"]'),
+        ("protocol = [true]", 1, 'protocol: expected a list of strings, such as ["a", "b"]'),
+        ("state = [6]", 1, 'state: expected a list of strings, such as ["a", "b"]'),
+        (
+            'protocol = "nosuch"',
+            1,
+            "protocol: 'nosuch' is not a protocol: a number up to 255, or a name; for example tcp, ",
+        ),
+        ('state = "nosuch"', 1, "state: 'nosuch' is not a state; for example ESTABLISHED, "),
+        ('filter = "port:x"', 1, "filter: 'x' is not a port: 443, 8000-8999 or a name like https"),
         ('via = "\'"', 1, "via: No closing quotation"),
         ('via = " "', 1, "via: the command is empty"),
-        ('via = "-x"', 1, "via: '-x' is no program"),
-        ('conntrack = "-x"', 1, "conntrack: '-x' is no program"),
-        ("marks = 3", 1, '[marks] holds lines like 0x7 = "vpn"'),
-        ("zones = 3", 1, '[zones] holds lines like 3 = "office"'),
-        ('[marks]\n0xg = "x"', 2, "'0xg' is no number (16 or 0x10)"),
+        ('via = "-x"', 1, "via: '-x' is not a program"),
+        ('conntrack = "-x"', 1, "conntrack: '-x' is not a program"),
+        ("marks = 3", 1, '[marks] takes lines like 0x7 = "vpn"'),
+        ("zones = 3", 1, '[zones] takes lines like 3 = "office"'),
+        ('[marks]\n0xg = "x"', 2, "'0xg' is not a number (16 or 0x10)"),
         ('[marks]\n4294967296 = "x"', 2, "'4294967296' has more than 32 bits"),
         ('[marks]\n"1/4294967296" = "x"', 2, "'1/4294967296' has more than 32 bits"),
-        ('[marks]\n"0x11/0x10" = "x"', 2, "'0x11/0x10' fits no mark: its mask takes bits away that it wants"),
+        ('[marks]\n"0x11/0x10" = "x"', 2, "'0x11/0x10' can't match any mark: the mask clears bits of the value"),
         ('[marks]\n1 = "x"\n0x1 = "y"', 3, "mark 0x1 is named twice"),
-        ('[marks]\n1 = ""', 2, "a name is a text in quotation marks, and no number"),
-        ("[marks]\n1 = 5", 2, "a name is a text in quotation marks, and no number"),
-        ('[marks]\n1 = "5"', 2, "a name is a text in quotation marks, and no number"),
-        ('[marks]\n1 = "0x5F"', 2, "a name is a text in quotation marks, and no number"),
-        ("[marks]\n1 = 'a\"b'", 2, "a name is a text in quotation marks, and no number"),
+        ('[marks]\n1 = ""', 2, "a name must be a string in quotes, not a number"),
+        ("[marks]\n1 = 5", 2, "a name must be a string in quotes, not a number"),
+        ('[marks]\n1 = "5"', 2, "a name must be a string in quotes, not a number"),
+        ('[marks]\n1 = "0x5F"', 2, "a name must be a string in quotes, not a number"),
+        ("[marks]\n1 = 'a\"b'", 2, "a name must be a string in quotes, not a number"),
         (f'[marks]\n1 = "{"x" * 33}"', 2, "a name has at most 32 characters"),
-        ('[zones]\n65536 = "x"', 2, "'65536' is no zone: a number up to 65535"),
-        ('[zones]\n03 = "x"', 2, "'03' is no zone: a number up to 65535"),
-        ('[zones]\n123456 = "x"', 2, "'123456' is no zone: a number up to 65535"),
-        ('[zones]\n3 = "7"', 2, "a name is a text in quotation marks, and no number"),
-        ('local-networks = "10.0.0.0/8"', 1, 'local-networks: a list of networks is wanted, such as ["10.9.0.0/16"]'),
-        ("local-networks = [5]", 1, "local-networks: '5' is no address or network (10.0.0.0/8, 2001:db8::/32)"),
-        ('local-networks = ["x"]', 1, "local-networks: 'x' is no address or network (10.0.0.0/8, 2001:db8::/32)"),
+        ('[zones]\n65536 = "x"', 2, "'65536' is not a zone: a number up to 65535"),
+        ('[zones]\n03 = "x"', 2, "'03' is not a zone: a number up to 65535"),
+        ('[zones]\n123456 = "x"', 2, "'123456' is not a zone: a number up to 65535"),
+        ('[zones]\n3 = "7"', 2, "a name must be a string in quotes, not a number"),
+        ('local-networks = "10.0.0.0/8"', 1, 'local-networks: expected a list of networks, such as ["10.9.0.0/16"]'),
+        ("local-networks = [5]", 1, "local-networks: '5' is not an address or a network (10.0.0.0/8, 2001:db8::/32)"),
+        ('local-networks = ["x"]', 1, "local-networks: 'x' is not an address or a network (10.0.0.0/8, 2001:db8::/32)"),
         ("a = " + "[" * 5000, 0, "it is nested too deeply"),
         ("a = ", 0, "not TOML: "),
     ],
@@ -615,12 +621,12 @@ def test_what_a_wrong_file_gets(text: str, line: int, why: str, tmp_path: Path) 
     ],
 )
 def test_what_goes_on_the_command_line_only(word: str, tmp_path: Path) -> None:
-    assert f"line 1: '{word}' goes on the command line only, in" in settings_from(f"{word} = true", tmp_path).problem
+    assert f"line 1: '{word}' works only on the command line, in" in settings_from(f"{word} = true", tmp_path).problem
 
 
 @wants_toml
 def test_the_words_that_there_are(tmp_path: Path) -> None:
-    words = settings_from("x = 1", tmp_path).problem.partition("there are: ")[2].rpartition(", in")[0].split()
+    words = settings_from("x = 1", tmp_path).problem.partition("valid: ")[2].rpartition(", in")[0].split()
     assert {"sort", "filter", "via", "conntrack", "linger", "protocol"} < set(words)
     assert words[-5:] == ["marks", "zones", "filters", "hosts", "local-networks"]
     assert not {"ipv4", "ipv6", "json", "allow-delete", "help"} & set(words)
@@ -670,7 +676,7 @@ def test_a_filter_may_use_the_file_s_names(tmp_path: Path) -> None:
     names = '[marks]\n7 = "vpn"\n[zones]\n3 = "office"\n'
     settings = settings_from('filter = "mark:vpn zone:office"\n' + names, tmp_path)
     assert (settings.problem, list(settings.options.values())) == ("", ["mark:vpn zone:office"])
-    assert "'vpn' is no number" in settings_from('filter = "mark:vpn"', tmp_path).problem
+    assert "'vpn' is not a number" in settings_from('filter = "mark:vpn"', tmp_path).problem
 
 
 @pytest.mark.parametrize(
@@ -684,8 +690,8 @@ def test_the_words_of_via(text: str, words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("via", "conntrack", "message", "hint"),
-    [("-x", "conntrack", "'-x' is no program", "'--via'"), ("", "-x", "'-x' is no program", "'--conntrack'"),
-     ("  ", "c", "the command is empty", "'--via'"), ("", "a\0", "'a\\x00' is no program", "'--conntrack'")],
+    [("-x", "conntrack", "'-x' is not a program", "'--via'"), ("", "-x", "'-x' is not a program", "'--conntrack'"),
+     ("  ", "c", "the command is empty", "'--via'"), ("", "a\0", "'a\\x00' is not a program", "'--conntrack'")],
 )  # fmt: skip
 def test_programs_that_are_none(via: str, conntrack: str, message: str, hint: str) -> None:
     with pytest.raises(click.BadParameter) as caught:

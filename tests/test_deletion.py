@@ -228,7 +228,7 @@ def test_another_flow_that_took_the_tuple_stays(ns: Namespace, when: str) -> Non
     else:
         assert deletion.confirm("y")
         go(deletion)
-    assert deletion.words().text == "nothing was deleted: it had ended already"
+    assert deletion.words().text == "nothing was deleted: it had already ended"
     assert number in entries(ns)
 
 
@@ -245,7 +245,7 @@ def test_what_got_its_destroy_before_its_turn_is_left_alone(ns: Namespace) -> No
     feed(table, "[DESTROY] " + text, 101.0)
     assert deletion.confirm("y")
     go(deletion)
-    assert deletion.words().text == "nothing was deleted: it had ended already"
+    assert deletion.words().text == "nothing was deleted: it had already ended"
     assert len(entries(ns)) == 1
     assert Deletion(Command(ns.prefix), [flow]).phase is Phase.DONE
 
@@ -257,11 +257,11 @@ def test_some_end_meanwhile(ns: Namespace) -> None:
     ns.run(["conntrack", "-D", "-p", "tcp", "--sport", "1"])
     deletion = Deletion(Command(ns.prefix), wanted)
     go(deletion, Phase.ASKED)
-    assert deletion.words().text == "they match 4 entries, one each; 1 had ended already"
+    assert deletion.words().text == "they match 4 entries, one each; 1 had already ended"
     ns.run(["conntrack", "-D", "-p", "tcp", "--sport", "2"])
     assert deletion.confirm("4")
     go(deletion)
-    assert deletion.words().text == "3 of 5 deleted, 2 had ended already"
+    assert deletion.words().text == "3 of 5 deleted, 2 had already ended"
     assert entries(ns) == {}
 
 
@@ -278,7 +278,7 @@ def test_stopped_in_the_middle(ns: Namespace) -> None:
     go(deletion)
     left = len(entries(ns))
     assert left >= 9 - 2 * deleting.AT_ONCE  # as many done in one poll, as many begun by it
-    assert deletion.words().text == f"{9 - left} of 9 deleted, {left} left as they were"
+    assert deletion.words().text == f"{9 - left} of 9 deleted, {left} not deleted"
 
 
 @needs_kernel
@@ -356,7 +356,7 @@ def test_a_child_that_breaks_off_leaves_it_unknown(ns: Namespace, tmp_path: Path
     words = deletion.words()
     assert words.problem is not None
     left = len(entries(ns))
-    assert words.text == f"{9 - left} of 9 deleted, {left - 1} left as they were, of 1 it is not known"
+    assert words.text == f"{9 - left} of 9 deleted, {left - 1} not deleted, 1 unknown"
     assert left >= 9 - deleting.AT_ONCE
 
 
@@ -364,7 +364,7 @@ def test_a_child_that_breaks_off_leaves_it_unknown(ns: Namespace, tmp_path: Path
 def test_a_conntrack_that_deletes_more_is_found_out_and_stopped(ns: Namespace, tmp_path: Path) -> None:
     command = Command(ns.prefix, program(tmp_path, "exec conntrack -D -o id -p tcp"))
     deletion = failing(ns, command, 9)
-    assert "other entries: it does not heed --id=" in str(deletion.words().problem)
+    assert "other entries: it ignores --id=" in str(deletion.words().problem)
     assert deletion.deleted == 9
     assert entries(ns) == {}
 
@@ -374,7 +374,7 @@ def test_an_entry_that_ends_under_conntrack_s_hands_was_not_deleted(ns: Namespac
     """conntrack lists it, somebody else is faster, and conntrack 1.4.7 calls that a failure."""
     said = "conntrack v1.4.7 (conntrack-tools): Operation failed: such conntrack doesn't exist"
     deletion = failing(ns, Command(ns.prefix, program(tmp_path, f'echo "{said}" >&2; exit 1')))
-    assert deletion.words() == (deletion.words().command, "nothing was deleted: all 3 had ended already", "", None)
+    assert deletion.words() == (deletion.words().command, "nothing was deleted: all 3 had already ended", "", None)
 
 
 @needs_kernel
@@ -393,9 +393,9 @@ def test_dccp_on_a_kernel_without_its_tracker(ns: Namespace) -> None:
 def test_a_child_that_says_nothing(ns: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("child.SILENCE", 2.0)
     words = failing(ns, Command(ns.prefix, program(tmp_path, "exec sleep 60"))).words()
-    assert words.text == "0 of 3 deleted, 1 left as they were, of 2 it is not known"
+    assert words.text == "0 of 3 deleted, 1 not deleted, 2 unknown"
     assert words.problem is not None
-    assert words.problem.what.endswith(": no answer for 2 s")
+    assert words.problem.what.endswith(": no answer within 2 s")
 
 
 @needs_kernel
@@ -438,7 +438,7 @@ def test_too_many_are_refused_and_none_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda text: text.replace(" id=1\n", "\n"), "conntrack gave no id for it"),
+        (lambda text: text.replace(" id=1\n", "\n"), "conntrack printed no id for it"),
         (lambda text: text.replace("mark=0 ", "mark=0 zone=65536 "), "its addresses, ports"),
         (lambda text: text.replace("id=1\n", "id=4294967296\n"), "its addresses, ports"),
         (lambda text: text.replace("10.0.0.1 ", "10.0.0.256 "), "its addresses, ports"),
@@ -577,7 +577,7 @@ def test_the_words_that_single_a_flow_out(text: str, words: str) -> None:
     ],
 )
 def test_what_conntrack_would_read_as_something_else_is_no_option(text: str) -> None:
-    assert selection(flow_of(text)) == Refusal("its addresses, ports or zones are none that conntrack prints")
+    assert selection(flow_of(text)) == Refusal("its addresses, ports or zones are not as conntrack prints them")
 
 
 def test_the_largest_id_is_one() -> None:
@@ -586,7 +586,7 @@ def test_the_largest_id_is_one() -> None:
     assert chosen.id == 4_294_967_295
     zero = selection(flow_of(PLAIN_FLOW.replace("id=7", "id=0")))
     assert isinstance(zero, Selection)
-    assert selection(flow_of(PLAIN_FLOW.replace(" id=7", ""))) == Refusal("conntrack gave no id for it")
+    assert selection(flow_of(PLAIN_FLOW.replace(" id=7", ""))) == Refusal("conntrack printed no id for it")
 
 
 @pytest.mark.parametrize(
@@ -643,7 +643,7 @@ def test_what_is_yes_and_what_is_no(number: int, typed: str, yes: bool) -> None:
     [
         (1, 0, 0.0, "it matches 1 entry"),
         (2, 0, 0.0, "they match 2 entries, one each"),
-        (1234, 2000, 0.0, "they match 1,234 entries, one each; 2,000 had ended already"),
+        (1234, 2000, 0.0, "they match 1,234 entries, one each; 2,000 had already ended"),
         (99, 0, 0.1, "they match 99 entries, one each"),
         (100, 0, 0.1, "they match 100 entries, one each; takes up to 10 s"),
         (1199, 0, 0.1, "they match 1,199 entries, one each; takes up to 120 s"),
@@ -666,13 +666,13 @@ def test_the_question(number: int, gone: int, spent: float, question: str) -> No
     [
         (1, 1, 0, 0, 0, "1 deleted"),
         (3, 3, 0, 0, 0, "3 deleted"),
-        (3, 2, 1, 0, 0, "2 of 3 deleted, 1 had ended already"),
-        (3, 1, 0, 0, 0, "1 of 3 deleted, 2 left as they were"),
-        (3, 2, 2, 1, 0, "2 of 4 deleted, 2 had ended already"),
-        (3, 1, 0, 0, 1, "1 of 3 deleted, 1 left as they were, of 1 it is not known"),
-        (1, 0, 1, 0, 0, "nothing was deleted: it had ended already"),
-        (2, 0, 2, 0, 0, "nothing was deleted: all 2 had ended already"),
-        (1, 0, 0, 0, 1, "0 of 1 deleted, of 1 it is not known"),
+        (3, 2, 1, 0, 0, "2 of 3 deleted, 1 had already ended"),
+        (3, 1, 0, 0, 0, "1 of 3 deleted, 2 not deleted"),
+        (3, 2, 2, 1, 0, "2 of 4 deleted, 2 had already ended"),
+        (3, 1, 0, 0, 1, "1 of 3 deleted, 1 not deleted, 1 unknown"),
+        (1, 0, 1, 0, 0, "nothing was deleted: it had already ended"),
+        (2, 0, 2, 0, 0, "nothing was deleted: all 2 had already ended"),
+        (1, 0, 0, 0, 1, "0 of 1 deleted, 1 unknown"),
         (1, 0, 0, 0, 0, "nothing was deleted"),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_flow_that_ends_says_when() -> None:
     feed(monitor.table, event("DESTROY", 18), 103.0)
     monitor.refresh(3)
     text = "\n".join(shown(monitor, BESIDE))
-    assert re.search(r"lasted .*, began ", text)
+    assert re.search(r"duration .*, began ", text)
     assert re.search(r"ended +103\.000", text)
 
 
@@ -219,10 +219,10 @@ def test_what_whois_says_is_safe_and_bounded(tmp_path: Path, monkeypatch: pytest
     assert lines == ["OrgName: [31mACME \N{REPLACEMENT CHARACTER}", "", "Country: 9.9.9.9", "", "oops"]
     flood = answer(Whois("9.9.9.9", stub(tmp_path, "exec yes Comment")))
     assert 1000 < len(flood) <= Whois.LONGEST
-    assert answer(Whois("9.9.9.9", stub(tmp_path, "exit 1"))) == ["whois said nothing"]
+    assert answer(Whois("9.9.9.9", stub(tmp_path, "exit 1"))) == ["whois printed nothing"]
     monkeypatch.setattr(Whois, "PATIENCE", 0.05)
     began = time.monotonic()
-    assert answer(Whois("9.9.9.9", stub(tmp_path, "exec sleep 60")))[-1] == "no answer in time"
+    assert answer(Whois("9.9.9.9", stub(tmp_path, "exec sleep 60")))[-1] == "timed out"
     assert time.monotonic() - began < 30
 
 

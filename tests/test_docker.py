@@ -243,7 +243,7 @@ def test_no_key_freezes_it(engine: Engine, up: Callable[..., None], init: bool) 
 def test_the_end_is_status_0_and_the_policy_starts_it_again(engine: Engine, up: Callable[..., None], key: str) -> None:
     up()
     with attached(engine) as terminal:
-        assert "? help  q quit  ctrl-p ctrl-q look away" in terminal.text
+        assert "? help  q quit  ctrl-p ctrl-q detach" in terminal.text
         terminal.type(key)
         assert terminal.end() == 0
         last = terminal.seen.rpartition(b"\x1b[?1049l")[2].decode().strip()
@@ -291,7 +291,7 @@ def test_nobody_attached_no_log_and_a_true_table_at_once(engine: Engine, up: Cal
     tmux.run(f"{shlex_home(engine)} attach")
     tmux.wait("10.1.1.1")
     tmux.press("C-p", "C-q")
-    tmux.wait("Detached; it goes on.")
+    tmux.wait("Detached; the monitor keeps running.")
     wait_for(lambda: engine.inside("stty", "-F", "/dev/console", "size") == "0 0\n", what="the terminal of nobody")
     beat_again(engine)
     size = engine.log_size()
@@ -544,7 +544,7 @@ def test_setup_from_nothing_to_nothing(engine: Engine, tmux: Tmux) -> None:
     tmux.run(f"{shlex_home(engine)} attach")
     tmux.wait("10.3.3.3")
     tmux.press("C-p", "C-q")
-    tmux.wait("before", "Detached; it goes on.", gone=("10.3.3.3", "read escape sequence"))
+    tmux.wait("before", "Detached; the monitor keeps running.", gone=("10.3.3.3", "read escape sequence"))
     assert (tmux.fact("alternate_on"), tmux.fact("cursor_flag")) == ("0", "1")
     tmux.run(f"clear; {shlex_home(engine)} attach")
     tmux.wait("10.3.3.3")

@@ -299,19 +299,19 @@ def status(code: int) -> Answer:
 
 
 BAD: list[tuple[str, bytes | Answer, str]] = [
-    ("truncated", truncated, "broke off after"),
-    ("announced longer", announced_longer, "broke off after"),
-    ("announced shorter", announced_shorter, "broke off after"),
+    ("truncated", truncated, "stopped after"),
+    ("announced longer", announced_longer, "stopped after"),
+    ("announced shorter", announced_shorter, "stopped after"),
     ("announced huge", announced_huge, "larger than 256 MiB"),
-    ("html", html, "no gzip file but text/html"),
+    ("html", html, "not gzip but text/html"),
     ("empty", b"", "sent nothing"),
     ("flipped bits", flipped, "damaged"),
-    ("trailing", trailing, "goes on after the end"),
-    ("stalled", stalled, "nothing came for 0.2 s"),
-    ("silent", silent_server, "nothing came for 0.2 s"),
-    ("hangs up", hangs_up, "makes no sense (RemoteDisconnected"),
-    ("broken chunks", broken_chunks, "makes no sense (IncompleteRead"),
-    ("to http", to_http, "leads on to http://192.0.2.1; only https is used"),
+    ("trailing", trailing, "has data after the end"),
+    ("stalled", stalled, "no data for 0.2 s"),
+    ("silent", silent_server, "no data for 0.2 s"),
+    ("hangs up", hangs_up, "sent an invalid answer (RemoteDisconnected"),
+    ("broken chunks", broken_chunks, "sent an invalid answer (IncompleteRead"),
+    ("to http", to_http, "redirects to http://192.0.2.1; only https is allowed"),
     ("to a file", to_a_file, "the server answered 302"),
     ("round and round", round_and_round, "the server answered 302"),
     ("no content", partial, "the server answered 204"),
@@ -351,7 +351,7 @@ def test_what_goes_wrong_leaves_the_old_file_and_says_why(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("old/dbip-city-lite.mmdb", "older than what is there (built in 2026-05"),
+        ("old/dbip-city-lite.mmdb", "older than the installed one (built in 2026-05"),
         ("future/dbip-city-lite.mmdb", "is the clock right?"),
         ("dbip-asn-lite.mmdb", "of another type"),
         ("GeoLite2-Country.mmdb", "of another type"),
@@ -437,7 +437,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 def test_refused_addresses(tmp_path: Path, url: str) -> None:
     [outcome] = download.update([str(tmp_path)], url, now=NOW, progress=silent, kinds=["asn"])
     assert outcome.status == "failed"
-    assert "only https" in outcome.message or "is no address" in outcome.message
+    assert "only https" in outcome.message or "is not an address" in outcome.message
     assert "secret" not in outcome.message
     assert list(tmp_path.iterdir()) == []
 
@@ -452,7 +452,7 @@ def test_allowed_addresses() -> None:
         download._check_url(url)
     download._check_url("https://b.example/", "https://a.example/")
     download._check_url("https://b.example/", "http://127.0.0.1/")
-    with pytest.raises(download._Failure, match="leads on to http://127"):
+    with pytest.raises(download._Failure, match="redirects to http://127"):
         download._check_url("http://127.0.0.1/", "https://a.example/")
 
 
@@ -587,7 +587,7 @@ def test_nowhere_to_write(server: Server) -> None:
     for folders in ([], ["/proc/self"], ["/dev/null/x"]):
         outcomes = download.update(folders, server.url, now=NOW, progress=silent)
         assert [o.status for o in outcomes] == ["failed", "failed"]
-        assert "no folder to write to" in outcomes[0].message
+        assert "no writable folder" in outcomes[0].message
     assert server.requests == []
 
 
@@ -604,7 +604,7 @@ def test_a_link_is_not_written_through(server: Server, tmp_path: Path, city: byt
     assert victim.read_bytes() == b"precious"
     (folder / download.FILE).unlink()
     (folder / download.FILE).symlink_to(victim)
-    assert "no folder to write to" in fetch(server, folder)[0].message
+    assert "no writable folder" in fetch(server, folder)[0].message
     assert victim.read_bytes() == b"precious"
 
 
@@ -624,7 +624,7 @@ def test_a_hard_link_in_the_lock_s_place_is_not_overwritten(server: Server, tmp_
 def test_a_pipe_in_the_lock_s_place_is_not_waited_for(server: Server, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / download.FILE)
     assert not download.read_state(str(tmp_path)).number("city", "tried")
-    assert f"{download.FILE} is no file" in fetch(server, tmp_path)[0].message
+    assert f"{download.FILE} is not a regular file" in fetch(server, tmp_path)[0].message
 
 
 def test_who_takes_the_lock_away_meanwhile_leaves_one_of_us(tmp_path: Path) -> None:
@@ -710,10 +710,10 @@ def test_a_transfer_has_bounds_and_then_lets_go(
 ) -> None:
     if bound == "progress":
         monkeypatch.setattr(download, "PACE_SPAN", 0.2)
-        words = "bytes came in 0.2 s"
+        words = "bytes in 0.2 s"
     else:
         monkeypatch.setattr(download, "LONGEST_TRANSFER", 0.3)
-        words = "not done after 0.005 minutes"
+        words = "not finished after 0.005 minutes"
     server.serve("city", "2026-11", dribbling(head, city))
     [outcome] = fetch(server, tmp_path)
     assert (outcome.status, words in outcome.message) == ("failed", True), outcome.message
@@ -734,7 +734,7 @@ def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 4599.5
     assert pace.left() == 0.5
     now = 4600.0
-    with pytest.raises(download._Failure, match="not done after 60 minutes"):
+    with pytest.raises(download._Failure, match="not finished after 60 minutes"):
         pace.left()
 
 

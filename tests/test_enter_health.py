@@ -60,7 +60,7 @@ def test_every_line_of_health_shows_as_many_flows_as_it_says() -> None:
     drawn(monitor)
     assert list(monitor.view.entries) == [row.term for row in rows]
     for number, row in enumerate(rows):
-        said = re.search(r"(\d+) flows", row.value)
+        said = re.search(r"(\d+) flows?", row.value)
         assert said is not None
         monitor.keys(*["j"] * (number + 1), "enter")
         assert (monitor.view.spec.name, monitor.view.overlay) == ("connections", "")
@@ -135,7 +135,7 @@ def test_a_state_without_a_name_is_said_and_not_entered() -> None:
     drawn(monitor)
     monitor.view.entry, monitor.view.entries = "state:dancing", ["state:dancing"]
     monitor.keys("enter")
-    assert "'dancing' is no state" in monitor.view.message
+    assert "'dancing' is not a state" in monitor.view.message
     assert (monitor.view.overlay, monitor.view.filter, monitor.view.trail) == ("health", "", [])
 
 

@@ -64,8 +64,8 @@ class Fault:
 
 
 SILENT = changed("import health, child; child.SILENCE, health.SLOW = 1.6, 0.5")  # 30 and 5 seconds
-NO_ANSWER = "listing stopped: conntrack -L -o extended,id: no answer for 2 s"
-NOT_ENDED = " s ago has not ended: the table is older than that"
+NO_ANSWER = "listing stopped: conntrack -L -o extended,id: no answer within 2 s"
+NOT_ENDED = " s ago has not finished: the table is older than that"
 
 FAULTS = {
     "hangs": Fault("exec sleep 60", "", NO_ANSWER, "", on_screen=NOT_ENDED, program=SILENT),
@@ -73,7 +73,7 @@ FAULTS = {
     "dribbles": Fault(
         "while :; do printf i; sleep 0.4; done",
         "",
-        "listing stopped: conntrack -L -o extended,id: too slow, ",
+        "listing stopped: conntrack -L -o extended,id: too slow: ",
         "",
         None,
         on_screen=NOT_ENDED,
@@ -92,14 +92,14 @@ FAULTS = {
     "writes half a line and ends": Fault(
         f"head -c 1000 {MIXED}",
         f"head -c 100 {MIXED}",
-        "listing stopped: conntrack -L -o extended,id broke off in the middle of a line",
-        "events stopped: conntrack -E -o extended,id,timestamp broke off in the middle of a line",
+        "listing stopped: conntrack -L -o extended,id stopped in the middle of a line",
+        "events stopped: conntrack -E -o extended,id,timestamp stopped in the middle of a line",
     ),
     "closes its output and goes on": Fault(
         "exec >&-; exec sleep 60",
         "exec >&-; exec sleep 60",
-        "listing stopped: conntrack -L -o extended,id closed its output and did not end",
-        "events stopped: conntrack -E -o extended,id,timestamp closed its output and did not end",
+        "listing stopped: conntrack -L -o extended,id closed its output but did not exit",
+        "events stopped: conntrack -E -o extended,id,timestamp closed its output but did not exit",
     ),
     "may do it no more": Fault(
         failing("nobody-L"),
@@ -111,7 +111,7 @@ FAULTS = {
     "writes garbage": Fault(
         "head -c 20000 /dev/urandom; echo",
         "while :; do head -c 2000 /dev/urandom; sleep 0.05; done",
-        "lines not understood, the first: ",
+        "lines not understood; first: ",
         code=1,
     ),
     "loses its ssh": Fault(
@@ -125,7 +125,7 @@ FAULTS = {
     "is asked for a password": Fault(
         f"(: < /dev/tty) 2>/dev/null && exec sleep 60; echo '{REFUSED}' >&2; exit 255",
         f"(: < /dev/tty) 2>/dev/null && exec sleep 60; echo '{REFUSED}' >&2; exit 255",
-        "listing stopped: ssh did not let us in: it can't ask for a password here",
+        "listing stopped: ssh login failed: it can't ask for a password here",
         "events stopped: ssh did not let us in",
         code=3,
         via="ssh root@router",
@@ -168,7 +168,7 @@ class Trial:
             self.stream.wait(words, self.screen)
         self.screen.wait("Connections · 308")  # nothing of this sweeps the table; half a frame may have been read
         if "stopped" in self.fault.of_listing:
-            self.screen.wait(lambda: "● stale" in self.screen.text and " s old, trying again" in self.screen.text)
+            self.screen.wait(lambda: "● stale" in self.screen.text and " s old, retrying" in self.screen.text)
 
     def starts_no_storm(self) -> None:
         """Two programs; after 1, 2, 5, 10, 30 s again. Garbage is a listing that ended well."""
@@ -224,7 +224,7 @@ def test_a_listener_that_hears_nothing_of_what_is_listed_is_started_anew(tmp_pat
     with Piped(tmp_path, "--interval", "0.3", env=fake.env) as stream:
         stream.wait(lambda: fake.starts("-L") > 10)  # since long before the last of them it has listened
         fake.breaks()
-        stream.wait("lost: events (a listing shows flows that no event told of); the table is being read anew")
+        stream.wait("lost: events (a listing shows flows that no event told of); the table is being reloaded")
         stream.wait(lambda: fake.starts("-E") == 2)
         listings = fake.starts("-L")
         stream.wait(lambda: fake.starts("-L") > listings + 10)
@@ -233,7 +233,7 @@ def test_a_listener_that_hears_nothing_of_what_is_listed_is_started_anew(tmp_pat
 
 
 def test_it_never_stops_writing_garbage(tmp_path: Path) -> None:
-    with Trial(tmp_path, Fault("exec yes", "exec yes", "lines not understood, the first: y")) as trial:
+    with Trial(tmp_path, Fault("exec yes", "exec yes", "lines not understood; first: y")) as trial:
         trial.is_well()
         trial.breaks()
         trial.is_said()
@@ -246,7 +246,7 @@ def test_garbage_is_no_empty_table(tmp_path: Path) -> None:
     fake = FakeConntrack(tmp_path, FAULTS["writes garbage"].listing)
     fake.breaks()
     with OnScreen(tmp_path, env=fake.env) as screen:
-        screen.wait("nothing of what was read is understood")
+        screen.wait("None of the input was understood")
         assert "tracking is off" not in screen.text
         screen.leave()
 
@@ -268,7 +268,7 @@ def test_losses_while_listings_fail_start_no_storm_of_them(tmp_path: Path) -> No
         stream.wait(lambda: stream.lines() >= fake.lines, screen)
         fake.breaks()
         screen.wait("listing stopped")
-        stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
+        stream.wait("lost: events (ENOBUFS); the table is being reloaded", screen)
         before = fake.starts("-L")
         stays_idle(screen, stream, seconds=1.5)
         assert fake.starts("-L") - before <= 2 * 2  # five a second without pauses

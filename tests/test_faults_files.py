@@ -65,7 +65,7 @@ def test_the_clock_is_set_back_while_it_runs(tmp_path: Path) -> None:
 
 
 def is_replayed_although_it_goes_back(folder: Path, recording: Path) -> None:
-    said = "time stamps went back"
+    said = "timestamps went backwards"
     args = ("--replay", recording, "--speed", "1000")
     with OnScreen(folder, *args) as screen, Piped(folder, *args) as stream:
         screen.wait("replay ended")

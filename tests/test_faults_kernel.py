@@ -96,7 +96,7 @@ def test_conntrack_is_taken_away_and_put_back(ns: Namespace, tmp_path: Path) -> 
         begin(ns, screen, stream)
         copy.unlink()
         screen.wait(f"listing stopped: {copy} is not installed here, table is ")
-        stream.wait(f"listing stopped: {copy} is not installed here; try: apt install conntrack; trying again", screen)
+        stream.wait(f"listing stopped: {copy} is not installed here; try: apt install conntrack; retrying", screen)
         screen.wait("try: apt install conntrack")
         insert(ns, src="192.0.2.9", dst="192.0.2.2", sport=1, dport=80)
         screen.wait("Connections · 21")  # the listener runs on
@@ -195,8 +195,8 @@ def test_a_reader_that_stood_still_is_told_how_late_it_is_and_gets_what_was_lost
         kernels = {flow["id"] for flow in conntrack_xml(ns)}
         stream.read_until(lambda: stream.told == kernels)
         words = stream.err.read_text()
-        assert re.search(r"\d+ s behind: events come faster than they are read", words), words
-        assert "lost: events (ENOBUFS); the table is being read anew" in words
+        assert re.search(r"\d+ s behind: events arrive faster than they can be read", words), words
+        assert "lost: events (ENOBUFS); the table is being reloaded" in words
 
 
 class Late:
@@ -283,9 +283,9 @@ def test_events_lost_while_stopped_are_said_and_made_good(ns: Namespace, tmp_pat
             set_receive_buffer(listener(program), 106_496)
         stop_during([screen, stream], ns, range(21, 8_020))
         screen.wait("events (ENOBUFS) lost ")
-        stream.wait("lost: events (ENOBUFS); the table is being read anew", screen)
+        stream.wait("lost: events (ENOBUFS); the table is being reloaded", screen)
         screen.wait("Connections · 8020")
-        screen.wait("table read anew since")
+        screen.wait("table reloaded since")
         kernels = {flow["id"] for flow in conntrack_xml(ns)}
 
         def told() -> set[int]:

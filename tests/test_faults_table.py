@@ -106,9 +106,9 @@ def test_half_a_table_is_not_counted_and_a_whole_one_at_once(ns: Namespace, tmp_
         assert "51 flows" not in before
         assert "assured" not in before
         gate.touch()
-        screen.wait("100 %, 600 flows: they stay until they time out")
-        assert "no whole listing yet" in before
-        screen.wait("holds 100 %, 600 flows")
+        screen.wait("600 flows (100 %): never evicted early")
+        assert "no full listing yet" in before
+        screen.wait("600 flows (100 %)")
         screen.leave()
 
 
@@ -122,8 +122,8 @@ def test_opening_health_counts_anew(ns: Namespace, tmp_path: Path) -> None:
         fill(ns, 601, 640, src="10.0.0.8")
         screen.wait("Connections · 640")
         screen.type("H")
-        screen.wait("100 %, 640 flows: they stay")
-        screen.wait("holds 6 %, 40 flows")
+        screen.wait("640 flows (100 %): never")
+        screen.wait("40 flows (6 %)")
         screen.leave()
 
 
@@ -142,7 +142,7 @@ def test_a_table_that_is_nearly_full_comes_first_and_can_be_put_aside(ns: Namesp
         assert lines[2].startswith(text)
         assert lines[3].startswith("! accounting is off")
         screen.type("!")
-        screen.wait("put aside until it changes: table 82 % full")
+        screen.wait("Hidden until it changes: table 82 % full")
         screen.wait(lambda: screen.text.split("\n")[2].startswith("! accounting is off"))
         fill(ns, 821, 830)
         screen.wait("830/1000")
@@ -185,11 +185,11 @@ def test_the_limit_for_a_source_limits_it(tmp_path: Path) -> None:
         program = limited(lab.router, tmp_path, 200)
         with OnScreen(tmp_path, "--interval", 0.5, size=SIZE, program=program) as screen:
             screen.type("H")
-            screen.wait("holds 100 %, 150 flows")
-            type_it(cure_of(screen.text, "holds 100 %, 150 flows"), pid=screen.pid)
+            screen.wait("150 flows (100 %)")
+            type_it(cure_of(screen.text, "-m connlimit"), pid=screen.pid)
             lab.router.run(["conntrack", "-F"])
             lab.udp_unanswered(4001, flows=150)
-            screen.wait("holds 100 %, 100 flows")
+            screen.wait("100 flows (100 %)")
             screen.leave()
         assert len(lab.table()) == 100
 

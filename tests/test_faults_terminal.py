@@ -334,7 +334,7 @@ def test_standard_output_is_closed(tmp_path: Path, mode: list[str], how: str) ->
     )
     assert result.returncode == 2
     assert result.stdout == b""
-    assert b"standard output is closed" in result.stderr or "2>&-" in how
+    assert b"stdout is closed" in result.stderr or "2>&-" in how
     assert b"Traceback" not in result.stderr
     no_orphans(tmp_path)
 

@@ -147,7 +147,7 @@ def test_who_had_it_as_text_as_json_and_as_csv(tmp_path: Path, router: Namespace
         text = asked(log, "--who", f"{WAN}:40000", "--at", stamp(at))
         assert text.returncode == 0, text.stderr
         assert "10.0.0.5:1005" in text.stdout
-        assert text.stdout.splitlines()[1].split()[0] == "INSIDE"
+        assert text.stdout.splitlines()[1].split()[0] == "LOCAL"
         assert text.stdout.splitlines()[-1].startswith("The log is ")
         running.leave()
         assert running.words() == ""
@@ -220,7 +220,7 @@ def test_the_second_says_who_writes_and_ends(tmp_path: Path, router: Namespace, 
         with headless(other, router, log) as second:
             second.wait(lambda: second.process.poll() is not None)
             second.has_left(1)
-            assert f"process {writer_of(running)} writes {log} already" in second.words()
+            assert f"process {writer_of(running)} is already writing {log}" in second.words()
             assert len(second.words().splitlines()) == 1
         come_and_gone(router, log)
         running.leave()
@@ -258,10 +258,10 @@ def of_another(log: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (with_mode, "others may look into"),
+        (with_mode, "other users can read"),
         (as_link, "is a symbolic link"),
         (of_another, "belongs to nobody, and this is root"),
-        (Path.touch, "is no folder"),
+        (Path.touch, "is not a directory"),
     ],
 )
 def test_a_folder_that_will_not_do_is_refused_with_what_helps(
@@ -284,7 +284,7 @@ def test_a_missing_parent_and_a_log_that_is_not_there(tmp_path: Path, router: Na
         assert f"try: mkdir -p {tmp_path / 'a'}" in running.words()
     answer = asked(tmp_path / "none", "--who", WAN)
     assert answer.returncode == 1
-    assert "there is no log to ask" in answer.stderr
+    assert "there is no flow log to read" in answer.stderr
 
 
 def test_a_python_without_sqlite_says_so_in_one_line(tmp_path: Path, router: Namespace, log: Path) -> None:
@@ -437,7 +437,7 @@ def test_a_full_disk_is_said_and_what_waits_is_written_when_there_is_room(
             load(router, ["-I " + " ".join(insert_arguments(**flow))])
             if number % 100 == 99:
                 router.run(["conntrack", "-F"])
-        running.wait("the flow log is not written: ")
+        running.wait("the flow log is not being written: ")
         assert f"try: df -h {log}" in running.words()
         fill(log)
         (log / "filler").unlink()
@@ -459,7 +459,7 @@ def test_a_disk_that_is_full_or_read_only_at_the_start(tmp_path: Path, router: N
         (log / past.LOCK).touch(mode=0o600)
         fill(log)
         with headless(tmp_path, router, log) as running:
-            running.wait("the flow log is not written: ")
+            running.wait("the flow log is not being written: ")
             (log / "filler").unlink()
             wait_for(lambda: is_ready(log, 0.0), lambda: found(log, "SELECT * FROM about"))
             come_and_gone(router, log)
@@ -471,7 +471,7 @@ def test_a_folder_that_is_removed_is_made_anew(tmp_path: Path, router: Namespace
         come_and_gone(router, log)
         insert(router, **translated(6, 1006, 40001))
         shutil.rmtree(log)
-        running.wait("was removed while it was written: it is begun anew")
+        running.wait("was removed while in use: a new file is started")
         after = come_and_gone(router, log, 7, 40002)
         assert log.stat().st_mode & 0o777 == 0o700
         assert any("was removed" in reason for reason in reasons(log))
@@ -487,7 +487,7 @@ def test_a_folder_that_cannot_be_made_anew_is_said_and_taken_up_again(tmp_path: 
     log.parent.mkdir()
     with logging(tmp_path, router, log) as running:
         shutil.rmtree(log.parent)
-        running.wait("the folder it is to be in is missing")
+        running.wait("its parent folder does not exist")
         log.parent.mkdir()
         wait_for(lambda: is_ready(log, 0.0))
         come_and_gone(router, log)

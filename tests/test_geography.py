@@ -343,7 +343,7 @@ def test_an_old_database_is_a_dim_mark_and_a_line_in_health(tmp_path: Path, serv
     words = ("--replay", recording, "--speed", "0", "--no-download", "--geoip-db", str(folder))
     with Terminal(*words, size=(240, 40), env=env) as terminal:
         terminal.wait("Mountain View")
-        terminal.wait(f"GeoIP of {month}")
+        terminal.wait(f"GeoIP {month}")
         assert "! " not in terminal.text
         terminal.type("H")
         terminal.wait(f"dbip-city-lite-2025.mmdb of {month}, 366 days old: outdated")

@@ -452,7 +452,7 @@ def test_damage_beyond_the_probes_costs_only_those_answers(
     geo._state.places[4] = entry._replace(reader=Damaged())  # type: ignore[arg-type]
     assert geo.lookup("8.8.4.4").country == geo.lookup("8.8.4.5").country == "US"  # the careful reader knows them
     assert geo.lookup("8.8.8.8") == whole
-    damaged = [f"{entry.database.path} is damaged: some addresses get no answer"]
+    damaged = [f"{entry.database.path} is damaged: some addresses can't be looked up"]
     geo._state.places[4] = entry._replace(reader=Damaged())  # type: ignore[arg-type]
     Path(entry.database.path).unlink()
     assert geo.lookup("8.8.4.6") == geo.lookup("8.8.4.7") == NOWHERE
@@ -514,7 +514,7 @@ def test_a_file_that_breaks_while_in_use_keeps_its_answers(put: Put, shelf: Path
     assert refreshed(geo) is True
     assert geo.lookup("203.0.113.1").city == "Berlin (Mitte)"
     assert len(geo.notices) == 1
-    assert "what was read before stays in use" in geo.notices[0]
+    assert "could not be reloaded; the previous version stays in use" in geo.notices[0]
     with path.open("wb") as file:
         file.write((shelf / "GeoLite2-City.mmdb").read_bytes())
     assert refreshed(geo) is True

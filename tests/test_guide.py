@@ -77,7 +77,7 @@ def test_the_guide(machine: Machine, engine: Engine, compose: str) -> None:
     # Automated setup
     printed = machine.type("./setup-conntrack-monitor.sh MyPassword123")
     assert [f"[{number}]" in printed for number in range(1, 7)] == [True] * 6, printed
-    assert ("going on with sudo" in printed) == (machine.who == "sudo")
+    assert ("continuing with sudo" in printed) == (machine.who == "sudo")
     assert engine.status() == "running"
     machine.unlock()
 
@@ -211,7 +211,7 @@ def test_what_does_not_start_leaves_what_ran_before(machine: Machine, engine: En
     words = "./setup-conntrack-monitor.sh --build || echo status $?"
     printed = machine.type(words)
     assert "it is broken" in printed
-    assert "What was there before is there again." in printed
+    assert "The previous installation is restored." in printed
     assert "status 8" in printed
     wait_for(lambda: engine.status() == "running", what="what was there before")
     assert engine.inspect("{{.Image}} {{.Config.Image}} {{.State.Running}} {{.HostConfig.NetworkMode}}") == facts

@@ -92,7 +92,7 @@ def test_nat_without_a_free_port_is_seen_and_explained(lab: Lab) -> None:
     rows = panel(intake.status, intake.table, None, now)
     refused = row(rows, "insert_failed")
     assert refused.value.startswith("5 in ")
-    assert refused.value.endswith("5 ever: new flows refused: two packets raced, or NAT ran out of ports")
+    assert refused.value.endswith("5 in total: new flows refused: insert race or NAT ports exhausted")
     assert refused.role == "warn"
     assert "--random-fully" in refused.cure == row(rows, "drop").cure
     assert {"early_drop", "chaintoolong"} <= set(row(rows, "never counted").value.split(", "))
@@ -169,7 +169,7 @@ def test_counters_since_the_start_and_a_minute(numbers: tuple[int, ...], total: 
     assert health.a_minute(status, "insert_failed", now) == rate
     value = row(panel(status, FlowTable(), None, now), "insert_failed").value
     assert value.startswith(f"{total} in ") or len(numbers) == 1
-    assert f"{numbers[-1]} ever" in value
+    assert f"{numbers[-1]} in total" in value
     assert ("/min" in value) is bool(rate)
     assert brief(status, None, now) == ([(f"insert_failed +{rate}/min", "warn")] if rate else [])
 
@@ -369,7 +369,7 @@ def test_who_holds_much_of_a_table_that_fills(count: int, number: int, said: boo
     status = intake_of(counts(1, count=count)).status
     shares = Shares(100, 50, 0, (("10.0.0.23", number), ("2001:db8::1", 9)))
     found = row(panel(status, FlowTable(), shares, 1), "10.0.0.23")
-    assert found.value == f"holds {number} %, {number} flows"
+    assert found.value == f"{number} flows ({number} %)"
     assert found.share == number / 100
     assert (found.role, bool(found.cure)) == (("warn", True) if said else ("plain", False))
     assert brief(status, shares, 1) == ([(f"10.0.0.23 holds {number} %", "warn")] if said else [])
@@ -381,7 +381,7 @@ def test_who_holds_much_of_a_table_that_fills(count: int, number: int, said: boo
 def test_losses_and_what_made_them_good() -> None:
     intake = intake_of(ListingBegan(1), Lost(2, "events (ENOBUFS)", narrow=True), ListingEnded(3, True))
     lost = row(panel(intake.status, intake.table, None, 4), "events lost")
-    assert lost.value == "once, table read anew 0 times; the last 2 s ago: events (ENOBUFS)"
+    assert lost.value == "once, table reloaded 0 times; the last 2 s ago: events (ENOBUFS)"
     assert lost.role == "warn"  # that listing began before
     assert lost.cure == health.LOSS_CURE
     for item in (ListingBegan(5), ListingEnded(6, False), ListingBegan(7), Lost(8, "events (ENOBUFS)")):
@@ -408,11 +408,11 @@ def test_what_is_switched_off_comes_with_its_cure() -> None:
     assert cures["kernel events"] == ("warn", EVENTS_CURE)
     assert cures["events"] == ("warn", "look")
     assert [row.value for row in rows if row.label == "database"] == [
-        "DB-IP City Lite of 2026-10, 24 days old",
+        "DB-IP City Lite 2026-10, 24 days old",
         "no GeoIP database",
     ]
     assert row(rows, "events").value == "stopped: killed by signal 9"
-    assert row(rows, "counters").value == "2 min ago, by listing 1"
+    assert row(rows, "counters").value == "refreshed 2 min ago"
     assert row(rows, "counters").role == "warn"
     replayed = panel(monitor.status, monitor.table, None, 200.0, live=False)
     assert {row.cure for row in replayed if row.label != "database"} == {""}
@@ -462,12 +462,12 @@ def test_losses_are_bad_until_the_table_is_read_anew() -> None:
     monitor.status.losses, monitor.status.last_loss, monitor.status.lost_at = 2, "events (ENOBUFS)", 101.0
     monitor.refresh(2)
     spans = [span for row in monitor.frame(120, 24) for span in row]
-    assert [role for text, role in spans if "events (ENOBUFS) lost 2x, reading it anew" in text] == ["bad"]
+    assert [role for text, role in spans if "events (ENOBUFS) lost 2x, reloading it" in text] == ["bad"]
     listing(monitor.table, [line(1)], 102.0)  # it may have begun before the loss
-    assert "reading it anew" in "\n".join(shown(monitor, (120, 24)))
+    assert "reloading it" in "\n".join(shown(monitor, (120, 24)))
     monitor.status.healed = 2
     spans = [span for row in monitor.frame(120, 24) for span in row]
-    assert [role for text, role in spans if "table read anew since" in text] == ["warn"]
+    assert [role for text, role in spans if "table reloaded since" in text] == ["warn"]
     monitor.refresh(60)
     assert "lost" not in "\n".join(shown(monitor))
 
@@ -478,7 +478,7 @@ def test_a_dead_listing_is_said_with_age_reason_and_cure_and_the_table_stays() -
     monitor.refresh(12)
     lines = shown(monitor, (120, 24))
     assert "stale" in lines[0]
-    assert "listing stopped: ssh: connection reset, table is 12 s old, trying again" in "\n".join(lines)
+    assert "listing stopped: ssh: connection reset, table is 12 s old, retrying" in "\n".join(lines)
     assert "ping router" in "\n".join(lines)
     assert "192.0.2.1:https" in "\n".join(lines)
 
@@ -486,7 +486,7 @@ def test_a_dead_listing_is_said_with_age_reason_and_cure_and_the_table_stays() -
 def test_rejects_are_counted_and_the_first_is_shown() -> None:
     monitor = Monitor([line(1)])
     monitor.status.rejects, monitor.status.first_reject = 1, "hello monitor"
-    assert "1 line not understood, the first: hello monitor" in "\n".join(shown(monitor))
+    assert "1 line not understood; first: hello monitor" in "\n".join(shown(monitor))
     monitor.status.rejects = 5
     assert "5 lines not understood" in "\n".join(shown(monitor))
 
@@ -530,7 +530,7 @@ def test_notices_by_weight() -> None:
     shares = Shares(10, 9, 0, (("10.0.0.1", 6), ("10.0.0.2", 4)))
     found = [notice.text for notice in notices_of(status, monitor.table, True, 62, around, shares)]
     assert found[0] == "table 99 % full (259522/262144); 10.0.0.1 holds most: 60 %"
-    weights: tuple[str, ...] = ("table", "3 flows dropped", "listing stopped", "events lost", "recording")
+    weights: tuple[str, ...] = ("table", "3 flows not kept", "listing stopped", "events lost", "recording")
     weights += ("insert_failed +5", "the kernel sends no events", "accounting", "2 lines", "settings", "no names")
     assert [text[: len(wanted)] for text, wanted in zip(found, weights, strict=True)] == list(weights)
     # What the full table drops is said by the table's own notice; with room in it, it is a thing of its own.
@@ -613,11 +613,11 @@ def test_a_count_that_goes_on_says_of_how_many() -> None:
     assert census.so_far is None
     census.step(monitor.table, 5)
     rows = panel(Status(), monitor.table, census.so_far, 1)
-    assert row(rows, "assured").value.startswith("100 %, 5 of 5 counted: ")
-    assert row(rows, "10.0.0.1").value == "holds 100 %, 5 of 5 counted"
+    assert row(rows, "assured").value.startswith("5 of 5 counted (100 %): ")
+    assert row(rows, "10.0.0.1").value == "5 of 5 counted (100 %)"
     assert {found.cure for found in rows if found.label in ("assured", "unreplied", "10.0.0.1")} == {""}
     census.step(monitor.table, 5)
-    assert row(panel(Status(), monitor.table, census.so_far, 1), "assured").value.startswith("100 %, 8 flows: ")
+    assert row(panel(Status(), monitor.table, census.so_far, 1), "assured").value.startswith("8 flows (100 %): ")
     census.begin_anew()
     assert census.so_far is None
 
@@ -678,12 +678,12 @@ def test_a_filter_that_wants_nothing_is_the_reason() -> None:
     monitor.keys("/", *"port:1", "enter")
     lines = shown(monitor)
     assert "0 of 60" in lines[2]
-    assert "no flow fits the filter" in "\n".join(lines)
+    assert "No flow matches the filter" in "\n".join(lines)
 
 
 def test_empty_views_say_why() -> None:
     monitor = Monitor([line(1)])
-    for key, words in (("6", "no flow here is translated"), ("7", "no event yet")):
+    for key, words in (("6", "no flow is translated"), ("7", "no events yet")):
         monitor.keys(key)
         assert any(words in text for text in shown(monitor, (140, 30))), key
 
@@ -691,10 +691,10 @@ def test_empty_views_say_why() -> None:
 def test_an_empty_map_says_why() -> None:
     monitor = lan_monitor()
     monitor.keys("8")
-    assert "nobody knows where these hosts are" in shown(monitor, (140, 30))[-2]
+    assert "locations are unknown" in shown(monitor, (140, 30))[-2]
     monitor.view.set_filter("src:10.99.0.1")
     monitor.refresh(1)
-    assert "no flow fits the filter  try: Esc" in shown(monitor, (140, 30))[-2]
+    assert "No flow matches the filter. Esc clears it" in shown(monitor, (140, 30))[-2]
     assert "Map · 0 of 0 hosts · 0 of 13 flows" in shown(monitor, (140, 30))[2]
 
 
@@ -702,9 +702,9 @@ def test_new_of_nothing_says_what_is_missing() -> None:
     monitor = lan_monitor()
     monitor.view.set_filter("new:host")
     monitor.refresh(1)
-    assert any("nothing is marked: what would be new?" in text for text in shown(monitor, (140, 30)))
+    assert any("No mark is set" in text for text in shown(monitor, (140, 30)))
     monitor.keys("m")
-    assert any("no flow fits the filter" in text for text in shown(monitor, (140, 30)))
+    assert any("No flow matches the filter" in text for text in shown(monitor, (140, 30)))
 
 
 # --- how healthy the table is, at the borders: from which number on something is said, how loud, and what mends it ----
@@ -821,9 +821,9 @@ def test_a_growth_of_less_than_a_tenth_is_not_said(fill: list[tuple[float, int]]
         (995, 1000, ">99 %, 995 of 1000", "bad", MAX, 0.995),
         (1000, 1000, "100 %, 1000 of 1000: full, new flows are dropped", "bad", MAX, 1.0),
         (1500, 1000, "150 %, 1500 of 1000: full, new flows are dropped", "bad", MAX, 1.0),
-        (5, None, "0 flows; the kernel's own count and maximum are not known", "plain", "", None),
-        (5, 0, "0 flows; the kernel's own count and maximum are not known", "plain", "", None),
-        (None, 1000, "0 flows; the kernel's own count and maximum are not known", "plain", "", None),
+        (5, None, "0 flows; the kernel's count and limit are unknown", "plain", "", None),
+        (5, 0, "0 flows; the kernel's count and limit are unknown", "plain", "", None),
+        (None, 1000, "0 flows; the kernel's count and limit are unknown", "plain", "", None),
     ],
 )
 def test_how_full(count: int | None, most: int | None, value: str, role: str, cure: str, share: float | None) -> None:
@@ -863,12 +863,12 @@ def test_a_source_that_holds_much_of_a_table_that_is_half_full(number: int, flow
     status = status_of(count)
     rows = rows_of(status, shares)
     row = rows["10.0.0.1"]
-    assert row.value == f"holds {number / 10:.0f} %, {number} flows"
+    assert row.value == f"{number} flows ({number / 10:.0f} %)"
     assert (row.role, row.share) == ("warn" if hogs else "plain", number / flows)
     cure = "iptables -I PREROUTING -t mangle -s 10.0.0.1 -m connlimit --connlimit-above 100 -j DROP"
     assert row.cure == (cure if hogs else "")
     assert brief(status, shares, 100.0) == ([(f"10.0.0.1 holds {number / 10:.0f} %", "warn")] if hogs else [])
-    assert rows["fd00::1"] == HealthRow("fd00::1", "holds <1 %, 1 flows", "plain", 0.001, "", "src:fd00::1")
+    assert rows["fd00::1"] == HealthRow("fd00::1", "1 flow (<1 %)", "plain", 0.001, "", "src:fd00::1")
 
 
 def test_how_much_a_source_may_have_then() -> None:
@@ -882,7 +882,7 @@ def test_how_much_a_source_may_have_then() -> None:
 )
 def test_assured_flows_stay(assured: int, count: int, warns: bool) -> None:
     row = rows_of(status_of(count), Shares(1000, assured, 0))["assured"]
-    text = f"{assured / 10:.0f} %, {assured} flows: they stay until they time out"
+    text = f"{assured} flows ({assured / 10:.0f} %): never evicted early"
     cure = "sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=86400"
     role, cure = ("warn", cure) if warns else ("plain", "")
     assert row == HealthRow("assured", text, role, assured / 1000, cure, "flag:assured")
@@ -905,7 +905,8 @@ def test_a_flood_of_flows_without_an_answer(flows: int, unreplied: int, syn: int
     row = rows_of(status_of(5), Shares(flows, 0, unreplied), table=table)["unreplied"]
     assert (row.role, row.share) == ("warn" if cure else "plain", unreplied / flows)
     assert row.cure == (f"sysctl -w net.netfilter.nf_conntrack_{cure}" if cure else "")
-    assert row.value.endswith(f", {unreplied} flows: the first to go when the table is full")
+    assert row.value.startswith(f"{unreplied} flows (")
+    assert row.value.endswith("%): evicted first when full")
 
 
 def test_before_anything_was_counted_there_are_no_shares() -> None:
@@ -1038,17 +1039,17 @@ def test_what_counters_mean_and_what_mends_that(
 
 def test_counters_in_words() -> None:
     rows = after(0, drop=3, invalid=7)
-    assert rows["drop"].value == "3 in 20 s, +9/min, 5 ever: packets dropped: no room for their flow, or it clashed"
+    assert rows["drop"].value == "3 in 20 s, +9/min, 5 in total: packets dropped: table full or clash"
     assert rows["early_drop"] == HealthRow(
-        "early_drop", "0 in 20 s, 2 ever: flows deleted early, for want of room", "good"
+        "early_drop", "0 in 20 s, 2 in total: flows evicted early: table full", "good"
     )
-    assert rows["invalid"] == HealthRow("invalid", "7 in 20 s, +21/min, 9 ever: packets that fit no flow")
+    assert rows["invalid"] == HealthRow("invalid", "7 in 20 s, +21/min, 9 in total: packets that match no flow")
     status = status_of(0)
     status.take(Statistics(80.0, {"drop": 5, "invalid": 0, "error": 1}))
     rows = rows_of(status)
-    assert rows["drop"] == HealthRow("drop", "5 ever: packets dropped: no room for their flow, or it clashed", "good")
+    assert rows["drop"] == HealthRow("drop", "5 in total: packets dropped: table full or clash", "good")
     assert rows["never counted"] == HealthRow("never counted", "invalid", "good")  # all that is 0 in one line
-    assert rows["error"].value == "1 ever: ICMP packets that fit no flow"
+    assert rows["error"].value == "1 in total: ICMP packets that match no flow"
     assert "early_drop" not in rows
     status.take(Statistics(90.0, {"drop": 6, "invalid": 0, "error": 1}))
     assert rows_of(status, now=200.0)["drop"].role == "warn"  # it does not happen now, but it has
@@ -1064,21 +1065,19 @@ def test_how_well_we_see() -> None:
     status, table = status_of(5), FlowTable()
     rows = rows_of(status, table=table)
     assert rows["events lost"] == HealthRow("events lost", "none", "good")
-    assert rows["counters"] == HealthRow("counters", "no whole listing yet")
-    assert rows_of(status, live=False)["events lost"].value == "none that the recording tells of"
+    assert rows["counters"] == HealthRow("counters", "no full listing yet")
+    assert rows_of(status, live=False)["events lost"].value == "none recorded"
     listing(table, [line(1)], 70.0)
-    assert rows_of(status, table=table)["counters"] == HealthRow("counters", "30 s ago, by listing 1", "good")
+    assert rows_of(status, table=table)["counters"] == HealthRow("counters", "refreshed 30 s ago", "good")
     assert rows_of(status, table=table, now=100.1)["counters"].role == "warn"
     assert rows_of(status, table=table, now=200.0, live=False)["counters"] == HealthRow(
-        "counters", "2 min ago, by listing 1", "good"
+        "counters", "refreshed 2 min ago", "good"
     )
     cure = "sysctl -w net.core.rmem_default=8388608"
     status.losses, status.narrow = 1, True
-    assert rows_of(status)["events lost"] == HealthRow(
-        "events lost", "once, table read anew 0 times", "warn", cure=cure
-    )
+    assert rows_of(status)["events lost"] == HealthRow("events lost", "once, table reloaded 0 times", "warn", cure=cure)
     status.lost_at, status.last_loss, status.healed, status.resyncs = 11.0, "events (ENOBUFS)", 1, 1
-    text = "once, table read anew once; the last 89 s ago: events (ENOBUFS)"
+    text = "once, table reloaded once; the last 89 s ago: events (ENOBUFS)"
     assert rows_of(status)["events lost"] == HealthRow("events lost", text, "plain", cure=cure)
     status.lost_at = 10.0
     assert "the last 2 min ago" in rows_of(status)["events lost"].value
@@ -1095,18 +1094,22 @@ def test_how_well_we_see() -> None:
             ("accounting is off: no bytes, packets or rates", "warn", "sysctl -w net.netfilter.nf_conntrack_acct=1"),
         ),
         ({"events": 1}, "kernel events", ("on", "good", "")),
-        ({"events": 2}, "kernel events", ("on, for flows that begin while somebody listens", "good", "")),
+        ({"events": 2}, "kernel events", ("on (auto)", "good", "")),
         (
             {"events": 0},
             "kernel events",
-            ("off: only listings tell what happens", "warn", "sysctl -w net.netfilter.nf_conntrack_events=2"),
+            (
+                "off: changes are found only by listing the table",
+                "warn",
+                "sysctl -w net.netfilter.nf_conntrack_events=2",
+            ),
         ),
         ({"timestamp": 1}, "timestamps", ("on", "good", "")),
         (
             {"timestamp": 0},
             "timestamps",
             (
-                "off: flows older than this program have no age",
+                "off: age unknown for flows that began before monitoring",
                 "plain",
                 "sysctl -w net.netfilter.nf_conntrack_timestamp=1",
             ),
@@ -1127,7 +1130,7 @@ def test_databases_and_what_is_wrong_with_them() -> None:
     )
     rows = panel(Status(), FlowTable(), None, 1.0, False, around)
     assert rows[-3:] == [
-        HealthRow("database", "City of 2026-11, 13 days old"),
+        HealthRow("database", "City 2026-11, 13 days old"),
         HealthRow("database", "none", "warn", cure="download"),
         HealthRow("database", "old", "warn"),
     ]
@@ -1149,9 +1152,9 @@ def test_nothing_wrong_nothing_said() -> None:
 @pytest.mark.parametrize(
     ("lost_at", "healed", "live", "wanted"),
     [
-        (40.1, 2, True, ("events lost 2x, table read anew since", True, False)),
-        (40.1, 1, True, ("events lost 2x, reading it anew", True, True)),
-        (40.1, 2, False, ("events lost 2x, table read anew since", False, False)),
+        (40.1, 2, True, ("events lost 2x, table reloaded since", True, False)),
+        (40.1, 1, True, ("events lost 2x, reloading it", True, True)),
+        (40.1, 2, False, ("events lost 2x, table reloaded since", False, False)),
         (40.0, 1, True, None),
         (None, 0, True, None),
     ],
@@ -1164,11 +1167,13 @@ def test_a_loss_is_said_for_a_minute(lost_at: float | None, healed: int, live: b
 
 @pytest.mark.parametrize(("since", "live", "said"), [(95.0, True, False), (94.9, True, True), (94.0, False, False)])
 def test_a_listing_that_does_not_end(since: float, live: bool, said: bool) -> None:
-    text = f"the listing that began {100 - since:.0f} s ago has not ended: the table is older than that"
+    text = f"the listing that began {100 - since:.0f} s ago has not finished: the table is older than that"
     assert noticed(Status(listing_since=since), live=live) == ([Notice(text)] if said else [])
 
 
-@pytest.mark.parametrize(("behind", "said"), [(1.9, []), (2.0, ["2 s behind: events come faster than they are read"])])
+@pytest.mark.parametrize(
+    ("behind", "said"), [(1.9, []), (2.0, ["2 s behind: events arrive faster than they can be read"])]
+)
 def test_events_that_come_late(behind: float, said: list[str]) -> None:
     assert noticed(Status(behind=behind)) == [Notice(text, bad=True) for text in said]
 
@@ -1181,7 +1186,7 @@ def test_old_counters_are_no_accounting_that_is_off() -> None:
     assert noticed(Status(facts={"acct": 0}), table=table) == []
     assert (
         rows_of(Status(facts={"acct": 0}), table=table)["accounting"].value
-        == "off for new flows: only old ones have bytes"
+        == "off for new flows: only older flows have byte counts"
     )
 
 
@@ -1189,9 +1194,9 @@ def test_parts_that_stopped() -> None:
     table = FlowTable()
     status = Status(troubles={"events": Problem("gone", "ssh"), "listing": Problem("no")})
     assert noticed(status, table=table) == [
-        Notice("listing stopped: no, trying again", bad=True),
-        Notice("events stopped: gone, trying again", "ssh", bad=True),
+        Notice("listing stopped: no, retrying", bad=True),
+        Notice("events stopped: gone, retrying", "ssh", bad=True),
     ]
     listing(table, [], 87.0)
-    assert noticed(status, table=table)[0].text == "listing stopped: no, table is 13 s old, trying again"
-    assert noticed(status, table=table, now=80.0)[0].text == "listing stopped: no, table is 0 s old, trying again"
+    assert noticed(status, table=table)[0].text == "listing stopped: no, table is 13 s old, retrying"
+    assert noticed(status, table=table, now=80.0)[0].text == "listing stopped: no, table is 0 s old, retrying"

@@ -335,6 +335,6 @@ def test_the_rate_of_an_offloaded_flow_is_unknown_and_not_zero() -> None:
         for n in notices_of(Status(), monitor.table, True, 100.0, Surroundings(findings=findings))
         if "offloaded" in n.text
     ]
-    assert notice.text == "1 flow is offloaded to a flowtable: bytes and rates of these may not be counted"
+    assert notice.text == "1 flow is offloaded to a flowtable: bytes and rates may not be counted"
     assert notice.cure == health.OFFLOAD_CURE
     assert [column.key for column in HOST_COLUMNS if column.key in ("remotes", "ports")] == ["remotes", "ports"]

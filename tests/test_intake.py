@@ -277,12 +277,12 @@ SHOWN = b"conntrack v1.4.7 (conntrack-tools): %d flow entries have been shown.\n
         (SHOWN % 2 + lines(1, 2), 2, []),  # of two outputs in one the order is not sure
         (lines(1) + SHOWN % 1 + lines(2), 2, []),  # more than it says: nothing is missing
         (SHOWN % 0, 0, []),
-        (lines(1, 2) + SHOWN % 5, 2, ["3 flow entries are missing: conntrack printed so many more than were read"]),
+        (lines(1, 2) + SHOWN % 5, 2, ["3 flow entries are missing: conntrack printed that many more than were read"]),
         (
             b"half a line\n" + lines(1) + SHOWN % 2,
             1,
             [
-                "1 line not understood, the first: half a line",
+                "1 line not understood; first: half a line",
                 "1 flow entry is missing: conntrack printed one more than was read",
             ],
         ),
@@ -312,7 +312,7 @@ def test_events_are_held_against_their_number_at_the_end() -> None:
     reader.intake.take(Block(SHOWN.replace(b"entries", b"events") % 4, 2.0, events=True))
     assert reader.status.unread() == []
     reader.intake.take(Ended(3.0))
-    assert reader.status.unread() == ["2 flow events are missing: conntrack printed so many more than were read"]
+    assert reader.status.unread() == ["2 flow events are missing: conntrack printed that many more than were read"]
 
 
 def test_what_conntrack_says_of_lost_events_among_its_lines_is_a_loss() -> None:
@@ -357,7 +357,7 @@ def test_what_lines_look_like_that_are_none_of_conntrack_s_flows(line: bytes, wh
     assert problem.cure
     unknown = Reader()
     unknown.intake.take(Block(b"# my router\n", 1.0))
-    assert "this is not conntrack's: 1 line not understood, the first: # my router" in unknown.status.junk().what
+    assert "this is not output of conntrack: 1 line not understood; first: # my router" in unknown.status.junk().what
 
 
 def test_how_long_a_listing_runs_is_known() -> None:
@@ -504,11 +504,11 @@ def test_lines_that_are_none_are_counted_and_the_first_is_kept() -> None:
     status = reader.status
     assert (status.rejects, status.first_reject) == (3, "what?[31m")
     assert (status.began, status.understood) == (True, True)
-    assert status.unread() == ["3 lines not understood, the first: what?[31m"]
+    assert status.unread() == ["3 lines not understood; first: what?[31m"]
     status.rejects, status.backwards = 1, 2
-    assert status.unread() == ["1 line not understood, the first: what?[31m", "2 time stamps went back"]
+    assert status.unread() == ["1 line not understood; first: what?[31m", "2 timestamps went backwards"]
     status.rejects = 0
-    assert status.unread() == ["2 time stamps went back"]
+    assert status.unread() == ["2 timestamps went backwards"]
     assert Status().unread() == []
     only_junk = Reader()
     only_junk.intake.take(Block(b"junk\n", 1.0))
@@ -594,10 +594,10 @@ SSH = ["ssh", "router", "conntrack", "-L", "-o", "id"]
             3,
         ),
         (["conntrack", "-E"], "mnl_socket_bind: Operation not permitted", 1, "not permitted: reading the connection table needs root or CAP_NET_ADMIN; try: sudo, or --via sudo", 3),
-        (["sudo"], "sudo: a password is required", 1, "sudo wants a password and can't ask for it here; try: sudo -v first, or run all as root", 3),
-        (["sudo"], "sudo: a terminal is required to read", 1, "sudo wants a password and can't ask for it here; try: sudo -v first, or run all as root", 3),
-        (SSH, "u@router: Permission denied (publickey,password).", 255, "ssh did not let us in: it can't ask for a password here; try: ssh-copy-id, then ssh-add", 3),
-        (SSH, "Host key verification failed.", 255, "ssh did not let us in: it can't ask for a password here; try: ssh-copy-id, then ssh-add", 3),
+        (["sudo"], "sudo: a password is required", 1, "sudo needs a password and can't ask for it here; try: sudo -v first, or run all as root", 3),
+        (["sudo"], "sudo: a terminal is required to read", 1, "sudo needs a password and can't ask for it here; try: sudo -v first, or run all as root", 3),
+        (SSH, "u@router: Permission denied (publickey,password).", 255, "ssh login failed: it can't ask for a password here; try: ssh-copy-id, then ssh-add", 3),
+        (SSH, "Host key verification failed.", 255, "ssh login failed: it can't ask for a password here; try: ssh-copy-id, then ssh-add", 3),
         (["conntrack"], "Protocol not supported", 1, "this kernel has no connection tracking (nf_conntrack_netlink); try: modprobe nf_conntrack_netlink", 1),
         (["ip"], "setting the network namespace \"x\" failed: Operation not permitted", 1, "not permitted: entering a network namespace needs root; try: sudo", 3),
         (["ip"], "mount of namespace: x\nOperation not permitted namespace", 1, "not permitted: entering a network namespace needs root; try: sudo", 3),
@@ -619,8 +619,8 @@ SSH = ["ssh", "router", "conntrack", "-L", "-o", "id"]
         (["conntrack"], "oops", -15, "killed by signal 15: oops (conntrack)", 1),
         (["x"], "", 127, "x: not found; try: apt install conntrack", 4),
         (["x"], "what", 127, "x: not found (what); try: apt install conntrack", 4),
-        (["x"], "", 3, "x ended with status 3 and said nothing", 1),
-        (["x"], "3 flow events have been shown.", 0, "x ended with status 0 and said nothing", 1),
+        (["x"], "", 3, "x exited with status 3 and no message", 1),
+        (["x"], "3 flow events have been shown.", 0, "x exited with status 0 and no message", 1),
         (["x"], "must be root or get CAP_NET_ADMIN\n" + "long ago\n" * 300 + "late", 1, "late (x)", 1),
     ],
 )  # fmt: skip
@@ -634,9 +634,9 @@ def test_why_a_command_ended(argv: list[str], stderr: str, status: int, words: s
     [
         (["conntrack", "-L"], FileNotFoundError(2, "x"), "conntrack is not installed here; try: apt install conntrack", 4),
         (["/usr/sbin/conntrack"], FileNotFoundError(2, "x"), "/usr/sbin/conntrack is not installed here; try: apt install conntrack", 4),
-        (["suddo"], FileNotFoundError(2, "x"), "suddo: no such program; try: a look at --via and --conntrack", 4),
-        (["./x"], PermissionError(13, "x"), "./x may not be run: permission denied; try: ls -l ./x", 3),
-        (["x"], PermissionError(13, "x"), "x may not be run: permission denied", 3),
+        (["suddo"], FileNotFoundError(2, "x"), "suddo: no such program; try: check --via and --conntrack", 4),
+        (["./x"], PermissionError(13, "x"), "./x can't be run: permission denied; try: ls -l ./x", 3),
+        (["x"], PermissionError(13, "x"), "x can't be run: permission denied", 3),
         (["x\x1b"], OSError(8, "Exec format error"), "x could not be started: Exec format error", 1),
     ],
 )  # fmt: skip

@@ -285,8 +285,8 @@ def test_a_saved_filter_is_a_word_of_filters() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("@kidz", "no filter is saved as '@kidz'; did you mean kids?"),
-        ("port:80 @", "no filter is saved as '@'"),
+        ("@kidz", "there is no saved filter '@kidz'; did you mean kids?"),
+        ("port:80 @", "there is no saved filter '@'"),
     ],
 )
 def test_a_name_that_is_not_there(text: str, why: str) -> None:

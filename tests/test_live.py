@@ -91,7 +91,7 @@ def test_what_the_filter_wants(ns: Namespace, tmp_path: Path) -> None:
     with OnScreen(tmp_path, "--allow-delete", size=SIZE, program=inside(ns)) as screen:
         screen.wait("Connections · 6")
         screen.type("X")
-        screen.wait("nothing is meant")
+        screen.wait("Nothing to delete: select a row")
         screen.type("/sport:1002\r")
         screen.wait("2 of 6")
         screen.type("X")
@@ -148,7 +148,7 @@ def test_esc_in_the_filter_prompt_does_not_stop_a_deletion(ns: Namespace, tmp_pa
 def test_keys_do_not_act_on_what_a_deletion_covers(ns: Namespace, tmp_path: Path) -> None:
     with asked_for_400(ns, tmp_path) as screen:
         screen.type("400\rsr\x1b")  # neither sorted nor turned round; Esc stops it
-        screen.wait("left as they were")
+        screen.wait("not deleted")
         screen.wait("sort rate ↓")
         assert len(entries(ns)) > 6
         screen.leave()
@@ -169,7 +169,7 @@ def test_copy_and_export(ns: Namespace, tmp_path: Path) -> None:
     with OnScreen(tmp_path, "--sort", "source", size=SIZE, program=inside(ns)) as screen:
         screen.wait("Connections · 6")
         screen.type("jy")
-        screen.wait("copied, if")
+        screen.wait("Copied (if")
         text = screen.seen.partition(b"\x1b]52;c;")[2].partition(b"\a")[0]
         assert b"src=10.0.0.1 dst=192.0.2.9 sport=1001 dport=80" in base64.b64decode(text)
         path = tmp_path / "out.json"
@@ -191,7 +191,7 @@ def test_names_of_hosts_are_off_until_asked_for(ns: Namespace, tmp_path: Path) -
         screen.wait("localhost:2001")
         screen.type("N")
         screen.wait("127.0.0.1:2001")
-        screen.wait("names of hosts are off")
+        screen.wait("Host names are off")
         screen.leave()
 
 
@@ -386,10 +386,10 @@ def test_who_quits_hears_that_the_container_starts_again(
     env = {**CONTAINER, "CONNTRACK_MONITOR_RESTART": policy}
     with OnScreen(tmp_path, *words, size=(80, 24), env=env) as screen:
         screen.wait("q quit")
-        assert ("? help  q quit  ctrl-p ctrl-q look away" in screen.text) == beats
+        assert ("? help  q quit  ctrl-p ctrl-q detach" in screen.text) == beats
         screen.type("?")
         screen.wait("esc close")
-        assert ("ctrl-p ctrl-q look away" in screen.text.rsplit("\n", 1)[-1]) == beats
+        assert ("ctrl-p ctrl-q detach" in screen.text.rsplit("\n", 1)[-1]) == beats
         if isinstance(how, str):
             screen.type(how)
         else:

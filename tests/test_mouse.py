@@ -116,7 +116,7 @@ def test_a_click_means_the_row_that_was_seen() -> None:
     listing(monitor.table, [line(n, size=n * 1000) for n in range(1, 21) if n != 7], 101.0)
     monitor.refresh(10)
     point(monitor.view, monitor.table, Mouse(Button.PRESSED, 20, y))
-    assert (monitor.selected(), monitor.view.message) == (None, "That row has gone")
+    assert (monitor.selected(), monitor.view.message) == (None, "This row is gone")
 
 
 def test_a_click_on_a_sum_shows_its_flows() -> None:

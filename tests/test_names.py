@@ -234,14 +234,14 @@ def test_through_a_prefix_everything_is_a_command_and_few_at_a_time(there: list[
         found, *problems = book.state().split("; ")
         assert found == "hosts 1, leases 1, containers 1, neighbours 1"
         assert problems == [
-            "no names: Unable to access interface wg0: Operation not permitted (wg show all allowed-ips)",
-            "no names: kubectl get pods -A: not found",
+            "unavailable: Unable to access interface wg0: Operation not permitted (wg show all allowed-ips)",
+            "unavailable: kubectl get pods -A: not found",
         ]
         refused = next(errand for errand in book._errands if errand.program == "wg")
         assert refused.due == clock.now + FAILED_AGAIN
         clock.now += BOOK_PATIENCE * 2 + time.monotonic()  # its clock starts with the child
         wait_till(book, lambda: not book.waits())
-        assert "podman: no end of its answer" in book.state()
+        assert "podman: its answer did not end" in book.state()
         assert label("172.17.0.2") == "web"
     finally:
         book.close()
@@ -263,7 +263,7 @@ def test_a_pipe_does_not_wait_for_a_command_that_hangs(there: list[str], tmp_pat
 
 
 def test_off_means_that_nobody_is_asked_and_nothing_named(resolver: Resolver, server: Server) -> None:
-    assert "127.0.0.1 is asked for every address on show" in resolver.switch(True)
+    assert "Resolving names through 127.0.0.1" in resolver.switch(True)
     resolver.name("198.51.100.7")
     assert "off" in resolver.switch(False)
     assert resolver.name("10.0.0.1") is None
@@ -391,7 +391,7 @@ def test_a_server_that_is_silent_is_asked_twice_and_said(resolver: Resolver, ser
         clock.now += PATIENCE
         resolver.poll()
     assert resolver.fds() == []
-    assert resolver.notices() == [("no names of hosts: 127.0.0.1: no answer", "cat /etc/resolv.conf")]
+    assert resolver.notices() == [("Host names unavailable: 127.0.0.1: no answer", "cat /etc/resolv.conf")]
     resolver.name("198.51.100.7")
     clock.now += GAP
     resolver.poll()
@@ -651,8 +651,8 @@ def test_names_of_the_settings_are_found_in_any_case() -> None:
     assert named("GUESTS", names) == [1, 2]
     assert named("STRASSE", names) == [3]
     assert named("guest", names) == []
-    assert or_names(names) == ", and no name; there are: Guests guests Straße"
-    assert or_names({1: "a", 2: "a"}) == ", and no name; there are: a"
+    assert or_names(names) == ", nor a name; valid: Guests guests Straße"
+    assert or_names({1: "a", 2: "a"}) == ", nor a name; valid: a"
     assert or_names({}) == ""
 
 

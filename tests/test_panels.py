@@ -131,7 +131,7 @@ def test_the_help_can_be_scrolled_to_its_end_on_a_small_screen() -> None:
     assert "Help · lines 1-8 of " in shown(monitor, (40, 10))[0]
     monitor.keys("G")
     lines = shown(monitor, (40, 10))
-    assert "in the NAT view)" in lines[-2]
+    assert "NAT view)" in lines[-2]
     monitor.keys("k", "j")
     assert shown(monitor, (40, 10)) == lines
 
@@ -193,7 +193,9 @@ def test_details_name_the_place_and_the_life() -> None:
     assert re.search(r"9s ago +new +SYN_SENT\n +7s ago +update +ESTABLISHED", text)
 
 
-@pytest.mark.parametrize(("listed", "words"), [(False, "not counted yet"), (True, "accounting was off when it began")])
+@pytest.mark.parametrize(
+    ("listed", "words"), [(False, "not counted yet"), (True, "accounting was off when it started")]
+)
 def test_details_know_why_nothing_was_counted(listed: bool, words: str) -> None:
     monitor = Monitor()
     feed(monitor.table, event("NEW", 5), 101.0)

@@ -523,7 +523,7 @@ def test_a_gap_that_goes_on_over_midnight_is_in_the_file_of_each_day(
         (MIDNIGHT, MIDNIGHT + 13, past.UNCOUNTED),
     ]
     assert doubts_at(logged.folder, MIDNIGHT + 5) == [
-        "flows that were open and young when it was written last have no entry yet"
+        "flows that were new when the log was last written have no entry yet"
     ]
     logged.kill()
 
@@ -626,7 +626,7 @@ def test_a_file_of_a_day_to_come_does_not_make_the_log_whole_until_then(logged: 
     logged.close()
     ahead = day_of(time.time()) + 400
     DayFile(str(logged.folder), ahead, (ahead + 0.5) * DAY_SECONDS).close()
-    assert any("written last" in doubt for doubt in doubts_at(logged.folder, logged.now + 60))
+    assert any("last written" in doubt for doubt in doubts_at(logged.folder, logged.now + 60))
     logged.begin()
     logged.clock += 60
     watched(logged)
@@ -908,7 +908,7 @@ def test_a_folder_that_others_can_look_into_is_refused(tmp_path: Path) -> None:
     for mode in (0o755, 0o710, 0o704):
         folder.chmod(mode)
         found = refusal(folder)
-        assert "others may look into" in found.what
+        assert "other users can read" in found.what
         assert found.cure == f"chmod 700 {folder}"
 
 
@@ -922,9 +922,9 @@ def test_a_symbolic_link_is_refused_and_the_folder_behind_it_named(tmp_path: Pat
 
 def test_a_file_and_a_missing_parent_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "is no folder" in refusal(tmp_path / "file").what
+    assert "is not a directory" in refusal(tmp_path / "file").what
     found = refusal(tmp_path / "a" / "b")
-    assert "is to be in is missing" in found.what
+    assert "parent folder does not exist" in found.what
     assert found.cure == f"mkdir -p {tmp_path / 'a'}"
 
 
@@ -941,7 +941,7 @@ def test_the_second_that_wants_to_write_hears_who_holds_it(tmp_path: Path) -> No
     with pytest.raises(Refused) as raised:
         past.hold(str(tmp_path))
     assert raised.value.holder == os.getpid()
-    assert f"process {os.getpid()} writes {tmp_path} already" in raised.value.what
+    assert f"process {os.getpid()} is already writing {tmp_path}" in raised.value.what
     assert stat.S_IMODE((tmp_path / past.LOCK).stat().st_mode) == 0o600
     os.close(lock)
     os.close(past.hold(str(tmp_path)))
@@ -983,7 +983,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_answer(
 
 
 def test_a_folder_without_files_and_no_folder(tmp_path: Path) -> None:
-    assert doubts_at(tmp_path, NOON) == ["the log has no file that can be read"]
+    assert doubts_at(tmp_path, NOON) == ["the log has no readable file"]
     with pytest.raises(FileNotFoundError):
         answer(tmp_path / "none", WAN, NOON)
 
@@ -1033,7 +1033,7 @@ def test_what_is_asked_about(text: str, wanted: tuple[str, int | None, str | Non
     "text", ["", "203.0.113.1:65536", "203.0.113", "203.0.113.1:", "[203.0.113.1", "example.org", "1:2"]
 )
 def test_what_is_no_address_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address: 203\.0\.113\.1"):
+    with pytest.raises(ValueError, match=r"is not an address: 203\.0\.113\.1"):
         past.asked_of(text)
 
 
@@ -1057,7 +1057,7 @@ def test_a_time_that_somebody_types(text: str, begins: float, length: float) -> 
 
 @pytest.mark.parametrize("text", ["", "noon", "25:00", "12:61", "2026-13-01T00:00", "2026-11-27", "99999-01-01T00:00"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no time: 2026-11-24T14:02:30"):
+    with pytest.raises(ValueError, match="is not a time: 2026-11-24T14:02:30"):
         past.time_of(text, NOON)
 
 

@@ -234,7 +234,7 @@ def test_b_turns_rates_to_bits_and_says_so() -> None:
     assert " 64M/s " in lines[4]
     assert lines[4].split()[-4:] == first.split()[-4:]
     assert "in  48Mbit/s" in lines[0]
-    assert lines[-1].startswith("Rates are in bits a second")
+    assert lines[-1].startswith("Rates are in bits per second")
     monitor.keys("2")
     assert re.search("↓BIT/s IN-BIT OUTBIT", shown(monitor, (140, 30))[3])
     monitor.keys("1")
@@ -367,8 +367,8 @@ def test_a_message_is_seen_where_there_is_no_footer() -> None:
     monitor = many()
     assert len(shown(monitor, (40, 4))[-1]) > len("? help")
     monitor.keys("t")
-    assert shown(monitor, (40, 4))[-1].startswith("t turns hosts")
-    assert "".join(shown(monitor, (40, 12))[-2:]).startswith("t turns hosts to the far side, and themap to rates")
+    assert shown(monitor, (40, 4))[-1].startswith("t works in Hosts")
+    assert "".join(shown(monitor, (40, 12))[-2:]).startswith("t works in Hosts (local/remote) and Map(flows/rate)")
 
 
 def test_the_footer_names_what_keys_do_in_this_view() -> None:
@@ -415,8 +415,8 @@ def test_pause_stands_before_what_may_be_long() -> None:
     monitor.keys("/", *("port:443 or " * 9 + "port:80").replace(" ", "_").split("_")[0], "enter", "p")
     feed(monitor.table, event("NEW", 99))
     monitor.refresh(1)
-    assert "PAUSED, 1 events held" in shown(monitor, (40, 10))[1] or "PAUSED" in shown(monitor, (40, 10))[1]
-    assert "PAUSED, 1 events held" in shown(monitor)[2]
+    assert "PAUSED · 1 events waiting" in shown(monitor, (40, 10))[1] or "PAUSED" in shown(monitor, (40, 10))[1]
+    assert "PAUSED · 1 events waiting" in shown(monitor)[2]
 
 
 def test_rows_on_screen_do_not_change_in_a_pause() -> None:

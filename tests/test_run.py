@@ -107,5 +107,5 @@ def test_who_asks_one_listing_for_rates_hears_what_gives_them(words: tuple[str, 
     command = [*PROGRAM, "--no-config", "--no-download", "--conntrack", str(tmp_path / "conntrack"), "--once", *words]
     for more, said in (((), True), (("--sample", "0.2"), False)):
         done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path)
-        assert ("one listing tells no rates; try: --sample 5" in done.stderr) is said, done.stderr
+        assert ("a single listing has no rates; try: --sample 5" in done.stderr) is said, done.stderr
     assert fake.starts("-L") == 3

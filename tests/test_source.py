@@ -137,7 +137,7 @@ def test_events_are_as_old_as_their_stamps_say_while_more_of_them_wait() -> None
     age.read(stamped(9.5), 11.0, 11.0, EPOCH + 11.0)  # nothing was left to be read
     assert age.behind(11.0) == 0.0
     age.drained(20.0)
-    assert age.behind(20.5) == 0.5  # nothing came for 9 s: that is not late
+    assert age.behind(20.5) == 0.5  # no data for 9 s: that is not late
 
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0])

@@ -208,7 +208,7 @@ def test_a_question_of_ssh_ends_in_words(host: str, sshd: Sshd, here: list[str])
     for mode in (["--once"], ["--json"]):
         with Terminal(*mode, "--via", sshd.via(host), program=here, size=(200, 24)) as screen:
             assert screen.end() == 3
-            assert "ssh did not let us in: it can't ask for a password here; try: ssh-copy-id" in screen.text
+            assert "ssh login failed: it can't ask for a password here; try: ssh-copy-id" in screen.text
     with Terminal("--via", sshd.via(host), program=here) as screen:
         screen.wait("ssh did not let us in")
         screen.type("q")  # the keys are ours

@@ -129,7 +129,7 @@ def test_filter_sort_details_help_pause(tmux: Tmux, command: str) -> None:
     tmux.press("Escape")
     tmux.wait("Connections · 31", gone=("10 of 31",))
     tmux.press("Space")
-    tmux.wait("PAUSED, 0 events held")
+    tmux.wait("PAUSED · 0 events waiting")
     tmux.type("p")
     tmux.wait("Connections · 31 ", gone=("PAUSED",))
 

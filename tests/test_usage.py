@@ -341,8 +341,8 @@ def test_what_the_log_lacks_is_said_with_usage(logged: Logged) -> None:
     since = logged.now - 30 * DAY_SECONDS
     remarks = past.usage(str(logged.folder), "host", since, logged.now).remarks
     assert [remark.partition(",")[0].partition(" in all")[0] for remark in remarks][1:2] == ["2 gaps of 2.0h"]
-    assert remarks[0].startswith("the log begins later, at ")
-    assert remarks[-1].startswith("nobody writes it now; it was written last at ")
+    assert remarks[0].startswith("the log begins later, on ")
+    assert remarks[-1].startswith("nothing writes to it now; it was last written on ")
 
 
 def test_bytes_that_nothing_counted_are_unknown(logged: Logged) -> None:
@@ -377,10 +377,10 @@ def test_spans_and_hosts_that_people_type() -> None:
     assert near_of(" near:10.0.0.5 ") == "10.0.0.5"
     assert near_of("near:[2001:DB8::0:1]") == near_of("near:2001:db8::1") == "2001:db8::1"
     for wrong in ("7", "d", "7x", "-1d", "yesterday", ""):
-        with pytest.raises(ValueError, match="is no span"):
+        with pytest.raises(ValueError, match="is not a span"):
             since_of(wrong, now)
     for wrong in ("near:10.0.0.0/8", "port:443", "near:10.0.0.5 port:443", "near:1.2.3", "!near:10.0.0.5"):
-        with pytest.raises(ValueError, match="usage can be asked of"):
+        with pytest.raises(ValueError, match="usage can only be filtered by"):
             near_of(wrong)
 
 
@@ -411,7 +411,7 @@ def test_the_command_that_prints_usage(tmp_path: Path, monkeypatch: pytest.Monke
     assert text.returncode == 0
     lines = text.stdout.splitlines()
     assert [line.split()[:4] for line in lines] == [
-        *(["HOST", "BYTES", "IN", "OUT"], ["laptop", "2.1k", "2.0k", "100"], ["10.0.0.6", "40", "30", "10"]),
+        *(["HOST", "BYTES", "RX", "TX"], ["laptop", "2.1k", "2.0k", "100"], ["10.0.0.6", "40", "30", "10"]),
         ["all", "2.1k", "2.0k", "110"],
     ]
     assert "the log begins later" in text.stderr
@@ -431,18 +431,18 @@ def test_the_command_that_prints_usage(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--once", "--view", "usage"], 2, "say which with --log DIR"),
-        (["--once", "--view", "usage", "--log", "/nowhere"], 1, "there is no log to ask: /nowhere"),
-        (["--once", "--view", "usage", "--log", "/nowhere", "--since", "x"], 2, "'x' is no span"),
+        (["--once", "--view", "usage"], 2, "use --log DIR"),
+        (["--once", "--view", "usage", "--log", "/nowhere"], 1, "there is no flow log to read: /nowhere"),
+        (["--once", "--view", "usage", "--log", "/nowhere", "--since", "x"], 2, "'x' is not a span"),
         (
             ["--once", "--view", "usage", "--log", "/nowhere", "-f", "port:1"],
             2,
-            "usage can be asked of one host",
+            "usage can only be filtered by one host",
         ),
-        (["--once", "--view", "hosts", "--since", "7d"], 2, "--since goes with --view usage"),
-        (["--json", "--log", "/nowhere", "--replay", "/dev/null"], 2, "--log writes what the kernel does now"),
-        (["--headless"], 2, "say --log DIR"),
-        (["--at", "14:02"], 2, "--at goes with --who"),
+        (["--once", "--view", "hosts", "--since", "7d"], 2, "--since requires --view usage"),
+        (["--json", "--log", "/nowhere", "--replay", "/dev/null"], 2, "--log records live traffic"),
+        (["--headless"], 2, "requires --log DIR"),
+        (["--at", "14:02"], 2, "--at requires --who"),
     ],
 )
 def test_what_is_asked_wrongly_is_told(words: list[str], status: int, said: str) -> None:

@@ -183,9 +183,9 @@ def test_a_view_that_is_not_ready_says_so() -> None:
     monitor.view.show("hosts")
     refresh(monitor.view, monitor.table, 100.0, lambda: True)
     assert monitor.view.rows.working
-    assert any("adding up ..." in text for text in shown(monitor))
+    assert any("adding up flows ..." in text for text in shown(monitor))
     monitor.refresh()
-    assert not any("adding up ..." in text for text in shown(monitor))
+    assert not any("adding up flows ..." in text for text in shown(monitor))
 
 
 def test_another_order_while_flows_are_added_up_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +414,7 @@ def test_a_wrong_filter_lets_what_was_before_hold() -> None:
     for key in "/state:foo":
         monitor.keys(key)
     assert monitor.view.prompt is not None
-    assert monitor.view.prompt.error.startswith("at 7: 'foo' is no state")
+    assert monitor.view.prompt.error.startswith("at 7: 'foo' is not a state")
     monitor.refresh(5)
     assert len(monitor.view.rows.order) == 3
 
@@ -811,7 +811,7 @@ def test_what_is_copied_is_the_selected_row_or_the_first_on_screen(key: str) -> 
 def test_a_message_stays_till_the_next_key() -> None:
     monitor = world_of(3)
     monitor.keys("t")
-    assert monitor.view.message == "t turns hosts to the far side, and the map to rates"
+    assert monitor.view.message == "t works in Hosts (local/remote) and Map (flows/rate)"
     monitor.keys("nosuch")
     assert monitor.view.message == ""
 
@@ -821,10 +821,11 @@ def test_the_mark_is_set_and_taken_away() -> None:
     monitor.keys("m")
     assert monitor.view.baseline is not None
     assert monitor.view.baseline.at == monitor.now
-    assert monitor.view.message == "marked: what is new is highlighted; new: selects it"
+    assert monitor.view.message.startswith("Mark set ")
+    assert monitor.view.message.endswith(": new rows are highlighted; the filter new: shows only them")
     monitor.keys("m")
     assert monitor.view.baseline is None
-    assert monitor.view.message == "mark taken away"
+    assert monitor.view.message == "Mark cleared"
 
 
 def test_every_key_of_the_help_has_its_own_words() -> None:
@@ -998,7 +999,7 @@ def test_a_filter_has_effect_while_it_is_typed_and_esc_takes_it_back() -> None:
     assert view.prompt is not None
     assert (view.filter, view.prompt.error) == (
         "port:443",
-        "at 15: 'x' is no port: 443, 8000-8999 or a name like https",
+        "at 15: 'x' is not a port: 443, 8000-8999 or a name like https",
     )
     monitor.keys("enter")
     assert view.prompt is not None  # a wrong one is not kept
@@ -1340,7 +1341,7 @@ def test_a_time_before_the_watch_began_is_not_answered() -> None:
         ("at:22:21:50", False),
     ):
         assert bool(unwatched(f"wan:192.0.2.1 {expression}", context, table, True)) == early, expression
-    assert unwatched("at:22:20,22:21:45", context, table, True) == "watched since 22:21:40 UTC only"
+    assert unwatched("at:22:20,22:21:45", context, table, True) == "monitored only since 22:21:40 UTC"
     assert unwatched("at:never", context, table, True) == unwatched("proto:tcp", context, table, True) == ""
 
 
@@ -1350,15 +1351,15 @@ def test_what_has_ended_is_kept_for_a_while_and_that_is_said() -> None:
     context = Context(now=200.0, epoch=lambda: 1_795_386_000.0)  # 22:23:20
     table = FlowTable(linger=5.0, past=3)
     table.watch(100.0)
-    assert unwatched("at:22:23:14", context, table, False) == "of what has ended, known since 22:23:15 UTC only"
+    assert unwatched("at:22:23:14", context, table, False) == "ended flows are known only since 22:23:15 UTC"
     assert unwatched("at:22:23:15", context, table, False) == ""
     assert unwatched("at:22:21:40", context, table, True) == ""
     for number, at in enumerate((120.0, 130.0, 140.0, 150.0)):
         feed(table, event("NEW", number), at - 5.0)
         feed(table, event("DESTROY", number), at)
-    assert unwatched("at:22:22:09", context, table, True) == "of what has ended, known since 22:22:10 UTC only"
+    assert unwatched("at:22:22:09", context, table, True) == "ended flows are known only since 22:22:10 UTC"
     assert unwatched("at:22:22:10", context, table, True) == ""
-    assert unwatched("at:07:00", context, table, True) == "watched since 22:21:40 UTC only"
+    assert unwatched("at:07:00", context, table, True) == "monitored only since 22:21:40 UTC"
 
 
 def test_a_recording_without_times_says_that_it_has_none() -> None:
