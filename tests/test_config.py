@@ -154,7 +154,7 @@ def test_an_update_is_meant_more_than_no_download_in_the_file(env: dict[str, str
     nowhere = env | {"CONNTRACK_MONITOR_GEOIP_URL": "http://192.0.2.1/x"}  # refused before anybody is asked
     done = run(nowhere, "--update-geoip")
     assert done.returncode == 1
-    assert "only https is used" in done.stderr
+    assert "only https is allowed" in done.stderr
     assert run(nowhere, "--update-geoip", "--no-download").returncode == 2
 
 
