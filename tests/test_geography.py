@@ -165,7 +165,7 @@ def test_update_geoip_that_fails_is_1_and_says_why(tmp_path: Path, server: Serve
         tmp_path, "--update-geoip", env=environment(tmp_path) | {"CONNTRACK_MONITOR_GEOIP_URL": "http://192.0.2.1/x"}
     )
     assert result.returncode == 1
-    assert "only https is used" in result.stderr
+    assert "only https is allowed" in result.stderr
 
 
 def test_a_folder_that_can_t_be_written_falls_back_to_the_cache(tmp_path: Path, server: Server) -> None:
