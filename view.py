@@ -562,6 +562,7 @@ ROWS_AT_ONCE = 500  # flows between two looks at the clock: 1 ms of the slowest 
 KEYED = 4000  # ... of the slowest sort keys: 7 ms
 MAPPED = 5000  # remote ends on the map at most, those with the most: 10 ms a frame
 MANY_ROWS = 20_000  # flows whose order takes longer than a frame: a new filter takes the order that is there
+SUMMED_EVERY = 60.0  # seconds between two sums of so many
 AHEAD = 5000  # flows whose sort keys are made at once while conntrack lists: 4 ms
 KEYED_EARLY = ("bytes", "packets", "source", "destination")  # columns whose keys need the flow's line only
 
@@ -649,6 +650,8 @@ class Rows:
         self.sum: FlowSum | GroupRow | UsageRow | None = None  # of the rows on show
         self.rates = RateHistory()  # of the groups
         self._rates_for: tuple[object, ...] = ()
+        self._summed_for: tuple[object, ...] = ()
+        self._summed_at = 0.0
         self._context = context
         self._due = 0.0  # when the next new order is due
         self._began = 0.0  # when the present one was begun: a clock that went back is no reason to wait
@@ -898,13 +901,22 @@ class Rows:
                 self._found += filter(predicate, piece)
                 yield
         self.total = translated if nat else self.total  # not before it is the whole: a frame may come in between
-        if not wanted.at_once:
-            found = FlowSum()
-            for piece in _pieces(self._found, ROWS_AT_ONCE):
-                found.add(piece, self._context)
-                yield
-            self.sum = found
         self._show()
+        if not wanted.at_once:
+            self._new, self.ordered = False, True  # nobody has to wait for the sum
+            yield from self._sum_flows(wanted)
+
+    def _sum_flows(self, wanted: RowsWanted) -> Iterator[None]:
+        """The sum of the flows on show. It takes 4 us a flow: that of more than MANY_ROWS is made once a minute."""
+        flows, now, summed_for = self._found, self._context.now, (wanted.spec, wanted.filter, wanted.pause)
+        recent = summed_for == self._summed_for and 0 <= now - self._summed_at < SUMMED_EVERY
+        if recent and len(flows) > MANY_ROWS:
+            return
+        found = FlowSum()
+        for piece in _pieces(flows, ROWS_AT_ONCE):
+            found.add(piece, self._context)
+            yield
+        self.sum, self._summed_for, self._summed_at = found, summed_for, now
 
     def _sum_of(self, flows: Sequence[Flow]) -> FlowSum:
         found = FlowSum()

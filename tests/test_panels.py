@@ -59,7 +59,7 @@ def test_the_header_counts_what_the_table_holds() -> None:
         (Status(losses=1, healed=1), 0.0, True, ("live", "good")),
         (Status(listing_since=90.0), 0.0, True, ("live", "warn")),
         (Status(behind=9.0, troubles={"listing": Problem("gone")}), 0.0, True, ("stale", "bad")),
-        (Status(), 9.0, False, ("replay", "accent")),
+        (Status(), 9.0, False, ("replay", "title")),
         (Status(ended=True), 9.0, False, ("replay ended", "dim")),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import view as view_module
 from addresses import Context, Lookups, Place
-from columns import FLOW_COLUMNS, SORTS, VIEW_BY_NAME, table_text
+from columns import FLOW_COLUMNS, SORTS, VIEW_BY_NAME, FlowSum, table_text
 from export import view_texts
 from filters import FilterError, compile_filter
 from flows import TAPE, Flow, FlowTable, TapeEvent
@@ -1383,3 +1383,15 @@ def test_what_has_arrived_stays_though_the_tape_runs_over_before_it_is_on_show()
     monitor.view.rows.expire()
     monitor.refresh(0.0)
     assert [shown.flow.ports()[1] for shown in monitor.view.rows.order] == [b"7777"]
+
+
+def test_the_sum_of_many_rows_is_made_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "MANY_ROWS", 1)
+    monitor = Monitor([line(1, size=1000), line(2, size=1000)])
+    first = monitor.view.rows.sum
+    assert isinstance(first, FlowSum)
+    assert first.total() == 4000
+    monitor.refresh(30.0)
+    assert monitor.view.rows.sum is first
+    monitor.refresh(31.0)
+    assert monitor.view.rows.sum is not first
