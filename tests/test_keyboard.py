@@ -359,7 +359,7 @@ def test_a_paste_in_tmux(tmp_path: Path, recording: Path) -> None:
         tmux.wait("Connections · 30", "q quit")
         tmux("set-buffer", "2\nq\nx")
         tmux("paste-buffer", "-p")
-        tmux.wait("Connections · 30", "paste goes into a prompt")
+        tmux.wait("Connections · 30", "Nothing to paste into")
         tmux.type("/")
         tmux.wait("\n/")
         tmux("set-buffer", "dst:203.0.113.7\n")
