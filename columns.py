@@ -589,13 +589,15 @@ def flow_terms(s: FlowFacts, context: Context) -> list[tuple[str, str]]:
     """The terms that select what is like a flow in some column: the column's key, and the term."""
     e, kind, where = s.ends, s.flow.kind, s.where
     near, far, _ = context.sides(s.flow)
-    ports = kind.number in WITH_PORTS
+    who, ports = context.who(near), kind.number in WITH_PORTS
     service = service_of(kind, str(e.dport) if ports else "")
     zones = [("zone", zone) for zone in sorted(s.flow.zones())]
     found = [
         *(("source", "src", e.src), ("source", "sport", e.sport if ports else None), ("source", "near", near)),
         *(("destination", "dst", e.dst), ("destination", "dport", e.dport if ports else None)),
         *(("destination", "service", service), ("destination", "far", far)),
+        *(("name", "name", who.name), ("name", "container", who.container)),
+        ("process", "process", s.process.name if s.process else None),
         *(("proto", "proto", protocol_name(kind).removeprefix("ip") if kind.protocol == "unknown" else kind.protocol),),
         *(("state", "state", s.flow.status().lower()), ("nat", "nat", nat_kind(s) or "none")),
         *(("cc", "country", where.country or "none"), ("city", "city", where.city)),
@@ -611,13 +613,21 @@ def flow_terms(s: FlowFacts, context: Context) -> list[tuple[str, str]]:
 
 
 def row_terms(spec: ViewSpec, row: Flow | GroupRow | TapeEvent | UsageRow, context: Context) -> list[tuple[str, str]]:
-    """The same of any row; of a sum the one term that selects its flows."""
+    """The same of any row; of a sum the term that selects its flows, and the names that a host has."""
     if isinstance(row, GroupRow):
-        return [(spec.columns[0].key, spec.grouping.term(row.key))] if spec.grouping else []
+        named = [("name", _term(field, value)) for field, value in _names_of(spec, row, context) if value]
+        return [(spec.columns[0].key, spec.grouping.term(row.key)), *named] if spec.grouping else []
     if isinstance(row, UsageRow):
         return [(spec.columns[0].key, _term("near", row.key))] if spec.logged == "host" else []
     flow = row.flow if isinstance(row, TapeEvent) else row
     return flow_terms(facts_of(flow, context, names=False), context)
+
+
+def _names_of(spec: ViewSpec, row: GroupRow, context: Context) -> list[tuple[str, str]]:
+    if spec.grouping is None or spec.grouping.field not in ("near", "far"):
+        return []
+    who = context.who(row.key)
+    return [("name", who.name), ("container", who.container)]
 
 
 # --- columns of groups and events -------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from addresses import Context, Lookups, Place, Site
+from addresses import UNNAMED, Context, Lookups, Named, Place, Site
 from columns import VIEWS, row_terms
 from filters import FilterError, compile_filter, expanded
 from flows import Flow
@@ -301,3 +301,16 @@ def test_saved_filters_are_completed() -> None:
     monitor = lan_monitor()
     monitor.view.context.filters = SAVED.filters
     assert completed(monitor, "@k") == "@kids"
+
+
+def test_tab_offers_the_names_that_there_are() -> None:
+    """Not the example of the help, which no host here has."""
+    who = {"10.0.0.1": Named("anna", "", "shop-db-1", "")}
+    lookups = Lookups(who=lambda address: who.get(address, UNNAMED), knows_names=lambda: True)
+    monitor = Monitor([line(1), line(2, src="10.0.0.2")], lookups)
+    for view in ("1", "2"):
+        for field, name in (("container", "shop-db-1"), ("name", "anna")):
+            monitor.keys(view, "/", *f"{field}:", "tab")
+            assert monitor.view.prompt is not None
+            assert monitor.view.prompt.text == f"{field}:{name}"
+            monitor.keys("esc")
