@@ -65,7 +65,8 @@ def test_what_a_click_means_stands_there(monitor: Monitor, pressed: list[str], s
         taken |= places
         text = lines[area.y] if lines[area.y].isascii() else ""
         if area.part is Target.HEAD and text:
-            title = monitor.view.spec.column(area.what).title
+            column = monitor.view.spec.column(area.what)
+            title = column.bits_title if monitor.view.bits and column.bits_title else column.title
             assert title[: min(2, area.right - area.left)] in text[max(0, area.left - 1) : area.right + 1]
         elif area.part is Target.KEY and text:
             assert text[area.left : area.right].startswith(area.what)
