@@ -144,9 +144,13 @@ class Grouping:
         fields = [*([key.name for key in self.keys] or [self.field]), self.other]
         return " ".join(f"{field}:{value or 'none'}" for field, value in zip(fields, key.split(BETWEEN)))
 
+    def is_part(self, key: str) -> bool:
+        """Is a row with this key one within another, which was opened?"""
+        return key.count(BETWEEN) >= max(1, len(self.keys))
+
     def of(self, key: str) -> Grouping:
         """What a row with this key is of: of these, or of those within one."""
-        return self.inside if key.count(BETWEEN) >= max(1, len(self.keys)) else self
+        return self.inside if self.is_part(key) else self
 
     @property
     def asks_fans(self) -> bool:

@@ -525,7 +525,7 @@ def _shift(step: int) -> Action:
 def _open_row(view: View, table: FlowTable) -> Request:
     """What the selected sum is made of stands below it: countries of a host, hosts of a country. Else columns move."""
     row, grouping = view.selected, view.spec.grouping
-    can = isinstance(row, GroupRow) and grouping is not None and grouping.of(row.key) is grouping
+    can = isinstance(row, GroupRow) and grouping is not None and not grouping.is_part(row.key)
     if isinstance(row, GroupRow) and can and not (view.spec.on_map or view.overlay or row.key in view.opened):
         view.opened |= {row.key}
         return NOTHING

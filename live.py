@@ -34,7 +34,7 @@ from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Registered, Row, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Registered, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
         yield f"not exported: {getattr(error, 'strerror', None) or error}: {shown}"
         return
     spec, usage = view.spec, view.usage
-    rows, written = [row for row in view.rows.order if not is_part(row, spec)], 0
+    rows, written = [row for row in view.rows.order if not view.is_part(row)], 0
     try:
         with open(fd, "w", encoding="utf-8", errors="replace") as file:
             format = "csv" if path.lower().endswith(".csv") else "json"
@@ -77,11 +77,6 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
         return
     rows_word = "row" if len(rows) == 1 else "rows"
     yield f"{len(rows)} {rows_word} exported to {shown}"
-
-
-def is_part(row: Row, spec: ViewSpec) -> bool:
-    """Does it stand below a row that was opened?"""
-    return spec.grouping is not None and isinstance(row, GroupRow) and spec.grouping.of(row.key) is not spec.grouping
 
 
 def copied(view: View) -> str:

@@ -803,7 +803,7 @@ def _row_line(
     """``texts``: of its cells, where there is room for all of each."""
     what, shown, base = row
     line: Line = []
-    if isinstance(shown, GroupFacts) and _is_part(scene.view, shown.row):
+    if scene.view.is_part(what):
         label, covered = _part_label(scene, shown, columns)
         line, columns, texts = [label], columns[covered:], texts[covered:]
     calm = "plain" if gutter and base == "new" and scene.view.baseline is None else base  # m highlights the whole row
@@ -826,15 +826,9 @@ def _row_line(
     return line
 
 
-def _is_part(view: View, row: GroupRow) -> bool:
-    """Does it stand below a row that was opened?"""
-    grouping = view.spec.grouping
-    return bool(view.opened) and grouping is not None and grouping.of(row.key) is not grouping
-
-
 def _texts_of(view: View, shown: Any, columns: Sequence[tuple[AnyColumn, int]]) -> list[str]:
     """The texts of a row's cells. A part of an opened sum has another key than its sum: it has its numbers only."""
-    if isinstance(shown, GroupFacts) and _is_part(view, shown.row):
+    if isinstance(shown, GroupFacts) and view.is_part(shown.row):
         return [column.cell(shown) if column.right or column.key == "share" else "" for column, _ in columns]
     return [column.cell(shown) for column, _ in columns]
 

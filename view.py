@@ -390,6 +390,11 @@ class View:
         """What the last frame has there."""
         return next((area for area in self.areas if area.y == y and area.left <= x < area.right), None)
 
+    def is_part(self, row: Row) -> bool:
+        """Does a row stand below one that was opened?"""
+        grouping = self.spec.grouping
+        return grouping is not None and isinstance(row, GroupRow) and grouping.is_part(row.key)
+
     def drop_selection(self) -> None:
         """No row is selected, and the window is at the top."""
         self.selected = self.flow = None
