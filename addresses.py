@@ -375,7 +375,7 @@ WHOLE_MARK = 0xFFFFFFFF  # the mask that takes nothing away
 
 
 class Fan(NamedTuple):
-    """How many ends a near end is connected with, and to how many ports these connections go."""
+    """How many ends a device is connected with, and to how many ports these connections go."""
 
     remotes: int
     ports: int
@@ -482,7 +482,7 @@ class Context:
         self.own = own
         self._epoch = epoch
         self.timeouts: Mapping[str, int] = {}  # seconds, by the kernel's names: see parse.TIMEOUTS
-        self.fans: Mapping[str, Fan] = {}  # by near end, as they were counted last
+        self._fans: Mapping[str, Fan] = {}  # by device, as they were counted last
         self.former: frozenset[str] = frozenset()  # addresses that this host has had since we began to look
         self._local: dict[str, bool] = {}
         self._old: dict[str, bool] = {}
@@ -502,8 +502,12 @@ class Context:
             self._known = KnownAddresses(own, self.is_local if self.networks else None)
 
     def know_fans(self, fans: Mapping[str, Fan]) -> None:
-        """How many remote ends and ports each near end has, counted anew."""
-        self.fans = fans
+        """How many remote ends and ports each device has, counted anew (grouping.FanCount)."""
+        self._fans = fans
+
+    def fan(self, flow: HasTuples) -> Fan:
+        """How many remote ends and ports the device at a flow's near end has, as they were counted last."""
+        return self._fans.get(self.device(self.sides(flow)[0]), NO_FAN)
 
     def know_pools(self, addresses: Iterable[str]) -> None:
         """NAT gives these addresses to new flows though they are none of this host's: they are routed to it."""

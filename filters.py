@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
-from addresses import MAX_REMEMBERED, NO_FAN, UNNAMED, WHOLE_MARK, Context, Named, Place
+from addresses import MAX_REMEMBERED, UNNAMED, WHOLE_MARK, Context, Named, Place
 from flows import Flow, Group
 from grouping import GROUPINGS, Baseline, service_key, service_name
 from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
@@ -363,12 +363,12 @@ def _idle(value: str, context: Context) -> Predicate:
 
 def _fanout(value: str, context: Context) -> Predicate:
     fits = compared(value, SIZES, "fanout:>100")
-    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).remotes)
+    return lambda flow: fits(context.fan(flow).remotes)
 
 
 def _fan_of_ports(value: str, context: Context) -> Predicate:
     fits = compared(value, SIZES, "ports:>20")
-    return lambda flow: fits(context.fans.get(context.sides(flow)[0], NO_FAN).ports)
+    return lambda flow: fits(context.fan(flow).ports)
 
 
 def asks_fans(text: str) -> bool:

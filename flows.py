@@ -339,8 +339,10 @@ class Flow:
 
     def status(self) -> str:
         """The state; for protocols without one the flag that says most; "" where there is neither."""
-        if state := self.group.state:
-            return state
+        return self.group.state or self.flag()
+
+    def flag(self) -> str:
+        """The flag that says most; "" without one."""
         flags = self.flags()
         return next((flag for flag in ("HW_OFFLOAD", "OFFLOAD", "UNREPLIED", "ASSURED") if flag in flags), "")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from addresses import NO_FAN, UNNAMED, Context, Fan, Named
+from addresses import UNNAMED, Context, Fan, Named
 from flows import BYTES, IDLE, TCP, Flow, FlowTable, matched, newest_texts, without_userspace
 from parse import WITH_PORTS, Kind
 from text import DAY, clean, endpoint, service
@@ -194,11 +194,6 @@ CUT_IPV6 = 64  # the prefix of IPv6 networks where the length that is asked for 
 ValueOf = Callable[[Flow, Context], object]  # None and "": unknown, or the flow has none
 
 
-def _flag_of(flow: Flow, _context: Context) -> str:
-    flags = flow.flags()
-    return next((flag for flag in ("HW_OFFLOAD", "OFFLOAD", "UNREPLIED", "ASSURED") if flag in flags), "")
-
-
 def _nat_of(flow: Flow, _context: Context) -> str:
     kinds = [] if flow.plain else flow.ends().nat
     return "both" if len(kinds) == 2 else "".join(kinds) or "none"
@@ -236,19 +231,19 @@ KEYS: dict[str, ValueOf] = {
     "nat": _nat_of,
     "mark": lambda flow, _context: f"{flow.mark():#x}",
     "zone": lambda flow, _context: ",".join(map(str, dict.fromkeys(flow.zones() or [0]))),
-    "flag": _flag_of,
+    "flag": lambda flow, _context: flow.flag(),
     "bytes": lambda flow, _context: flow.total(),
     "packets": lambda flow, _context: flow.packets(),
     "rate": lambda flow, _context: None if (rate := flow.rate()) is None else round(rate),
     "age": lambda flow, context: round(flow.age(context.now)) if flow.knows_age() else None,
     "timeout": lambda flow, context: flow.remaining(context.now),
     "idle": lambda flow, context: _rounded(flow.idle(context.now, context.timeouts)),
-    "fanout": lambda flow, context: context.fans.get(context.sides(flow)[0], NO_FAN).remotes,
-    "ports": lambda flow, context: context.fans.get(context.sides(flow)[0], NO_FAN).ports,
+    "fanout": lambda flow, context: context.fan(flow).remotes,
+    "ports": lambda flow, context: context.fan(flow).ports,
     "id": lambda flow, _context: flow.record().id,
     "helper": lambda flow, _context: flow.record().helper,
     "label": lambda flow, _context: ",".join(flow.record().labels or []),
-    "near": lambda flow, context: context.sides(flow)[0],
+    "near": lambda flow, context: context.device(context.sides(flow)[0]),
     "far": lambda flow, context: context.sides(flow)[1],
     "name": lambda flow, context: context.who(context.sides(flow)[0]).name,
     "container": lambda flow, context: context.who(context.sides(flow)[0]).container,
@@ -316,10 +311,18 @@ def _cutter(length: int) -> Callable[[str], str]:
     return network
 
 
+def _near_address(flow: Flow, context: Context) -> str:
+    """The near end itself, not the address that stands for its device: a network has addresses."""
+    return context.sides(flow)[0]
+
+
 def key_function(keys: tuple[GroupKey, ...], context: Context) -> Callable[[Flow], str]:
     """The function that gives the combination that a flow belongs to."""
     values: list[tuple[ValueOf, Callable[[str], str]]] = [
-        (KEYS[key.name], str if key.cut is None else _cutter(key.cut)) for key in keys
+        (KEYS[key.name], str)
+        if key.cut is None
+        else (_near_address if key.name == "near" else KEYS[key.name], _cutter(key.cut))
+        for key in keys
     ]
 
     def combination(flow: Flow) -> str:
@@ -387,29 +390,29 @@ def row_of(grouping: Grouping, context: Context) -> Callable[[Flow], str]:
 
 
 class FanCount:
-    """The distinct far ends and destination ports of each near end; 0.3 us a flow."""
+    """The distinct far ends and destination ports of each device at the near end; 0.3 us a flow."""
 
     def __init__(self) -> None:
         self._ends: dict[str, set[str]] = {}
         self._ports: dict[str, set[bytes]] = {}
 
-    def add(self, near: str, far: str, port: bytes) -> None:
-        """``port``: as text; b"" where the protocol has none."""
+    def add(self, device: str, far: str, port: bytes) -> None:
+        """``device``: the address that stands for it; ``port``: as text; b"" where the protocol has none."""
         try:
-            self._ends[near].add(far)
+            self._ends[device].add(far)
         except KeyError:
-            self._ends[near], self._ports[near] = {far}, set()
+            self._ends[device], self._ports[device] = {far}, set()
         if port:
-            self._ports[near].add(port)
+            self._ports[device].add(port)
 
     def add_flows(self, flows: Sequence[Flow], context: Context) -> None:
         found = matched(_ADDRESSES_AND_PORT, [flow.key for flow in flows])
         for flow, (src, dst, port) in zip(flows, found):
             near, far, _ = context.sides_of(src, dst) if flow.plain else context.sides(flow)
-            self.add(near, far, port)
+            self.add(context.device(near), far, port)
 
     def counted(self) -> Mapping[str, Fan]:
-        return {near: Fan(len(ends), len(self._ports[near])) for near, ends in self._ends.items()}
+        return {device: Fan(len(ends), len(self._ports[device])) for device, ends in self._ends.items()}
 
 
 class Grouper:
@@ -450,7 +453,7 @@ class Grouper:
             if row is None:
                 row = sums[key] = self._begun(key, far)
             if fans is not None:
-                fans.add(near, far, port)
+                fans.add(key, far, port)
             row.flows += 1
             others, other = row.others, other_of(near, far, what)
             others[other] = others.get(other, 0) + 1

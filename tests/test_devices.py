@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import devices
-from addresses import UNNAMED, Context, Ends, Lookups, Named, Site
+from addresses import UNNAMED, Context, Ends, Fan, Lookups, Named, Site
 from devices import (
     Directory,
     Entry,
@@ -39,7 +39,7 @@ from devices import (
 )
 from filters import compile_filter
 from flows import FlowTable
-from grouping import NEAR, Grouper
+from grouping import NEAR, FanCount, Grouper, Grouping, GroupRow, by_keys, group_keys
 from support.debian import run
 from support.kernel import Lab, Namespace, needs_kernel, stop_process
 from support.tables import listing
@@ -413,6 +413,46 @@ def test_a_device_is_one_row_of_the_hosts() -> None:
     assert exactly
     assert [wanted(flow) for flow in flows] == [True, True, False]
     assert [exactly(flow) for flow in flows] == [False, True, False]
+
+
+def test_a_device_with_two_addresses_has_one_fan_and_one_set_of_parts() -> None:
+    there = Context(Lookups(device=directory(neighbours=NEIGHBOURS).device))
+    text = "ipv{0} {1} tcp 6 9 ESTABLISHED src={2} dst={3} sport=1 dport={4} src={3} dst={2} sport={4} dport=1 mark=0 use=1"
+    ends = [
+        *((4, 2, "10.0.0.5", "8.8.8.8", 443), (6, 10, "fd00::1234", "2001:4860:4860::8888", 80)),
+        (4, 2, "10.0.0.6", "8.8.8.8", 443),
+    ]
+    table = FlowTable()
+    listing(table, [text.format(*its) + "\n" for its in ends])
+    flows = list(table.live.values())
+
+    def rows(grouping: Grouping) -> dict[str, GroupRow]:
+        grouper = Grouper(grouping, there)
+        grouper.add(flows)
+        grouper.finish()
+        return grouper.sums
+
+    fans = {"10.0.0.5": Fan(2, 2), "10.0.0.6": Fan(1, 1)}
+    assert {key: row.fan for key, row in rows(NEAR).items()} == fans
+    counted = FanCount()
+    counted.add_flows(flows, there)
+    assert counted.counted() == fans
+    there.know_fans(counted.counted())
+    two = compile_filter("fanout:2 ports:2", there)
+    assert two
+    assert [two(flow) for flow in flows] == [True, True, False]
+    assert {key.split("\0")[0] for key in rows(NEAR.inside)} == {"10.0.0.5", "10.0.0.6"}  # what stands below a host
+    by_service, networks = by_keys(group_keys("near,dport")), by_keys(group_keys("near/64"))
+    assert {key: row.flows for key, row in rows(by_service).items()} == {
+        "10.0.0.5\x00443": 1,
+        "10.0.0.5\x0080": 1,
+        "10.0.0.6\x00443": 1,
+    }
+    assert {key: row.flows for key, row in rows(networks).items()} == {
+        "10.0.0.5/32": 1,
+        "10.0.0.6/32": 1,
+        "fd00::/64": 1,
+    }
 
 
 # --- real programs ------------------------------------------------------------------------------------------------------------
