@@ -10,9 +10,9 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeVar
 
-from addresses import MAX_REMEMBERED, UNNAMED, WHOLE_MARK, Context, Named, Place
+from addresses import MAX_REMEMBERED, UNNAMED, WHOLE_MARK, Context, Named, Place, Site
 from flows import Flow, Group
-from grouping import GROUPINGS, Baseline, service_key, service_name
+from grouping import FAN_FIELDS, GROUPINGS, Baseline, service_key, service_name
 from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
 from text import ports_of, service
 
@@ -371,11 +371,6 @@ def _fan_of_ports(value: str, context: Context) -> Predicate:
     return lambda flow: fits(context.fan(flow).ports)
 
 
-def asks_fans(text: str) -> bool:
-    """Does an expression ask how many ends and ports a host is connected with? Then all flows are to be counted."""
-    return re.search(r"(?i)(?<![a-z])(?:fanout|ports):", text) is not None
-
-
 def bare(word: str, context: Context) -> Predicate:
     """A bare word searches everything shown: the same as ``word in shown_text(flow)``, in a tenth of its time.
 
@@ -696,13 +691,23 @@ def asked_moment(text: str, now: float) -> tuple[float, int] | None:
 _SAVED = re.compile(r"(?<![^\s(!])@([A-Za-z][\w-]*)(?=[\s)]|$)")
 
 
-def expanded(text: str, context: Context) -> str:
+def expanded(text: str, context: Context | Site) -> str:
     """The expression with the text of each saved filter in the place of its name: what ``_needed`` can look through."""
 
     def saved(match: re.Match[str]) -> str:
         return f"({context.filters[match[1]]})" if match[1] in context.filters else match[0]
 
     return _SAVED.sub(saved, text)
+
+
+def asks(text: str, context: Context | Site, *fields: str) -> bool:
+    """Does an expression have a term of one of these fields, itself or by a saved filter?"""
+    return re.search(rf"(?i)(?<![a-z])(?:{'|'.join(fields)}):", expanded(text, context)) is not None
+
+
+def asks_fans(text: str, context: Context | Site) -> bool:
+    """Does it ask how many ends and ports a host is connected with? Then all flows are to be counted."""
+    return asks(text, context, *FAN_FIELDS)
 
 
 Maker = Callable[[str, Context], Predicate]

@@ -155,7 +155,7 @@ class Grouping:
     @property
     def asks_fans(self) -> bool:
         """Must all flows be counted first?"""
-        return any(key.name in ("fanout", "ports") for key in self.keys)
+        return any(key.name in FAN_FIELDS for key in self.keys)
 
     @property
     def inside(self) -> Grouping:
@@ -255,6 +255,7 @@ NUMBERS = {
     *("sport", "dport", "asn", "mark", "zone", "bytes", "packets", "rate", "age", "timeout", "idle", "fanout", "ports"),
     "id",
 }
+FAN_FIELDS = ("fanout", "ports")  # all flows must be counted before one of them is asked
 NAMED_KEYS = ("mark", "zone")  # that the settings name
 ADDRESSES = {"src", "dst", "near", "far", "wan"}
 NO_KEYS = {  # fields that have no single value for a flow

@@ -882,7 +882,7 @@ def empty_reason(
         return _no_usage(view)
     if len(table) and view.rows.working:
         return [("adding up flows ..." if view.spec.grouping else "searching flows ...", "")]
-    if len(table) and view.baseline is None and view.first_seen is None and "new:" in view.filter.lower():
+    if len(table) and view.baseline is None and view.first_seen is None and view.asks("new"):
         return [("No mark is set", "m")]
     if view.from_log is not None:
         return [(f"No flow matches the filter; {view.from_log.reach}", "Esc")]

@@ -18,7 +18,7 @@ import click
 
 import export
 from addresses import Context, Lookups, Site
-from filters import Predicate, all_of, compile_filter, from_flags
+from filters import Predicate, all_of, asks, asks_fans, compile_filter, from_flags
 from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
     BEHIND,
@@ -223,8 +223,12 @@ class Options:
     def sources_of_names(self) -> Sequence[str]:
         """Those that are read: a pipe tells no processes, so that only its filter may need them."""
         screen = self.format == "text" and not (self.once or self.headless)
-        needed = screen or "process:" in self.expression.lower() or "process" in self.by.lower().split(",")
+        needed = screen or self.asks("process") or "process" in self.by.lower().split(",")
         return [source for source in self.names if needed or source != "processes"]
+
+    def asks(self, *fields: str) -> bool:
+        """Does the filter have a term of one of these fields?"""
+        return asks(self.expression, self.site, *fields)
 
     def wanted(self, context: Context) -> Predicate | None:
         return all_of((self.base(context), compile_filter(self.expression, context)))
@@ -236,6 +240,14 @@ def say(text: str) -> None:
     name = context.find_root().info_name if context is not None else None
     with contextlib.suppress(OSError):  # a full disk or a reader that has gone: the data must not suffer for it
         click.echo(f"{name}: {text}" if name else text, err=True)
+
+
+def say_unanswered(options: Options) -> None:
+    """Say which of the filter's terms match nothing outside the screen: no row would look like an answer."""
+    if options.asks("new"):
+        say("new: matches nothing here: only the screen has marks; on the screen, m sets one")
+    if not options.once and asks_fans(options.expression, options.site):
+        say("fanout: and ports: match nothing here: a stream does not count all flows; try: --once --json")
 
 
 def give_up(problem: Problem) -> int:
@@ -738,6 +750,7 @@ class Once:
         from view import unwatched
 
         self._pipe.say_unread(self._status)
+        say_unanswered(self._options)
         if self._options.asks_names:
             self._pipe.say_once(self._feed.names.problems())
         history = self._options.view == "nat"
@@ -759,7 +772,7 @@ class Once:
             say("a single listing has no rates; try: --sample 5")
 
     def _asks_rates(self) -> bool:
-        return self._options.sort in ("rate", "in", "out") or "rate:" in self._options.expression.lower()
+        return self._options.sort in ("rate", "in", "out") or self._options.asks("rate")
 
 
 # --- --json and --csv -------------------------------------------------------------------------------------------------
@@ -795,6 +808,7 @@ class Stream:
             return self._run()
 
     def _run(self) -> int:
+        say_unanswered(self._options)
         open_databases(self._geoip, self._options.plan)
         source, told, turns, began = self._feed.source, False, 0, time.monotonic()
         while not self._status.ended:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from addresses import Context
 from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, FlowSum, Keys, ViewSpec, facts_of, moment_text
-from filters import Predicate, all_of, asks_fans, compile_filter, expanded, moments
+from filters import Predicate, all_of, asks, asks_fans, compile_filter, expanded, moments
 from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
 from grouping import (
     BETWEEN,
@@ -334,6 +334,10 @@ class View:
         self.wanted = compile_filter(text, self.context, lambda: self.baseline or self.first_seen)
         self.filter = text.strip()
 
+    def asks(self, *fields: str) -> bool:
+        """Does the filter have a term of one of these fields?"""
+        return asks(self.filter, self.context, *fields)
+
     def narrow(self, term: str) -> None:
         """Filter by this, too. Raises FilterError."""
         either = re.search(r"(?i)\bor\b", self.filter)
@@ -597,15 +601,14 @@ def unwatched(expression: str, context: Context, table: FlowTable, history: bool
 
     Else "". ``history``: as in ``FlowTable.keeps_since``.
     """
-    expression = expanded(expression, context)
-    if "at:" not in expression.lower():
+    if not asks(expression, context, "at"):
         return ""
     kept = table.keeps_since(context.now, history)
     if table.since is None or kept is None:
         return ""
     epoch = context.epoch
     now = context.now + epoch
-    asked = moments(expression, now)
+    asked = moments(expanded(expression, context), now)
     if now < CLOCKLESS:
         return "the recording has no times"
     if any(moment < table.since + epoch for moment in asked):
@@ -843,9 +846,10 @@ class Rows:
         self._ranking, self._found, self._grouping = not takes, [], False
         if wanted.baseline is not None and not wanted.baseline.complete:
             yield from _learn(table, wanted.baseline)
-        if asks_fans(wanted.filter) or (wanted.spec.grouping is not None and wanted.spec.grouping.asks_fans):
+        grouping = wanted.spec.grouping
+        if asks_fans(wanted.filter, self._context) or (grouping is not None and grouping.asks_fans):
             yield from _count_fans(table, self._context)
-        if wanted.spec.grouping is not None:
+        if grouping is not None:
             yield from self._add_up(table)
         elif wanted.spec.logged:
             yield from self._take_usage(wanted)

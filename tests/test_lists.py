@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from addresses import UNNAMED, Context, Lookups, Named, Place, Site
 from columns import VIEWS, row_terms
-from filters import FilterError, compile_filter, expanded
+from filters import FilterError, asks, compile_filter, expanded
 from flows import Flow
 from keyboard import Button, Mouse
 from keys import Do, Request, point
@@ -280,6 +280,22 @@ def test_a_saved_filter_is_a_word_of_filters() -> None:
     assert (
         expanded("@kids !@web @nobody a@web", SAVED) == "(near:10.0.0.2 or near:10.0.0.3) !(port:80,443) @nobody a@web"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "wanted"),
+    [
+        ("proto:tcp Port:80", ("port",), True),
+        ("proto:tcp (!port:80)", ("id", "port"), True),
+        ("dport:80 ports:>20", ("port",), False),
+        ("@web", ("port",), True),
+        ("@kids", ("port",), False),
+        ("port", ("port",), False),
+        ("", ("port",), False),
+    ],
+)
+def test_what_a_filter_asks_is_seen_in_its_saved_filters_too(text: str, fields: tuple[str, ...], wanted: bool) -> None:
+    assert asks(text, SAVED, *fields) == wanted
 
 
 @pytest.mark.parametrize(

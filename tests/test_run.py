@@ -109,3 +109,25 @@ def test_who_asks_one_listing_for_rates_hears_what_gives_them(words: tuple[str, 
         done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path)
         assert ("a single listing has no rates; try: --sample 5" in done.stderr) is said, done.stderr
     assert fake.starts("-L") == 3
+
+
+UNMARKED = "new: matches nothing here: only the screen has marks; on the screen, m sets one"
+UNCOUNTED = "fanout: and ports: match nothing here: a stream does not count all flows; try: --once --json"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--json", "-f", "new:host"), [UNMARKED]),
+        (("--once", "-f", "new:"), [UNMARKED]),
+        (("--csv", "-f", "fanout:>1 or ports:>20"), [UNCOUNTED]),
+        (("--json", "-f", "dport:443"), []),
+        (("--once", "--json", "-f", "fanout:>1"), []),
+    ],
+)
+def test_a_term_that_nobody_can_answer_here_is_said(words: tuple[str, ...], said: list[str]) -> None:
+    command = [*PROGRAM, "--no-config", "--no-download", "--demo", "--speed", "0", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    found = [line for line in done.stderr.splitlines() if "match" in line]
+    assert [line.partition(": ")[2] for line in found] == said
+    assert bool(said) == (len(done.stdout.splitlines()) <= 1)  # a header at most
