@@ -31,9 +31,7 @@ from grouping import (
     by_keys,
     group_keys,
     key_values,
-    protocol_name,
     service_name,
-    service_of,
 )
 from parse import WITH_PORTS
 from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
@@ -585,31 +583,34 @@ def _term(field: str, value: object) -> str:
     return f"{field}:{text}" if re.fullmatch(r"[\w.:/+-]+", text) else f'{field}:"{text}"'
 
 
-def flow_terms(s: FlowFacts, context: Context) -> list[tuple[str, str]]:
+# The columns of flows, each with a field that selects what is like a flow in it.
+_TERMS = (
+    *(("source", "src"), ("source", "sport"), ("source", "near")),
+    *(("destination", "dst"), ("destination", "dport"), ("destination", "service"), ("destination", "far")),
+    *(("name", "name"), ("name", "container"), ("process", "process")),
+    *(("proto", "proto"), ("state", "state"), ("nat", "nat")),
+    *(("cc", "country"), ("city", "city"), ("asn", "asn"), ("org", "org"), ("mark", "mark")),
+)
+
+
+def flow_terms(flow: Flow, context: Context) -> list[tuple[str, str]]:
     """The terms that select what is like a flow in some column: the column's key, and the term."""
-    e, kind, where = s.ends, s.flow.kind, s.where
-    near, far, _ = context.sides(s.flow)
-    who, ports = context.who(near), kind.number in WITH_PORTS
-    service = service_of(kind, str(e.dport) if ports else "")
-    zones = [("zone", zone) for zone in sorted(s.flow.zones())]
-    found = [
-        *(("source", "src", e.src), ("source", "sport", e.sport if ports else None), ("source", "near", near)),
-        *(("destination", "dst", e.dst), ("destination", "dport", e.dport if ports else None)),
-        *(("destination", "service", service), ("destination", "far", far)),
-        *(("name", "name", who.name), ("name", "container", who.container)),
-        ("process", "process", s.process.name if s.process else None),
-        *(("proto", "proto", protocol_name(kind).removeprefix("ip") if kind.protocol == "unknown" else kind.protocol),),
-        *(("state", "state", s.flow.status().lower()), ("nat", "nat", nat_kind(s) or "none")),
-        *(("cc", "country", where.country or "none"), ("city", "city", where.city)),
-        *(("asn", "asn", "none" if where.asn is None else where.asn), ("org", "org", where.org)),
-        *(
-            ("mark", "mark", f"{s.flow.mark():#x}" if s.flow.mark() else None),
-            *((key, key, zone) for key, zone in zones),
-        ),
+    where, e = context.remote(flow), flow.ends()
+    other: dict[str, object] = {  # than what rows are grouped by
+        "near": context.sides(flow)[0],
+        "state": flow.status().lower(),
+        "country": where.country or "none",
+        "asn": "none" if where.asn is None else where.asn,
+        "mark": f"{mark:#x}" if (mark := flow.mark()) else None,
+    }
+    values = [
+        (column, field, other[field] if field in other else KEYS[field](flow, context)) for column, field in _TERMS
     ]
+    values += [("zone", "zone", zone) for zone in sorted(flow.zones())]
     if e.snat:
-        found.append(("translated", "wan", endpoint(e.reply_dst, e.reply_dport if ports else None)))
-    return [(column, _term(field, value)) for column, field, value in found if value not in (None, "")]
+        port = e.reply_dport if flow.kind.number in WITH_PORTS else None
+        values.append(("translated", "wan", endpoint(e.reply_dst, port)))
+    return [(column, _term(field, value)) for column, field, value in values if value not in (None, "")]
 
 
 def row_terms(spec: ViewSpec, row: Flow | GroupRow | TapeEvent | UsageRow, context: Context) -> list[tuple[str, str]]:
@@ -619,8 +620,7 @@ def row_terms(spec: ViewSpec, row: Flow | GroupRow | TapeEvent | UsageRow, conte
         return [(spec.columns[0].key, spec.grouping.term(row.key)), *named] if spec.grouping else []
     if isinstance(row, UsageRow):
         return [(spec.columns[0].key, _term("near", row.key))] if spec.logged == "host" else []
-    flow = row.flow if isinstance(row, TapeEvent) else row
-    return flow_terms(facts_of(flow, context, names=False), context)
+    return flow_terms(row.flow if isinstance(row, TapeEvent) else row, context)
 
 
 def _names_of(spec: ViewSpec, row: GroupRow, context: Context) -> list[tuple[str, str]]:

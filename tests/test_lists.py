@@ -133,10 +133,11 @@ def test_every_term_of_a_row_selects_that_row() -> None:
         line(2, src="2001:db8::1", dst="2001:db8::2"),
         "icmp     1 29 src=10.0.0.1 dst=192.0.2.1 type=8 code=0 id=7 src=192.0.2.1 dst=10.0.0.1 type=0 code=0 id=7 mark=0 use=1\n",
         "unknown  253 599 src=10.0.0.1 dst=192.0.2.1 src=192.0.2.1 dst=10.0.0.1 mark=0 use=1\n",
+        "unknown  33 59 src=10.0.0.1 dst=192.0.2.1 [UNREPLIED] src=192.0.2.1 dst=10.0.0.1 mark=0 use=1\n",  # no ports
     ]
     monitor = Monitor(texts, PLACES)
     context = monitor.view.context
-    assert len(monitor.view.rows.order) == 4
+    assert len(monitor.view.rows.order) == 5
     for flow in monitor.view.rows.order:
         terms = [term for _, term in row_terms(monitor.view.spec, flow, context)]
         assert len(terms) >= 9
