@@ -33,7 +33,6 @@ from grouping import (
     key_values,
     service_name,
 )
-from parse import WITH_PORTS
 from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
 from vocabulary import ViewName
 
@@ -269,7 +268,7 @@ class FlowFacts:
 
     def endpoint(self, address: str, port: int | None, name: str | None = None) -> str:
         """The address with its port, if the protocol has ports: an ICMP id stands in the same place."""
-        return endpoint(address, port if self.flow.kind.number in WITH_PORTS else None, name)
+        return endpoint(address, port if self.flow.kind.has_ports else None, name)
 
 
 @dataclass(frozen=True)
@@ -608,7 +607,7 @@ def flow_terms(flow: Flow, context: Context) -> list[tuple[str, str]]:
     ]
     values += [("zone", "zone", zone) for zone in sorted(flow.zones())]
     if e.snat:
-        port = e.reply_dport if flow.kind.number in WITH_PORTS else None
+        port = e.reply_dport if flow.kind.has_ports else None
         values.append(("translated", "wan", endpoint(e.reply_dst, port)))
     return [(column, _term(field, value)) for column, field, value in values if value not in (None, "")]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from addresses import MAX_REMEMBERED, UNNAMED, WHOLE_MARK, Context, Named, Place, Site
 from flows import Flow, Group
 from grouping import FAN_FIELDS, GROUPINGS, Baseline, service_key, service_name
-from parse import ADDRESS, FLAGS, PROTOCOLS, STATES, WITH_PORTS
+from parse import ADDRESS, FLAGS, PROTOCOLS, STATES
 from text import ports_of, service
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _either_port(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
 
     def wanted(flow: Flow) -> bool:
-        if flow.group.kind.number not in WITH_PORTS:
+        if not flow.group.kind.has_ports:
             return False
         sport, dport = flow.ports()
         if fits(dport) or fits(sport):
@@ -220,12 +220,12 @@ def _either_port(value: str, _context: Context) -> Predicate:
 
 def _sport(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
-    return lambda flow: flow.group.kind.number in WITH_PORTS and fits(flow.ports()[0])
+    return lambda flow: flow.group.kind.has_ports and fits(flow.ports()[0])
 
 
 def _dport(value: str, _context: Context) -> Predicate:
     fits = _ports(value)
-    return lambda flow: flow.group.kind.number in WITH_PORTS and fits(flow.ports()[1])
+    return lambda flow: flow.group.kind.has_ports and fits(flow.ports()[1])
 
 
 def _country(value: str, context: Context) -> Predicate:
@@ -388,7 +388,7 @@ def bare(word: str, context: Context) -> Predicate:
 
     def wanted(flow: Flow) -> bool:
         group = flow.group
-        if not flow.plain or not group.kind.family or group.kind.number not in WITH_PORTS:
+        if not flow.plain or not group.kind.family or not group.kind.has_ports:
             return word in shown_text(flow, context)
         if (known := groups.get(group)) is None:
             known = groups[group] = any(
@@ -535,7 +535,7 @@ def _by_process(value: str, context: Context) -> Predicate:
     wanted, pid = value.casefold(), int(value) if re.fullmatch(r"[0-9]{1,9}", value) else -1
 
     def fits(flow: Flow) -> bool:
-        if flow.kind.number not in WITH_PORTS or (found := context.process(flow.kind.protocol, flow.ends())) is None:
+        if not flow.kind.has_ports or (found := context.process(flow.kind.protocol, flow.ends())) is None:
             return False
         return wanted in found.name.casefold() or found.pid == pid
 

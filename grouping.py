@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from addresses import UNNAMED, Context, Fan, Named
-from flows import BYTES, IDLE, TCP, Flow, FlowTable, matched, newest_texts, without_userspace
-from parse import WITH_PORTS, Kind
-from text import DAY, clean, endpoint, service
+from flows import BYTES, IDLE, Flow, matched, newest_texts
+from parse import Kind
+from text import clean, service
 
 NEW_SPAN = 10.0  # seconds over which new flows are counted
 LEAST_SPAN = 1.0  # seconds: births counted over less are no number a second
@@ -210,7 +209,7 @@ def _shown_address(flow: Flow, _context: Context) -> str:
 
 
 def _port_of(which: int) -> ValueOf:
-    return lambda flow, _context: flow.ports()[which].decode() if flow.kind.number in WITH_PORTS else ""
+    return lambda flow, _context: flow.ports()[which].decode() if flow.kind.has_ports else ""
 
 
 # By the fields of vocabulary.FIELDS; a value is what the field takes in a filter.
@@ -351,7 +350,7 @@ def _typed(name: str, value: str) -> object:
 
 def service_key(flow: Flow) -> str:
     """Protocol and port: "tcp/443"; the protocol alone where it has no ports."""
-    port = flow.ports()[1].decode() if flow.kind.number in WITH_PORTS else ""
+    port = flow.ports()[1].decode() if flow.kind.has_ports else ""
     return service_of(flow.kind, port)
 
 
@@ -594,149 +593,6 @@ def group_columns(grouping: Grouping) -> list[str]:
         label = label if grouping.keys[0].name in NAMED_KEYS else []
         return [*(key.name for key in grouping.keys), *label, *numbers]
     return [grouping.name, *label, *numbers, *(("remotes", "ports") if grouping is NEAR else ()), grouping.others]
-
-
-# --- what the tuples of all flows say ---------------------------------------------------------------------------------
-
-# The ports that NAT gives to a source whose own port is taken or may not stay, where no rule names others (--to-ports,
-# --to-source :A-B): by get_unique_tuple and nf_nat_l4proto_unique_tuple (net/netfilter/nf_nat_core.c, Linux 2.6.24 to
-# 6.12) 1024 to 65535 for a source port of 1024 and more; 1 to 511, or 600 to 1023, for one below. The identifier of
-# ICMP takes any value. A port may serve once for each protocol and remote end, because the reply is told by these.
-NAT_PORTS, ICMP_IDS, FIRST_NAT_PORT = 64_512, 65_536, 1024
-OLD_SEEN = 30.0  # seconds of births before an address that nobody has seen go is called old
-SURVEYED = 2000  # flows surveyed at once: 5 ms where all are translated
-FULLEST = 5  # of each kind
-MOST_ENDS = 50_000  # counted apart: 8 MiB
-_REPLY_END = re.compile(
-    rb"^(?:(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
-    rb"src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+)| type=\d+ code=\d+ id=(\d+))?)?",
-    re.M,
-)
-_ORIGINAL_SOURCE = re.compile(rb"^\d+ src=(\S+)", re.M)
-
-
-class PortUse(NamedTuple):
-    """The source ports that NAT has given out of an address towards one remote end."""
-
-    wan: str
-    protocol: str
-    remote: str  # address, and port where the protocol has one
-    used: int
-    of: int
-
-    @property
-    def share(self) -> float:
-        return self.used / self.of
-
-    @property
-    def what(self) -> str:
-        """What is given out."""
-        return "identifiers" if self.of == ICMP_IDS else "ports"
-
-
-class Findings(NamedTuple):
-    """What one round over all flows has found."""
-
-    flows: int = 0
-    old: tuple[tuple[str, int], ...] = ()  # addresses that this host no longer has, and flows that use them, most first
-    ports: tuple[PortUse, ...] = ()  # the fullest, at most FULLEST
-    offloaded: int = 0
-    idle: int = 0  # established TCP flows without a packet for a day
-
-
-class Survey:
-    """Looks at all flows, a few thousand at a time, for what their tuples and timeouts tell: 1 us a flow."""
-
-    def __init__(self, context: Context) -> None:
-        self.newest: Findings | None = None
-        self._context = context
-        self._left: list[Flow] = []
-        self._begin()
-
-    def _begin(self) -> None:
-        self._flows = self._offloaded = self._idle = 0
-        self._shown: Counter[str] = Counter()  # flows by the address that SNAT gave them
-        self._asked: Counter[str] = Counter()  # forwarded flows by the address that was asked for
-        self._given: set[str] = set()  # addresses that SNAT has given to flows whose birth was seen
-        self._ends: Counter[tuple[int, bytes, bytes, bytes]] = Counter()  # protocol, address of NAT, remote end
-        self._few = 0  # ends that no more ports lead to have been forgotten
-        self._translated: set[tuple[int, bytes]] = set()  # protocols and addresses that SNAT gives out
-
-    def step(self, table: FlowTable, now: float, wanted: int = SURVEYED) -> bool:
-        """Look at the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one."""
-        if not self._left:
-            self._begin()
-            self._left = list(table.live.values())
-        piece = self._left[-wanted:]
-        del self._left[-wanted:]
-        self._look([flow for flow in piece if flow.progress.ended is None], table, now)
-        if self._left:
-            return False
-        self.newest = self._found(table.watched(now))
-        self._begin()
-        return True
-
-    def _look(self, flows: Sequence[Flow], table: FlowTable, now: float) -> None:
-        tails = [without_userspace(flow.tail) for flow in flows]
-        self._flows += len(flows)
-        self._offloaded += sum([b"OFFLOAD]" in tail for tail in tails])
-        latest = table.timeouts.get("tcp_timeout_established", 0) - DAY + now  # Flow.idle takes 2 us: for the few
-        for flow in flows if latest > now else ():
-            if flow.timeout is not None and flow.timeout + flow.last_seen.at < latest:
-                established = flow.group.state == "ESTABLISHED" and flow.group.kind.number == TCP
-                self._idle += established and (flow.idle(now, table.timeouts) or 0) > DAY
-        ends = matched(_REPLY_END, tails)
-        for flow, src, end in zip(flows, matched(_ORIGINAL_SOURCE, [flow.key for flow in flows]), ends):
-            if end[0]:
-                self._add(flow, src, end)
-
-    def _add(self, flow: Flow, src: bytes | Sequence[bytes], end: Sequence[bytes]) -> None:
-        """A flow whose text has a reply tuple of its own."""
-        far, wan, sport, port, icmp_id = end
-        number = flow.group.kind.number
-        if wan != src:
-            self._shown[address := wan.decode()] += 1
-            self._translated.add((number, wan))
-            if flow.progress.exact:
-                self._given.add(address)
-        elif (asked := flow.addresses()[1]) != far:
-            self._asked[asked.decode()] += 1
-        if icmp_id or int(port or 0) >= FIRST_NAT_PORT:
-            self._ends[number, wan, far, sport] += 1
-            if len(self._ends) > MOST_ENDS:  # a flood of made-up ends: those that few ports lead to are forgotten
-                self._few += 1
-                self._ends = Counter({end: used for end, used in self._ends.items() if used > self._few})
-
-    def _found(self, watched: float | None) -> Findings:
-        context = self._context
-        own = context.own
-        if own:
-            context.know_pools(
-                [a for a in self._given if a not in own and a not in context.former and not context.known[a].taken]
-            )
-        # Where NAT gives this host's own addresses to new flows, and one to old flows only, it has had that one.
-        sure = watched is not None and watched >= OLD_SEEN and any(address in own for address in self._given)
-        old: Counter[str] = Counter()
-        for address, number in self._shown.items() if own else ():
-            if context.is_old(address) and (sure or address in context.former):
-                old[address] += number
-        for address, number in self._asked.items():
-            if address in context.former:
-                old[address] += number
-        return Findings(self._flows, tuple(old.most_common(FULLEST)), self._fullest(), self._offloaded, self._idle)
-
-    def _fullest(self) -> tuple[PortUse, ...]:
-        """The ends towards which most of the ports are used that there are."""
-        given = [(key, used) for key, used in self._ends.most_common() if key[:2] in self._translated][:FULLEST]
-        found = []
-        for (number, wan, far, sport), used in given:
-            protocol = _NAT_PROTOCOLS.get(number, f"ip{number}")
-            remote = endpoint(far.decode(), int(sport) if sport else None)
-            found.append(PortUse(wan.decode(), protocol, remote, used, NAT_PORTS if sport else ICMP_IDS))
-        return tuple(found)
-
-
-_NAT_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 
 
 # --- what the flow log knows ------------------------------------------------------------------------------------------

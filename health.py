@@ -33,9 +33,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
-from flows import Flow, FlowTable, Group, matched, without_userspace
+from addresses import Context
+from flows import TCP, Flow, FlowTable, Group, matched, without_userspace
 from grouping import service_name, service_of
 from intake import (
     ACCOUNTING_CURE,
@@ -44,11 +45,13 @@ from intake import (
     EVENTS_CURE,
     LATE,
     MINUTE,
+    Playback,
     Problem,
     Status,
     cure_there,
     since,
 )
+from text import DAY, endpoint
 
 STEP = 3000  # flows counted at once: 5 ms
 TOP = 5  # sources that are named
@@ -124,9 +127,9 @@ class Surroundings(NamedTuple):
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
     names: str = ""  # what names of hosts were found
-    playback: Played | None = None  # where a recording is that can be gone back in
+    playback: Playback | None = None  # where a recording is that can be gone back in
     demo: str = ""  # the words that play the bundled recording
-    findings: Surveyed | None = None  # what a round over all flows has found
+    findings: Findings | None = None  # what a round over all flows has found
 
 
 NOTHING_AROUND = Surroundings()
@@ -247,71 +250,148 @@ def sampled_shares(table: FlowTable) -> Shares | None:
 
 # --- what the tuples of all flows say ---------------------------------------------------------------------------------
 
-
-class Played(Protocol):
-    """recording.Playback."""
-
-    @property
-    def at(self) -> float: ...
-
-    @property
-    def begins(self) -> float: ...
-
-    @property
-    def ends(self) -> float: ...
-
-    @property
-    def speed(self) -> float: ...
-
-    @property
-    def held(self) -> bool: ...
+# The ports that NAT gives to a source whose own port is taken or may not stay, where no rule names others (--to-ports,
+# --to-source :A-B): by get_unique_tuple and nf_nat_l4proto_unique_tuple (net/netfilter/nf_nat_core.c, Linux 2.6.24 to
+# 6.12) 1024 to 65535 for a source port of 1024 and more; 1 to 511, or 600 to 1023, for one below. The identifier of
+# ICMP takes any value. A port may serve once for each protocol and remote end, because the reply is told by these.
+NAT_PORTS, ICMP_IDS, FIRST_NAT_PORT = 64_512, 65_536, 1024
+OLD_SEEN = 30.0  # seconds of births before an address that nobody has seen go is called old
+SURVEYED = 2000  # flows surveyed at once: 5 ms where all are translated
+FULLEST = 5  # of each kind
+MOST_ENDS = 50_000  # counted apart: 8 MiB
+_REPLY_END = re.compile(
+    rb"^(?:(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
+    rb"src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+)| type=\d+ code=\d+ id=(\d+))?)?",
+    re.M,
+)
+_ORIGINAL_SOURCE = re.compile(rb"^\d+ src=(\S+)", re.M)
 
 
-class PortsUsed(Protocol):
-    """grouping.PortUse."""
+class PortUse(NamedTuple):
+    """The source ports that NAT has given out of an address towards one remote end."""
 
-    @property
-    def wan(self) -> str: ...
-
-    @property
-    def protocol(self) -> str: ...
+    wan: str
+    protocol: str
+    remote: str  # address, and port where the protocol has one
+    used: int
+    of: int
 
     @property
-    def remote(self) -> str: ...
+    def share(self) -> float:
+        return self.used / self.of
 
     @property
-    def used(self) -> int: ...
-
-    @property
-    def of(self) -> int: ...
-
-    @property
-    def share(self) -> float: ...
-
-    @property
-    def what(self) -> str: ...
+    def what(self) -> str:
+        """What is given out."""
+        return "identifiers" if self.of == ICMP_IDS else "ports"
 
 
-class Surveyed(Protocol):
-    """What a round over all flows has found (grouping.Findings)."""
+class Findings(NamedTuple):
+    """What one round over all flows has found."""
 
-    @property
-    def flows(self) -> int: ...
-
-    @property
-    def old(self) -> Sequence[tuple[str, int]]: ...
-
-    @property
-    def ports(self) -> Sequence[PortsUsed]: ...
-
-    @property
-    def offloaded(self) -> int: ...
-
-    @property
-    def idle(self) -> int: ...
+    flows: int = 0
+    old: tuple[tuple[str, int], ...] = ()  # addresses that this host no longer has, and flows that use them, most first
+    ports: tuple[PortUse, ...] = ()  # the fullest, at most FULLEST
+    offloaded: int = 0
+    idle: int = 0  # established TCP flows without a packet for a day
 
 
-def _port_rows(findings: Surveyed | None) -> list[HealthRow]:
+class Survey:
+    """Looks at all flows, a few thousand at a time, for what their tuples and timeouts tell: 1 us a flow."""
+
+    def __init__(self, context: Context) -> None:
+        self.newest: Findings | None = None
+        self._context = context
+        self._left: list[Flow] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._flows = self._offloaded = self._idle = 0
+        self._shown: Counter[str] = Counter()  # flows by the address that SNAT gave them
+        self._asked: Counter[str] = Counter()  # forwarded flows by the address that was asked for
+        self._given: set[str] = set()  # addresses that SNAT has given to flows whose birth was seen
+        self._ends: Counter[tuple[int, bytes, bytes, bytes]] = Counter()  # protocol, address of NAT, remote end
+        self._few = 0  # ends that no more ports lead to have been forgotten
+        self._translated: set[tuple[int, bytes]] = set()  # protocols and addresses that SNAT gives out
+
+    def step(self, table: FlowTable, now: float, wanted: int = SURVEYED) -> bool:
+        """Look at the next ``wanted`` flows; True at the end of a round, when ``newest`` is a new one."""
+        if not self._left:
+            self._begin()
+            self._left = list(table.live.values())
+        piece = self._left[-wanted:]
+        del self._left[-wanted:]
+        self._look([flow for flow in piece if flow.progress.ended is None], table, now)
+        if self._left:
+            return False
+        self.newest = self._found(table.watched(now))
+        self._begin()
+        return True
+
+    def _look(self, flows: Sequence[Flow], table: FlowTable, now: float) -> None:
+        tails = [without_userspace(flow.tail) for flow in flows]
+        self._flows += len(flows)
+        self._offloaded += sum([b"OFFLOAD]" in tail for tail in tails])
+        latest = table.timeouts.get("tcp_timeout_established", 0) - DAY + now  # Flow.idle takes 2 us: for the few
+        for flow in flows if latest > now else ():
+            if flow.timeout is not None and flow.timeout + flow.last_seen.at < latest:
+                established = flow.group.state == "ESTABLISHED" and flow.group.kind.number == TCP
+                self._idle += established and (flow.idle(now, table.timeouts) or 0) > DAY
+        ends = matched(_REPLY_END, tails)
+        for flow, src, end in zip(flows, matched(_ORIGINAL_SOURCE, [flow.key for flow in flows]), ends):
+            if end[0]:
+                self._add(flow, src, end)
+
+    def _add(self, flow: Flow, src: bytes | Sequence[bytes], end: Sequence[bytes]) -> None:
+        """A flow whose text has a reply tuple of its own."""
+        far, wan, sport, port, icmp_id = end
+        number = flow.group.kind.number
+        if wan != src:
+            self._shown[address := wan.decode()] += 1
+            self._translated.add((number, wan))
+            if flow.progress.exact:
+                self._given.add(address)
+        elif (asked := flow.addresses()[1]) != far:
+            self._asked[asked.decode()] += 1
+        if icmp_id or int(port or 0) >= FIRST_NAT_PORT:
+            self._ends[number, wan, far, sport] += 1
+            if len(self._ends) > MOST_ENDS:  # a flood of made-up ends: those that few ports lead to are forgotten
+                self._few += 1
+                self._ends = Counter({end: used for end, used in self._ends.items() if used > self._few})
+
+    def _found(self, watched: float | None) -> Findings:
+        context = self._context
+        own = context.own
+        if own:
+            context.know_pools(
+                [a for a in self._given if a not in own and a not in context.former and not context.known[a].taken]
+            )
+        # Where NAT gives this host's own addresses to new flows, and one to old flows only, it has had that one.
+        sure = watched is not None and watched >= OLD_SEEN and any(address in own for address in self._given)
+        old: Counter[str] = Counter()
+        for address, number in self._shown.items() if own else ():
+            if context.is_old(address) and (sure or address in context.former):
+                old[address] += number
+        for address, number in self._asked.items():
+            if address in context.former:
+                old[address] += number
+        return Findings(self._flows, tuple(old.most_common(FULLEST)), self._fullest(), self._offloaded, self._idle)
+
+    def _fullest(self) -> tuple[PortUse, ...]:
+        """The ends towards which most of the ports are used that there are."""
+        given = [(key, used) for key, used in self._ends.most_common() if key[:2] in self._translated][:FULLEST]
+        found = []
+        for (number, wan, far, sport), used in given:
+            protocol = _NAT_PROTOCOLS.get(number, f"ip{number}")
+            remote = endpoint(far.decode(), int(sport) if sport else None)
+            found.append(PortUse(wan.decode(), protocol, remote, used, NAT_PORTS if sport else ICMP_IDS))
+        return tuple(found)
+
+
+_NAT_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite"}
+
+
+def _port_rows(findings: Findings | None) -> list[HealthRow]:
     rows = []
     for use in findings.ports if findings is not None else ():
         what = f"{use.used} of {use.of} {use.what} of {use.wan}"
@@ -325,7 +405,7 @@ _MORE_ADDRESSES = "iptables -t nat -S POSTROUTING, then SNAT to more addresses (
 _DELETES_OLD = "X deletes them (with --allow-delete); / nat:stale shows them"
 
 
-def _finding_rows(findings: Surveyed | None) -> list[HealthRow]:
+def _finding_rows(findings: Findings | None) -> list[HealthRow]:
     if findings is None:
         return []
     rows = [HealthRow("old address", _old_text(old), "warn", cure=_DELETES_OLD) for old in findings.old]
@@ -843,7 +923,7 @@ def _losses(
         yield from _drop_notices(status, now)
 
 
-def _found(findings: Surveyed | None, live: bool) -> Iterator[Notice]:
+def _found(findings: Findings | None, live: bool) -> Iterator[Notice]:
     """What the tuples of all flows tell: ports that run out, flows that nobody can answer, bytes that are missing."""
     if findings is None:
         return

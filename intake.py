@@ -7,6 +7,7 @@ import shlex
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flows import Flow, FlowTable, Found
 from parse import (
@@ -246,6 +247,16 @@ class Ended:
 
 
 Item = Block | ListingBegan | ListingEnded | Lost | Behind | Trouble | Facts | Statistics | OwnAddresses | Ended
+
+
+class Playback(NamedTuple):
+    """Where a recording is: times in seconds since 1970."""
+
+    at: float
+    begins: float
+    ends: float
+    speed: float
+    held: bool
 
 
 # --- taking it in -----------------------------------------------------------------------------------------------------

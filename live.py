@@ -21,8 +21,8 @@ from export import json_line, usage_texts, view_texts
 from filters import asked_moment, compile_filter, expanded, shown_as
 from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
-from grouping import Baseline, GroupRow, Survey, UsageRow, group_object, row_of, usage_row
-from health import Census, Notice, Surroundings, notices_of
+from grouping import Baseline, GroupRow, UsageRow, group_object, row_of, usage_row
+from health import Census, Notice, Surroundings, Survey, notices_of
 from intake import SUCCESS, Ended, ListingEnded
 from keyboard import Mouse, Pasted
 from keys import Do, Request, paste, point, press

@@ -10,7 +10,6 @@ from addresses import UNNAMED, Context, Named
 from columns import VIEWS, exact_moment, facts_of, nat_text
 from flows import Flow, FlowTable
 from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
-from intake import LATE
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
 from text import (
@@ -122,7 +121,7 @@ def _state(scene: Scene) -> tuple[str, str]:
     if not scene.live:
         held = scene.around.playback is not None and scene.around.playback.held
         return ("replay held", "warn") if held else ("replay", "title")
-    if scene.behind >= LATE:
+    if scene.is_behind:
         return f"{scene.behind:.0f} s behind", "warn"
     hangs = status.listing_since is not None and now - status.listing_since > SLOW
     return "live", "warn" if hangs or status.healed < status.losses else "good"

@@ -113,6 +113,10 @@ class Kind(NamedTuple):
     protocol: str
     number: int
 
+    @property
+    def has_ports(self) -> bool:
+        return self.number in WITH_PORTS
+
 
 @dataclass(slots=True)
 class Tuple:

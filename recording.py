@@ -24,9 +24,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Statistics
+from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Playback, Statistics
 from parse import ADDRESS, Splitter
 from text import clean
 
@@ -112,16 +111,6 @@ def _directive(item: Item) -> str | None:
     if isinstance(item, OwnAddresses):
         return "own " + " ".join(sorted(item.addresses))
     return None
-
-
-class Playback(NamedTuple):
-    """Where a recording is: times in seconds since 1970."""
-
-    at: float
-    begins: float
-    ends: float
-    speed: float
-    held: bool
 
 
 SPEEDS = 1 / 16, 256.0  # that keys can set

@@ -32,7 +32,7 @@ from grouping import (
     usage_total,
 )
 from health import NOTHING_AROUND, Shares, Surroundings
-from intake import Status
+from intake import LATE, Status
 from text import UNICODE, Glyphs, Line, clean
 
 Row = Flow | GroupRow | TapeEvent | UsageRow
@@ -505,6 +505,11 @@ class Scene:
     def behind(self) -> float:
         """Seconds by which what is on show is older than now, or will be before the next frame."""
         return max(self.status.behind, self.late)
+
+    @property
+    def is_behind(self) -> bool:
+        """Is that so much that it is to be said?"""
+        return self.behind >= LATE
 
     @property
     def now(self) -> float:

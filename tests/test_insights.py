@@ -15,8 +15,8 @@ from addresses import Context, Fan, Site
 from columns import FLOW_COLUMN, HOST_COLUMNS, facts_of, order_by_idle, order_by_rate
 from filters import compile_filter
 from flows import Flow, FlowTable
-from grouping import NAT_PORTS, NEAR, FanCount, Findings, Grouper, PortUse, Survey, group_columns, group_object
-from health import Surroundings, notices_of, panel
+from grouping import NEAR, FanCount, Grouper, group_columns, group_object
+from health import NAT_PORTS, Findings, PortUse, Surroundings, Survey, notices_of, panel
 from intake import Facts, Item, ListingEnded, OwnAddresses, Status
 from live import affected_flows
 from parse import PROTOCOLS, STATES, TIMEOUTS
