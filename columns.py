@@ -19,7 +19,6 @@ from grouping import (
     COUNTRY,
     FAR,
     KEYS,
-    NAMED_KEYS,
     NEAR,
     NETWORK,
     NUMBERS,
@@ -949,9 +948,15 @@ def _key_columns(keys: Sequence[GroupKey]) -> tuple[GroupColumn, ...]:
 
 def columns_of_keys(grouping: Grouping) -> tuple[GroupColumn, ...]:
     """The columns of rows that are combinations of keys."""
-    named = len(grouping.keys) == 1 and grouping.keys[0].name in NAMED_KEYS
     name = GroupColumn(*("name", "NAME", 8, 20, 15), lambda s: clean(s.row.label), _by(lambda row: row.label or "~"))
-    return (*_key_columns(grouping.keys), *([name] if named else []), *_MOVED, _SHARE, _UNREPLIED, _HOSTS_COUNT)
+    return (
+        *_key_columns(grouping.keys),
+        *([name] if grouping.is_named else []),
+        *_MOVED,
+        _SHARE,
+        _UNREPLIED,
+        _HOSTS_COUNT,
+    )
 
 
 def part_text(s: GroupFacts) -> str:
@@ -1431,14 +1436,15 @@ VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 # --- rows as text -----------------------------------------------------------------------------------------------------
 
 
+def columns_there(spec: ViewSpec, context: Context, logs: bool = False) -> list[AnyColumn]:
+    """The columns of a view for which there is what they need. ``logs``: is there a flow log?"""
+    there = {"": True, "log": logs, "names": context.knows_names(), "processes": context.knows_processes()}
+    return [column for column in spec.columns if there[column.only_with]]
+
+
 def table_text(spec: ViewSpec, rows: Sequence[Flow | GroupRow | TapeEvent | UsageRow], context: Context) -> str:
     """Rows of a view as an aligned table with all its columns."""
-    there = {"", *(["names"] if context.knows_names() else []), *(["processes"] if context.knows_processes() else [])}
-    columns = [
-        column
-        for column in spec.columns
-        if not (column.narrow_form_of or column.of_screen) and column.only_with in there
-    ]
+    columns = [column for column in columns_there(spec, context) if not (column.narrow_form_of or column.of_screen)]
     lines = []
     for row in rows:
         cells: FlowFacts | GroupFacts | EventFacts | UsageFacts

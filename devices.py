@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -216,8 +216,13 @@ def read_neighbours(text: str) -> list[Entry]:
     >>> read_neighbours("10.0.0.5 dev lan lladdr 02:00:5e:10:00:01 STALE \\n10.0.0.6 dev lan FAILED\\n")
     [('10.0.0.5', Named(name='', mac='02:00:5e:10:00:01', container='', service=''))]
     """
-    found = ((address_of(address), mac_of(mac)) for address, mac, state in _NEIGHBOUR.findall(text))
-    return [(address, Named(mac=mac)) for address, mac in found if address and mac][:MOST_ENTRIES]
+    return entries_of_neighbours((address, mac) for address, mac, state in _NEIGHBOUR.findall(text))
+
+
+def entries_of_neighbours(found: Iterable[tuple[str, str]]) -> list[Entry]:
+    """Neighbours' addresses, each with its MAC address, as `ip neigh` prints them."""
+    known = ((address_of(address), mac_of(mac)) for address, mac in found)
+    return [(address, Named(mac=mac)) for address, mac in known if address and mac][:MOST_ENTRIES]
 
 
 # --- containers, pods -------------------------------------------------------------------------------------------------

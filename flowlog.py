@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import json
 import marshal
 import math
@@ -826,9 +825,6 @@ def serve(folder: str) -> int:
         lock = hold(folder)
     except Refused as refusal:
         return _refuse(refusal)
-    # What is remembered of 50,000 hosts is no garbage: to look at it again and again took a fifth of the writer's time.
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)
     frames = _frames()
     setup: Setup | None = next((said for _, said in frames if said is not None), None)
     if setup is not None:

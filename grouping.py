@@ -143,6 +143,11 @@ class Grouping:
         fields = [*([key.name for key in self.keys] or [self.field]), self.other]
         return " ".join(f"{field}:{value or 'none'}" for field, value in zip(fields, key.split(BETWEEN)))
 
+    @property
+    def is_named(self) -> bool:
+        """Do the settings name its keys? They are marks, or zones."""
+        return len(self.keys) == 1 and self.keys[0].name in NAMED_KEYS
+
     def is_part(self, key: str) -> bool:
         """Is a row with this key one within another, which was opened?"""
         return key.count(BETWEEN) >= max(1, len(self.keys))
@@ -584,14 +589,10 @@ def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> Gro
 
 def group_columns(grouping: Grouping) -> list[str]:
     """All keys that objects of this grouping may have, in their order: the columns of CSV."""
-    if grouping in (NEAR, FAR):
-        label = [*WHO_KEYS[grouping.by]]
-    else:
-        label = [] if len(grouping.keys) > 1 else [GROUP_LABELS.get(grouping.by, "name")]
     numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
     if grouping.keys:
-        label = label if grouping.keys[0].name in NAMED_KEYS else []
-        return [*(key.name for key in grouping.keys), *label, *numbers]
+        return [*(key.name for key in grouping.keys), *(["name"] if grouping.is_named else []), *numbers]
+    label = WHO_KEYS.get(grouping.by) or (GROUP_LABELS.get(grouping.by, "name"),)
     return [grouping.name, *label, *numbers, *(("remotes", "ports") if grouping is NEAR else ()), grouping.others]
 
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 from addresses import Context
 from flows import TCP, Flow, FlowTable, Group, matched, without_userspace
@@ -232,12 +232,18 @@ class Census:
         ]
         for at, number in Counter([bisect(_ENDS, seconds) for seconds in left]).items():
             self._timeouts[at] += number
-        if len(self._sources) > MOST_SOURCES:
-            most = sorted(self._sources.items(), key=itemgetter(1), reverse=True)  # most_common takes 0.08 s for that
-            self._sources = Counter(dict(most[: MOST_SOURCES // 2]))
-        if len(self._services) > MOST_SOURCES:
-            those = sorted(self._services.items(), key=itemgetter(1), reverse=True)
-            self._services = Counter(dict(those[: MOST_SOURCES // 2]))
+        self._sources, self._services = _without_few(self._sources), _without_few(self._services)
+
+
+_CountedT = TypeVar("_CountedT")
+
+
+def _without_few(counts: Counter[_CountedT]) -> Counter[_CountedT]:
+    """Where there are too many, those that have the most."""
+    if len(counts) <= MOST_SOURCES:
+        return counts
+    most = sorted(counts.items(), key=itemgetter(1), reverse=True)  # most_common takes 0.08 s for that
+    return Counter(dict(most[: MOST_SOURCES // 2]))
 
 
 def sampled_shares(table: FlowTable) -> Shares | None:

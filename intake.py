@@ -512,12 +512,12 @@ class Intake:
         elif isinstance(item, OwnAddresses):
             self.table.know_own(item.addresses)
         elif isinstance(item, (Trouble, Facts)):
+            if isinstance(item, Facts):
+                self.table.know_timeouts(item.values)
             self._hear(item)
 
     def _hear(self, item: Trouble | Facts) -> None:
-        """Are births heard of? Only while somebody listens and the kernel sends events. And the kernel's timeouts."""
-        if isinstance(item, Facts):
-            self.table.know_timeouts(item.values)
+        """Are births heard of? Only while somebody listens and the kernel sends events."""
         if isinstance(item, Trouble):
             if item.part != "events":
                 return

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import addresses
-from addresses import PLAIN_SITE, Named, Site
+from addresses import PLAIN_SITE, Site
 from child import Child
 from devices import (
     COMMANDS,
@@ -37,9 +37,8 @@ from devices import (
     Directory,
     Entry,
     Sockets,
-    address_of,
+    entries_of_neighbours,
     ids_of,
-    mac_of,
     of_files,
     read_hosts,
     read_leases,
@@ -586,8 +585,7 @@ class Names:
             self._take(books_of([(path, content(path)) for path in paths]))
         if "neighbours" in self._here and now >= self._neighbours_due:
             self._neighbours_due = now + READ_EVERY
-            found = [(address_of(address), mac_of(mac)) for address, mac in neighbours()]
-            self._take({"neighbours": [(address, Named(mac=mac)) for address, mac in found if address and mac]})
+            self._take({"neighbours": entries_of_neighbours(neighbours())})
         self._look_due = now + max(LOOK_EVERY, LOOK_SHARE * (self._clock() - now))
 
 

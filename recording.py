@@ -170,10 +170,9 @@ class Replay:
         """Stand still, or go on from there."""
         if on == (self._held is not None):
             return
-        now = self.clock() if self._target is None else self._target
+        now = self._aim()
         self._held = now if on else None
-        if self._started is not None:
-            self._started = now, time.monotonic()
+        self._go_on_from(now)
 
     def step(self) -> None:
         """Play what comes next, a tenth of a second of lines at most, and stand still there."""
@@ -184,17 +183,25 @@ class Replay:
 
     def set_speed(self, factor: float) -> float:
         """Play so many times as fast; returns how many times the recorded speed that is."""
-        now = self.clock() if self._target is None else self._target
+        now = self._aim()
         self.speed = max(SPEEDS[0], min((self.speed or 1.0) * factor, SPEEDS[1]))
+        self._go_on_from(now)
+        return self.speed
+
+    def _aim(self) -> float:
+        """The recorded time where it is, or where it is going."""
+        return self.clock() if self._target is None else self._target
+
+    def _go_on_from(self, now: float) -> None:
+        """The recorded time that is now, once it has begun."""
         if self._started is not None:
             self._started = now, time.monotonic()
-        return self.speed
 
     def seek(self, seconds: float) -> bool:
         """Go so far on, or back. True: it went back and is read anew, so that the table must begin anew, too."""
         if self._bounds is None:
             return False
-        before = self.clock() if self._target is None else self._target
+        before = self._aim()
         target = min(max(before + seconds, self._bounds[0]), self._bounds[1])
         self.speed = self.speed or 1.0
         self._held = None if self._held is None else target

@@ -24,14 +24,15 @@ from columns import (
     UsageFacts,
     ViewSpec,
     by_need,
+    columns_there,
     common_wan,
     fit,
     part_text,
     zone_text,
 )
-from flows import Flow, FlowTable, TapeEvent
+from flows import Flow, TapeEvent
 from grouping import GroupRow, UsageRow
-from intake import LATE, TRACKING_CURE, TRACKING_OFF, Status, cure_there
+from intake import LATE, TRACKING_CURE, TRACKING_OFF, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import (
@@ -528,9 +529,7 @@ class _Places:
 def _why_nowhere(scene: Scene) -> tuple[str, str]:
     """Why no host is on the map, and the command that helps."""
     if not scene.view.rows.fitting:
-        return empty_reason(scene.view, scene.status, scene.table, scene.live, scene.around.before, scene.around.demo)[
-            0
-        ]
+        return empty_reason(scene)[0]
     if scene.around.databases:
         return "no database in use has locations for these hosts", ""
     cure = next((cure for _, cure in scene.around.geography if cure), "")
@@ -645,9 +644,7 @@ def _title_of(view: View, column: AnyColumn, wan: str = "") -> str:
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
     """Why there is no row, and below it the command that helps."""
     lines: list[Line] = []
-    for text, cure in empty_reason(
-        scene.view, scene.status, scene.table, scene.live, scene.around.before, scene.around.demo
-    ):
+    for text, cure in empty_reason(scene):
         lines += [[(part, "warn")] for part in wrap(text, max(8, width), scene.glyphs.cut)]
         if cure:
             lines += [[(f"  {part}", "plain")] for part in wrap(f"try: {cure}", max(8, width - 2), scene.glyphs.cut)]
@@ -671,9 +668,7 @@ def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
         "off": set(),
     }[view.geo]
     geo = {"cc", "city", "asn", "org"}
-    there = {"": True, "log": view.first_seen is not None, "names": view.context.knows_names()}
-    there["processes"] = view.context.knows_processes()
-    columns = [column for column in view.spec.columns if there[column.only_with]]
+    columns = columns_there(view.spec, view.context, logs=view.first_seen is not None)
     chosen = view.chosen.get(view.spec.name, {})
     if view.spec.chooses_places:
         columns = [
@@ -874,10 +869,9 @@ def _bar_piece(page: int, top: int, rows: int, line: int, glyphs: Glyphs) -> Spa
 # --- why there is no row ----------------------------------------------------------------------------------------------
 
 
-def empty_reason(
-    view: View, status: Status, table: FlowTable, live: bool, before: Sequence[str] = (), demo: str = ""
-) -> list[tuple[str, str]]:
-    """Why no row is there: (words, command that helps). ``before`` and ``demo``: see Surroundings."""
+def empty_reason(scene: Scene) -> list[tuple[str, str]]:
+    """Why no row is there: (words, command that helps)."""
+    view, status, table = scene.view, scene.status, scene.table
     if view.spec.logged:
         return _no_usage(view)
     if len(table) and view.rows.working:
@@ -896,14 +890,14 @@ def empty_reason(
         return [(problem.what, problem.cure)]
     if status.rejects and not status.understood:
         return [("None of the input was understood", "")]
-    if not live:
+    if not scene.live:
         return [("the recording has no flow at this time", "")]
     if table.listed_at is None:
         return [("reading the connection table ...", "")]
     if status.facts.get("count", 0) > 0 and view.base is None:
-        return [("the kernel counts entries but lists none", shlex.join([*before, "conntrack", "-L"]))]
-    shows = [("To see it with traffic, play the demo", demo)] if demo else []
-    return [(f"No connections yet: {TRACKING_OFF}", cure_there(TRACKING_CURE, before)), *shows]
+        return [("the kernel counts entries but lists none", shlex.join([*scene.around.before, "conntrack", "-L"]))]
+    shows = [("To see it with traffic, play the demo", scene.around.demo)] if scene.around.demo else []
+    return [(f"No connections yet: {TRACKING_OFF}", cure_there(TRACKING_CURE, scene.around.before)), *shows]
 
 
 def _no_usage(view: View) -> list[tuple[str, str]]:
