@@ -140,22 +140,27 @@ def own_addresses() -> frozenset[str]:
     """
     found: set[str] = set()
     # struct ifaddrmsg (family 0: all); struct rtmsg (family, and the table as its fifth byte)
-    _dump(_RTM_GETADDR, bytes(8), lambda data: _read_addresses(data, found))
+    for kind, message in _dump(_RTM_GETADDR, bytes(8)):
+        _take_address(kind, message, found)
     for family in (socket.AF_INET, socket.AF_INET6):
-        asked = struct.pack("=8BI", family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0)
-        _dump(_RTM_GETROUTE, asked, lambda data: _read_addresses(data, found))
+        for kind, message in _dump(_RTM_GETROUTE, struct.pack("=8BI", family, 0, 0, 0, _TABLE_LOCAL, 0, 0, 0, 0)):
+            _take_address(kind, message, found)
     return frozenset(found)
 
 
 def neighbours() -> list[tuple[str, str]]:
     """Addresses of this network namespace's neighbours, each with its MAC address, as `ip neigh` prints them."""
     found: dict[str, str] = {}
-    _dump(_RTM_GETNEIGH, bytes(12), lambda data: _read_neighbours(data, found))  # struct ndmsg (family 0: all)
+    for kind, message in _dump(_RTM_GETNEIGH, bytes(12)):  # struct ndmsg (family 0: all)
+        attributes = _attributes(message[28:]) if kind == _RTM_NEWNEIGH else {}
+        raw, mac = attributes.get(_NDA_DST, b""), attributes.get(_NDA_LLADDR, b"")
+        if len(mac) == 6 and len(raw) in (4, 16):
+            found[socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)] = mac.hex(":")
     return list(found.items())
 
 
-def _dump(kind: int, asked: bytes, read: Callable[[bytes], bool]) -> None:
-    """``read``: takes a datagram in; False at the end of the dump."""
+def _dump(kind: int, asked: bytes) -> Iterator[tuple[int, bytes]]:
+    """What the kernel answers: the type of each message and all of it, up to the end of the dump or an error."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
         link.settimeout(1.0)
         if kind == _RTM_GETROUTE:
@@ -163,41 +168,26 @@ def _dump(kind: int, asked: bytes, read: Callable[[bytes], bool]) -> None:
             link.setsockopt(_SOL_NETLINK, _STRICT, 1)
         # struct nlmsghdr: length, type, flags, sequence, port
         link.send(struct.pack("=IHHII", 16 + len(asked), kind, _REQUEST_DUMP, 1, 0) + asked)
-        while read(link.recv(1 << 16)):
-            pass
+        while True:
+            data = link.recv(1 << 16)
+            while len(data) >= 16:
+                length, answer = struct.unpack_from("=IH", data)
+                if answer in (_NLMSG_DONE, _NLMSG_ERROR) or length < 16:
+                    return
+                yield answer, data[:length]
+                data = data[(length + 3) & ~3 :]
 
 
-def _read_addresses(data: bytes, found: set[str]) -> bool:
-    """Take the addresses out of one netlink datagram; False at the end of the dump."""
-    while len(data) >= 16:
-        length, kind = struct.unpack_from("=IH", data)
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < 16:
-            return False
-        if kind == _RTM_NEWADDR:
-            attributes = _attributes(data[24:length])
-            # On point-to-point links ADDRESS is the peer.
-            _add_address(data[16], attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS), None, found)
-            _add_address(data[16], attributes.get(_IFA_BROADCAST), None, found, BROADCAST)
-        elif kind == _RTM_NEWROUTE and length >= 28 and data[20] == _TABLE_LOCAL and data[23] in _DELIVERED:
-            mark = BROADCAST if data[23] == _RTN_BROADCAST else ""
-            _add_address(data[16], _attributes(data[28:length]).get(_RTA_DST), data[17], found, mark)
-        data = data[(length + 3) & ~3 :]
-    return True
-
-
-def _read_neighbours(data: bytes, found: dict[str, str]) -> bool:
-    """Take the neighbours out of one netlink datagram; False at the end of the dump."""
-    while len(data) >= 16:
-        length, kind = struct.unpack_from("=IH", data)
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR) or length < 16:
-            return False
-        if kind == _RTM_NEWNEIGH and length >= 28:
-            attributes = _attributes(data[28:length])
-            raw, mac = attributes.get(_NDA_DST, b""), attributes.get(_NDA_LLADDR, b"")
-            if len(mac) == 6 and len(raw) in (4, 16):
-                found[socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)] = mac.hex(":")
-        data = data[(length + 3) & ~3 :]
-    return True
+def _take_address(kind: int, message: bytes, found: set[str]) -> None:
+    """Take the addresses out of a message."""
+    if kind == _RTM_NEWADDR and len(message) >= 24:
+        attributes = _attributes(message[24:])
+        # On point-to-point links ADDRESS is the peer.
+        _add_address(message[16], attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS), None, found)
+        _add_address(message[16], attributes.get(_IFA_BROADCAST), None, found, BROADCAST)
+    elif kind == _RTM_NEWROUTE and len(message) >= 28 and message[20] == _TABLE_LOCAL and message[23] in _DELIVERED:
+        mark = BROADCAST if message[23] == _RTN_BROADCAST else ""
+        _add_address(message[16], _attributes(message[28:]).get(_RTA_DST), message[17], found, mark)
 
 
 def _add_address(family: int, raw: bytes | None, length: int | None, found: set[str], mark: str = "") -> None:
@@ -391,6 +381,7 @@ class _Age:
 
     def __init__(self, now: float) -> None:
         self._newest = now  # all that had left the socket by then has been read
+        self._oldest = 0.0  # seconds: how old the oldest piece was that has been read and not been told of yet
         self._offset: float | None = None  # our clock less the stamps', at the least that was seen
         self._stamp = 0.0  # the newest
         self._read: deque[tuple[float, int]] = deque()  # when how many events were read, in the last seconds
@@ -414,6 +405,7 @@ class _Age:
             # A clock that was set makes no event older than what has waited here can be.
             age = min(max(0.0, clock - at), now - self._newest)
             self._newest = max(self._newest, now - age)
+            self._oldest = max(self._oldest, now - self._newest)
         self.drained(drained)
 
     def drained(self, at: float) -> None:
@@ -439,6 +431,11 @@ class _Age:
             waits = self._socket.waiting / EVENT_MEMORY * spent / max(1, sum(number for _, number in self._read))
             waits = min(waits, now - self._empty)  # 400 events in the first 0.05 s of a flood are no rate
         return max(0.0, now - self._newest) + waits
+
+    def told(self, now: float) -> float:
+        """The same, and at least the age of what has been read since this was asked last: all of it at once, maybe."""
+        oldest, self._oldest = self._oldest, 0.0
+        return max(self.behind(now), oldest)
 
     def _as_theirs(self, stamp: float, now: float) -> float:
         """Now on the clock of another machine: the events that came fastest took no time."""
@@ -670,7 +667,7 @@ class LiveSource:
         now, listens = self.clock(), self._events is not None and self._events.child is not None
         if listens:
             self._age.look(self._events_pid, now)
-        behind = self._age.behind(now) if listens else 0.0
+        behind = self._age.told(now) if listens else 0.0
         behind = 0.0 if behind < TOLD else behind
         if abs(behind - self._told_behind) >= TOLD or (not behind and self._told_behind):
             self._told_behind = behind
