@@ -1,4 +1,4 @@
-"""What docs/log.md says of the flow log: its sqlite3 commands, typed as they stand, on a log that the program's own file writes."""
+"""What README.md and docs/log.md say of the flow log: their sqlite3 commands, typed as they stand, on a log that the program's own file writes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ MIDNIGHT = DAY * DAY_SECONDS
 FAR = 1  # the remote end is dst
 GUIDE = (ROOT / "docs" / "log.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (sqlite3 .+)$", GUIDE, re.M)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.skipif(
     shutil.which("sqlite3") is None and os.environ.get("CI") != "true", reason="not installed: sqlite3"
@@ -70,6 +71,12 @@ def test_there_is_one_for_each_view() -> None:
 def test_who_used_the_public_address(log: Path) -> None:
     _, row = typed(COMMANDS[0], log)
     assert row == ["2026-11-24 14:02:30", "laptop", "10.0.0.5", "198.51.100.7", "443", "52000"]
+
+
+def test_the_one_of_the_readme(log: Path) -> None:
+    (command,) = re.findall(r"^    (sqlite3 .+)$", README, re.M)
+    _, row = typed(command, log)
+    assert row == ["laptop", "10.0.0.5", "198.51.100.7", "443", "52000"]
 
 
 def test_who_used_the_bandwidth(log: Path) -> None:
