@@ -341,7 +341,7 @@ def test_an_old_database_is_a_dim_mark_and_a_line_in_health(tmp_path: Path, serv
     (folder / "dbip-asn-lite.mmdb").rename(folder / "dbip-asn-lite-2025.mmdb")
     month = time.strftime("%Y-%m", time.gmtime(time.time() - year))
     words = ("--replay", recording, "--speed", "0", "--no-download", "--geoip-db", str(folder))
-    with Terminal(*words, size=(240, 40), env=env) as terminal:
+    with Terminal(*words, size=(360, 40), env=env) as terminal:
         terminal.wait("Mountain View")
         terminal.wait(f"GeoIP {month}")
         assert "! " not in terminal.text
