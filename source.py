@@ -381,7 +381,7 @@ class _Age:
 
     def __init__(self, now: float) -> None:
         self._newest = now  # all that had left the socket by then has been read
-        self._oldest = 0.0  # seconds: how old the oldest piece was that has been read and not been told of yet
+        self._oldest = 0.0  # seconds: age of the oldest events that were read since ``behind_since_asked``
         self._offset: float | None = None  # our clock less the stamps', at the least that was seen
         self._stamp = 0.0  # the newest
         self._read: deque[tuple[float, int]] = deque()  # when how many events were read, in the last seconds
@@ -432,8 +432,11 @@ class _Age:
             waits = min(waits, now - self._empty)  # 400 events in the first 0.05 s of a flood are no rate
         return max(0.0, now - self._newest) + waits
 
-    def told(self, now: float) -> float:
-        """The same, and at least the age of what has been read since this was asked last: all of it at once, maybe."""
+    def behind_since_asked(self, now: float) -> float:
+        """Seconds behind now, or by which events that were read since the last call were late, if that is more.
+
+        What waited for 3 s may be read all at once: nothing is late any more then, but it was.
+        """
         oldest, self._oldest = self._oldest, 0.0
         return max(self.behind(now), oldest)
 
@@ -667,7 +670,7 @@ class LiveSource:
         now, listens = self.clock(), self._events is not None and self._events.child is not None
         if listens:
             self._age.look(self._events_pid, now)
-        behind = self._age.told(now) if listens else 0.0
+        behind = self._age.behind_since_asked(now) if listens else 0.0
         behind = 0.0 if behind < TOLD else behind
         if abs(behind - self._told_behind) >= TOLD or (not behind and self._told_behind):
             self._told_behind = behind

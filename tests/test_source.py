@@ -140,13 +140,13 @@ def test_events_are_as_old_as_their_stamps_say_while_more_of_them_wait() -> None
     assert age.behind(20.5) == 0.5  # no data for 9 s: that is not late
 
 
-def test_late_events_that_are_read_all_at_once_are_told_of_once() -> None:
+def test_late_events_that_are_read_all_at_once_are_said_to_be_late_once() -> None:
     """A reader stood still for 9 s, and what had waited fitted into one piece: nothing waits when it has been read."""
     age = source._Age(0.0)
     age.read(stamped(1.0), 10.0, 10.0, EPOCH + 10.0)
     assert age.behind(10.0) == 0.0
-    assert age.told(10.0) == pytest.approx(9.0)
-    assert age.told(10.0) == 0.0
+    assert age.behind_since_asked(10.0) == pytest.approx(9.0)
+    assert age.behind_since_asked(10.0) == 0.0
 
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
