@@ -320,9 +320,9 @@ SEEK = 10.0  # seconds that { and } go in a recording
 SPEED = {Do.LIST_MORE_OFTEN: 2.0, Do.LIST_LESS_OFTEN: 0.5}
 NO_WAY_BACK = "Can't go back: this recording has no times or comes from a pipe"
 SIFTED = 0.4  # seconds between frames when what a filter wants has arrived
-# Objects in cycles are looked for among the young ones only, 10,000 of them in 5 ms, and never while rows are put into
-# order: Python's own search stood still for 0.1 s, among 200,000 sort keys, and looked at all flows in the end.
-YOUNG, TIDIED_EVERY = 10_000, 1.0
+# Python's own search for objects in cycles stood still for 0.1 s among 200,000 sort keys, and for 0.5 s among all flows.
+# The program makes few cycles: they are looked for once an hour, when no key has been pressed for a while.
+TIDIED_EVERY, UNTOUCHED = 3600.0, 60.0
 
 
 class Live:
@@ -343,7 +343,8 @@ class Live:
         self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
         self.last_frame = 0.0
-        self.next_tidying = 0.0
+        self.next_tidying = time.monotonic() + TIDIED_EVERY
+        self.last_key = 0.0
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
         self.ordering_cost = 0.0  # ... and of processor time
         self.ordered_resyncs = 0  # losses that had been made good when the rows on show were taken from the table
@@ -464,12 +465,11 @@ class Live:
         return self.screen.hung_up
 
     def _tidy(self) -> None:
-        """Look for young objects in cycles; the others are not looked at again."""
+        """Look for objects in cycles, if that is due and nobody waits."""
         now = time.monotonic()
-        if not self.view.rows.working and (gc.get_count()[0] > YOUNG or now >= self.next_tidying):
+        if now >= self.next_tidying and now - self.last_key >= UNTOUCHED and not self.view.rows.working:
             self.next_tidying = now + TIDIED_EVERY
-            gc.collect(0)
-            gc.freeze()
+            gc.collect()
 
     def _go_on_beside(self) -> None:
         """Do what is due of all that goes on beside the table."""
@@ -623,6 +623,7 @@ class Live:
 
     def _take_keys(self) -> bool:
         """Press the keys that wait; True when one of them quits."""
+        self.last_key = time.monotonic()
         for key in self.screen.read_keys():
             if isinstance(key, Pasted):
                 paste(self.view, key.text)
