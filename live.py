@@ -320,8 +320,8 @@ SEEK = 10.0  # seconds that { and } go in a recording
 SPEED = {Do.LIST_MORE_OFTEN: 2.0, Do.LIST_LESS_OFTEN: 0.5}
 NO_WAY_BACK = "Can't go back: this recording has no times or comes from a pipe"
 SIFTED = 0.4  # seconds between frames when what a filter wants has arrived
-# Python's own search for objects in cycles stood still for 0.1 s among 200,000 sort keys, and for 0.5 s among all flows.
-# The program makes few cycles: they are looked for once an hour, when no key has been pressed for a while.
+# Python's own search for objects in cycles took 0.1 s among 200,000 sort keys, and 0.26 s among all flows. The program
+# makes no cycles as it goes on, as far as anybody has seen: they are looked for once an hour, when no key has come.
 TIDIED_EVERY, UNTOUCHED = 3600.0, 60.0
 
 
@@ -389,6 +389,7 @@ class Live:
             while not self._turn():
                 self._tidy()
         finally:
+            gc.freeze()  # the end would look for cycles among all flows: 0.25 s
             gc.enable()
             self.screen.close()
             self.feed.close()
