@@ -62,6 +62,7 @@ STALE = 35.0  # seconds: three missing answers of `conntrack -S`, or seven missi
 # Seconds until the table is full: below SOON red, below FORESEEN in the header, beyond HORIZON not mentioned.
 SOON, FORESEEN, HORIZON = 900.0, 3600.0, 86_400.0
 NEARLY, MUCH, HALF = 0.95, 0.8, 0.5  # shares of the table: red, yellow and worth a notice, half
+LITTLE = 0.01  # a share that needs no bar
 MOSTLY = 0.9  # share of the flows that are assured: the rest is too little to be evicted
 HOG = 0.3  # share of all flows: a source with more is named as a problem
 FLOWS_FOR_SHARES = 1000  # with fewer flows, shares say nothing
@@ -410,6 +411,9 @@ def _port_rows(findings: Findings | None) -> list[HealthRow]:
     rows = []
     for use in findings.ports if findings is not None else ():
         what = f"{use.used} of {use.of} {use.what} of {use.wan}"
+        if use.share < LITTLE:  # five of them in five lines of 80 cells
+            rows.append(HealthRow("SNAT ports", f"{what}, {use.protocol} to {use.remote}"))
+            continue
         text = f"{_percent(use.share)}, {what} used by {use.protocol} to {use.remote}"
         cure = _MORE_ADDRESSES if use.share >= MUCH else ""
         rows.append(HealthRow("SNAT ports", text, fill_role(use.share) if cure else "plain", min(1.0, use.share), cure))

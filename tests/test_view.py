@@ -97,12 +97,23 @@ def test_who_was_behind_an_address_also_of_what_has_ended() -> None:
     monitor.view.set_filter(f"wan:{WAN}:38768")
     monitor.refresh(1)
     assert [flow.ends().src for flow in monitor.view.rows.order] == ["10.0.0.9"]
-    assert any("10.0.0.9:38768" in text and f"{WAN}:38768" in text and "9.9.9.9" in text for text in shown(monitor))
+    assert f"WAN {WAN} " in shown(monitor)[3]
+    assert any("10.0.0.9:38768  " in text and " :38768 " in text and "9.9.9.9" in text for text in shown(monitor))
     assert "NAT · 1 of 2 · " in shown(monitor)[2]
     assert any(" 120.000" in text for text in shown_at(monitor, (80, 24)))  # when it ended; "-" while it lives
     monitor.keys("z")
     assert monitor.view.rows.order == []
     assert "NAT · 0 of 1 · " in shown(monitor)[2]
+
+
+def test_an_address_that_all_rows_share_is_said_once_in_any_width() -> None:
+    wide = "2001:db8:1111:2222:3333:4444:5555:6666"
+    monitor = Monitor([line(n, src="fd00::9", dst="2620:fe::fe", reply_dst=wide) for n in (1, 2)])
+    monitor.keys("6")
+    for width, said in ((200, f"WAN {wide}"), (80, "2001:db8:1…5555:6666"), (40, "2001:db8:…555:6666")):
+        lines = shown_at(monitor, (width, 24))
+        head = next(text for text in lines if "LOCAL" in text)
+        assert said in head, lines
 
 
 @given(block=blocks)
