@@ -26,7 +26,7 @@ from ground import (
     OnTerminal,
     best,
     cpu,
-    databases,
+    home,
     kernel_count,
     listing_bytes,
     listing_time,
@@ -495,12 +495,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {' '.join(BENCHES)}")
     parser.add_argument("--flows", type=int, default=200_000)
+    parser.add_argument("--nameless", action="store_true", help="no near host has a name")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench: needs root for network namespaces with tables of their own; try: sudo make bench")
     if unknown := set(arguments.names) - set(BENCHES):
         parser.error(f"no benchmark called {' '.join(sorted(unknown))}; there are: {' '.join(BENCHES)}")
-    with databases():
+    with home(not arguments.nameless):
         for name in arguments.names or BENCHES:
             for row in BENCHES[name](arguments.flows):
                 print(row, flush=True)
