@@ -1048,8 +1048,7 @@ class Rows:
                 : TAPE - len(found)
             ]
         self.fitting = len(found)
-        keys = wanted.spec.column(wanted.sort).keys(found, self._context)
-        self._found = in_order(found, keys, wanted.falling, wanted.limit)
+        self._found = yield from self._ordered(wanted, found)
         self._ranking = False
         self._show()
 
