@@ -523,8 +523,12 @@ class FlowTable:
         shortest: float = SHORTEST_INTERVAL,
         totals: bool = True,
         on_closed: Callable[[Flow], None] | None = None,
+        on_new: Callable[[Flow], None] | None = None,
     ) -> None:
-        """``on_closed`` hears of each flow that ends, ``on_inferred`` where only a listing showed it."""
+        """``on_closed`` hears of each flow that ends, ``on_inferred`` where only a listing showed it.
+
+        ``on_new`` hears of each flow of which the kernel says that it has begun.
+        """
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
@@ -542,7 +546,7 @@ class FlowTable:
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
-        self._on_inferred, self._on_closed = on_inferred, on_closed
+        self._on_inferred, self._on_closed, self._on_new = on_inferred, on_closed, on_new
         self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
         # ``totals``: somebody looks at rate_in and rate_out, which cost 15 us at the end of each flow.
@@ -630,6 +634,8 @@ class FlowTable:
         flow.tail = tail
         self._stamp(flow, group if state else flow.group, timeout, now)
         self.tape.append((now, name, flow, flow.group.state))
+        if name == "new" and self._on_new is not None:
+            self._on_new(flow)
         return flow
 
     def _is_another(self, flow: Flow, name: str, tail: bytes) -> bool:

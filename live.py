@@ -523,6 +523,8 @@ class Live:
             geography=self.geography.notices() + self.resolver.notices(),
             log=log_notices(self.feed.log),
             logged=self._logged(),
+            export=self.feed.exporter.notices() if self.feed.exporter else (),
+            exported=self.feed.exporter.states() if self.feed.exporter else (),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
             names=self.feed.names.state(),
@@ -670,7 +672,9 @@ class Live:
     def _begin_anew(self) -> None:
         """The recording is read anew, up to a moment before this one: what is known of the table is forgotten."""
         view = self.view
-        self.feed = Feed(self.options, self.source, self.signals, self.recorder)
+        self.feed.stop_exporting()
+        options = replace(self.options, ipfix=None)  # what was sent is not sent twice
+        self.feed = Feed(options, self.source, self.signals, self.recorder)
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.census, self.survey, self.sifted = Census(), Survey(view.context), 0
         view.drop_selection()
