@@ -31,7 +31,7 @@ from ipfix import (
     IDLE_TIMEOUT,
     LEGACY,
     FlowReport,
-    Message,
+    IpfixMessage,
     MessageStream,
     Records,
     RecordSet,
@@ -170,7 +170,7 @@ def moved_between(before: Counts | None, after: Counts) -> Counts:
 # --- collectors -------------------------------------------------------------------------------------------------------
 
 PORT = 4739  # IANA's for IPFIX
-MOST_WAITING = 200_000  # records that wait for one collector: 14 MB
+MOST_RECORDS = 200_000  # records that wait for one collector: 14 MB
 MOST_MESSAGES = 200  # messages that are sent in a turn of the loop: 2 ms
 FILL_FOR, FULL = 1.0, 500  # seconds that records wait for others to fill messages with them; records that do not wait
 TRY_AGAIN = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a collector is tried again, after so many failures
@@ -230,7 +230,7 @@ class Collector:
         self._waiting: deque[RecordSet] = deque()
         self._number = 0  # records in it
         self._stream = MessageStream(domain, not to.tcp)
-        self._out: deque[Message] = deque()  # made, and not yet taken by the kernel
+        self._out: deque[IpfixMessage] = deque()  # made, and not yet taken by the kernel
         self._left = memoryview(b"")  # the rest of a message that TCP has taken in part
         self._socket: socket.socket | None = None
         self._connecting = False
@@ -246,7 +246,7 @@ class Collector:
 
     def take(self, sets: Sequence[RecordSet], number: int) -> None:
         """Queue records; where too many wait already, they are lost."""
-        if self._number + number > MOST_WAITING:
+        if self._number + number > MOST_RECORDS:
             self._lose(number)
             self._stream.skip(number)
             return
@@ -282,7 +282,7 @@ class Collector:
     @property
     def behind(self) -> bool:
         """Does so much wait that a recording should not be read on?"""
-        return self._number > MOST_WAITING // 2
+        return self._number > MOST_RECORDS // 2
 
     def poll(self, wall: float) -> None:
         """Send what waits, as far as the kernel takes it. ``wall``: seconds since 1970."""
@@ -443,7 +443,7 @@ class Collector:
             cure = f"ss -ln{about} 'sport = :{self.to.port}' on the collector"
             return f"IPFIX to {self.to.name}: {self._problem}, retrying; {lost}", cure
         if self.lost and time.monotonic() - self._lost_at < RECENTLY:
-            return f"IPFIX to {self.to.name}: {lost}", ""
+            return f"IPFIX to {self.to.name}: {self.lost} records lost", ""
         return None
 
 
@@ -699,7 +699,7 @@ class Exporter:
         """What is wrong, and the commands that help."""
         found = [notice for collector in self._collectors if (notice := collector.notice()) is not None]
         if self._odd:
-            found.append((f"{self._odd} flows can't be sent by IPFIX: their lines are damaged", ""))
+            found.append((f"flows not sent by IPFIX, for their lines are damaged: {self._odd}", ""))
         return found
 
     def states(self) -> list[str]:

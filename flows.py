@@ -525,10 +525,7 @@ class FlowTable:
         on_closed: Callable[[Flow], None] | None = None,
         on_new: Callable[[Flow], None] | None = None,
     ) -> None:
-        """``on_closed`` hears of each flow that ends, ``on_inferred`` where only a listing showed it.
-
-        ``on_new`` hears of each flow of which the kernel says that it has begun.
-        """
+        """``on_new`` and ``on_closed`` hear of begins and ends, ``on_inferred`` of ends that only a listing showed."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
         self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
@@ -542,8 +539,7 @@ class FlowTable:
         self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
         self.watched_since: float | None = None  # since when births are heard of; None: nobody hears of any
-        self.events = 0  # all that were taken in
-        self.overflow = 0  # flows dropped because the table was full
+        self.events = self.overflow = 0  # events that were taken in; flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
         self._on_inferred, self._on_closed, self._on_new = on_inferred, on_closed, on_new

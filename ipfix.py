@@ -59,7 +59,7 @@ FIRST = 256  # the least number of a template
 V6, PORTS, ICMP_TYPE, COUNTED, DIRECTED, IDENTIFIED, STARTED, TRANSLATED, OF_FLOW = (1 << bit for bit in range(9))
 
 
-class Template(NamedTuple):
+class RecordTemplate(NamedTuple):
     """What records of one number are made of."""
 
     elements: tuple[int, ...]
@@ -72,7 +72,7 @@ class Template(NamedTuple):
 
 
 @cache  # there are 512 numbers
-def template(number: int) -> Template:
+def template(number: int) -> RecordTemplate:
     """The template of a number, which says by its bits which elements it has.
 
     >>> template(FIRST + PORTS).elements
@@ -89,7 +89,7 @@ def template(number: int) -> Template:
         elements += (1, 2) if bits & COUNTED else ()
         elements += (4, 136, *ends, *(post if bits & TRANSLATED else ()))
         elements += ((148,) if bits & IDENTIFIED else ()) + ((61,) if bits & DIRECTED else ())
-    return Template(elements, struct.Struct("!" + "".join(ELEMENTS[element][1] for element in elements)))
+    return RecordTemplate(elements, struct.Struct("!" + "".join(ELEMENTS[element][1] for element in elements)))
 
 
 def _template_text(number: int) -> bytes:
@@ -237,7 +237,7 @@ _TEMPLATES = 2  # the number of a set of templates
 _VERSION = 10
 
 
-class Message(NamedTuple):
+class IpfixMessage(NamedTuple):
     """A message, and how many data records it holds."""
 
     data: bytes
@@ -254,7 +254,7 @@ class MessageStream:
         self._told: dict[int, float] = {}  # templates, and when they were told
         self._since = 0  # data messages since the templates were told again
 
-    def next_messages(self, waiting: deque[RecordSet], now: float) -> list[Message]:
+    def next_messages(self, waiting: deque[RecordSet], now: float) -> list[IpfixMessage]:
         """A message with as many of the records that wait as fit into it, and before it the templates that are due.
 
         ``now``: seconds since 1970. The records are taken from ``waiting``.
@@ -280,12 +280,12 @@ class MessageStream:
         if not records:
             return []
         messages = self._due_templates(needed, now)
-        messages.append(Message(self._message(body, now), records))
+        messages.append(IpfixMessage(self._message(body, now), records))
         self._sequence = (self._sequence + records) & 0xFFFFFFFF
         self._since += 1
         return messages
 
-    def template_messages(self, numbers: Iterable[int], now: float) -> list[Message]:
+    def template_messages(self, numbers: Iterable[int], now: float) -> list[IpfixMessage]:
         """All templates that were told before, once more, and these."""
         return self._tell(list({**self._told, **dict.fromkeys(numbers)}), now)
 
@@ -293,14 +293,14 @@ class MessageStream:
         """So many records were lost before they had a message: who counts the numbers notices."""
         self._sequence = (self._sequence + records) & 0xFFFFFFFF
 
-    def _due_templates(self, needed: list[int], now: float) -> list[Message]:
+    def _due_templates(self, needed: list[int], now: float) -> list[IpfixMessage]:
         if self._again and (
             self._since >= AGAIN_AFTER or any(abs(now - at) >= AGAIN_SECONDS for at in self._told.values())
         ):
             return self._tell(list({**self._told, **dict.fromkeys(needed)}), now)
         return self._tell([number for number in dict.fromkeys(needed) if number not in self._told], now)
 
-    def _tell(self, numbers: list[int], now: float) -> list[Message]:
+    def _tell(self, numbers: list[int], now: float) -> list[IpfixMessage]:
         if not numbers:
             return []
         messages, body = [], b""
@@ -316,8 +316,8 @@ class MessageStream:
         self._told |= dict.fromkeys(numbers, now)
         return messages
 
-    def _templates(self, body: bytes, now: float) -> Message:
-        return Message(self._message(_SET.pack(_TEMPLATES, _SET.size + len(body)) + body, now), 0)
+    def _templates(self, body: bytes, now: float) -> IpfixMessage:
+        return IpfixMessage(self._message(_SET.pack(_TEMPLATES, _SET.size + len(body)) + body, now), 0)
 
     def _message(self, body: bytes | bytearray, now: float) -> bytes:
         size, seconds = _HEADER.size + len(body), int(now) & 0xFFFFFFFF

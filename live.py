@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from addresses import Lookups, scope
@@ -672,9 +673,11 @@ class Live:
     def _begin_anew(self) -> None:
         """The recording is read anew, up to a moment before this one: what is known of the table is forgotten."""
         view = self.view
-        self.feed.stop_exporting()
-        options = replace(self.options, ipfix=None)  # what was sent is not sent twice
-        self.feed = Feed(options, self.source, self.signals, self.recorder)
+        if self.feed.exporter is not None:
+            lost = self.feed.stop_exporting()
+            self.options = replace(self.options, ipfix=None)
+            view.message = "; ".join(["IPFIX has stopped: going back would send everything twice", *lost])
+        self.feed = Feed(self.options, self.source, self.signals, self.recorder)
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.census, self.survey, self.sifted = Census(), Survey(view.context), 0
         view.drop_selection()

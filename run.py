@@ -341,15 +341,14 @@ class Feed:
             for item in self.source.poll():
                 self.take(item)
                 calm = time.monotonic() if isinstance(item, Block) else calm
-        self.stop_exporting()
+        for text in self.stop_exporting():
+            say(text)
         if self.log is not None:
             self.log.close(self.table, self.source.clock())
 
-    def stop_exporting(self) -> None:
-        """The collectors get what is there, and people hear what these have not got."""
-        if self.exporter is not None:
-            for text in self.exporter.close(self.table, self.source.clock()):
-                say(text)
+    def stop_exporting(self) -> list[str]:
+        """The collectors get what is there; returns what these have not got, in words for people."""
+        return [] if self.exporter is None else self.exporter.close(self.table, self.source.clock())
 
     def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""

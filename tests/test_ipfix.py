@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ipfix
-from ipfix import FlowReport, Message, MessageStream, Records, RecordSet, TuplePair
+from ipfix import FlowReport, IpfixMessage, MessageStream, Records, RecordSet, TuplePair
 from support.ipfix import Decoder, Record, by_sequence
 from support.terminal import ROOT
 
@@ -52,9 +52,9 @@ def add(records: Records, told: tuple[TuplePair, FlowReport] | tuple[TuplePair, 
         records.add_nat_event(*told)
 
 
-def messages_of(records: Records, stream: MessageStream, now: float = NOW) -> list[Message]:
+def messages_of(records: Records, stream: MessageStream, now: float = NOW) -> list[IpfixMessage]:
     waiting: deque[RecordSet] = deque(records.take())
-    found: list[Message] = []
+    found: list[IpfixMessage] = []
     while some := stream.next_messages(waiting, now):
         found += some
     assert not waiting
@@ -230,7 +230,7 @@ def test_what_makes_a_flow_translated() -> None:
     plain = TuplePair(6, HERE, THERE, 1, 2, THERE, HERE, 2, 1)
     assert not plain.translated
     for changed in ({"reply_src": WAN}, {"reply_dst": WAN}, {"reply_sport": 9}, {"reply_dport": 9}):
-        assert plain._replace(**changed).translated  # type: ignore[arg-type]
+        assert plain._replace(**changed).translated
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -139,8 +139,11 @@ class Listening:
 class Connected:
     """A TCP collector that takes one connection after the other, and reads only when it is told to."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, room: int = 0) -> None:
+        """``room``: bytes of its buffer."""
         self.server = socket.create_server(("127.0.0.1", port))
+        if room:
+            self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
         self.server.setblocking(False)
         self.port = self.server.getsockname()[1]
         self.connection: socket.socket | None = None
