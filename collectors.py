@@ -170,7 +170,7 @@ def moved_between(before: Counts | None, after: Counts) -> Counts:
 # --- collectors -------------------------------------------------------------------------------------------------------
 
 PORT = 4739  # IANA's for IPFIX
-MOST_RECORDS = 200_000  # records that wait for one collector: 14 MB
+MOST_QUEUED = 200_000  # records that wait for one collector: 14 MB
 MOST_MESSAGES = 200  # messages that are sent in a turn of the loop: 2 ms
 FILL_FOR, FULL = 1.0, 500  # seconds that records wait for others to fill messages with them; records that do not wait
 TRY_AGAIN = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a collector is tried again, after so many failures
@@ -246,7 +246,7 @@ class Collector:
 
     def take(self, sets: Sequence[RecordSet], number: int) -> None:
         """Queue records; where too many wait already, they are lost."""
-        if self._number + number > MOST_RECORDS:
+        if self._number + number > MOST_QUEUED:
             self._lose(number)
             self._stream.skip(number)
             return
@@ -282,7 +282,7 @@ class Collector:
     @property
     def behind(self) -> bool:
         """Does so much wait that a recording should not be read on?"""
-        return self._number > MOST_RECORDS // 2
+        return self._number > MOST_QUEUED // 2
 
     def poll(self, wall: float) -> None:
         """Send what waits, as far as the kernel takes it. ``wall``: seconds since 1970."""

@@ -676,7 +676,8 @@ class Live:
         if self.feed.exporter is not None:
             lost = self.feed.stop_exporting()
             self.options = replace(self.options, ipfix=None)
-            view.message = "; ".join(["IPFIX has stopped: going back would send everything twice", *lost])
+            view.message = "IPFIX has stopped: going back would send everything twice"
+            view.message += "".join(f"; {text}" for text in lost)
         self.feed = Feed(self.options, self.source, self.signals, self.recorder)
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.census, self.survey, self.sifted = Census(), Survey(view.context), 0

@@ -454,7 +454,7 @@ def test_a_udp_collector_over_ipv6() -> None:
 
 
 def test_a_tcp_collector_that_reads_nothing_costs_records_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collectors, "MOST_RECORDS", 3000)
+    monkeypatch.setattr(collectors, "MOST_QUEUED", 3000)
     with Connected() as connected:
         collector = Collector(destination(f"127.0.0.1:{connected.port}/tcp"), 1)
         given = 0

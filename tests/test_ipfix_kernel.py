@@ -232,7 +232,7 @@ def test_what_a_collector_does_not_take_is_said_with_its_number(tmp_path: Path) 
     """It reads nothing: its buffers fill, then the queue, and reading the kernel's events goes on all the time."""
     flows = 4000
     narrow = "collectors._let_it_be_cut = lambda its: its.setsockopt(1, 7, 4096)"  # SO_SNDBUF: else it takes 4 MB
-    program = changed(f"import collectors; collectors.MOST_RECORDS = 2000; {narrow}")
+    program = changed(f"import collectors; collectors.MOST_QUEUED = 2000; {narrow}")
     with Lab() as lab, Connected(room=4096) as connected:
         lab.router.sysctl("net.netfilter.nf_conntrack_udp_timeout", 600)
         to = ("--ipfix", f"127.0.0.1:{connected.port}/tcp")
