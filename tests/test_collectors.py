@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from ipfix import Records, RecordSet, TuplePair, template
 from support.ipfix import Connected, Listening, Record, by_sequence, free_port
 from support.program import Piped
 from support.tables import event, feed, line, listing
+from support.terminal import PROGRAM
 from support.waiting import PATIENCE, wait_for
 
 EPOCH = 1_700_000_000.0  # seconds since 1970 where the source's clock says 0
@@ -618,3 +620,40 @@ def test_a_recording_waits_for_a_slow_collector(tmp_path: Path) -> None:
 
 def test_templates_have_a_size() -> None:
     assert template(256).size == 54 - 8  # an event of NAT over IPv4 without ports
+
+
+def run(*words: str) -> tuple[int, str]:
+    """The exit status, and the last line on standard error."""
+    command = [*PROGRAM, "--no-config", *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--json", "--ipfix", "collector"), "Invalid value for '--ipfix': 'collector' is not HOST:PORT"),
+        (("--json", "--ipfix", "x.invalid:4739"), "Invalid value for '--ipfix': 'x.invalid' can't be resolved: "),
+        (("--once", "--ipfix", "127.0.0.1:4739"), "--ipfix sends what happens: it can't be combined with --once."),
+        (("--json", "--ipfix-only", "nat"), "--ipfix-only and --ipfix-nat-event require --ipfix."),
+        (("--json", "--ipfix-nat-event", "legacy"), "--ipfix-only and --ipfix-nat-event require --ipfix."),
+        (("--headless",), "--headless requires --log DIR, --record FILE or --ipfix HOST:PORT."),
+        (
+            ("--headless", "--replay", str(CAPTURE), "--record", "/dev/null"),
+            "--headless with --replay requires --ipfix",
+        ),
+    ],
+)
+def test_what_is_refused(words: tuple[str, ...], said: str) -> None:
+    status, error = run(*words)
+    assert status == 2
+    assert error.startswith(f"Error: {said}")
+
+
+def test_collectors_of_the_environment_are_not_for_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--once` neither looks the name up nor sends anything."""
+    monkeypatch.setenv("CONNTRACK_MONITOR_IPFIX", "x.invalid:4739 127.0.0.1:1")
+    monkeypatch.setenv("CONNTRACK_MONITOR_NO_DOWNLOAD", "1")
+    status, _ = run("--once", "--replay", str(CAPTURE))
+    assert status == 0
+    assert run("--json", "--replay", str(CAPTURE))[0] == 2
