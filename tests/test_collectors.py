@@ -467,7 +467,8 @@ def test_a_tcp_collector_that_reads_nothing_costs_records_and_no_time(monkeypatc
                 given += 1000
             assert collector.behind
             give(collector, 1000)
-            assert (collector.lost, given + 1000) == (2000, given + 1000)
+            assert collector.lost == 2000
+            assert collector._number <= 3000
             assert collector.writing()
             text = f"IPFIX to 127.0.0.1:{connected.port}/tcp: 2000 records lost"
             assert collector.notice() == (text, "")
