@@ -173,6 +173,7 @@ MOST_MESSAGES = 200  # messages that are sent in a turn of the loop: 2 ms
 FILL_FOR, FULL = 1.0, 500  # seconds that records wait for others to fill messages with them; records that do not wait
 TRY_AGAIN = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until a collector is tried again, after so many failures
 LISTENS_AFTER = 0.2  # seconds in which the answer comes that nobody listens to a UDP port
+ANSWERS_WITHIN, CONFIRMS_WITHIN = 10.0, 60.0  # seconds in which TCP is connected, and what was sent is confirmed
 UNCONFIRMED = 10_000  # messages whose lengths are remembered: more than any buffer of a socket holds
 RECENTLY = 60.0  # seconds for which a loss is in the header
 LAST_SECOND, LAST_REST = 1.0, 0.005  # seconds for what waits at the end; between two groups of messages then
@@ -273,9 +274,9 @@ class Collector:
         """When ``poll`` must be called, on the scale of time.monotonic()."""
         if self._listens_at is not None:
             return self._listens_at
-        if self._socket is None:
-            return self._next_try if self._number or self._out else None
-        return time.monotonic() if self._number and not (self._connecting or self._is_stuck()) else None
+        if self._connecting or (self._socket is None and (self._number or self._out)):
+            return self._next_try
+        return time.monotonic() if self._socket and self._number and not self._is_stuck() else None
 
     @property
     def behind(self) -> bool:
@@ -302,10 +303,10 @@ class Collector:
             made = socket.socket(family, socket.SOCK_STREAM if self.to.tcp else socket.SOCK_DGRAM)
             self._socket = made
             made.setblocking(False)
-            _let_it_be_cut(made)
+            _prepare(made, self.to.tcp)
             made.connect(address)
         except BlockingIOError:
-            self._connecting = True
+            self._connecting, self._next_try = True, time.monotonic() + ANSWERS_WITHIN
             return
         except OSError as error:
             self._fail(error)
@@ -320,7 +321,8 @@ class Collector:
             return
         # Templates go first: where nobody listens, nothing is lost with them.
         needed = [waiting.number for waiting in self._waiting]
-        self._out.extendleft(reversed(self._stream.template_messages(needed, wall)))
+        left = [message for message in self._out if message.records]
+        self._out = deque([*self._stream.template_messages(needed, wall), *left])
         self._listens_at = time.monotonic() + LISTENS_AFTER
         self._send_templates()
 
@@ -337,6 +339,8 @@ class Collector:
     def _is_ready(self, its: socket.socket, moment: float) -> bool:
         """Is there a collector, as far as anybody knows?"""
         if self._connecting and not _is_writable(its):
+            if moment >= self._next_try:
+                self._fail(OSError(errno.ETIMEDOUT, "no answer"))
             return False
         code = its.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
@@ -431,7 +435,8 @@ class Collector:
     def state(self) -> str:
         """How it is doing."""
         said = f"{self.to.name}: {self.sent} records sent, {self.lost or 'none'} lost"
-        return f"{said}, {self._number} waiting" if self._problem else said
+        waits = self._number and (self._problem or self._is_stuck())
+        return f"{said}, {self._number} waiting" if waits else said
 
     def notice(self) -> tuple[str, str] | None:
         """What is wrong, and the command that helps."""
@@ -445,8 +450,11 @@ class Collector:
         return None
 
 
-def _let_it_be_cut(its: socket.socket) -> None:
-    """Let the kernel send in two fragments what a tunnel on the way is too narrow for."""
+def _prepare(its: socket.socket, tcp: bool) -> None:
+    """UDP: let the kernel send in two fragments what a tunnel on the way is too narrow for. TCP: give up in time."""
+    if tcp:  # by itself the kernel waits for a quarter of an hour
+        its.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * CONFIRMS_WITHIN))
+        return
     for level, option in ((socket.IPPROTO_IP, IP_MTU_DISCOVER), (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)):
         with suppress(OSError):  # of the other family
             its.setsockopt(level, option, 0)
@@ -551,8 +559,7 @@ class Exporter:
         """Do what is due; ``now`` by the source's clock."""
         self._translator.know(table)
         self._encode(max(MOST_AT_ONCE, (len(self._begun) + len(self._ended)) // 8))
-        if self._plan.flows:
-            self._round(table, now)
+        self._round(table, now)
         moment = time.monotonic()
         if not self._records.number:
             self._held_since = moment
@@ -653,7 +660,7 @@ class Exporter:
             if now < self._next_round:
                 return
             self._in_round, self._next_round = True, now + ROUND_EVERY
-            self._left = iter(list(table.live.values()))  # 2 ms for 262,144
+            self._left = iter(list(table.live.values()) if self._plan.flows else ())  # 2 ms for 262,144
             self._swept_before, self._swept = self._swept, {}
         epoch, until = self._epoch(), time.monotonic() + ROUND_SLICE
         while time.monotonic() < until:

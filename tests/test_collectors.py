@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import time
@@ -19,6 +20,7 @@ from addresses import Site
 from collectors import Collector, Destination, Exporter, ExportPlan, destination, moved_between
 from flows import Counts, FlowTable
 from ipfix import Records, RecordSet, TuplePair, template
+from run import both
 from support.ipfix import Connected, Listening, Record, by_sequence, free_port
 from support.program import Piped
 from support.tables import event, feed, line, listing
@@ -533,6 +535,48 @@ def test_a_tcp_collector_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> N
     assert (collector.sent, collector.lost) == (5, 0)
 
 
+def test_a_tcp_collector_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full backlog: the kernel of the other side drops what would connect."""
+    monkeypatch.setattr(collectors, "ANSWERS_WITHIN", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        address = server.getsockname()
+        for _ in range(4):
+            other = stack.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(address)
+        collector = Collector(destination(f"127.0.0.1:{address[1]}/tcp"), 1)
+        with going_on(collector) as until:
+            give(collector, 5)
+            assert collector.writing()
+            assert (collector.deadline() or 0.0) > time.monotonic()
+            until(lambda: collector.notice() is not None)
+            assert "no answer, retrying; none lost" in str(collector.notice())
+
+
+def test_retries_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates that could not be sent are made anew each time, and not kept beside the new ones."""
+    monkeypatch.setattr(collectors, "TRY_AGAIN", (0.0,))
+    monkeypatch.setattr(collectors, "LISTENS_AFTER", 0.0)
+    collector = Collector(destination(f"127.0.0.1:{free_port()}"), 1)
+    collector._stream.template_messages(range(256, 768), EPOCH)
+    give(collector, 5)
+    for _ in range(50):
+        collector.poll(EPOCH)
+    assert len(collector._out) < 50
+    collector.close(EPOCH, 0.0)
+
+
+def test_only_events_remember_no_ends_for_long() -> None:
+    """What a listing showed to be gone is forgotten after a while, also where no flows are told."""
+    with Told(flows=False) as told:
+        told.listing([], 0.0)
+        for now in range(1, 200, 15):
+            told.feed(event("UPDATE", now, **NATED), float(now))
+            told.listing([], now + 10.0)
+        assert len(told.exporter._swept) + len(told.exporter._swept_before) <= 2
+        assert len(told.all()) == 14
+
+
 def test_what_waits_at_the_end_is_lost_and_said() -> None:
     told = Told(free_port())
     told.listening.__exit__()
@@ -541,7 +585,7 @@ def test_what_waits_at_the_end_is_lost_and_said() -> None:
     said = told.exporter.close(told.table, 2.0)
     assert time.monotonic() - began < 2.0
     name = told.exporter.states()[0].partition(": ")[0]
-    assert said == [f"IPFIX to {name}: 0 records sent, 1 lost, 0 waiting"]
+    assert said == [f"IPFIX to {name}: 0 records sent, 1 lost"]
 
 
 # --- where they listen ------------------------------------------------------------------------------------------------
@@ -621,6 +665,19 @@ def test_a_recording_waits_for_a_slow_collector(tmp_path: Path) -> None:
 
 def test_templates_have_a_size() -> None:
     assert template(256).size == 54 - 8  # an event of NAT over IPv4 without ports
+
+
+def test_the_log_and_collectors_both_hear_of_ends() -> None:
+    heard: list[str] = []
+    with Told() as told:
+        told.feed(event("DESTROY", 1), 1.0)
+        flow = told.table.past[-1]
+    one, other = (lambda _: heard.append("log")), (lambda _: heard.append("collectors"))
+    tell = both(one, other)
+    assert tell is not None
+    tell(flow)
+    assert heard == ["log", "collectors"]
+    assert (both(None, other), both(one, None), both(None, None)) == (other, one, None)
 
 
 def run(*words: str) -> tuple[int, str]:
