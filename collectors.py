@@ -529,7 +529,7 @@ class Exporter:
             self._began_at, self._next_round = table.listed_at, now
             if not self._live:  # what comes next in a recording is read at once
                 for flow in table.live.values():
-                    self._look(flow, now, 0.0)
+                    self._look(flow, now, self._epoch_of(now))
 
     # --- the loop ---
 
@@ -558,7 +558,7 @@ class Exporter:
     def poll(self, table: FlowTable, now: float) -> None:
         """Do what is due; ``now`` by the source's clock."""
         self._translator.know(table)
-        self._encode(max(MOST_AT_ONCE, (len(self._begun) + len(self._ended)) // 8))
+        self._encode(now, max(MOST_AT_ONCE, (len(self._begun) + len(self._ended)) // 8))
         self._round(table, now)
         moment = time.monotonic()
         if not self._records.number:
@@ -575,9 +575,13 @@ class Exporter:
         for collector in self._collectors:
             collector.take(sets, number)
 
-    def _encode(self, most: int) -> None:
+    def _epoch_of(self, now: float) -> float:
+        """What to add to the source's clock. Lines of a recording that have no times were told when they are read."""
+        return self._epoch() if self._live or now else time.time()
+
+    def _encode(self, now: float, most: int) -> None:
         """Make records of flows that have begun or ended, in this order."""
-        epoch = self._epoch()
+        epoch = self._epoch_of(now)
         begun, ended = self._begun, self._ended
         for _ in range(min(most, len(begun))):
             self._guarded(self._tell_begin, begun.popleft(), epoch)
@@ -662,7 +666,7 @@ class Exporter:
             self._in_round, self._next_round = True, now + ROUND_EVERY
             self._left = iter(list(table.live.values()) if self._plan.flows else ())  # 2 ms for 262,144
             self._swept_before, self._swept = self._swept, {}
-        epoch, until = self._epoch(), time.monotonic() + ROUND_SLICE
+        epoch, until = self._epoch_of(now), time.monotonic() + ROUND_SLICE
         while time.monotonic() < until:
             some = list(islice(self._left, ROUND_STEP))
             if not some:
@@ -716,10 +720,10 @@ class Exporter:
     def close(self, table: FlowTable, now: float) -> list[str]:
         """Tell the rest, for a second at most; returns what is to be said of losses."""
         self._translator.know(table)
-        self._encode(len(self._begun) or 0)
-        self._encode(len(self._ended))
+        self._encode(now, len(self._begun))
+        self._encode(now, len(self._ended))
         if self._plan.flows:
-            epoch = self._epoch()
+            epoch = self._epoch_of(now)
             for flow in table.live.values():
                 self._look(flow, now, epoch, FORCED_END)
         if self._records.number:

@@ -663,6 +663,18 @@ def test_a_recording_waits_for_a_slow_collector(tmp_path: Path) -> None:
         assert by_sequence(connected.decoder) == 0
 
 
+def test_lines_without_times_have_the_time_at_which_they_are_read(tmp_path: Path) -> None:
+    before = time.time()
+    with Listening() as listening:
+        capture = CAPTURE.with_name("E.extended.txt")
+        words = ["--no-config", "--replay", capture, "--ipfix", f"127.0.0.1:{listening.port}"]
+        with Piped(tmp_path, *words, mode=("--headless",)) as running:
+            running.process.wait(PATIENCE)
+        found = listening.hear()
+    assert len(found) == 4
+    assert all(1000 * before - 1 <= int(record[153]) <= 1000 * time.time() for record in found)
+
+
 def test_templates_have_a_size() -> None:
     assert template(256).size == 54 - 8  # an event of NAT over IPv4 without ports
 
