@@ -11,6 +11,7 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from netflow.ipfix import IPFIXDataTypes, IPFIXExportPacket, IPFIXFieldTypes
 
 import ipfix
 from ipfix import FlowReport, IpfixMessage, MessageStream, Records, RecordSet, TuplePair
@@ -158,14 +159,13 @@ def test_the_decoder_of_other_people_says_the_same(
     told: list[tuple[TuplePair, FlowReport] | tuple[TuplePair, int, int]],
 ) -> None:
     """PyPI's netflow names elements by IANA's names, and knows addresses as numbers."""
-    netflow = pytest.importorskip("netflow.ipfix")
     records = Records()
     for one in told:
         add(records, one)
     templates: dict[int, object] = {}
     found = []
     for message in messages_of(records, MessageStream(77, True)):
-        packet = netflow.IPFIXExportPacket(message.data, templates)
+        packet = IPFIXExportPacket(message.data, templates)
         assert packet.header.obervation_domain_id == 77
         found += [flow.data for flow in packet.flows]
     names = {number: name for number, (name, _) in ipfix.ELEMENTS.items()}
@@ -177,11 +177,10 @@ def test_the_decoder_of_other_people_says_the_same(
 
 
 def test_the_names_and_lengths_of_elements_are_ianas() -> None:
-    netflow = pytest.importorskip("netflow.ipfix")
     for number, (name, form) in ipfix.ELEMENTS.items():
-        known = netflow.IPFIXFieldTypes.by_id(number)
+        known = IPFIXFieldTypes.by_id(number)
         assert known.name == name
-        usual = netflow.IPFIXDataTypes.by_name(known.type).unpack_format
+        usual = IPFIXDataTypes.by_name(known.type).unpack_format
         assert form == usual or (number, form, usual) == (148, "I", "Q")  # reduced: RFC 7011, 6.2
 
 

@@ -11,9 +11,9 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -112,7 +112,7 @@ class Listening:
         self.socket.setblocking(False)
         self.port = self.socket.getsockname()[1]
         self.decoder = Decoder()
-        self.sizes: list[int] = []
+        self.messages: list[bytes] = []
 
     def __enter__(self) -> Listening:
         return self
@@ -127,8 +127,12 @@ class Listening:
                 message = self.socket.recv(65_536)
             except BlockingIOError:
                 return self.decoder.records
-            self.sizes.append(len(message))
+            self.messages.append(message)
             self.decoder.take(message)
+
+    def longest(self) -> int:
+        """Bytes of the longest message."""
+        return max(map(len, self.messages))
 
     def wait_for(self, number: int) -> list[Record]:
         """Wait for so many records in all."""
@@ -262,6 +266,23 @@ def flows_of_nfdump(folder: Path) -> list[Said]:
         for its in records_of_nfdump(folder)
         if its.get("nat_event_id", "0") == "0"
     )
+
+
+def flows_of_netflow(messages: Iterable[bytes]) -> list[Said]:
+    """The same by PyPI's netflow."""
+    from netflow.ipfix import IPFIXExportPacket  # only who asks for it waits for it
+
+    templates: dict[int, object] = {}
+    packets = [IPFIXExportPacket(message, templates) for message in messages]
+    found = []
+    for its in (flow.data for packet in packets for flow in packet.flows):
+        six = "sourceIPv6Address" in its
+        src, dst = (its[f"{side}IPv{6 if six else 4}Address"] for side in ("source", "destination"))
+        if "natEvent" not in its:
+            ports = (its.get(f"{side}TransportPort", 0) for side in ("source", "destination"))
+            kind = IPv6Address if six else IPv4Address
+            found.append((str(kind(src)), str(kind(dst)), *ports, its["protocolIdentifier"], its["octetDeltaCount"]))
+    return sorted(found)
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
