@@ -300,7 +300,7 @@ class Feed:
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(
             *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
-            totals=report is None and not options.headless,
+            on_show=report is None and not options.headless,
             on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
             on_new=self.exporter.began if self.exporter else None,
         )
@@ -963,10 +963,11 @@ class Stream:
             self._take(block)
 
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
-        self._context.advance(now, self._table.own, self._table.timeouts)
-        if self._wanted is None or self._wanted(flow):
-            time = None if row[STAMP] else self._feed.recorded_time()
-            self._out.append(self._writer.of_row(row, flow, event, time))
+        wanted, stamp = self._wanted, row[STAMP]
+        if wanted is not None or self._table.own is not self._context.own:
+            self._context.advance(now, self._table.own, self._table.timeouts)
+        if wanted is None or wanted(flow):
+            self._out.append(self._writer.of_row(row, flow, event, None if stamp else self._feed.recorded_time()))
             if len(self._out) >= 500:
                 self._flush()
 

@@ -85,7 +85,7 @@ def exporting(lines: bytes) -> Exported:
     """NAT events and flow records of flows that began and ended, as messages; headers and templates count."""
     begun: list[Flow] = []
     ended: list[Flow] = []
-    table = FlowTable(0.0, totals=False, on_closed=ended.append, on_new=begun.append)
+    table = FlowTable(0.0, on_show=False, on_closed=ended.append, on_new=begun.append)
     for row in split_lines(lines)[0]:
         table.event(row, 1.0)
     gc.freeze()
