@@ -58,7 +58,7 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz unit ssh geography download tmux))
 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
-KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live faults_table faults_conntrack faults_kernel faults_terminal))
+KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal))
 
 # The flow log: its tests wait for disks, restarts and minutes.
 LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from addresses import Site
+    from collectors import ExportPlan
     from config import Settings
     from download import FetchProgress
     from flowlog import LogPlan
@@ -210,6 +211,28 @@ def _log_plan(ctx: click.Context, options: CommandLine) -> LogPlan | None:
     from flowlog import LogPlan
 
     return LogPlan(options["log"], options["log_keep"], options["log_size"])
+
+
+# --- IPFIX ------------------------------------------------------------------------------------------------------------
+
+
+def _export_plan(ctx: click.Context, options: CommandLine) -> ExportPlan | None:
+    """Where flow records go; collectors from the settings or the environment are not for runs that only look."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    if not options["ipfix"] or options["once"]:
+        if options["ipfix"] and ctx.get_parameter_source("ipfix") is typed:
+            raise click.UsageError("--ipfix sends what happens: it can't be combined with --once.")
+        if any(ctx.get_parameter_source(name) is typed for name in ("ipfix_only", "ipfix_nat_event")):
+            raise click.UsageError("--ipfix-only and --ipfix-nat-event require --ipfix.")
+        return None
+    from collectors import ExportPlan, destination
+
+    try:
+        to = [destination(text) for text in dict.fromkeys(options["ipfix"])]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--ipfix'") from None
+    only = options["ipfix_only"]
+    return ExportPlan(to, only != "flows", only != "nat", options["ipfix_nat_event"] == "legacy")
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -565,7 +588,21 @@ NOTES = {
     help="Sources of host names: leases,neighbours,containers,wireguard,hosts,processes [all of "
     "these]; also crictl, kubectl, dns (key N); none.",
 )
-@click.option("--headless", is_flag=True, help="No screen and no output, for --log; runs until SIGTERM or Ctrl+C.")
+@click.option("--headless", is_flag=True, help="No screen and no output, for --log and --ipfix; until SIGTERM.")
+@click.option(
+    "--ipfix",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Send IPFIX there by UDP; HOST:PORT/tcp: by TCP; repeatable.",
+)
+@click.option("--ipfix-only", type=click.Choice(["nat", "flows"]), help="Send only NAT events, or only flows.")
+@click.option(
+    "--ipfix-nat-event",
+    type=click.Choice(["rfc8158", "legacy"]),
+    default="rfc8158",
+    show_default=True,
+    help="Numbers of NAT events; legacy: for nfdump before 1.7.3.",
+)
 @click.option("--who", metavar="ADDR[:PORT]", help="Show from the log who had this address (and port).")
 @click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
 @click.option("--since", metavar="SPAN", help=f"With --view usage: 7d, 12h, or a TIME [{DAY_SPAN}].")
@@ -742,6 +779,7 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         by=options["by"] or "",
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
         headless=options["headless"],
+        ipfix=_export_plan(ctx, options),
         names=options["names"],
         asks_names=_is_given(ctx, "names"),
     )
@@ -861,8 +899,10 @@ def _check_headless(options: CommandLine) -> None:
         raise click.UsageError(
             "--headless writes nothing to stdout: it can't be combined with --once, --json or --csv."
         )
-    if options["replay"] is not None or not (options["log"] or options["record"]):
-        raise click.UsageError("--headless requires --log DIR or --record FILE, and can't be combined with --replay.")
+    if not (options["log"] or options["record"] or options["ipfix"]):
+        raise click.UsageError("--headless requires --log DIR, --record FILE or --ipfix HOST:PORT.")
+    if options["replay"] is not None and not options["ipfix"]:
+        raise click.UsageError("--headless with --replay requires --ipfix HOST:PORT.")
 
 
 def _check_sort(ctx: click.Context, options: CommandLine) -> None:

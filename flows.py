@@ -513,9 +513,9 @@ class Order:
 class FlowTable:
     """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second.
 
-    ``on_closed`` hears of each flow that ends, ``on_inferred`` where only a listing showed it. ``on_show``: somebody
-    looks at rates in and out, at flows that have ended, and at the tape. A pipe needs none of these, which saves 5 of
-    25 us an event.
+    ``on_new`` hears of each flow of which the kernel says that it begins, ``on_closed`` of each that ends,
+    ``on_inferred`` where only a listing showed that. ``on_show``: somebody looks at rates in and out, at flows that
+    have ended, and at the tape. A pipe needs none of these, which saves 5 of 25 us an event.
     """
 
     def __init__(
@@ -528,6 +528,7 @@ class FlowTable:
         shortest: float = SHORTEST_INTERVAL,
         on_show: bool = True,
         on_closed: Callable[[Flow], None] | None = None,
+        on_new: Callable[[Flow], None] | None = None,
     ) -> None:
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
@@ -546,7 +547,7 @@ class FlowTable:
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE if on_show else 0)  # see TapeEvent
-        self._on_inferred, self._on_closed = on_inferred, on_closed
+        self._on_inferred, self._on_closed, self._on_new = on_inferred, on_closed, on_new
         self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
         self._shortest, self._on_show = shortest, on_show
@@ -633,6 +634,8 @@ class FlowTable:
         flow.tail = tail
         self._stamp(flow, group if state else flow.group, timeout, now)
         self.tape.append((now, name, flow, flow.group.state))
+        if name == "new" and self._on_new is not None:
+            self._on_new(flow)
         return flow
 
     def _is_another(self, flow: Flow, name: str, tail: bytes) -> bool:

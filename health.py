@@ -129,6 +129,8 @@ class Surroundings(NamedTuple):
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
     names: str = ""  # what names of hosts were found
+    export: Sequence[tuple[str, str]] = ()  # what is wrong with IPFIX, and the command that helps
+    exported: Sequence[str] = ()  # how each of its collectors is doing
     playback: Playback | None = None  # where a recording is that can be gone back in
     demo: str = ""  # the words that play the bundled recording
     findings: Findings | None = None  # what a round over all flows has found
@@ -736,7 +738,9 @@ def _base_rows(around: Surroundings) -> list[HealthRow]:
 def _log_rows(around: Surroundings) -> list[HealthRow]:
     rows = [HealthRow("names", around.names)] if around.names else []
     rows += [HealthRow("flow log", around.logged)] if around.logged else []
-    return rows + [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
+    rows += [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
+    rows += [HealthRow("IPFIX", text) for text in around.exported]
+    return rows + [HealthRow("IPFIX", text, "warn", cure=cure) for text, cure in around.export]
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -817,6 +821,7 @@ class About(Enum):
     LATE_LISTING = auto()
     RECORDING = auto()
     LOG = auto()
+    EXPORT = auto()
     DROPS = auto()
     PORTS = auto()
     OLD_ADDRESS = auto()
@@ -935,6 +940,8 @@ def _losses(
         yield Notice(around.recording, bad=True, about=About.RECORDING, state=around.recording)
     for text, cure in around.log:
         yield Notice(text, cure, bad=True, about=About.LOG, state=_magnitude(text))
+    for text, cure in around.export:
+        yield Notice(text, cure, bad=True, about=About.EXPORT, state=_magnitude(text))
     if live and status.listing_since is not None and now - status.listing_since > SLOW:
         text = f"the listing that began {now - status.listing_since:.0f} s ago has not finished"
         yield Notice(f"{text}: the table is older than that", about=About.LATE_LISTING)

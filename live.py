@@ -12,6 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from addresses import Lookups, scope
@@ -539,6 +540,8 @@ class Live:
             geography=self.geography.notices() + self.resolver.notices(),
             log=log_notices(self.feed.log),
             logged=self._logged(),
+            export=self.feed.exporter.notices() if self.feed.exporter else (),
+            exported=self.feed.exporter.states() if self.feed.exporter else (),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
             names=self.feed.names.state(),
@@ -687,6 +690,11 @@ class Live:
     def _begin_anew(self) -> None:
         """The recording is read anew, up to a moment before this one: what is known of the table is forgotten."""
         view = self.view
+        if self.feed.exporter is not None:
+            lost = self.feed.stop_exporting()
+            self.options = replace(self.options, ipfix=None)
+            view.message = "IPFIX has stopped: going back would send everything twice"
+            view.message += "".join(f"; {text}" for text in lost)
         self.feed = Feed(self.options, self.source, self.signals, self.recorder)
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.census, self.survey, self.sifted = Census(), Survey(view.context), 0

@@ -51,6 +51,7 @@ from text import clean
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
+    from collectors import Exporter, ExportPlan
     from columns import ViewSpec
     from flowlog import FlowLog, LogPlan
     from geography import Plan
@@ -132,6 +133,9 @@ FLOOD, SOURCE_WAITS_SHARE = (
 )  # lines not understood in one read, and the pause after it: 3 times what they took
 
 
+SOURCE_WAITS = 0.05  # seconds for which a recording waits where collectors take less than it tells
+
+
 class CommandLine(TypedDict):
     """The options as click gives them: the parameters of ``conntrack_monitor.command``, by name."""
 
@@ -171,6 +175,9 @@ class CommandLine(TypedDict):
     since: str | None
     by: str | None
     headless: bool
+    ipfix: tuple[str, ...]
+    ipfix_only: str | None
+    ipfix_nat_event: str
     names: tuple[str, ...]
     log_writer: str
     log_search: str
@@ -211,7 +218,8 @@ class Options:
     by: str = ""  # the keys of --by
     demo: str = ""  # the words that play the bundled recording
     mouse: bool = True  # clicks and the wheel are ours
-    headless: bool = False  # nothing on standard output: the log is what the run is for
+    headless: bool = False  # nothing on standard output: the log or IPFIX is what the run is for
+    ipfix: ExportPlan | None = None  # where flow records are sent
     names: Sequence[str] = ()  # where names of hosts are read
     asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
 
@@ -250,6 +258,18 @@ def say_unanswered(options: Options) -> None:
         say("fanout: and ports: match nothing here: a stream does not count all flows; try: --once --json")
 
 
+def both(one: Callable[[Flow], None] | None, other: Callable[[Flow], None] | None) -> Callable[[Flow], None] | None:
+    """What calls both, as far as they are there."""
+    if one is None or other is None:
+        return one or other
+
+    def tell(flow: Flow) -> None:
+        one(flow)
+        other(flow)
+
+    return tell
+
+
 def give_up(problem: Problem) -> int:
     """Say why; returns the exit code."""
     instead = os.environ.get("CONNTRACK_MONITOR_PERMIT")  # an image has no sudo; it says what its container lacks
@@ -275,13 +295,14 @@ class Feed:
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
-        self.log = self._log(options)
+        self.log, self.exporter = self._log(options), self._exporter(options)
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(
             *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
             on_show=report is None and not options.headless,
-            on_closed=self.log.ended if self.log else None,
+            on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
+            on_new=self.exporter.began if self.exporter else None,
         )
         lists_again = not options.once or options.sample is not None
         self.intake = Intake(self.table, report, time.time(), lists_again)
@@ -301,18 +322,33 @@ class Feed:
         setup = options.log.setup(self.source.name, options.plan.paths, options.site)
         return FlowLog(options.log, setup, self._epoch, self.names.directory)
 
+    def _exporter(self, options: Options) -> Exporter | None:
+        if options.ipfix is None:
+            return None
+        from collectors import Exporter
+
+        node = self.source.name if self.source.live else os.uname().nodename
+        return Exporter(options.ipfix, node, self.source.live, options.site, self._epoch)
+
     def close(self) -> None:
         """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
         self.names.close()
-        if self.log is None:
+        if self.log is None and self.exporter is None:
             return
         began = calm = time.monotonic()
-        while (now := time.monotonic()) - calm < QUIET and now - began < LAST_LOOK:
+        while self.source.live and (now := time.monotonic()) - calm < QUIET and now - began < LAST_LOOK:
             self.wait(until=calm + QUIET)
             for item in self.source.poll():
                 self.take(item)
                 calm = time.monotonic() if isinstance(item, Block) else calm
-        self.log.close(self.table, self.source.clock())
+        for text in self.stop_exporting():
+            say(text)
+        if self.log is not None:
+            self.log.close(self.table, self.source.clock())
+
+    def stop_exporting(self) -> list[str]:
+        """The collectors get what is there; returns what these have not got, in words for people."""
+        return [] if self.exporter is None else self.exporter.close(self.table, self.source.clock())
 
     def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
@@ -325,6 +361,8 @@ class Feed:
             self.log.poll(self.table, self.intake.status, self.source.clock())
             fds = [*fds, *self.log.fds()]
             until = min(self.log.deadline(), math.inf if until is None else until)
+        if self.exporter is not None:
+            fds, writing, until = self._go_on_exporting(self.exporter, fds, writing, until)
         poll = select.poll()
         waits = time.monotonic() < self._source_waits_until
         for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
@@ -338,6 +376,17 @@ class Feed:
         due = [at for at in (*ends, self.names.deadline()) if at is not None]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
+
+    def _go_on_exporting(
+        self, exporter: Exporter, fds: Iterable[int], writing: Iterable[int], until: float | None
+    ) -> tuple[list[int], list[int], float | None]:
+        """Send what is due of IPFIX; returns what is to be waited for with it. A recording waits for collectors."""
+        exporter.poll(self.table, self.source.clock())
+        now = time.monotonic()
+        if exporter.behind and not self.source.live:
+            self._source_waits_until = max(self._source_waits_until, now + SOURCE_WAITS)
+        due = [at for at in (until, exporter.deadline()) if at is not None]
+        return [*fds, *exporter.fds()], [*writing, *exporter.writing()], min(due, default=None)
 
     @property
     def helps_memory(self) -> str:
@@ -373,6 +422,8 @@ class Feed:
         self.intake.take(item)
         if isinstance(item, ListingEnded) and item.complete and self.intake.status.facts.get("events") != 0:
             self.source.unannounced(self.table.unannounced)
+        if isinstance(item, ListingEnded) and item.complete and self.exporter is not None:
+            self.exporter.listed(self.table, item.at)
         if self.source.live and self.intake.status.rejects - rejects > FLOOD:
             now = time.monotonic()
             self._source_waits_until = max(self._source_waits_until, now) + SOURCE_WAITS_SHARE * (now - began)
@@ -511,7 +562,8 @@ def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool]
     from health import Surroundings, fills, notices_of, sampled_shares
 
     status, table, source = feed.intake.status, feed.table, feed.source
-    around = Surroundings(before=options.before, log=log_notices(feed.log))
+    export = feed.exporter.notices() if feed.exporter else ()
+    around = Surroundings(before=options.before, log=log_notices(feed.log), export=export)
     notices = notices_of(status, table, source.live, source.clock(), around)
     if any(fills(notice) and is_news(notice) for notice in notices):
         notices = notices_of(status, table, source.live, source.clock(), around, sampled_shares(table))
@@ -936,7 +988,7 @@ class Stream:
 
 
 class Headless:
-    """``--headless``: the flow log is written, and standard error hears what is wrong."""
+    """``--headless``: the flow log is written, IPFIX is sent, and standard error hears what is wrong."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals = options, signals
@@ -959,7 +1011,7 @@ class Headless:
 
     def _run(self) -> int:
         feed = self._feed
-        while not self._signals.ending():
+        while not (self._signals.ending() or feed.intake.status.ended):
             feed.wait(until=time.monotonic() + FRAME)
             for item in feed.source.poll():
                 feed.take(item)

@@ -98,9 +98,9 @@ def once(flows: int) -> Iterator[Row]:
         yield at_most("... --limit 50", best(ours["--limit 50"]) / best(other), 0.5, "x iptstate -1")
 
 
-def lines(_flows: int) -> Iterator[Row]:
-    """CPU of the whole program for 50,000 flows that began and ended, against json.dumps of the same objects."""
-    with tempfile.TemporaryDirectory() as folder, table(0, most=200_000) as ns:
+def churned(folder: str) -> Path:
+    """What conntrack -E says of 50,000 flows that begin and end, as a file."""
+    with table(0, most=200_000) as ns:
         ns.sysctl("net.netfilter.nf_conntrack_udp_timeout", 5)
         with Path(folder, "all").open("wb") as file:
             argv = [*ns.prefix, "conntrack", "-E", "-b", str(1 << 25), "-o", "extended,id,timestamp"]
@@ -113,7 +113,13 @@ def lines(_flows: int) -> Iterator[Row]:
             recorder.wait()
         recording = Path(folder, "events")
         recording.write_bytes(inside.made_public(Path(folder, "all").read_bytes()))
-        argv = [*PROGRAM, "--replay", str(recording)]
+        return recording
+
+
+def lines(_flows: int) -> Iterator[Row]:
+    """CPU of the whole program for 50,000 flows that began and ended, against json.dumps of the same objects."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [*PROGRAM, "--replay", str(churned(folder))]
         written = subprocess.run([*argv, "--json"], capture_output=True, check=True).stdout
         dumps, ours = [], {kind: list[float]() for kind in ("--json", "--csv")}
         for _ in range(RUNS):
@@ -124,6 +130,30 @@ def lines(_flows: int) -> Iterator[Row]:
         yield at_most(
             f"{len(written.splitlines())} events, --replay {kind}", best(measured) / best(dumps), 2.0, "x json.dumps"
         )
+
+
+def ipfix(_flows: int) -> Iterator[Row]:
+    """IPFIX records of 50,000 flows that began and ended, against json.dumps of their objects; and their bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        recording = churned(folder)
+        written = subprocess.run(
+            [*PROGRAM, "--replay", str(recording), "--json"], capture_output=True, check=True
+        ).stdout
+        data, objects = recording.read_bytes(), len(written.splitlines())
+        dumps, exported = [], []
+        for _ in range(RUNS):
+            dumps.append(inside.dumping(written))
+            exported.append(inside.exporting(data))
+    rate, one = objects / best(dumps), exported[0]
+    for name, measured, aim in (
+        ("IPFIX records a second, encoded", best([its.encoding for its in exported]), 2.0),
+        ("... and read from the table's flows", best([its.all for its in exported]), 0.0),
+    ):
+        ratio = one.records / measured / rate
+        figures = f"{one.records / measured:.0f}, {ratio:.2f}x json.dumps"
+        yield Row(name, figures, f">= {aim:g}x json.dumps" if aim else "", ratio >= aim)
+    yield at_most("bytes of a NATed connection, its NAT events", one.bytes_of_nat, 200, "bytes")
+    yield at_most("... its two flow records", one.bytes_of_flow, 200, "bytes")
 
 
 def iptstate_time(ns: Namespace) -> float:
@@ -475,6 +505,7 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
         parse,
         once,
         lines,
+        ipfix,
         memory,
         keys,
         live,

@@ -27,9 +27,19 @@ CALLS = {"Problem": 0, "Notice": 0, "Refusal": 0, "say": 0, "_fail": 0, "fail": 
 # Attributes and keyword arguments that hold a text for people.
 HOLDERS = {"message", "error", "problem", "stopped", "set_aside"}
 # Functions whose tuples (or yields) are texts with their cures.
-LISTS = {"notices", "log_notices", "empty_reason", "_no_usage", "export_rows", "unread", "doubts", "complaint"}
+LISTS = {
+    "notices",
+    "notice",
+    "log_notices",
+    "empty_reason",
+    "_no_usage",
+    "export_rows",
+    "unread",
+    "doubts",
+    "complaint",
+}
 # Where a ValueError is for the person who typed the value. Elsewhere it is caught and not shown.
-TYPED = {"config", "filters", "past", "recording", "conntrack_monitor"}
+TYPED = {"collectors", "config", "filters", "past", "recording", "conntrack_monitor"}
 OTHERS = ("ssh: …", "docker: …")  # what another program said, after its name
 
 
