@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flowlog import LogPlan
     from geography import Plan
     from live import Live
-    from run import CommandLine, Headless, Once, Options, Stream
+    from run import CommandLine, Headless, MetricsPlan, Once, Options, Stream
     from source import Source
 
 VERSION = "0.1.0"
@@ -210,6 +210,40 @@ def _log_plan(ctx: click.Context, options: CommandLine) -> LogPlan | None:
     from flowlog import LogPlan
 
     return LogPlan(options["log"], options["log_keep"], options["log_size"])
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+_OF_A_TABLE = ("as_json", "as_csv", "by", "view", "limit", "expression", "state")  # say what --once prints
+
+
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _check_metrics(ctx: click.Context, options: CommandLine) -> None:
+    if options["metrics"] == "-" and not options["once"]:
+        raise click.UsageError("--metrics - requires --once; without it, name a file.")
+    if not _is_typed(ctx, "metrics"):
+        return
+    if options["replay"] is not None and not options["once"]:
+        raise click.UsageError("--metrics measures live traffic: with --replay it requires --once.")
+    if options["once"] and any(_is_typed(ctx, name) for name in _OF_A_TABLE):
+        raise click.UsageError(
+            "--once --metrics is about the whole table and does not print it: "
+            "it can't be combined with --json, --csv, --by, --view, --limit, -f or -s."
+        )
+
+
+def _metrics_plan(ctx: click.Context, options: CommandLine) -> MetricsPlan | None:
+    """Where metrics are to be written; those of the settings or the environment are not for runs that only look."""
+    path, looks = options["metrics"], options["once"] or options["replay"] is not None
+    if not path or (looks and not _is_typed(ctx, "metrics")):
+        return None
+    from run import MetricsPlan
+
+    return MetricsPlan(path, os.uname().nodename, VERSION)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -557,6 +591,12 @@ NOTES = {
     help="Maximum log size; oldest days go first.",
 )
 @click.option(
+    "--metrics",
+    metavar="FILE",
+    shell_complete=_completes("file"),
+    help="Write metrics for Prometheus to FILE every 15 s; with --once, '-' prints them.",
+)
+@click.option(
     "--names",
     type=NameSources(),
     default=",".join(USUAL_NAMES),
@@ -565,7 +605,9 @@ NOTES = {
     help="Sources of host names: leases,neighbours,containers,wireguard,hosts,processes [all of "
     "these]; also crictl, kubectl, dns (key N); none.",
 )
-@click.option("--headless", is_flag=True, help="No screen and no output, for --log; runs until SIGTERM or Ctrl+C.")
+@click.option(
+    "--headless", is_flag=True, help="No screen and no output, for --log or --metrics; until SIGTERM, Ctrl+C."
+)
 @click.option("--who", metavar="ADDR[:PORT]", help="Show from the log who had this address (and port).")
 @click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
 @click.option("--since", metavar="SPAN", help=f"With --view usage: 7d, 12h, or a TIME [{DAY_SPAN}].")
@@ -738,6 +780,7 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         starts_again=_starts_again() if options["heartbeat"] else "",
         before=_before(options),
         log=_log_plan(ctx, options),
+        metrics=_metrics_plan(ctx, options),
         since=_since(options),
         by=options["by"] or "",
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
@@ -818,6 +861,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
         raise click.UsageError("--sample requires --once and can't be combined with --replay.")
     _check_names(ctx, options)
+    _check_metrics(ctx, options)
     if options["headless"]:
         _check_headless(options)
     given = click.core.ParameterSource.COMMANDLINE
@@ -861,8 +905,10 @@ def _check_headless(options: CommandLine) -> None:
         raise click.UsageError(
             "--headless writes nothing to stdout: it can't be combined with --once, --json or --csv."
         )
-    if options["replay"] is not None or not (options["log"] or options["record"]):
-        raise click.UsageError("--headless requires --log DIR or --record FILE, and can't be combined with --replay.")
+    if options["replay"] is not None or not any(options[what] for what in ("log", "metrics", "record")):
+        raise click.UsageError(
+            "--headless requires --log DIR, --metrics FILE or --record FILE, and can't be combined with --replay."
+        )
 
 
 def _check_sort(ctx: click.Context, options: CommandLine) -> None:
@@ -923,8 +969,8 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     via = programs(options["via"], options["conntrack"])
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
-    interval = options["sample"] or options["interval"]
-    return lambda: LiveSource(run, interval, events=not options["once"], statistics=screen)
+    interval, counts = options["sample"] or options["interval"], screen or bool(options["metrics"])
+    return lambda: LiveSource(run, interval, events=not options["once"], statistics=counts)
 
 
 def _guarded(run: Callable[[], int]) -> int:

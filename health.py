@@ -126,6 +126,8 @@ class Surroundings(NamedTuple):
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
+    metrics: Sequence[tuple[str, str]] = ()  # why metrics are not written, and the command that helps
+    measured: str = ""  # how the file of metrics is doing
     names: str = ""  # what names of hosts were found
     playback: Playback | None = None  # where a recording is that can be gone back in
     demo: str = ""  # the words that play the bundled recording
@@ -723,7 +725,9 @@ def _base_rows(around: Surroundings) -> list[HealthRow]:
 def _log_rows(around: Surroundings) -> list[HealthRow]:
     rows = [HealthRow("names", around.names)] if around.names else []
     rows += [HealthRow("flow log", around.logged)] if around.logged else []
-    return rows + [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
+    rows += [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
+    rows += [HealthRow("metrics", around.measured)] if around.measured else []
+    return rows + [HealthRow("metrics", text, "warn", cure=cure) for text, cure in around.metrics]
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -804,6 +808,7 @@ class About(Enum):
     LATE_LISTING = auto()
     RECORDING = auto()
     LOG = auto()
+    METRICS = auto()
     DROPS = auto()
     PORTS = auto()
     OLD_ADDRESS = auto()
@@ -860,6 +865,7 @@ def notices_of(
     out += [Notice(text, about=About.INPUT, state=_magnitude(text)) for text in status.unread()]
     if around.settings:
         out.append(Notice(around.settings, about=About.SETTINGS))
+    out += [Notice(text, cure, about=About.METRICS, state=text) for text, cure in around.metrics]
     out += [Notice(text, cure, about=About.PLACES, state=_magnitude(text)) for text, cure in around.geography]
     return [replace(notice, cure=cure_there(notice.cure, around.before)) for notice in out]
 

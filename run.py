@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import click
 
 import export
-from addresses import Context, Lookups, Site
+from addresses import NOWHERE, Context, Lookups, Place, Site
 from filters import Predicate, all_of, asks, asks_fans, compile_filter, from_flags
 from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
@@ -39,6 +40,7 @@ from intake import (
     Lost,
     Problem,
     Report,
+    Statistics,
     Status,
     Trouble,
     cure_there,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from geography import Plan
     from geoip import GeoIP
     from health import Notice
+    from metrics import Stage
     from past import Question
     from view import Rows, RowsWanted
 
@@ -166,6 +169,7 @@ class CommandLine(TypedDict):
     log: str | None
     log_keep: float
     log_size: int
+    metrics: str | None
     who: str | None
     at: str | None
     since: str | None
@@ -177,6 +181,15 @@ class CommandLine(TypedDict):
     log_first: bool
     geoip_worker: str
     heartbeat: str
+
+
+@dataclass(frozen=True)
+class MetricsPlan:
+    """What the command line says of metrics."""
+
+    path: str  # "-": standard output
+    node: str  # this machine's name
+    version: str
 
 
 @dataclass(frozen=True)
@@ -207,11 +220,12 @@ class Options:
     starts_again: str = ""  # what to say when somebody quits and something starts the program again
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
+    metrics: MetricsPlan | None = None  # where metrics are written
     since: str = ""  # of usage, as it was typed
     by: str = ""  # the keys of --by
     demo: str = ""  # the words that play the bundled recording
     mouse: bool = True  # clicks and the wheel are ours
-    headless: bool = False  # nothing on standard output: the log is what the run is for
+    headless: bool = False  # nothing on standard output: the log, or metrics, are what the run is for
     names: Sequence[str] = ()  # where names of hosts are read
     asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
 
@@ -270,7 +284,9 @@ class Feed:
         recorder: Recorder | None = None,
         report: Report | None = None,
         on_inferred: Callable[[Flow], None] | None = None,
+        where: Callable[[str], Place] = lambda _: NOWHERE,
     ) -> None:
+        """``where``: looks a place up at once, for metrics; a frame's budget is not theirs."""
         self.source = source
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
@@ -280,9 +296,12 @@ class Feed:
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(
             *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
-            totals=report is None and not options.headless,
+            totals=(report is None and not options.headless) or options.metrics is not None,
             on_closed=self.log.ended if self.log else None,
         )
+        self.metrics: MetricsFile | None = None
+        if options.metrics is not None and not options.once:
+            self.metrics = MetricsFile(options.metrics, self.context(Lookups(), options.site), where)
         lists_again = not options.once or options.sample is not None
         self.intake = Intake(self.table, report, time.time(), lists_again)
         self.problem: Problem | None = None  # why nothing could ever be read
@@ -304,6 +323,8 @@ class Feed:
     def close(self) -> None:
         """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
         self.names.close()
+        if self.metrics is not None:
+            self.metrics.close(self.table, self.intake.status, self.source.clock())
         if self.log is None:
             return
         began = calm = time.monotonic()
@@ -325,6 +346,9 @@ class Feed:
             self.log.poll(self.table, self.intake.status, self.source.clock())
             fds = [*fds, *self.log.fds()]
             until = min(self.log.deadline(), math.inf if until is None else until)
+        if self.metrics is not None:
+            self.metrics.poll(self.table, self.intake.status, self.source.clock())
+            until = min(self.metrics.deadline(), math.inf if until is None else until)
         poll = select.poll()
         waits = time.monotonic() < self._source_waits_until
         for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
@@ -410,6 +434,164 @@ class Feed:
         if not self.source.live:
             return f"{self.intake.newest:.6f}" if self.intake.newest else None
         return f"{time.time():.6f}"
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+METRICS_EVERY = 15.0  # seconds: a fourth of what Prometheus waits between two scrapes by default
+SUMS_PATIENCE = 10.0  # seconds that a write waits for the sums over all flows; those of 262,144 take 7
+LOOKS_FOR_TABLE = 1.0  # seconds between two looks whether there is one
+SUMS_SLICE, SUMS_PAUSE = 0.004, 0.03  # seconds at a time, and between: a ninth of the time
+SUMMED_AT_ONCE = 100  # flows between two looks at the clock: 0.3 ms
+
+
+class MetricsFile:
+    """The file of ``--metrics``, renewed by the loop: it is never seen half written, and its folder need not be there.
+
+    When 15 s are over all flows are added up, a moment in each turn of the loop, and the file is written when that is
+    done.
+    """
+
+    def __init__(self, plan: MetricsPlan, context: Context, where: Callable[[str], Place]) -> None:
+        from metrics import KernelCounters, Tally
+
+        self.problem: Problem | None = None  # why it was not written last time
+        self.failures = 0
+        self.written: float | None = None  # when it was written last, on the scale of time.monotonic()
+        self._plan, self._context = plan, context
+        self._tally, self._kernel = Tally(context, where), KernelCounters()
+        self._due = self._next_turn = 0.0
+        self._summed = False  # since it was due
+        self._ours: tuple[int, int] | None = None  # the file as it was left: inode and time of change
+
+    def deadline(self) -> float:
+        """When ``poll`` must be called, on the scale of time.monotonic()."""
+        return self._next_turn
+
+    def poll(self, table: FlowTable, status: Status, now: float) -> None:
+        """Do what is due; ``now`` by the source's clock."""
+        moment = time.monotonic()
+        if moment < self._next_turn:
+            return
+        self._due = self._due or moment  # the first time as soon as there is a table
+        listed = table.listings > 0
+        if listed and not self._summed and (moment >= self._due or not self._tally.rests):
+            self._summed = self.add_up(table, now, moment + SUMS_SLICE)
+        if moment >= self._due and (self._summed or moment >= self._due + SUMS_PATIENCE):
+            reads = listed and "listing" not in status.troubles
+            self.write(table, status, now, reads)
+            self._due = max(self._due + METRICS_EVERY, moment)
+            self._summed = False
+        pause = SUMS_PAUSE if listed else LOOKS_FOR_TABLE
+        self._next_turn = self._due if self._tally.rests and moment < self._due else time.monotonic() + pause
+
+    def add_up(self, table: FlowTable, now: float, until: float) -> bool:
+        """Go on adding up all flows till then; True when that is done."""
+        self._context.advance(now, table.own, table.timeouts)
+        while not self._tally.step(table, now, SUMMED_AT_ONCE):
+            if time.monotonic() >= until:
+                return False
+        return True
+
+    def text(self, table: FlowTable, status: Status, now: float, stage: Stage) -> str:
+        """What is to be written now."""
+        from metrics import Measured, exposition
+
+        self._kernel.take(status)
+        plan, sums = self._plan, self._tally.newest
+        measured = Measured(
+            *(plan.node, plan.version, stage, table, status, sums, self._kernel.values, now, self.failures)
+        )
+        return exposition(measured)
+
+    def write(self, table: FlowTable, status: Status, now: float, reads: bool = True) -> None:
+        """Write it; what is in the way is kept for people. ``reads``: the table can be read now."""
+        from metrics import Stage
+
+        self._replace(self.text(table, status, now, Stage.READING if reads else Stage.LOST))
+
+    def tell(self, table: FlowTable, status: Status, now: float, pipe: Pipe) -> None:
+        """Write it once, where "-" is standard output."""
+        from metrics import Stage
+
+        if self._plan.path == "-":
+            pipe.write([self.text(table, status, now, Stage.READING)])
+        else:
+            self.write(table, status, now)
+
+    def close(self, table: FlowTable, status: Status, now: float) -> None:
+        """The last word is that nobody looks any more, unless another process writes the file, or none could."""
+        from metrics import Stage
+
+        if self.written is not None and self._found() == self._ours:
+            self._replace(self.text(table, status, now, Stage.ENDED))
+
+    def state(self, moment: float) -> str:
+        """How it is doing, for people; ``moment`` on the scale of time.monotonic()."""
+        shown = clean(self._plan.path, 60)
+        if self.written is None:
+            return f"{shown}: nothing is written yet"
+        failed = f"; it could not be written {self.failures}x" if self.failures else ""
+        return f"{shown}: written {moment - self.written:.0f} s ago{failed}"
+
+    def _replace(self, text: str) -> None:
+        path = self._plan.path
+        shown = clean(path, 200)
+        found = self._found()
+        try:
+            replace_file(path, text)
+        except OSError as error:
+            self.failures += 1
+            self.problem = Problem(
+                f"metrics are not being written: {error.strerror}: {shown}", _cure_of_file(path, error)
+            )
+            return
+        self.written = time.monotonic()
+        self.problem = None
+        if self._ours is not None and found not in (None, self._ours):
+            self.problem = Problem(f"another process also writes {shown}", "pgrep -af -- --metrics")
+        self._ours = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        """The file as it is: inode and time of change; None where there is none."""
+        try:
+            info = os.stat(self._plan.path)
+        except OSError:
+            return None
+        return info.st_ino, info.st_mtime_ns
+
+
+def replace_file(path: str, text: str) -> None:
+    """Put a new file of mode 0644 in a file's place, so that nobody ever reads a part of it. Raises OSError.
+
+    What is no file (/dev/null, a pipe) is refused: the new file would take its place. The temporary name does not end
+    in .prom, so that node_exporter leaves it alone.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.part")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)  # of a process that was killed
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o644)  # whatever the umask is: another user's node_exporter reads it
+            file.write(text)
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _cure_of_file(path: str, error: OSError) -> str:
+    """The command that helps where a file can't be written."""
+    folder = shlex.quote(clean(os.path.dirname(os.path.abspath(path)), 200))
+    if isinstance(error, FileNotFoundError):
+        return f"mkdir -p {folder}"
+    if error.errno == errno.EINVAL or isinstance(error, IsADirectoryError):
+        return f"ls -ld {shlex.quote(clean(path, 200))}"
+    return f"{'df -h' if error.errno in (errno.ENOSPC, errno.EDQUOT) else 'ls -ld'} {folder}"
 
 
 # --- pipes ------------------------------------------------------------------------------------------------------------
@@ -506,12 +688,17 @@ def log_notices(log: FlowLog | None) -> list[tuple[str, str]]:
     return found + ([(state.aside, "")] if state.aside else [])
 
 
+def metrics_notices(file: MetricsFile | None) -> list[tuple[str, str]]:
+    """Why metrics are not written, and the command that helps."""
+    return [] if file is None or file.problem is None else [(file.problem.what, file.problem.cure)]
+
+
 def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool] = lambda _: True) -> list[Notice]:
     """What a header would say. Who holds most of a table that is nearly full is looked for where that ``is_news``."""
     from health import Surroundings, fills, notices_of, sampled_shares
 
     status, table, source = feed.intake.status, feed.table, feed.source
-    around = Surroundings(before=options.before, log=log_notices(feed.log))
+    around = Surroundings(before=options.before, log=log_notices(feed.log), metrics=metrics_notices(feed.metrics))
     notices = notices_of(status, table, source.live, source.clock(), around)
     if any(fills(notice) and is_news(notice) for notice in notices):
         notices = notices_of(status, table, source.live, source.clock(), around, sampled_shares(table))
@@ -627,6 +814,7 @@ def _no_log(folder: str, error: OSError | ImportError, called: str) -> Problem:
 # Seconds that a pipe's first lines wait for commands that tell names: docker takes 0.05 s. Nothing on this machine that
 # is a file is waited for, and what comes later is in the lines after that.
 NAMES_PATIENCE = 0.3
+STATISTICS_PATIENCE = 2.0  # seconds that metrics wait for `conntrack -S`, which is asked a second after the start
 MOST_JUNK = 10_000  # lines not understood before --once gives up
 
 
@@ -643,6 +831,9 @@ class Once:
 
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
+        self._metrics: MetricsFile | None = None
+        if options.metrics is not None:
+            self._metrics = MetricsFile(options.metrics, self._context, self._geoip.lookup)
         self._problem: Problem | None = None  # why there is nothing to print
         self._listings_left = 2 if options.sample else 1
         self._why_empty = ""  # ... though there are flows
@@ -670,9 +861,28 @@ class Once:
         self._feed.await_names(time.monotonic() + NAMES_PATIENCE)
         open_databases(self._geoip, self._options.plan)
         self._context.advance(self._feed.intake.newest or 0.0, self._table.own, self._table.timeouts)
-        self._pipe.write(self._texts(*job))
+        if self._metrics is None:
+            self._pipe.write(self._texts(*job))
+        elif (problem := self._write_metrics(self._metrics)) is not None:
+            return give_up(problem)
         self._say_state()
         return SUCCESS
+
+    def _write_metrics(self, file: MetricsFile) -> Problem | None:
+        """In place of the table; returns why that was impossible."""
+        until = time.monotonic() + STATISTICS_PATIENCE
+        while self._feed.source.live and not self._status.counted and time.monotonic() < until:
+            self._feed.wait(until=time.monotonic() + 0.02)  # its end comes a moment after its answer
+            if self._signals.ending():
+                raise KeyboardInterrupt
+            for item in self._feed.source.poll():
+                if isinstance(item, Statistics):  # the table is told already
+                    self._feed.take(item)
+        while not file.add_up(self._table, self._feed.source.clock(), time.monotonic() + FRAME):
+            if self._signals.ending():
+                raise KeyboardInterrupt
+        file.tell(self._table, self._status, self._feed.source.clock(), self._pipe)
+        return file.problem
 
     @property
     def table(self) -> FlowTable:
@@ -787,12 +997,12 @@ class Stream:
         self._options = options
         self._signals = signals
         self._recorder = recorder
-        self._feed = Feed(options, source, signals, recorder, self._report, self._gone)
-        self._table, self._status = self._feed.table, self._feed.intake.status
-        self._pipe = Pipe(signals)
         from geoip import GeoIP
 
         self._geoip = GeoIP(options.plan.paths)
+        self._feed = Feed(options, source, signals, recorder, self._report, self._gone, self._geoip.lookup)
+        self._table, self._status = self._feed.table, self._feed.intake.status
+        self._pipe = Pipe(signals)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._wanted = options.wanted(self._context)
         self._writer = export.LineWriter(self._context, options.format)
@@ -933,15 +1143,20 @@ class Stream:
 
 # --- --headless -------------------------------------------------------------------------------------------------------
 
+RENEWED_EVERY = 60.0  # seconds between two looks at the databases' files, of 0.01 ms each
+
 
 class Headless:
-    """``--headless``: the flow log is written, and standard error hears what is wrong."""
+    """``--headless``: the flow log or metrics are written, and standard error hears what is wrong."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals = options, signals
-        self._feed = Feed(options, source, signals, recorder)
+        from geoip import GeoIP
+
+        self._geoip = GeoIP(options.plan.paths)  # for metrics: the log's writer has its own
+        self._feed = Feed(options, source, signals, recorder, where=self._geoip.lookup)
         self._pipe = Pipe(signals)
-        self._next_look = 0.0
+        self._next_look = self._next_renewal = 0.0
 
     @property
     def table(self) -> FlowTable:
@@ -958,6 +1173,8 @@ class Headless:
 
     def _run(self) -> int:
         feed = self._feed
+        if feed.metrics is not None:
+            open_databases(self._geoip, self._options.plan)
         while not self._signals.ending():
             feed.wait(until=time.monotonic() + FRAME)
             for item in feed.source.poll():
@@ -965,8 +1182,17 @@ class Headless:
             if (problem := feed.problem or feed.refused) is not None:
                 return give_up(problem)
             feed.table.tick(feed.source.clock())
+            self._renew_databases()
             self._say_notices()
         return SUCCESS
+
+    def _renew_databases(self) -> None:
+        """Where others are there by now, open these: it runs for months, and one takes 0.3 s at most."""
+        now = time.monotonic()
+        if self._feed.metrics is not None and now >= self._next_renewal:
+            self._next_renewal = now + RENEWED_EVERY
+            if self._geoip.changed():
+                self._geoip.open()
 
     def _say_notices(self) -> None:
         now = time.monotonic()
