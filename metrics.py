@@ -236,10 +236,10 @@ def _one(number: Callable[[Measured], Number]) -> Callable[[Measured], Values]:
 
 
 def _events(measured: Measured) -> Values:
+    """Where nobody listens, 0 would be an answer."""
     table = measured.table
-    if table.watched_since is None and not table.events:  # nobody listens: 0 would be an answer
-        return []
-    return [((name,), number) for name, number in table.heard.items()]
+    heard = table.heard if table.watched_since is not None or table.events else {}
+    return [((name,), number) for name, number in heard.items()]
 
 
 def _bytes(measured: Measured) -> Values:
@@ -274,7 +274,15 @@ def _host_rates(measured: Measured) -> Values:
 
 
 def _listens(measured: Measured) -> Number:
-    return measured.table.watched_since is not None and "events" not in measured.status.troubles
+    """Unknown in the first second, and where a table is read once."""
+    status = measured.status
+    if measured.table.watched_since is not None:
+        return 1
+    return 0 if status.facts.get("events") == 0 or "events" in status.troubles else None
+
+
+def _behind(measured: Measured) -> Number:
+    return None if measured.table.watched_since is None else round(measured.status.behind, 3)
 
 
 def _age(at: float | None, measured: Measured) -> Number:
@@ -307,7 +315,7 @@ FAMILIES = (
     ),
     Family(
         *("behind_seconds", "gauge", (), "How old the newest event is that was read; 0 if none waits."),
-        _one(lambda measured: round(measured.status.behind, 3)),
+        _one(_behind),
     ),
     Family(
         *("entries", "gauge", (), "Entries in the kernel's connection table (nf_conntrack_count)."),

@@ -439,8 +439,8 @@ class Feed:
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 METRICS_EVERY = 15.0  # seconds: a fourth of what Prometheus waits between two scrapes by default
-SUMS_PATIENCE = 10.0  # seconds that a write waits for the sums over all flows; those of 262,144 take 7
-LOOKS_FOR_TABLE = 1.0  # seconds between two looks whether there is one
+SUMS_PATIENCE = 10.0  # seconds that the first write waits for the sums over all flows; those of 262,144 take 7
+LOOKS_FOR_TABLE = 0.2  # seconds between two looks whether there is one, until the first file is written
 SUMS_SLICE, SUMS_PAUSE = 0.004, 0.03  # seconds at a time, and between: a ninth of the time
 SUMMED_AT_ONCE = 100  # flows between two looks at the clock: 0.3 ms
 
@@ -448,8 +448,7 @@ SUMMED_AT_ONCE = 100  # flows between two looks at the clock: 0.3 ms
 class MetricsFile:
     """The file of ``--metrics``, renewed by the loop: it is never seen half written, and its folder need not be there.
 
-    When 15 s are over all flows are added up, a moment in each turn of the loop, and the file is written when that is
-    done.
+    All flows are added up, a moment in each turn of the loop, so early that they are when the file is to be written.
     """
 
     def __init__(self, plan: MetricsPlan, context: Context, where: Callable[[str], Place]) -> None:
@@ -461,7 +460,8 @@ class MetricsFile:
         self._plan, self._context = plan, context
         self._tally, self._kernel = Tally(context, where), KernelCounters()
         self._due = self._next_turn = 0.0
-        self._summed = False  # since it was due
+        self._summed = False  # for the next write
+        self._began = self._takes = 0.0  # when adding up began, and how long it took last time
         self._ours: tuple[int, int] | None = None  # the file as it was left: inode and time of change
 
     def deadline(self) -> float:
@@ -475,15 +475,16 @@ class MetricsFile:
             return
         self._due = self._due or moment  # the first time as soon as there is a table
         listed = table.listings > 0
-        if listed and not self._summed and (moment >= self._due or not self._tally.rests):
+        if listed and not self._summed and (moment >= self._due - self._takes or not self._tally.rests):
+            self._began = moment if self._tally.rests else self._began
             self._summed = self.add_up(table, now, moment + SUMS_SLICE)
-        if moment >= self._due and (self._summed or moment >= self._due + SUMS_PATIENCE):
-            reads = listed and "listing" not in status.troubles
-            self.write(table, status, now, reads)
-            self._due = max(self._due + METRICS_EVERY, moment)
-            self._summed = False
-        pause = SUMS_PAUSE if listed else LOOKS_FOR_TABLE
-        self._next_turn = self._due if self._tally.rests and moment < self._due else time.monotonic() + pause
+            self._takes = min(moment - self._began, METRICS_EVERY) if self._summed else self._takes
+        patience = SUMS_PATIENCE if self._tally.newest is None else 0.0
+        if moment >= self._due + patience:
+            self.write(table, status, now, listed and "listing" not in status.troubles)
+            self._due, self._summed = max(self._due + METRICS_EVERY, moment), False
+        begins = self._due if self._summed else self._due - self._takes if self._tally.rests else 0.0
+        self._next_turn = max(begins, time.monotonic() + (SUMS_PAUSE if listed else LOOKS_FOR_TABLE))
 
     def add_up(self, table: FlowTable, now: float, until: float) -> bool:
         """Go on adding up all flows till then; True when that is done."""
