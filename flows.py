@@ -544,8 +544,7 @@ class FlowTable:
         self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
         self.watched_since: float | None = None  # since when births are heard of; None: nobody hears of any
-        self.events = 0  # all that were taken in
-        self.heard = dict.fromkeys(EVENTS.values(), 0)  # ... by what they are
+        self.events, self.heard = 0, dict.fromkeys(EVENTS.values(), 0)  # all that were taken in; by what they are
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then

@@ -25,6 +25,10 @@ EXAMPLES = (
         "keep a flow log, and look up who had an address",
         "{0} --headless --log /var/lib/flows\n{0} --who 203.0.113.1:38768 --at 14:02 --log /var/lib/flows",
     ),
+    (
+        "metrics for node_exporter's textfile collector",
+        "{} --headless --metrics /var/lib/prometheus/node-exporter/conntrack.prom",
+    ),
     ("record, and replay ten times as fast", "{0} --record day.rec\n{0} --replay day.rec --speed 10"),
 )
 

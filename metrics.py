@@ -242,7 +242,7 @@ def _events(measured: Measured) -> Values:
     return [((name,), number) for name, number in heard.items()]
 
 
-def _bytes(measured: Measured) -> Values:
+def _bytes_moved(measured: Measured) -> Values:
     """Of a single listing nothing is known; nor where neither it nor the kernel's setting tells of counters."""
     table = measured.table
     looks = table.listings > 1 or table.watched_since is not None
@@ -285,11 +285,11 @@ def _behind(measured: Measured) -> Number:
     return None if measured.table.watched_since is None else round(measured.status.behind, 3)
 
 
-def _age(at: float | None, measured: Measured) -> Number:
+def _seconds_since(at: float | None, measured: Measured) -> Number:
     return None if at is None else round(max(0.0, measured.now - at), 3)
 
 
-FAMILIES = (
+METRICS = (
     Family(
         *("build_info", "gauge", ("version",), "Always 1; the version of Conntrack Monitor."),
         lambda measured: [((measured.version,), 1)],
@@ -302,12 +302,12 @@ FAMILIES = (
     ),
     Family(
         *("data_age_seconds", "gauge", (), "Time since the newest complete listing ended, which brings the counters."),
-        _one(lambda measured: _age(measured.table.listed_at, measured)),
+        _one(lambda measured: _seconds_since(measured.table.listed_at, measured)),
         Stage.LOST,
     ),
     Family(
         *("sums_age_seconds", "gauge", (), "Time since adding up by NAT, country and host began."),
-        _one(lambda measured: _age(measured.sums.began if measured.sums else None, measured)),
+        _one(lambda measured: _seconds_since(measured.sums.began if measured.sums else None, measured)),
     ),
     Family(
         *("listening", "gauge", (), "1 if events of the kernel are heard, 0 if only listings tell of changes."),
@@ -343,7 +343,7 @@ FAMILIES = (
     Family("events_total", "counter", ("event",), "Events heard from the kernel.", _events, Stage.LOST),
     Family(
         *("bytes_total", "counter", ("direction",), "Layer-3 bytes by which the counters of all flows went up."),
-        _bytes,
+        _bytes_moved,
         Stage.LOST,
     ),
     Family(
@@ -383,9 +383,9 @@ FAMILIES = (
 
 
 def exposition(measured: Measured) -> str:
-    """All families that have a value now, each with its HELP and TYPE, in the order of FAMILIES."""
+    """All families that have a value now, each with its HELP and TYPE, in the order of METRICS."""
     lines = []
-    for family in FAMILIES:
+    for family in METRICS:
         if measured.stage < family.stage:
             continue
         samples = [(labels, number) for labels, number in family.values(measured) if number is not None]

@@ -23,7 +23,7 @@ from grouping import KEYS
 from intake import WRAP, Facts, Lost, Problem, Statistics, Status, Trouble
 from metrics import (
     BUSIEST,
-    FAMILIES,
+    METRICS,
     MOST_COUNTRIES,
     MOST_KERNEL_COUNTERS,
     MOST_STATES,
@@ -141,7 +141,7 @@ def test_everything_that_can_be_known_is_said() -> None:
         'statistics_total{node="r7",counter="drop"} 4',
         'write_failures_total{node="r7"} 2',
     ]
-    assert {re.split(r"[{ ]", sample)[0] for sample in samples(text)} == {family.name for family in FAMILIES}
+    assert {re.split(r"[{ ]", sample)[0] for sample in samples(text)} == {family.name for family in METRICS}
 
 
 def test_of_a_table_that_cannot_be_read_only_counters_and_the_age_are_said() -> None:
@@ -184,7 +184,7 @@ def test_a_label_comes_back_as_it_was(text: str) -> None:
 
 
 def test_names_and_types_are_as_prometheus_wants_them() -> None:
-    for family in FAMILIES:
+    for family in METRICS:
         assert re.fullmatch(r"[a-z_]+", family.name)
         assert (family.kind == "counter") == family.name.endswith("_total")
         assert set(family.labels) <= {
@@ -658,16 +658,16 @@ def test_a_full_disk_is_said_and_the_old_file_stays_whole(tiny: Path, monkeypatc
 
 def test_the_document_has_every_family_with_its_type_and_labels() -> None:
     text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    said = re.findall(r"^\| `conntrack_monitor_(\w+)` \| (\w+) \| ([^|]*) \|", text, re.M)
+    said = re.findall(r"^\| `conntrack_monitor_(\w+)` \| (\w+) \|([^|]*)\|", text, re.M)
     assert [(name, kind, re.findall(r"`(\w+)`", labels)) for name, kind, labels in said] == [
-        (family.name, family.kind, list(family.labels)) for family in FAMILIES
+        (family.name, family.kind, list(family.labels)) for family in METRICS
     ]
 
 
 def test_the_contract_names_what_others_rely_on() -> None:
     text = (ROOT / "docs" / "contracts.md").read_text(encoding="utf-8").partition("\n## Metrics\n")[2]
     named: Sequence[str] = re.findall(r"`conntrack_monitor_(\w+)", text.partition("\n## ")[0])
-    assert set(named) == {family.name for family in FAMILIES}
+    assert set(named) == {family.name for family in METRICS}
 
 
 def test_made_up_data_is_of_this_house() -> None:
