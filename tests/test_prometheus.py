@@ -28,6 +28,7 @@ from source import parse_statistics
 from support.kernel import Lab, Namespace, insert, kernel_mark
 from support.kernel import missing as missing_kernel
 from support.program import OnScreen, Piped, environment, inside
+from support.tables import line
 from support.terminal import PROGRAM, ROOT
 from support.waiting import PATIENCE, wait_for
 from test_metrics import samples, values
@@ -323,6 +324,52 @@ def test_once_prints_metrics_in_place_of_the_table(tmp_path: Path, lab: Lab) -> 
     lab.router.run(["conntrack", "-D", "-s", "10.99.1.77"])
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("--json --metrics -", "--metrics - requires --once; without it, name a file."),
+        ("--headless --metrics -", "--metrics - requires --once; without it, name a file."),
+        ("--headless", "--headless requires --log DIR, --metrics FILE or --record FILE"),
+        ("--json --replay /dev/null --metrics x.prom", "with --replay it requires --once."),
+        ("--once --metrics - --json", "it can't be combined with --json, --csv, --by, --view, --limit, -f or -s."),
+        ("--once --metrics - -f port:1", "is about the whole table and does not print it"),
+        ("--once --metrics - --view usage", "is about the whole table and does not print it"),
+    ],
+)
+def test_what_can_t_be_meant_is_refused(words: str, why: str, tmp_path: Path) -> None:
+    argv = [*PROGRAM, "--no-config", *words.split()]
+    done = subprocess.run(
+        argv, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert why in done.stderr
+    assert not (tmp_path / "x.prom").exists()
+
+
+@pytest.mark.parametrize("words", ["--once --json", "--once"])
+def test_a_file_in_the_environment_is_not_written_by_who_only_looks(words: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.prom"
+    env = {**os.environ, **environment(tmp_path), "CONNTRACK_MONITOR_METRICS": str(path)}
+    argv = [*PROGRAM, "--no-config", *words.split(), "--replay", str(ROOT / "fixtures/demo.rec")]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert "conntrack_monitor_" not in done.stdout
+    assert done.stdout
+    assert not path.exists()
+
+
+def test_countries_of_a_recording(tmp_path: Path) -> None:
+    make_mmdb = pytest.importorskip("support.mmdb", reason="needs mmdb-writer and netaddr")
+    shelf = make_mmdb.make(tmp_path / "shelf", "dbip-city-lite.mmdb")
+    recording = tmp_path / "a.rec"
+    recording.write_text(
+        "".join(line(number, dst=dst) for number, dst in enumerate(("8.8.8.8", "8.8.4.4", "10.0.0.9"), 1))
+    )
+    argv = [*PROGRAM, "--no-config", "--no-download", "--geoip-db", str(shelf), "--once", "--metrics", "-"]
+    done = subprocess.run([*argv, "--replay", str(recording)], capture_output=True, text=True, timeout=60, check=True)
+    found = {name: number for name, number in values(done.stdout).items() if name.startswith("country_flows")}
+    assert found == {'country_flows country="US"': 2, 'country_flows country="unknown"': 1}
+
+
 @needs("promtool", kernel=True)
 def test_beside_a_stream(tmp_path: Path, lab: Lab) -> None:
     with measuring(tmp_path, lab.router, mode=("--json",)) as (running, path), lab.echo_server(7):
@@ -479,6 +526,8 @@ ALERTS = [
     ("ConntrackDrops", {'statistics_total{counter="invalid"}': "7+1x10"}, "6m", False),
     ("ConntrackMonitorDown", {"up": "0+0x10"}, "3m", True),
     ("ConntrackMonitorDown", {"up": "1+0x10"}, "3m", False),
+    ("ConntrackMonitorGone", {"up": "1+0x5 _x30"}, "18m", True),
+    ("ConntrackMonitorGone", {"up": "0+0x40"}, "18m", False),
     ("ConntrackMonitorLosesEvents", {"losses_total": "0+1x20"}, "12m", True),
 ]
 
