@@ -273,6 +273,10 @@ def give_up(problem: Problem) -> int:
     return problem.code
 
 
+def _nowhere(_address: str) -> Place:
+    return NOWHERE
+
+
 class Feed:
     """A source and the table that it fills: waiting for it, taking items in, recording them, failures at the start."""
 
@@ -284,7 +288,7 @@ class Feed:
         recorder: Recorder | None = None,
         report: Report | None = None,
         on_inferred: Callable[[Flow], None] | None = None,
-        where: Callable[[str], Place] = lambda _: NOWHERE,
+        where: Callable[[str], Place] = _nowhere,
     ) -> None:
         """``where``: looks a place up at once, for metrics; a frame's budget is not theirs."""
         self.source = source
@@ -1147,15 +1151,23 @@ class Stream:
 RENEWED_EVERY = 60.0  # seconds between two looks at the databases' files, of 0.01 ms each
 
 
+def _geoip_for_metrics(options: Options) -> GeoIP | None:
+    """The log's writer has databases of its own; what else runs without a screen needs none."""
+    if options.metrics is None:
+        return None
+    from geoip import GeoIP
+
+    return GeoIP(options.plan.paths)
+
+
 class Headless:
     """``--headless``: the flow log or metrics are written, and standard error hears what is wrong."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals = options, signals
-        from geoip import GeoIP
-
-        self._geoip = GeoIP(options.plan.paths)  # for metrics: the log's writer has its own
-        self._feed = Feed(options, source, signals, recorder, where=self._geoip.lookup)
+        self._geoip = _geoip_for_metrics(options)
+        where = self._geoip.lookup if self._geoip is not None else _nowhere
+        self._feed = Feed(options, source, signals, recorder, where=where)
         self._pipe = Pipe(signals)
         self._next_look = self._next_renewal = 0.0
 
@@ -1174,7 +1186,7 @@ class Headless:
 
     def _run(self) -> int:
         feed = self._feed
-        if feed.metrics is not None:
+        if self._geoip is not None:
             open_databases(self._geoip, self._options.plan)
         while not self._signals.ending():
             feed.wait(until=time.monotonic() + FRAME)
@@ -1190,7 +1202,7 @@ class Headless:
     def _renew_databases(self) -> None:
         """Where others are there by now, open these: it runs for months, and one takes 0.3 s at most."""
         now = time.monotonic()
-        if self._feed.metrics is not None and now >= self._next_renewal:
+        if self._geoip is not None and now >= self._next_renewal:
             self._next_renewal = now + RENEWED_EVERY
             if self._geoip.changed():
                 self._geoip.open()

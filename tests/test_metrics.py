@@ -41,6 +41,7 @@ from metrics import (
 )
 from parse import PROTOCOLS, STATES, split_lines
 from run import METRICS_EVERY, SUMMED_AT_ONCE, SUMS_SLICE, MetricsFile, MetricsPlan, replace_file
+from support.exposition import samples, values
 from support.kernel import kernel_mark
 from support.logs import WAN, Conn, nat
 from support.strategies import histories
@@ -57,17 +58,6 @@ def measured(table: FlowTable, status: Status | None = None, **others: object) -
         **{"failures": 0, **others},
     }
     return Measured(table=table, status=status or Status(), **found)  # type: ignore[arg-type]
-
-
-def samples(text: str) -> list[str]:
-    """The series with their values, without the beginning that all have."""
-    return [line.removeprefix("conntrack_monitor_") for line in text.splitlines() if not line.startswith("#")]
-
-
-def values(text: str) -> dict[str, float]:
-    """By name and labels but for the node."""
-    found = (re.fullmatch(r'(\w+)\{node="[^"]*",?(.*)\} (\S+)', line) for line in samples(text))
-    return {f"{its[1]} {its[2]}".strip(): float(its[3]) for its in found if its}
 
 
 def test_a_family_has_its_help_and_type_and_the_file_ends_in_a_line_feed() -> None:

@@ -25,13 +25,13 @@ from intake import Facts, Status
 from metrics import METRICS, PREFIX, KernelCounters, Measured, Stage, Tally, exposition
 from parse import split_lines
 from source import parse_statistics
+from support.exposition import samples, values
 from support.kernel import Lab, Namespace, insert, kernel_mark
 from support.kernel import missing as missing_kernel
 from support.program import OnScreen, Piped, environment, inside
 from support.tables import line
 from support.terminal import PROGRAM, ROOT
 from support.waiting import PATIENCE, wait_for
-from test_metrics import samples, values
 
 RULES = ROOT / "contrib" / "prometheus" / "conntrack-monitor.rules.yml"
 CONFIG = ROOT / "contrib" / "prometheus" / "prometheus.yml"
