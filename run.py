@@ -443,9 +443,9 @@ class Feed:
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 METRICS_EVERY = 15.0  # seconds: a fourth of what Prometheus waits between two scrapes by default
-SUMS_PATIENCE = 10.0  # seconds that the first write waits for the sums over all flows; those of 262,144 take 7
+SUMS_PATIENCE = 10.0  # seconds that the first write waits for the sums over all flows; those of 262,144 take 10
 LOOKS_FOR_TABLE = 0.2  # seconds between two looks whether there is one, until the first file is written
-SUMS_SLICE, SUMS_PAUSE = 0.004, 0.03  # seconds at a time, and between: a ninth of the time
+SUMS_SLICE, SUMS_PAUSE = 0.005, 0.02  # seconds at a time, and between: a fifth of the time
 SUMMED_AT_ONCE = 100  # flows between two looks at the clock: 0.3 ms
 
 
