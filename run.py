@@ -464,7 +464,7 @@ class MetricsFile:
         self._plan, self._context = plan, context
         self._tally, self._kernel = Tally(context, where), KernelCounters()
         self._due = self._next_turn = 0.0
-        self._summed = False  # for the next write
+        self._is_first, self._summed = True, False  # the next write: nothing was tried before; there are sums for it
         self._began = self._takes = 0.0  # when adding up began, and how long it took last time
         self._ours: tuple[int, int] | None = None  # the file as it was left: inode and time of change
 
@@ -483,10 +483,10 @@ class MetricsFile:
             self._began = moment if self._tally.rests else self._began
             self._summed = self.add_up(table, now, moment + SUMS_SLICE)
             self._takes = min(moment - self._began, METRICS_EVERY) if self._summed else self._takes
-        patience = SUMS_PATIENCE if self._tally.newest is None else 0.0
+        patience = SUMS_PATIENCE if self._is_first and self._tally.newest is None else 0.0
         if moment >= self._due + patience:
             self.write(table, status, now, listed and "listing" not in status.troubles)
-            self._due, self._summed = max(self._due + METRICS_EVERY, moment), False
+            self._due, self._summed, self._is_first = max(self._due + METRICS_EVERY, moment), False, False
         begins = self._due if self._summed else self._due - self._takes if self._tally.rests else 0.0
         self._next_turn = max(begins, time.monotonic() + (SUMS_PAUSE if listed else LOOKS_FOR_TABLE))
 
@@ -554,7 +554,7 @@ class MetricsFile:
         self.written = time.monotonic()
         self.problem = None
         if self._ours is not None and found not in (None, self._ours):
-            self.problem = Problem(f"another process also writes {shown}", "pgrep -af -- --metrics")
+            self.problem = Problem(f"another process also writes {shown}", "pgrep -af conntrack.monitor")
         self._ours = self._found()
 
     def _found(self) -> tuple[int, int] | None:

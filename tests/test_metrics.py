@@ -578,7 +578,7 @@ def test_another_process_that_writes_the_same_file_is_noticed(tmp_path: Path, mo
     kept.file.close(kept.table, kept.status, kept.clock)
     assert kept.path.read_text() == "other\n"  # the other one goes on
     kept.seconds(15.0)
-    assert kept.file.problem == Problem(f"another process also writes {kept.path}", "pgrep -af -- --metrics")
+    assert kept.file.problem == Problem(f"another process also writes {kept.path}", "pgrep -af conntrack.monitor")
     kept.seconds(15.0)
     assert kept.file.problem is None
     kept.path.unlink()  # somebody cleans up: that is nobody who writes
