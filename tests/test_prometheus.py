@@ -312,6 +312,15 @@ def test_once_prints_metrics_in_place_of_the_table(tmp_path: Path, lab: Lab) -> 
     assert found['statistics_total counter="insert"'] == kernel_counters(lab.router)["insert"]
     unknown = {"listening", "behind_seconds", 'bytes_total direction="in"', 'events_total event="new"'}
     assert not found.keys() & unknown  # of a single listing
+    twice = [*argv[:-1], "--sample", "0.3", "--metrics", "-"]
+    done = subprocess.run(twice, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert (
+        values(done.stdout).items()
+        >= {
+            'bytes_total direction="in"': 0,
+            'host_bytes_per_second near="10.99.1.77",direction="in"': 0,
+        }.items()
+    )
     path = tmp_path / "once.prom"
     done = subprocess.run([*argv, str(path)], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == ""
