@@ -28,7 +28,7 @@ unit: ## pytest alone; ARGS="-k name" to choose
 	.venv/bin/pytest $(ARGS)
 
 # Without root, network, kernel or terminal: what one runs while working on the pure rooms. 60 s one after the other.
-READING := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,parse flows intake addresses filters grouping columns export names config)))
+READING := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,parse flows intake addresses filters grouping columns export names config metrics)))
 SHOWING := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,text view keys render panels health architecture contracts)))
 QUICK := .venv/bin/pytest -q -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
 
@@ -58,7 +58,7 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz unit ssh geography download tmux))
 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
-KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal))
+KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal prometheus))
 
 # The flow log: its tests wait for disks, restarts and minutes.
 LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log))

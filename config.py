@@ -39,6 +39,7 @@ FROM_ONES_OWN_FILE = {
     "conntrack": "a program, and root runs nothing",
     "log": "a folder to write to, and root writes nowhere",
     "ipfix": "collectors, and root sends nothing to those",
+    "metrics": "a file to write to, and root writes nowhere",
     "geoip-db": "folders to write databases to, and root writes nowhere",
 }
 Marks = dict[tuple[int, int], str]  # (value, mask) -> name

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flowlog import LogPlan
     from geography import Plan
     from live import Live
-    from run import CommandLine, Headless, Once, Options, Stream
+    from run import CommandLine, Headless, MetricsPlan, Once, Options, Stream
     from source import Source
 
 VERSION = "0.1.0"
@@ -233,6 +233,40 @@ def _export_plan(ctx: click.Context, options: CommandLine) -> ExportPlan | None:
         raise click.BadParameter(str(error), param_hint="'--ipfix'") from None
     only = options["ipfix_only"]
     return ExportPlan(to, only != "flows", only != "nat", options["ipfix_nat_event"] == "legacy")
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+_OF_A_TABLE = ("as_json", "as_csv", "by", "view", "limit", "expression", "state")  # say what --once prints
+
+
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def _check_metrics(ctx: click.Context, options: CommandLine) -> None:
+    if options["metrics"] == "-" and not options["once"]:
+        raise click.UsageError("--metrics - requires --once; without it, name a file.")
+    if not _is_typed(ctx, "metrics"):
+        return
+    if options["replay"] is not None and not options["once"]:
+        raise click.UsageError("--metrics measures live traffic: with --replay it requires --once.")
+    if options["once"] and any(_is_typed(ctx, name) for name in _OF_A_TABLE):
+        raise click.UsageError(
+            "--once --metrics is about the whole table and does not print it: "
+            "it can't be combined with --json, --csv, --by, --view, --limit, -f or -s."
+        )
+
+
+def _metrics_plan(ctx: click.Context, options: CommandLine) -> MetricsPlan | None:
+    """Where metrics are to be written; those of the settings or the environment are not for runs that only look."""
+    path, looks = options["metrics"], options["once"] or options["replay"] is not None
+    if not path or (looks and not _is_typed(ctx, "metrics")):
+        return None
+    from run import MetricsPlan
+
+    return MetricsPlan(path, os.uname().nodename, VERSION)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -580,6 +614,12 @@ NOTES = {
     help="Maximum log size; oldest days go first.",
 )
 @click.option(
+    "--metrics",
+    metavar="FILE",
+    shell_complete=_completes("file"),
+    help="Write metrics for Prometheus to FILE every 15 s; with --once, '-' prints them.",
+)
+@click.option(
     "--names",
     type=NameSources(),
     default=",".join(USUAL_NAMES),
@@ -588,7 +628,9 @@ NOTES = {
     help="Sources of host names: leases,neighbours,containers,wireguard,hosts,processes [all of "
     "these]; also crictl, kubectl, dns (key N); none.",
 )
-@click.option("--headless", is_flag=True, help="No screen and no output, for --log and --ipfix; until SIGTERM.")
+@click.option(
+    "--headless", is_flag=True, help="No screen and no output, for --log, --ipfix or --metrics; until SIGTERM, Ctrl+C."
+)
 @click.option(
     "--ipfix",
     multiple=True,
@@ -775,6 +817,7 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         starts_again=_starts_again() if options["heartbeat"] else "",
         before=_before(options),
         log=_log_plan(ctx, options),
+        metrics=_metrics_plan(ctx, options),
         since=_since(options),
         by=options["by"] or "",
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
@@ -856,6 +899,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
         raise click.UsageError("--sample requires --once and can't be combined with --replay.")
     _check_names(ctx, options)
+    _check_metrics(ctx, options)
     if options["headless"]:
         _check_headless(options)
     given = click.core.ParameterSource.COMMANDLINE
@@ -899,8 +943,8 @@ def _check_headless(options: CommandLine) -> None:
         raise click.UsageError(
             "--headless writes nothing to stdout: it can't be combined with --once, --json or --csv."
         )
-    if not (options["log"] or options["record"] or options["ipfix"]):
-        raise click.UsageError("--headless requires --log DIR, --record FILE or --ipfix HOST:PORT.")
+    if not any(options[what] for what in ("log", "metrics", "record", "ipfix")):
+        raise click.UsageError("--headless requires --log DIR, --metrics FILE, --record FILE or --ipfix HOST:PORT.")
     if options["replay"] is not None and not options["ipfix"]:
         raise click.UsageError("--headless with --replay requires --ipfix HOST:PORT.")
 
@@ -963,8 +1007,8 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     via = programs(options["via"], options["conntrack"])
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
-    interval = options["sample"] or options["interval"]
-    return lambda: LiveSource(run, interval, events=not options["once"], statistics=screen)
+    interval, counts = options["sample"] or options["interval"], screen or bool(options["metrics"])
+    return lambda: LiveSource(run, interval, events=not options["once"], statistics=counts)
 
 
 def _guarded(run: Callable[[], int]) -> int:

@@ -434,6 +434,7 @@ class Traffic:
         self._rates = [0, 0]  # sums of the flows' rates, in 1/FINE bytes a second
         self._untold = [0, 0]  # bytes since the newest complete listing that no rate tells of
         self._untold_rates: tuple[float, float] | None = None  # the same in the interval before it, a second
+        self.moved = [0, 0]  # bytes in and out that counters have shown to move since the table was made
 
     def change(
         self, inbound: bool | None, before: tuple[float, float] | None, after: tuple[float, float] | None
@@ -452,6 +453,11 @@ class Traffic:
         """A flow has moved so many bytes, and its rates do not tell of them."""
         self._untold[not inbound] += round(original)
         self._untold[bool(inbound)] += round(reply)
+
+    def count(self, inbound: bool | None, original: int, reply: int) -> None:
+        """A flow's counters have gone up by so many bytes: that is in its rates, or will be added apart from them."""
+        self.moved[not inbound] += original
+        self.moved[bool(inbound)] += reply
 
     def end_interval(self, seconds: float | None, counted: bool, any_flows: bool) -> None:
         """A complete listing has ended, ``seconds`` after the one before (None: it is the first).
@@ -514,8 +520,9 @@ class FlowTable:
     """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second.
 
     ``on_new`` hears of each flow of which the kernel says that it begins, ``on_closed`` of each that ends,
-    ``on_inferred`` where only a listing showed that. ``on_show``: somebody looks at rates in and out, at flows that
-    have ended, and at the tape. A pipe needs none of these, which saves 5 of 25 us an event.
+    ``on_inferred`` where only a listing showed that. ``on_show``: somebody looks at flows that have ended and
+    at the tape; ``totals``: at rates in and out, or at what moved. A pipe needs none of these, which saves 5 of 25 us
+    an event.
     """
 
     def __init__(
@@ -527,6 +534,7 @@ class FlowTable:
         on_inferred: Callable[[Flow], None] | None = None,
         shortest: float = SHORTEST_INTERVAL,
         on_show: bool = True,
+        totals: bool = True,
         on_closed: Callable[[Flow], None] | None = None,
         on_new: Callable[[Flow], None] | None = None,
     ) -> None:
@@ -543,14 +551,14 @@ class FlowTable:
         self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
         self.watched_since: float | None = None  # since when births are heard of; None: nobody hears of any
-        self.events = 0  # all that were taken in
+        self.events, self.heard = 0, dict.fromkeys(EVENTS.values(), 0)  # all that were taken in; by what they are
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
         self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE if on_show else 0)  # see TapeEvent
         self._on_inferred, self._on_closed, self._on_new = on_inferred, on_closed, on_new
         self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
-        self._shortest, self._on_show = shortest, on_show
+        self._shortest, self._totals = shortest, totals
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
         self.traffic, self._last_seen = Traffic(), LastSeen(0.0, 0)
         self._ticked: float | None = None
@@ -618,6 +626,7 @@ class FlowTable:
         if self.watched_since is None:
             self.watch(now)
         flow, name = self.live.get(key), EVENTS.get(tag, "update")
+        self.heard[name] += 1
         if name == "destroy":
             flow = self._destroy(flow, key, group, timeout, state, tail, now)
             self.tape.append((now, name, flow, flow.group.state))
@@ -629,6 +638,8 @@ class FlowTable:
             flow = self._open(key, group, now, name == "new")
         else:
             if name == "new":  # the listing came before the event
+                if flow.progress.inbound is None and (moved := flow.moved()):  # no difference was counted so far
+                    self._since(flow, (0, 0), moved)
                 flow.progress = shared_progress(flow.progress._replace(exact=True))
             _keep_listed(flow)
         flow.tail = tail
@@ -658,7 +669,7 @@ class FlowTable:
             flow.timeout = int(timeout) if timeout else None
             self._bury(flow)
             return flow
-        if self._on_show and (after := moved_in(tail)):
+        if self._totals and (after := moved_in(tail)):
             self._add_rest(flow, after, now)
         _keep_listed(flow)
         flow.tail = tail
@@ -986,7 +997,9 @@ class FlowTable:
         if flow.progress.inbound is None:
             self._set(flow, inbound=self._is_inbound(flow))
         # `conntrack -L -z` resets them
-        return max(0, after[0] - before[0]), max(0, after[1] - before[1])
+        original, reply = max(0, after[0] - before[0]), max(0, after[1] - before[1])
+        self.traffic.count(flow.progress.inbound, original, reply)
+        return original, reply
 
     def _is_inbound(self, flow: Flow) -> bool:
         """Was it opened from the far side? Most flows are told without all of their ends."""

@@ -87,6 +87,10 @@ class Geography:
         self._left -= time.perf_counter() - began
         return place
 
+    def lookup(self, address: str) -> Place:
+        """Where an address is, whatever this frame's budget is: for who does not draw frames."""
+        return self._geoip.lookup(address)
+
     def detail(self, address: str) -> Detail:
         return self._geoip.detail(address)
 

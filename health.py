@@ -128,6 +128,8 @@ class Surroundings(NamedTuple):
     aside: frozenset[Hashable] = frozenset()  # notices that the user has put aside, by their keys
     log: Sequence[tuple[str, str]] = ()  # what is wrong with the flow log, and the command that helps
     logged: str = ""  # how the flow log is doing
+    metrics: Sequence[tuple[str, str]] = ()  # why metrics are not written, and the command that helps
+    measured: str = ""  # how the file of metrics is doing
     names: str = ""  # what names of hosts were found
     export: Sequence[tuple[str, str]] = ()  # what is wrong with IPFIX, and the command that helps
     exported: Sequence[str] = ()  # how each of its collectors is doing
@@ -740,7 +742,9 @@ def _log_rows(around: Surroundings) -> list[HealthRow]:
     rows += [HealthRow("flow log", around.logged)] if around.logged else []
     rows += [HealthRow("flow log", text, "warn", cure=cure) for text, cure in around.log]
     rows += [HealthRow("IPFIX", text) for text in around.exported]
-    return rows + [HealthRow("IPFIX", text, "warn", cure=cure) for text, cure in around.export]
+    rows += [HealthRow("IPFIX", text, "warn", cure=cure) for text, cure in around.export]
+    rows += [HealthRow("metrics", around.measured)] if around.measured else []
+    return rows + [HealthRow("metrics", text, "warn", cure=cure) for text, cure in around.metrics]
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -822,6 +826,7 @@ class About(Enum):
     RECORDING = auto()
     LOG = auto()
     EXPORT = auto()
+    METRICS = auto()
     DROPS = auto()
     PORTS = auto()
     OLD_ADDRESS = auto()
@@ -878,6 +883,7 @@ def notices_of(
     out += [Notice(text, about=About.INPUT, state=_magnitude(text)) for text in status.unread()]
     if around.settings:
         out.append(Notice(around.settings, about=About.SETTINGS))
+    out += [Notice(text, cure, about=About.METRICS, state=text) for text, cure in around.metrics]
     out += [Notice(text, cure, about=About.PLACES, state=_magnitude(text)) for text, cure in around.geography]
     return [replace(notice, cure=cure_there(notice.cure, around.before)) for notice in out]
 

@@ -32,7 +32,7 @@ from names import Resolver
 from parse import PROTOCOLS, Kind
 from recording import Recorder, Replay
 from render import frame
-from run import FRAME, Feed, Options, Signals, give_up, log_notices, say
+from run import FRAME, Feed, Options, Signals, give_up, log_notices, metrics_notices, say
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
@@ -335,9 +335,9 @@ class Live:
         self.source = source
         self.signals = signals
         self.recorder = recorder
-        self.feed = Feed(options, source, signals, recorder)
-        self.table, self.status = self.feed.table, self.feed.intake.status
         self.geography, self.resolver = Geography(options.plan), Resolver()
+        self.feed = Feed(options, source, signals, recorder, where=self.geography.lookup)
+        self.table, self.status = self.feed.table, self.feed.intake.status
         if "dns" in options.names:
             self.resolver.switch(True)
         self.view = self._first_view()
@@ -542,6 +542,8 @@ class Live:
             logged=self._logged(),
             export=self.feed.exporter.notices() if self.feed.exporter else (),
             exported=self.feed.exporter.states() if self.feed.exporter else (),
+            metrics=metrics_notices(self.feed.metrics),
+            measured=self._measured(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
             names=self.feed.names.state(),
@@ -556,6 +558,10 @@ class Live:
         if self.feed.log is None:
             return ""
         return self.feed.log.state.text()
+
+    def _measured(self) -> str:
+        """How the file of metrics is doing, for the same panel."""
+        return "" if self.feed.metrics is None else self.feed.metrics.state(time.monotonic())
 
     def _notices(self, around: Surroundings) -> list[Notice]:
         status, shares = self.status, self.census.so_far

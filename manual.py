@@ -26,6 +26,10 @@ EXAMPLES = (
         "{0} --headless --log /var/lib/flows\n{0} --who 203.0.113.1:38768 --at 14:02 --log /var/lib/flows",
     ),
     ("send flows and NAT events to a collector", "{} --headless --ipfix 192.0.2.7:4739"),
+    (
+        "metrics for node_exporter's textfile collector",
+        "{} --headless --metrics /var/lib/prometheus/node-exporter/conntrack.prom",
+    ),
     ("record, and replay ten times as fast", "{0} --record day.rec\n{0} --replay day.rec --speed 10"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import click
 
 import export
-from addresses import Context, Lookups, Site
+from addresses import NOWHERE, Context, Lookups, Place, Site
 from filters import Predicate, all_of, asks, asks_fans, compile_filter, from_flags
 from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
@@ -39,6 +40,7 @@ from intake import (
     Lost,
     Problem,
     Report,
+    Statistics,
     Status,
     Trouble,
     cure_there,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from geography import Plan
     from geoip import GeoIP
     from health import Notice
+    from metrics import Stage
     from past import Question
     from view import Rows, RowsWanted
 
@@ -170,6 +173,7 @@ class CommandLine(TypedDict):
     log: str | None
     log_keep: float
     log_size: int
+    metrics: str | None
     who: str | None
     at: str | None
     since: str | None
@@ -184,6 +188,15 @@ class CommandLine(TypedDict):
     log_first: bool
     geoip_worker: str
     heartbeat: str
+
+
+@dataclass(frozen=True)
+class MetricsPlan:
+    """What the command line says of metrics."""
+
+    path: str  # "-": standard output
+    node: str  # this machine's name
+    version: str
 
 
 @dataclass(frozen=True)
@@ -214,11 +227,12 @@ class Options:
     starts_again: str = ""  # what to say when somebody quits and something starts the program again
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
+    metrics: MetricsPlan | None = None  # where metrics are written
     since: str = ""  # of usage, as it was typed
     by: str = ""  # the keys of --by
     demo: str = ""  # the words that play the bundled recording
     mouse: bool = True  # clicks and the wheel are ours
-    headless: bool = False  # nothing on standard output: the log or IPFIX is what the run is for
+    headless: bool = False  # nothing on standard output: the log, IPFIX or metrics are what the run is for
     ipfix: ExportPlan | None = None  # where flow records are sent
     names: Sequence[str] = ()  # where names of hosts are read
     asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
@@ -279,6 +293,10 @@ def give_up(problem: Problem) -> int:
     return problem.code
 
 
+def _nowhere(_address: str) -> Place:
+    return NOWHERE
+
+
 class Feed:
     """A source and the table that it fills: waiting for it, taking items in, recording them, failures at the start."""
 
@@ -290,20 +308,27 @@ class Feed:
         recorder: Recorder | None = None,
         report: Report | None = None,
         on_inferred: Callable[[Flow], None] | None = None,
+        where: Callable[[str], Place] = _nowhere,
     ) -> None:
+        """``where``: looks a place up at once, for metrics; a frame's budget is not theirs."""
         self.source = source
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
         self.log, self.exporter = self._log(options), self._exporter(options)
+        on_show = report is None and not options.headless
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(
             *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
-            on_show=report is None and not options.headless,
+            on_show=on_show,
+            totals=on_show or options.metrics is not None,
             on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
             on_new=self.exporter.began if self.exporter else None,
         )
+        self.metrics: MetricsFile | None = None
+        if options.metrics is not None and not options.once:
+            self.metrics = MetricsFile(options.metrics, self.context(Lookups(), options.site), where)
         lists_again = not options.once or options.sample is not None
         self.intake = Intake(self.table, report, time.time(), lists_again)
         self.problem: Problem | None = None  # why nothing could ever be read
@@ -333,7 +358,7 @@ class Feed:
     def close(self) -> None:
         """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
         self.names.close()
-        if self.log is None and self.exporter is None:
+        if self.log is None and self.exporter is None and self.metrics is None:
             return
         began = calm = time.monotonic()
         while self.source.live and (now := time.monotonic()) - calm < QUIET and now - began < LAST_LOOK:
@@ -345,6 +370,8 @@ class Feed:
             say(text)
         if self.log is not None:
             self.log.close(self.table, self.source.clock())
+        if self.metrics is not None:
+            self.metrics.close(self.table, self.intake.status, self.source.clock())
 
     def stop_exporting(self) -> list[str]:
         """The collectors get what is there; returns what these have not got, in words for people."""
@@ -363,6 +390,9 @@ class Feed:
             until = min(self.log.deadline(), math.inf if until is None else until)
         if self.exporter is not None:
             fds, writing, until = self._go_on_exporting(self.exporter, fds, writing, until)
+        if self.metrics is not None:
+            self.metrics.poll(self.table, self.intake.status, self.source.clock())
+            until = min(self.metrics.deadline(), math.inf if until is None else until)
         poll = select.poll()
         waits = time.monotonic() < self._source_waits_until
         for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
@@ -463,6 +493,165 @@ class Feed:
         return f"{time.time():.6f}"
 
 
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+METRICS_EVERY = 15.0  # seconds: a fourth of what Prometheus waits between two scrapes by default
+SUMS_PATIENCE = 10.0  # seconds that the first write waits for the sums over all flows; those of 262,144 take 10
+LOOKS_FOR_TABLE = 0.2  # seconds between two looks whether there is one, until the first file is written
+SUMS_SLICE, SUMS_PAUSE = 0.005, 0.02  # seconds at a time, and between: a fifth of the time
+SUMMED_AT_ONCE = 100  # flows between two looks at the clock: 0.3 ms
+
+
+class MetricsFile:
+    """The file of ``--metrics``, renewed by the loop: it is never seen half written, and its folder need not be there.
+
+    All flows are added up, a moment in each turn of the loop, so early that they are when the file is to be written.
+    """
+
+    def __init__(self, plan: MetricsPlan, context: Context, where: Callable[[str], Place]) -> None:
+        from metrics import KernelCounters, Tally
+
+        self.problem: Problem | None = None  # why it was not written last time
+        self.failures = 0
+        self.written: float | None = None  # when it was written last, on the scale of time.monotonic()
+        self._plan, self._context = plan, context
+        self._tally, self._kernel = Tally(context, where), KernelCounters()
+        self._due = self._next_turn = 0.0
+        self._is_first, self._summed = True, False  # the next write: nothing was tried before; there are sums for it
+        self._began = self._takes = 0.0  # when adding up began, and how long it took last time
+        self._ours: tuple[int, int] | None = None  # the file as it was left: inode and time of change
+
+    def deadline(self) -> float:
+        """When ``poll`` must be called, on the scale of time.monotonic()."""
+        return self._next_turn
+
+    def poll(self, table: FlowTable, status: Status, now: float) -> None:
+        """Do what is due; ``now`` by the source's clock."""
+        moment = time.monotonic()
+        if moment < self._next_turn:
+            return
+        self._due = self._due or moment  # the first time as soon as there is a table
+        listed = table.listings > 0
+        if listed and not self._summed and (moment >= self._due - self._takes or not self._tally.rests):
+            self._began = moment if self._tally.rests else self._began
+            self._summed = self.add_up(table, now, moment + SUMS_SLICE)
+            self._takes = min(moment - self._began, METRICS_EVERY) if self._summed else self._takes
+        patience = SUMS_PATIENCE if self._is_first and self._tally.newest is None else 0.0
+        if moment >= self._due + patience:
+            self.write(table, status, now, listed and "listing" not in status.troubles)
+            self._due, self._summed, self._is_first = max(self._due + METRICS_EVERY, moment), False, False
+        begins = self._due if self._summed else self._due - self._takes if self._tally.rests else 0.0
+        self._next_turn = max(begins, time.monotonic() + (SUMS_PAUSE if listed else LOOKS_FOR_TABLE))
+
+    def add_up(self, table: FlowTable, now: float, until: float) -> bool:
+        """Go on adding up all flows till then; True when that is done."""
+        self._context.advance(now, table.own, table.timeouts)
+        while not self._tally.step(table, now, SUMMED_AT_ONCE):
+            if time.monotonic() >= until:
+                return False
+        return True
+
+    def text(self, table: FlowTable, status: Status, now: float, stage: Stage) -> str:
+        """What is to be written now."""
+        from metrics import Measured, exposition
+
+        self._kernel.take(status)
+        plan, sums = self._plan, self._tally.newest
+        measured = Measured(
+            *(plan.node, plan.version, stage, table, status, sums, self._kernel.values, now, self.failures)
+        )
+        return exposition(measured)
+
+    def write(self, table: FlowTable, status: Status, now: float, reads: bool = True) -> None:
+        """Write it; what is in the way is kept for people. ``reads``: the table can be read now."""
+        from metrics import Stage
+
+        self._replace(self.text(table, status, now, Stage.READING if reads else Stage.LOST))
+
+    def tell(self, table: FlowTable, status: Status, now: float, pipe: Pipe) -> None:
+        """Write it once, where "-" is standard output."""
+        from metrics import Stage
+
+        if self._plan.path == "-":
+            pipe.write([self.text(table, status, now, Stage.READING)])
+        else:
+            self.write(table, status, now)
+
+    def close(self, table: FlowTable, status: Status, now: float) -> None:
+        """The last word is that nobody looks any more, unless another process writes the file, or none could."""
+        from metrics import Stage
+
+        if self.written is not None and self._found() == self._ours:
+            self._replace(self.text(table, status, now, Stage.ENDED))
+
+    def state(self, moment: float) -> str:
+        """How it is doing, for people; ``moment`` on the scale of time.monotonic()."""
+        shown = clean(self._plan.path, 60)
+        if self.written is None:
+            return f"{shown}: nothing is written yet"
+        failed = f"; it could not be written {self.failures}x" if self.failures else ""
+        return f"{shown}: written {moment - self.written:.0f} s ago{failed}"
+
+    def _replace(self, text: str) -> None:
+        path = self._plan.path
+        shown = clean(path, 200)
+        found = self._found()
+        try:
+            replace_file(path, text)
+        except OSError as error:
+            self.failures += 1
+            self.problem = Problem(
+                f"metrics are not being written: {error.strerror}: {shown}", _cure_of_file(path, error)
+            )
+            return
+        self.written = time.monotonic()
+        self.problem = None
+        if self._ours is not None and found not in (None, self._ours):
+            self.problem = Problem(f"another process also writes {shown}", "pgrep -af conntrack.monitor")
+        self._ours = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        """The file as it is: inode and time of change; None where there is none."""
+        try:
+            info = os.stat(self._plan.path)
+        except OSError:
+            return None
+        return info.st_ino, info.st_mtime_ns
+
+
+def replace_file(path: str, text: str) -> None:
+    """Put a new file of mode 0644 in a file's place, so that nobody ever reads a part of it. Raises OSError.
+
+    What is no file (/dev/null, a pipe) is refused: the new file would take its place. The temporary name does not end
+    in .prom, so that node_exporter leaves it alone.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}.part")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)  # of a process that was killed
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o644)  # whatever the umask is: another user's node_exporter reads it
+            file.write(text)
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _cure_of_file(path: str, error: OSError) -> str:
+    """The command that helps where a file can't be written."""
+    folder = shlex.quote(clean(os.path.dirname(os.path.abspath(path)), 200))
+    if isinstance(error, FileNotFoundError):
+        return f"mkdir -p {folder}"
+    if error.errno == errno.EINVAL or isinstance(error, IsADirectoryError):
+        return f"ls -ld {shlex.quote(clean(path, 200))}"
+    return f"{'df -h' if error.errno in (errno.ENOSPC, errno.EDQUOT) else 'ls -ld'} {folder}"
+
+
 # --- pipes ------------------------------------------------------------------------------------------------------------
 
 
@@ -557,13 +746,22 @@ def log_notices(log: FlowLog | None) -> list[tuple[str, str]]:
     return found + ([(state.aside, "")] if state.aside else [])
 
 
+def metrics_notices(file: MetricsFile | None) -> list[tuple[str, str]]:
+    """Why metrics are not written, and the command that helps."""
+    return [] if file is None or file.problem is None else [(file.problem.what, file.problem.cure)]
+
+
 def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool] = lambda _: True) -> list[Notice]:
     """What a header would say. Who holds most of a table that is nearly full is looked for where that ``is_news``."""
     from health import Surroundings, fills, notices_of, sampled_shares
 
     status, table, source = feed.intake.status, feed.table, feed.source
-    export = feed.exporter.notices() if feed.exporter else ()
-    around = Surroundings(before=options.before, log=log_notices(feed.log), export=export)
+    around = Surroundings(
+        before=options.before,
+        log=log_notices(feed.log),
+        export=feed.exporter.notices() if feed.exporter else (),
+        metrics=metrics_notices(feed.metrics),
+    )
     notices = notices_of(status, table, source.live, source.clock(), around)
     if any(fills(notice) and is_news(notice) for notice in notices):
         notices = notices_of(status, table, source.live, source.clock(), around, sampled_shares(table))
@@ -679,6 +877,7 @@ def _no_log(folder: str, error: OSError | ImportError, called: str) -> Problem:
 # Seconds that a pipe's first lines wait for commands that tell names: docker takes 0.05 s. Nothing on this machine that
 # is a file is waited for, and what comes later is in the lines after that.
 NAMES_PATIENCE = 0.3
+STATISTICS_PATIENCE = 2.0  # seconds that metrics wait for `conntrack -S`, which is asked a second after the start
 MOST_JUNK = 10_000  # lines not understood before --once gives up
 
 
@@ -695,6 +894,9 @@ class Once:
 
         self._geoip = GeoIP(options.plan.paths)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
+        self._metrics: MetricsFile | None = None
+        if options.metrics is not None:
+            self._metrics = MetricsFile(options.metrics, self._context, self._geoip.lookup)
         self._problem: Problem | None = None  # why there is nothing to print
         self._listings_left = 2 if options.sample else 1
         self._why_empty = ""  # ... though there are flows
@@ -722,9 +924,28 @@ class Once:
         self._feed.await_names(time.monotonic() + NAMES_PATIENCE)
         open_databases(self._geoip, self._options.plan)
         self._context.advance(self._feed.intake.newest or 0.0, self._table.own, self._table.timeouts)
-        self._pipe.write(self._texts(*job))
+        if self._metrics is None:
+            self._pipe.write(self._texts(*job))
+        elif (problem := self._write_metrics(self._metrics)) is not None:
+            return give_up(problem)
         self._say_state()
         return SUCCESS
+
+    def _write_metrics(self, file: MetricsFile) -> Problem | None:
+        """In place of the table; returns why that was impossible."""
+        until = time.monotonic() + STATISTICS_PATIENCE
+        while self._feed.source.live and not self._status.counted and time.monotonic() < until:
+            self._feed.wait(until=time.monotonic() + 0.02)  # its end comes a moment after its answer
+            if self._signals.ending():
+                raise KeyboardInterrupt
+            for item in self._feed.source.poll():
+                if isinstance(item, Statistics):  # the table is told already
+                    self._feed.take(item)
+        while not file.add_up(self._table, self._feed.source.clock(), time.monotonic() + FRAME):
+            if self._signals.ending():
+                raise KeyboardInterrupt
+        file.tell(self._table, self._status, self._feed.source.clock(), self._pipe)
+        return file.problem
 
     @property
     def table(self) -> FlowTable:
@@ -839,12 +1060,12 @@ class Stream:
         self._options = options
         self._signals = signals
         self._recorder = recorder
-        self._feed = Feed(options, source, signals, recorder, self._report, self._gone)
-        self._table, self._status = self._feed.table, self._feed.intake.status
-        self._pipe = Pipe(signals)
         from geoip import GeoIP
 
         self._geoip = GeoIP(options.plan.paths)
+        self._feed = Feed(options, source, signals, recorder, self._report, self._gone, self._geoip.lookup)
+        self._table, self._status = self._feed.table, self._feed.intake.status
+        self._pipe = Pipe(signals)
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._wanted = options.wanted(self._context)
         self._writer = export.LineWriter(self._context, options.format)
@@ -986,15 +1207,28 @@ class Stream:
 
 # --- --headless -------------------------------------------------------------------------------------------------------
 
+RENEWED_EVERY = 60.0  # seconds between two looks at the databases' files, of 0.01 ms each
+
+
+def _geoip_for_metrics(options: Options) -> GeoIP | None:
+    """The log's writer has databases of its own; what else runs without a screen needs none."""
+    if options.metrics is None:
+        return None
+    from geoip import GeoIP
+
+    return GeoIP(options.plan.paths)
+
 
 class Headless:
-    """``--headless``: the flow log is written, IPFIX is sent, and standard error hears what is wrong."""
+    """``--headless``: the log or metrics are written, IPFIX is sent, and standard error hears what is wrong."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals = options, signals
-        self._feed = Feed(options, source, signals, recorder)
+        self._geoip = _geoip_for_metrics(options)
+        where = self._geoip.lookup if self._geoip is not None else _nowhere
+        self._feed = Feed(options, source, signals, recorder, where=where)
         self._pipe = Pipe(signals)
-        self._next_look = 0.0
+        self._next_look = self._next_renewal = 0.0
 
     @property
     def table(self) -> FlowTable:
@@ -1011,6 +1245,8 @@ class Headless:
 
     def _run(self) -> int:
         feed = self._feed
+        if self._geoip is not None:
+            open_databases(self._geoip, self._options.plan)
         while not (self._signals.ending() or feed.intake.status.ended):
             feed.wait(until=time.monotonic() + FRAME)
             for item in feed.source.poll():
@@ -1018,8 +1254,17 @@ class Headless:
             if (problem := feed.problem or feed.refused) is not None:
                 return give_up(problem)
             feed.table.tick(feed.source.clock())
+            self._renew_databases()
             self._say_notices()
         return SUCCESS
+
+    def _renew_databases(self) -> None:
+        """Where others are there by now, open these: it runs for months, and one takes 0.3 s at most."""
+        now = time.monotonic()
+        if self._geoip is not None and now >= self._next_renewal:
+            self._next_renewal = now + RENEWED_EVERY
+            if self._geoip.changed():
+                self._geoip.open()
 
     def _say_notices(self) -> None:
         now = time.monotonic()

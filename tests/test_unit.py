@@ -32,6 +32,7 @@ from support.terminal import ROOT
 from support.waiting import wait_for
 
 UNIT = ROOT / "contrib" / "conntrack-monitor.service"
+METRICS_TOO = ROOT / "contrib" / "prometheus" / "metrics.conf"
 UID = 61_235  # nobody's
 NET_ADMIN = f"{1 << 12:016x}"
 ROOM = 8 << 20  # bytes: what its socket for events has at least
@@ -167,6 +168,10 @@ class Service:
         systemd.put("/etc/systemd/system/conntrack-monitor.service", UNIT, 0o644)
         self.type("systemctl daemon-reload && systemctl start conntrack-monitor")
 
+    def put(self, path: str, source: Path) -> None:
+        self.type(f"mkdir -p {os.path.dirname(path)}")
+        self._systemd.put(path, source, 0o644)
+
     def fact(self, name: str) -> str:
         return self.type(f"systemctl show -p {name} --value conntrack-monitor").strip()
 
@@ -211,6 +216,19 @@ def test_it_runs_in_its_cage(service: tuple[Service, Namespace]) -> None:
     assert "192.0.2.7:53" in unit.type(f"conntrack-monitor --who 10.1.2.3 --at $(date +%H:%M) --log {LOG}")
     assert unit.type(f"stat -c %a {LOG}").strip() == "700"
     assert unit.type("ls /var/cache/conntrack-monitor/conntrack-monitor/code").strip()  # the second start is quick
+
+
+@with_systemd
+def test_beside_its_log_it_writes_metrics_that_others_may_read(service: tuple[Service, Namespace]) -> None:
+    """The file that is put beside the unit: everybody can read what it writes, while it runs."""
+    unit, _namespace = service
+    unit.put("/etc/systemd/system/conntrack-monitor.service.d/metrics.conf", METRICS_TOO)
+    unit.type("systemctl daemon-reload && systemctl restart conntrack-monitor")
+    look = "setpriv --reuid=65534 --regid=65534 --clear-groups cat /run/conntrack-monitor/conntrack.prom"
+    up = re.compile(r'^conntrack_monitor_up\{node="[^"]+"\} 1$', re.M)
+    wait_for(lambda: up.search(unit.type(look, check=False)), lambda: unit.type("journalctl --no-pager -o cat"))
+    unit.type("systemctl stop conntrack-monitor")
+    assert "conntrack_monitor" not in unit.type(look, check=False)
 
 
 @with_systemd
