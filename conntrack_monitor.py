@@ -439,7 +439,8 @@ NOTES = {
     "Exit status": "0 success, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
     "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
     "Settings": '~/.config/conntrack-monitor/config.toml sets options by their long names (sort = "bytes"), names '
-    "marks and zones, and adds local networks. Options override the environment, which overrides the file.",
+    "marks and zones, adds local networks, and has rules for alerts ([[alert]]). "
+    "Options override the environment, which overrides the file.",
     "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, downloaded if there is no database; "
     "GeoLite2 data created by MaxMind, available from https://www.maxmind.com, if you install it.",
 }
@@ -565,7 +566,9 @@ NOTES = {
     help="Sources of host names: leases,neighbours,containers,wireguard,hosts,processes [all of "
     "these]; also crictl, kubectl, dns (key N); none.",
 )
-@click.option("--headless", is_flag=True, help="No screen and no output, for --log; runs until SIGTERM or Ctrl+C.")
+@click.option(
+    "--headless", is_flag=True, help="No screen and no output, for --log and alerts; runs until SIGTERM or Ctrl+C."
+)
 @click.option("--who", metavar="ADDR[:PORT]", help="Show from the log who had this address (and port).")
 @click.option("--at", metavar="TIME", help="With --who: 2026-11-24T14:02:30, with or without a zone, or 14:02.")
 @click.option("--since", metavar="SPAN", help=f"With --view usage: 7d, 12h, or a TIME [{DAY_SPAN}].")
@@ -718,7 +721,7 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         states=options["state"],
         families=_families_of(options),
         expression=options["expression"] or "",
-        source=_source(options, _families_of(options)),
+        source=_source(options, _families_of(options), settings.alerts is not None and settings.alerts.asks_counters()),
         sort=options["sort"],
         reverse=options["reverse"],
         linger=options["linger"],
@@ -738,6 +741,7 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         starts_again=_starts_again() if options["heartbeat"] else "",
         before=_before(options),
         log=_log_plan(ctx, options),
+        alerts=None if options["once"] else settings.alerts,
         since=_since(options),
         by=options["by"] or "",
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
@@ -819,7 +823,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--sample requires --once and can't be combined with --replay.")
     _check_names(ctx, options)
     if options["headless"]:
-        _check_headless(options)
+        _check_headless(options, ctx.obj is not None and ctx.obj.alerts is not None)
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
         raise click.UsageError(
@@ -856,13 +860,16 @@ def _check_names(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--names dns works only on the screen.")
 
 
-def _check_headless(options: CommandLine) -> None:
+def _check_headless(options: CommandLine, alerts: bool) -> None:
     if any(options[way] for way in ("once", "as_json", "as_csv")):
         raise click.UsageError(
             "--headless writes nothing to stdout: it can't be combined with --once, --json or --csv."
         )
-    if options["replay"] is not None or not (options["log"] or options["record"]):
-        raise click.UsageError("--headless requires --log DIR or --record FILE, and can't be combined with --replay.")
+    if options["replay"] is not None or not (options["log"] or options["record"] or alerts):
+        raise click.UsageError(
+            "--headless requires --log DIR, --record FILE or alerts in the settings, "
+            "and can't be combined with --replay."
+        )
 
 
 def _check_sort(ctx: click.Context, options: CommandLine) -> None:
@@ -903,8 +910,11 @@ def _demo() -> bytes:
     raise ValueError("this installation does not include it")
 
 
-def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Source]:
-    """What makes the source when the loop is ready for it; wrong words are found now."""
+def _source(options: CommandLine, families: Sequence[str], counters: bool) -> Callable[[], Source]:
+    """What makes the source when the loop is ready for it; wrong words are found now.
+
+    ``counters``: alerts ask what `conntrack -S` counts.
+    """
     from config import programs
     from recording import Replay
     from source import Command, LiveSource, pushed_down
@@ -924,7 +934,9 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
     interval = options["sample"] or options["interval"]
-    return lambda: LiveSource(run, interval, events=not options["once"], statistics=screen)
+    return lambda: LiveSource(
+        run, interval, events=not options["once"], statistics=screen or (counters and not options["once"])
+    )
 
 
 def _guarded(run: Callable[[], int]) -> int:

@@ -686,25 +686,49 @@ GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK
 class Baseline:
     """What was known when ``m`` was pressed, or what the flow log had seen a day ago: the keys of every grouping."""
 
-    def __init__(self, at: float, context: Context, logged: Iterable[tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        at: float,
+        context: Context,
+        logged: Iterable[tuple[str, str]] | None = None,
+        of: Sequence[Grouping] = tuple(GROUPINGS.values()),
+        most: int | None = None,
+    ) -> None:
         """``logged``: what the flow log had seen by ``at``, keys with "host", "country", "network" or "service" before.
 
-        The log does not remember hosts of the far side.
+        The log does not remember hosts of the far side. ``most``: the keys of each grouping that are remembered.
         """
         self.at = at
         self.complete = logged is not None  # all flows that were there have been looked at
-        self._context = context
-        groupings = [grouping for grouping in GROUPINGS.values() if logged is None or grouping is not FAR]
+        self._context, self._most = context, most
+        groupings = [grouping for grouping in of if logged is None or grouping is not FAR]
         self._parts = {grouping.by: part_of(grouping.by, context) for grouping in groupings}
         self._known: dict[str, set[str]] = {by: set() for by in self._parts}
-        for sort, key in logged or ():
-            self._known.setdefault("near" if sort == "host" else sort, set()).add(key)
+        self.know(logged or ())
+
+    def know(self, logged: Iterable[tuple[str, str]]) -> None:
+        """What the flow log had seen was there, too."""
+        for sort, key in logged:
+            if (known := self._known.get("near" if sort == "host" else sort)) is not None:
+                known.add(key)
 
     def learn(self, flow: Flow) -> None:
         near, far, _ = self._context.sides(flow)
         what = service_key(flow)
         for by, part in self._parts.items():
-            self._known[by].add(part(near, far, what))
+            if not self._is_full(by):
+                self._known[by].add(part(near, far, what))
+
+    def _is_full(self, by: str) -> bool:
+        return self._most is not None and len(self._known[by]) >= self._most
+
+    def full(self) -> list[str]:
+        """Of what so much has been seen that nothing is called new any more."""
+        return [
+            grouping.name
+            for grouping in GROUPINGS.values()
+            if grouping.by in self._known and self._is_full(grouping.by)
+        ]
 
     def finish(self) -> None:
         """All have been looked at."""
@@ -724,4 +748,5 @@ class Baseline:
 
     def is_new_key(self, grouping: Grouping, key: str) -> bool:
         """Flows without a known country or network do not count as new."""
-        return key != "" and grouping.by in self._known and key not in self._known[grouping.by]
+        by = grouping.by
+        return key != "" and by in self._known and key not in self._known[by] and not self._is_full(by)

@@ -51,6 +51,7 @@ from text import clean
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
+    from alerts import Alert, AlertPlan, Watch
     from columns import ViewSpec
     from flowlog import FlowLog, LogPlan
     from geography import Plan
@@ -207,6 +208,7 @@ class Options:
     starts_again: str = ""  # what to say when somebody quits and something starts the program again
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
+    alerts: AlertPlan | None = None  # the rules of the settings
     since: str = ""  # of usage, as it was typed
     by: str = ""  # the keys of --by
     demo: str = ""  # the words that play the bundled recording
@@ -224,6 +226,7 @@ class Options:
         """Those that are read: a pipe tells no processes, so that only its filter may need them."""
         screen = self.format == "text" and not (self.once or self.headless)
         needed = screen or self.asks("process") or "process" in self.by.lower().split(",")
+        needed = needed or (self.alerts is not None and self.alerts.asks_field("process", self.site))
         return [source for source in self.names if needed or source != "processes"]
 
     def asks(self, *fields: str) -> bool:
@@ -276,11 +279,14 @@ class Feed:
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
         self.log = self._log(options)
+        self.alerts: Watch | None = None  # see ``begin_alerts``
+        self._options = options
+        rates = options.alerts is not None and options.alerts.asks("rate_in", "rate_out")
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(
             *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
-            totals=report is None and not options.headless,
+            totals=rates or (report is None and not options.headless),
             on_closed=self.log.ended if self.log else None,
         )
         lists_again = not options.once or options.sample is not None
@@ -301,9 +307,35 @@ class Feed:
         setup = options.log.setup(self.source.name, options.plan.paths, options.site)
         return FlowLog(options.log, setup, self._epoch, self.names.directory)
 
+    def begin_alerts(
+        self,
+        context: Context,
+        at_once: bool = False,
+        begin: Callable[[], None] = lambda: None,
+        unsure: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """From now on flows and numbers are judged by the settings' rules.
+
+        ``at_once``, ``begin``, ``unsure``: see ``alerts.Circumstances``.
+        """
+        plan, log = self._options.alerts, self._options.log
+        if plan is None:
+            return
+        from alerts import Circumstances, Watch
+
+        source, folder = self.source, log.folder if log is not None else ""
+        around = Circumstances(source.live, at_once, source.name, folder, begin, unsure)
+        self.alerts = Watch(plan, context, self.table, self.intake.status, around)
+
+    def fired(self) -> list[Alert]:
+        """The alerts since the last call."""
+        return [] if self.alerts is None else self.alerts.take_fired()
+
     def close(self) -> None:
         """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
         self.names.close()
+        if self.alerts is not None:
+            self.alerts.close()
         if self.log is None:
             return
         began = calm = time.monotonic()
@@ -325,6 +357,11 @@ class Feed:
             self.log.poll(self.table, self.intake.status, self.source.clock())
             fds = [*fds, *self.log.fds()]
             until = min(self.log.deadline(), math.inf if until is None else until)
+        if self.alerts is not None:
+            now = self.source.clock()
+            self.alerts.poll(now)
+            fds = [*fds, *self.alerts.fds()]
+            until = min(self.alerts.deadline(now), math.inf if until is None else until)
         poll = select.poll()
         waits = time.monotonic() < self._source_waits_until
         for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
@@ -336,6 +373,7 @@ class Feed:
             deadline = max(self._source_waits_until, deadline or 0.0)
         ends = (until, deadline, self._next_beat)
         due = [at for at in (*ends, self.names.deadline()) if at is not None]
+        due = [at for at in due if at < math.inf]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
@@ -371,6 +409,8 @@ class Feed:
             self.problem = item.problem if fatal else self.problem
         rejects, began = self.intake.status.rejects, time.monotonic()
         self.intake.take(item)
+        if self.alerts is not None:
+            self.alerts.hear(item, self.source.clock())
         if isinstance(item, ListingEnded) and item.complete and self.intake.status.facts.get("events") != 0:
             self.source.unannounced(self.table.unannounced)
         if self.source.live and self.intake.status.rejects - rejects > FLOOD:
@@ -511,7 +551,8 @@ def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool]
     from health import Surroundings, fills, notices_of, sampled_shares
 
     status, table, source = feed.intake.status, feed.table, feed.source
-    around = Surroundings(before=options.before, log=log_notices(feed.log))
+    alerts = feed.alerts.problems() if feed.alerts is not None else ()
+    around = Surroundings(before=options.before, log=log_notices(feed.log), alerts=alerts)
     notices = notices_of(status, table, source.live, source.clock(), around)
     if any(fills(notice) and is_news(notice) for notice in notices):
         notices = notices_of(status, table, source.live, source.clock(), around, sampled_shares(table))
@@ -797,6 +838,7 @@ class Stream:
         self._wanted = options.wanted(self._context)
         self._writer = export.LineWriter(self._context, options.format)
         self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
+        self._feed.begin_alerts(self._context, at_once=not source.live)
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._said_late = 0.0  # by how much events come late, as said last
@@ -833,6 +875,7 @@ class Stream:
                 if isinstance(item, ListingEnded | Ended) and not self._status.understood and self._status.rejects:
                     return give_up(self._status.junk())
             self._table.tick(source.clock())
+            self._tell_alerts()
             self._flush()
             if source.live and not told:  # once, not again with every line; the end tells how many
                 self._pipe.say_unread(self._status)
@@ -840,6 +883,7 @@ class Stream:
             self._say_notices()
         self._flush()
         self._pipe.say_unread(self._status)
+        say_unsaid(self._feed)
         return SUCCESS
 
     @property
@@ -854,6 +898,14 @@ class Stream:
         self._feed.take(item)
         if self._recorder and (words := self._recorder.complaint()):
             say(words)
+
+    def _tell_alerts(self) -> None:
+        """As lines among the others; in CSV, whose columns are a flow's, for the person."""
+        for alert in self._feed.fired():
+            if self._options.format == "json":
+                self._out.append(export.json_line(alert.item(self._context)))
+            else:
+                say(alert.line)
 
     def _say_notices(self) -> None:
         """Once a second, when the first listing is through: what a header would say, and no item said already."""
@@ -931,17 +983,37 @@ class Stream:
         self._pipe.write(out)
 
 
+def say_unsaid(feed: Feed) -> None:
+    """At the end: what was held back of alerts, and in a recording what else there is to say of them."""
+    if feed.alerts is not None:
+        texts = [] if feed.source.live else [str(problem) for problem in feed.alerts.problems()]
+        for text in [*texts, *feed.alerts.unsaid()]:
+            say(text)
+
+
 # --- --headless -------------------------------------------------------------------------------------------------------
 
 
 class Headless:
-    """``--headless``: the flow log is written, and standard error hears what is wrong."""
+    """``--headless``: the flow log is written, and standard error hears alerts and what is wrong."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals = options, signals
         self._feed = Feed(options, source, signals, recorder)
         self._pipe = Pipe(signals)
         self._next_look = 0.0
+
+    def _begin_alerts(self) -> None:
+        """Only alerts about flows and rows ask where an address is."""
+        plan = self._options.alerts
+        if plan is None:
+            return
+        from geoip import GeoIP
+
+        geoip = GeoIP(self._options.plan.paths)
+        if plan.asks_places():
+            open_databases(geoip, self._options.plan)
+        self._feed.begin_alerts(self._feed.context(Lookups(where=geoip.lookup), self._options.site))
 
     @property
     def table(self) -> FlowTable:
@@ -958,6 +1030,7 @@ class Headless:
 
     def _run(self) -> int:
         feed = self._feed
+        self._begin_alerts()
         while not self._signals.ending():
             feed.wait(until=time.monotonic() + FRAME)
             for item in feed.source.poll():
@@ -965,7 +1038,10 @@ class Headless:
             if (problem := feed.problem or feed.refused) is not None:
                 return give_up(problem)
             feed.table.tick(feed.source.clock())
+            for alert in feed.fired():
+                say(alert.line)
             self._say_notices()
+        say_unsaid(feed)
         return SUCCESS
 
     def _say_notices(self) -> None:

@@ -23,13 +23,13 @@ IMPORTS = {name: architecture.imported(tree) for name, tree in MODULES.items()}
 GRAPH = architecture.import_graph(MODULES)
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-MOST_MODULES, MOST_FLOORS, MOST_IMPORTS = 35, 10, 181
+MOST_MODULES, MOST_FLOORS, MOST_IMPORTS = 36, 10, 193
 LONGEST_FUNCTION = 40  # lines
 
 # What reads, writes, waits or asks for the time. All others are pure: what they say follows from what they were told.
 IMPURE = {
     "manual",
-    *("child", "config", "conntrack_monitor", "deletion", "download", "flowlog", "geography", "geoip", "live", "names"),
+    *("alerts", "child", "config", "conntrack_monitor", "deletion", "download", "flowlog", "geography", "geoip", "live", "names"),
     *("past", "recording", "run", "screen", "source"),
 }
 PURE = MODULES.keys() - IMPURE
