@@ -99,7 +99,11 @@ def value_text(value: float, unit: str) -> str:
 
     >>> value_text(0.8125, "%"), value_text(2103, ""), value_text(1.5e6, "B/s"), value_text(12.25, "/s")
     ('81.2%', '2103', '1.5MB/s', '12.2/s')
+    >>> value_text(0.00001, "%"), value_text(0.9999, "%"), value_text(1.0, "%")
+    ('<0.1%', '>99.9%', '100%')
     """
+    if unit == "%" and (0 < value < 0.001 or 0.999 < value < 1):  # a little is not nothing
+        return "<0.1%" if value < 0.5 else ">99.9%"
     if unit.startswith("B"):
         return size_text(value) + unit
     number = 100 * value if unit == "%" else value
@@ -405,7 +409,7 @@ def harmless(text: str) -> str:
 
 MOST_A_SECOND = 20  # alerts of one rule; those beyond are counted
 MOST_ROWS = 4096  # of a rule, that are remembered
-MOST_FIRED = 65_536  # flows of a rule, that are remembered: 8 MiB
+MOST_FIRED = 32_768  # flows of a rule, that are remembered: 2 MiB, and 13 MiB where they are gone
 
 
 class Spell:
@@ -460,7 +464,9 @@ class Verdicts:
         self.newest: Alert | None = None
         self._unsaid = 0  # held back since the newest one
         self._spells: dict[str, Spell] = {}  # by the row's key; "" for a number of the table
-        self._known: dict[tuple[bytes, float], None] = {}  # flows that it was about
+        self._known: dict[Flow, None] = {}  # flows that it was about, the newest last
+        self._looked_through_at = MOST_FIRED // 32
+        self.crowded = False  # more rows fit than are remembered
         self._said: float | None = None
         self._second, self._in_second = -math.inf, 0
 
@@ -479,7 +485,7 @@ class Verdicts:
             if not holds:
                 return None
             if len(self._spells) >= MOST_ROWS:
-                self._hold_back()
+                self.crowded = True
                 return None
             spell = self._spells[key] = Spell()
         if holds is False:
@@ -502,22 +508,24 @@ class Verdicts:
 
     def about(self, flow: Flow, now: float, value: str, context: Context) -> Alert | None:
         """A flow fits; once for each."""
-        key = flow.key, flow.born
-        if key in self._known:
+        if flow in self._known:
             return None
+        if len(self._known) >= self._looked_through_at:  # a listing may have shown that some are gone
+            self._known = {known: None for known in self._known if known.progress.ended is None}
+            self._looked_through_at = max(MOST_FIRED // 32, 2 * len(self._known))
         if len(self._known) >= MOST_FIRED:
             del self._known[next(iter(self._known))]
-        self._known[key] = None
+        self._known[flow] = None
         if not self._may(now, self.rule.every):
             return None
         return self._fire(Alert(self.rule, now, value, flow_text(flow, context), flow=flow))
 
     def knows(self, flow: Flow) -> bool:
-        return (flow.key, flow.born) in self._known
+        return flow in self._known
 
     def forget(self, flow: Flow) -> None:
         """It has ended: there is no more to come of it."""
-        self._known.pop((flow.key, flow.born), None)
+        self._known.pop(flow, None)
 
     def _text(self, value: float, row: GroupRow | None, context: Context) -> str:
         compares = self.rule.compares
@@ -579,7 +587,8 @@ class RecentPast:
         """New flows a second. ``watched``: as ``FlowTable.watched`` says."""
         if watched is None or watched < LEAST_SPAN:
             return None
-        return sum(number for second, number in self._births if second > now - NEW_SPAN - 1) / min(watched, NEW_SPAN)
+        since = max(math.floor(now) + 1.0 - NEW_SPAN, now - watched)  # whole seconds are counted
+        return sum(number for second, number in self._births if math.floor(since) <= second <= now) / (now - since)
 
     def losses(self, now: float, losses: int) -> int:
         """Losses within a minute; to be asked once a second."""
@@ -715,8 +724,8 @@ class Commands:
     def _fail(self, rule: str, notice: Notice) -> None:
         self.failures[rule] = replace(notice, state=notice.text)
 
-    def close(self) -> None:
-        """Those that run get a moment to end."""
+    def close(self) -> int:
+        """Those that run get a moment to end; returns how many did not, or were never started."""
         until = time.monotonic() + CLOSING
         while self._running and time.monotonic() < until:
             self.poll()
@@ -725,7 +734,9 @@ class Commands:
             running.child.signal(signal.SIGTERM)
         for running in self._running:
             running.child.stop(0.05)
-        self._running = []
+        left, self._running = len(self._running) + len(self._waiting), []
+        self._waiting.clear()
+        return left
 
 
 # --- in the loop ------------------------------------------------------------------------------------------------------
@@ -847,6 +858,10 @@ class Watch:
         if number := self.unjudged:
             text = f"{number} new flows were not judged by alerts: they came too fast"
             out.append(Notice(text, about=About.ALERT, state=("unjudged", len(str(number)))))
+        for verdicts in self.verdicts:
+            if verdicts.crowded:
+                text = f"alert {verdicts.rule.name}: more than {MOST_ROWS} rows fit, and no more are judged"
+                out.append(Notice(text, about=About.ALERT, state=("crowded", verdicts.rule.name)))
         for name in self._seen.full() if self._seen is not None else ():
             text = f"alerts no longer tell a new {name}: more than {MOST_KNOWN} were seen"
             out.append(Notice(text, about=About.ALERT, state=("full", name)))
@@ -964,11 +979,12 @@ class Watch:
         """Is there something that can go on?"""
         return bool(self._is_to_learn or (self._pending and self._learnt) or self._round is not None)
 
-    def close(self) -> None:
-        self.commands.close()
+    def close(self) -> int:
+        """Returns how many commands had not ended."""
         if self._log is not None:
             self._log.stop()
             self._log = None
+        return self.commands.close()
 
     def _fire(self, alert: Alert | None) -> None:
         if alert is None:

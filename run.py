@@ -334,8 +334,8 @@ class Feed:
     def close(self) -> None:
         """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
         self.names.close()
-        if self.alerts is not None:
-            self.alerts.close()
+        if self.alerts is not None and (left := self.alerts.close()):
+            say(f"{left} commands of alerts had not ended, and were stopped")
         if self.log is None:
             return
         began = calm = time.monotonic()
