@@ -682,7 +682,7 @@ class Commands:
             self._start(*self._waiting.popleft())
 
     def _start(self, rule: str, words: list[str]) -> None:
-        program = clean(words[0], 60)
+        program = clean(words[0], 200)
         try:
             self._running.append(Running(rule, Child(words, GATHERED), time.monotonic() + COMMAND_TIME))
         except FileNotFoundError:
@@ -710,7 +710,7 @@ class Commands:
 
     def _take(self, rule: str, child: Child, status: int, told: bool) -> None:
         said = clean(child.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2], 120)
-        program = clean(child.argv[0], 60)
+        program = clean(child.argv[0], 200)
         if told:
             text = f"alert {rule}: its command {program} was ended after {COMMAND_TIME:g} s"
         elif status:
