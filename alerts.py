@@ -879,10 +879,10 @@ class Watch:
                 out.append(Notice(alert.line, about=About.ALERT, state=(alert.rule.name, verdicts.fired)))
         return out + self.problems()
 
-    def unsaid(self) -> list[str]:
+    def unsaid(self) -> list[Notice]:
         """For the end: what was held back."""
         return [
-            f"alert {verdicts.rule.name}: {verdicts.held_back} more were not said"
+            Notice(f"alert {verdicts.rule.name}: {verdicts.held_back} more were not said", about=About.ALERT)
             for verdicts in self.verdicts
             if verdicts.held_back
         ]

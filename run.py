@@ -986,9 +986,9 @@ class Stream:
 def say_unsaid(feed: Feed) -> None:
     """At the end: what was held back of alerts, and in a recording what else there is to say of them."""
     if feed.alerts is not None:
-        texts = [] if feed.source.live else [str(problem) for problem in feed.alerts.problems()]
-        for text in [*texts, *feed.alerts.unsaid()]:
-            say(text)
+        problems = [] if feed.source.live else feed.alerts.problems()
+        for notice in [*problems, *feed.alerts.unsaid()]:
+            say(str(notice))
 
 
 # --- --headless -------------------------------------------------------------------------------------------------------

@@ -343,7 +343,7 @@ def test_every_of_flows_is_the_rules() -> None:
     newest = fed.watch.verdicts[0].newest
     assert newest is not None
     assert newest.line == "alert a: tcp 10.0.0.1:10009 to 192.0.2.1:443 (and 4 more before it)"
-    assert fed.watch.unsaid() == ["alert a: 4 more were not said"]
+    assert [str(notice) for notice in fed.watch.unsaid()] == ["alert a: 4 more were not said"]
 
 
 def test_a_flood_is_bounded_and_counted() -> None:

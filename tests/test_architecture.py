@@ -29,7 +29,19 @@ LONGEST_FUNCTION = 40  # lines
 # What reads, writes, waits or asks for the time. All others are pure: what they say follows from what they were told.
 IMPURE = {
     "manual",
-    *("alerts", "child", "config", "conntrack_monitor", "deletion", "download", "flowlog", "geography", "geoip", "live", "names"),
+    *(
+        "alerts",
+        "child",
+        "config",
+        "conntrack_monitor",
+        "deletion",
+        "download",
+        "flowlog",
+        "geography",
+        "geoip",
+        "live",
+        "names",
+    ),
     *("past", "recording", "run", "screen", "source"),
 }
 PURE = MODULES.keys() - IMPURE
