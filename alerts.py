@@ -247,6 +247,8 @@ def comparison_of(when: str, context: Context) -> Comparison | None:
     match = _NUMBER_RULE.fullmatch(when)
     if match is not None and (match[1] not in MAKERS or match[1] in OF_TABLE):
         return _compared(*match.groups())
+    if re.search(r"(?<!\S)(?:[<>]=?|=)(?!\S)", when):  # as bare words they would fit nothing
+        raise RuleError("when: a comparison within a filter has no blanks: bytes:>1M", "when")
     try:
         if compile_filter(when, context) is None:
             raise RuleError("when: the filter is empty", "when")
@@ -746,12 +748,16 @@ JUDGED_AT_ONCE, REST = 0.004, 3.0  # seconds that judging goes on; its share of 
 # Seconds between two rounds over all flows. They take 1/20 of the time: 262,144 flows are added up in 3 s.
 ROUND_REST, LONGEST_REST, ROUND_SHARE = 2.0, 600.0, 20.0
 ROUND_OF_RECORDING, ROUND_OF_FLOW = 10.0, 0.001  # recorded seconds between two rounds, and for each flow
-PIECE = 100  # flows added up, or rows judged, between two looks at the clock: 1 ms
+PIECE = 50  # flows added up, or rows judged, between two looks at the clock: 1 ms
 MOST_PENDING = 65_536  # new flows that wait to be judged
 MOST_KNOWN = 262_144  # hosts, or remote ends, that new: remembers
 SHOWN, FLOWS_SHOWN = 60.0, 300.0  # seconds that an alert stays in the header: of a number at least, of a flow
 MEASURES = ("bytes", "packets", "rate", "age", "timeout", "idle")  # no event tells of them
 CHANGING = (*MEASURES, "name", "container", "process", "label", "helper", "mark")
+
+
+def always_sure() -> bool:
+    return False
 
 
 class Circumstances(NamedTuple):
@@ -762,7 +768,7 @@ class Circumstances(NamedTuple):
     node: str = ""  # the machine whose table it is
     log: str = ""  # the folder of a flow log, which knows what was seen before
     begin: Callable[[], None] = lambda: None  # a slice of work begins, in which places may be looked up
-    unsure: Callable[[], bool] = lambda: False  # was a place asked in it that is not known yet?
+    unsure: Callable[[], bool] = always_sure  # was a place asked in it that is not known yet?
 
 
 LONGEST_LOGGED = 64 << 20  # bytes
@@ -1086,10 +1092,11 @@ class Watch:
     def _judge(self, flow: Flow, now: float) -> bool:
         """Judge a flow by all filters; False where nobody knows yet where it goes."""
         fitting = [rule for rule in self._of_flows if not rule.verdicts.knows(flow) and rule.fits(flow)]
-        if self._seen is not None:
-            self._context.remote(flow)  # also where no filter came so far as to ask
-        if self._around.unsure():
-            return False
+        if self._around.unsure is not always_sure:
+            if self._seen is not None:
+                self._context.remote(flow)  # also where no filter came so far as to ask
+            if self._around.unsure():
+                return False
         for rule in fitting:
             self._fire(rule.verdicts.about(flow, now, self._value_of(flow, rule.new), self._context))
         if self._seen is not None:
@@ -1161,33 +1168,28 @@ class Watch:
             for flow in piece if self._again else ():
                 self._look_again(flow, now)
             yield
-        for (_view, fans), grouper in groupers.items():
-            if fans:
-                grouper.finish()
         for verdicts, compares in self._counted:
             value = table_number(compares.quantity, self._status, table, now, self._past, census.newest)
             self._fire(verdicts.judge(value, now, None, context))
         for verdicts, compares in self._of_rows:
-            grouper = groupers[compares.view, compares.quantity in OF_HOSTS]
-            yield from self._judge_rows(verdicts, compares.quantity, grouper.sums, now)
+            yield from self._judge_rows(verdicts, compares.quantity, groupers[compares.view], now)
+        for grouper in groupers.values():
+            while grouper.let_go(PIECE):
+                yield
 
-    def _groupers(self, now: float) -> dict[tuple[str, bool], Grouper]:
+    def _groupers(self, now: float) -> dict[str, Grouper]:
         """What adds up, for each view. Counting ends and ports of 50,000 hosts takes 75 MiB: only where it is asked."""
-        made = {}
-        for _verdicts, compares in self._of_rows:
-            fans, grouping = compares.quantity in OF_HOSTS, ROWS_OF[compares.view]
-            grouping = grouping if fans else replace(grouping) if grouping is NEAR else grouping
-            made[compares.view, fans] = Grouper(grouping, self._context, self._table.watched(now))
-        return made
+        fans = any(compares.quantity in OF_HOSTS for _, compares in self._of_rows)
+        views = dict.fromkeys(compares.view for _, compares in self._of_rows)
+        of = {view: ROWS_OF[view] if fans or view != "hosts" else replace(NEAR) for view in views}
+        return {view: Grouper(grouping, self._context, self._table.watched(now)) for view, grouping in of.items()}
 
-    def _judge_rows(
-        self, verdicts: Verdicts, quantity: str, rows: Mapping[str, GroupRow], now: float
-    ) -> Iterator[None]:
-        for at, row in enumerate(rows.values()):
-            self._fire(verdicts.judge(row_value(row, quantity), now, row, self._context))
+    def _judge_rows(self, verdicts: Verdicts, quantity: str, grouper: Grouper, now: float) -> Iterator[None]:
+        for at, row in enumerate(grouper.sums.values()):
+            self._fire(verdicts.judge(row_value(grouper.finish_row(row), quantity), now, row, self._context))
             if at % PIECE == 0:
                 yield
-        verdicts.end_rows(rows.keys(), now)
+        verdicts.end_rows(grouper.sums.keys(), now)
 
     def _look_again(self, flow: Flow, now: float) -> None:
         """A flow that is not an old one may fit by now: its bytes or its age have grown."""

@@ -416,6 +416,13 @@ class FanCount:
             near, far, _ = context.sides_of(src, dst) if flow.plain else context.sides(flow)
             self.add(context.device(near), far, port)
 
+    def of(self, device: str) -> Fan:
+        return Fan(len(self._ends.get(device, ())), len(self._ports.get(device, ())))
+
+    def forget(self, device: str) -> None:
+        self._ends.pop(device, None)
+        self._ports.pop(device, None)
+
     def counted(self) -> Mapping[str, Fan]:
         return {device: Fan(len(ends), len(self._ports[device])) for device, ends in self._ends.items()}
 
@@ -440,6 +447,20 @@ class Grouper:
             fans = self._fans.counted()
             for key, row in self.sums.items():
                 row.fan = fans.get(key)
+
+    def finish_row(self, row: GroupRow) -> GroupRow:
+        """All have been added: one row, where finishing 50,000 at once would take too long (40 ms)."""
+        if self._fans is not None:
+            row.fan = self._fans.of(row.key)
+        return row
+
+    def let_go(self, number: int) -> bool:
+        """Forget so many rows; False once none is left. 50,000 that go at once take 30 ms."""
+        for _ in range(min(number, len(self.sums))):
+            key, _row = self.sums.popitem()
+            if self._fans is not None:
+                self._fans.forget(key)
+        return bool(self.sums)
 
     def add(self, flows: Sequence[Flow]) -> None:
         """Add live flows. Of 200,000 NATed ones with databases open each takes 9 us, in the view of hosts 13 us."""

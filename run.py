@@ -312,7 +312,7 @@ class Feed:
         context: Context,
         at_once: bool = False,
         begin: Callable[[], None] = lambda: None,
-        unsure: Callable[[], bool] = lambda: False,
+        unsure: Callable[[], bool] | None = None,
     ) -> None:
         """From now on flows and numbers are judged by the settings' rules.
 
@@ -321,10 +321,10 @@ class Feed:
         plan, log = self._options.alerts, self._options.log
         if plan is None:
             return
-        from alerts import Circumstances, Watch
+        from alerts import Circumstances, Watch, always_sure
 
         source, folder = self.source, log.folder if log is not None else ""
-        around = Circumstances(source.live, at_once, source.name, folder, begin, unsure)
+        around = Circumstances(source.live, at_once, source.name, folder, begin, unsure or always_sure)
         self.alerts = Watch(plan, context, self.table, self.intake.status, around)
 
     def fired(self) -> list[Alert]:

@@ -102,6 +102,8 @@ WRONG: list[tuple[dict[str, object], str, str]] = [
     ({"name": "a", "when": "stale > 5k"}, "write stale > 30s", "when"),
     ({"name": "a", "when": "contry:DE"}, "when: unknown field 'contry'; did you mean country?", "when"),
     ({"name": "a", "when": "state=established"}, "write state:established", "when"),
+    ({"name": "a", "when": "rate > 1M"}, "has no blanks: bytes:>1M", "when"),
+    ({"name": "a", "when": "tcp bytes >1M or rate > 2M"}, "has no blanks: bytes:>1M", "when"),
     ({"name": "a", "when": "fanout:>100"}, "write hosts.remotes > 100", "when"),
     ({"name": "a", "when": "tcp", "for": "30s"}, "for: works with numbers only", "for"),
     ({"name": "a", "when": "fill > 1%", "for": "soon"}, "for: expected a time", "for"),
