@@ -46,6 +46,10 @@ class Notes:
     def lines(self) -> list[str]:
         return self._file.read_text().splitlines() if self._file.exists() else []
 
+    def clear(self, word: str) -> None:
+        """Lines that begin with a word go."""
+        self._file.write_text("".join(text + "\n" for text in self.lines() if not text.startswith(word)))
+
     def run(self, *words: str) -> str:
         """The line of the settings."""
         return f"run = {json.dumps([str(self.script), *words])}\n"
@@ -301,6 +305,42 @@ def test_on_the_screen_it_is_a_notice(tmp_path: Path, router: Namespace) -> None
         screen.type("H")
         wait_for(lambda: "is not found" in screen.text, lambda: screen.text, screen)
         screen.leave()
+
+
+@needs_toml
+def test_on_the_screen_a_country_is_new_by_databases_that_open_beside_the_loop(tmp_path: Path, lab: Lab) -> None:
+    mmdb = pytest.importorskip("support.mmdb", reason="needs mmdb-writer and netaddr")
+    bases = mmdb.make(tmp_path / "bases", "dbip-city-lite.mmdb")
+    rules = rule("country", "new:country")
+    env = {"XDG_CONFIG_HOME": settings(tmp_path, rules)["XDG_CONFIG_HOME"], "GEOIP_DB_PATHS": str(bases)}
+    insert(lab.router, **SILENT, src=lab.CLIENT, dst="203.0.113.77", sport=1, dport=53)
+    with OnScreen(tmp_path, size=(120, 30), env=env, program=inside(lab.router)) as screen:
+        wait_for(lambda: "203.0.113.77" in screen.text, lambda: screen.text, screen)
+        insert(lab.router, **SILENT, src=lab.CLIENT, dst="203.0.113.78", sport=1, dport=53)
+        insert(lab.router, **SILENT, src=lab.CLIENT, dst="198.51.100.9", sport=1, dport=53)
+        wait_for(
+            lambda: "! alert country: udp 10.99.1.2:1 to 198.51.100.9:53, France" in screen.text,
+            lambda: screen.text,
+            screen,
+        )
+        screen.leave()
+
+
+@needs_toml
+def test_what_the_flow_log_has_seen_is_not_new_after_a_restart(tmp_path: Path, lab: Lab) -> None:
+    mmdb = pytest.importorskip("support.mmdb", reason="needs mmdb-writer and netaddr")
+    bases = mmdb.make(tmp_path / "bases", "dbip-city-lite.mmdb")
+    notes, log = Notes(tmp_path), tmp_path / "log"
+    rules = ready(notes) + rule("country", "new:country", notes.run("country", "{value}"))
+    for dst, said in (("198.51.100.9", ["country|FR|"]), ("8.8.8.8", ["country|FR|", "country|US|"])):
+        with started(tmp_path, lab.router, rules, "--log", log, env={"GEOIP_DB_PATHS": str(bases)}) as running:
+            watches(running, lab.router, notes)
+            insert(lab.router, **SILENT, src=lab.CLIENT, dst="198.51.100.9", sport=1, dport=53)
+            insert(lab.router, **SILENT, src=lab.CLIENT, dst=dst, sport=2, dport=53)
+            running.wait(lambda: [text for text in notes.lines() if "country" in text] == said)  # noqa: B023
+            running.leave()
+        lab.router.run(["conntrack", "-F"])
+        notes.clear("ready")
 
 
 @needs_toml
