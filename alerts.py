@@ -509,9 +509,7 @@ class Verdicts:
                 del self._spells[key]
 
     def about(self, flow: Flow, now: float, value: str, context: Context) -> Alert | None:
-        """A flow fits; once for each."""
-        if flow in self._known:
-            return None
+        """A flow fits that was not known (``knows``)."""
         if len(self._known) >= self._looked_through_at:  # a listing may have shown that some are gone
             self._known = {known: None for known in self._known if known.progress.ended is None}
             self._looked_through_at = max(MOST_FIRED // 32, 2 * len(self._known))

@@ -306,6 +306,7 @@ def test_a_flow_is_said_once_whatever_comes_of_it() -> None:
     fed = Fed(made("dport:22"))
     fed.take(Trouble(99.0, "events", None))
     fed.listing(line(1, dport=22))
+    fed.events(event("UPDATE", 1, dport=22))
     assert fed.later(1.0) == []  # it was there
     fed.events(event("NEW", 2, dport=22), event("UPDATE", 2, dport=22), event("NEW", 3, dport=80))
     assert fed.later() == ["tcp 10.0.0.1:10002 to 192.0.2.1:22"]

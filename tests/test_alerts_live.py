@@ -90,7 +90,7 @@ def ready(notes: Notes) -> str:
 
 
 @needs_toml
-def test_a_country_that_was_never_seen(tmp_path: Path, lab: Lab) -> None:
+def test_a_country_that_was_never_seen_behind_a_router(tmp_path: Path, lab: Lab) -> None:
     """Behind a NAT router, by a database: not the country of a flow that was there, and the new one once."""
     mmdb = pytest.importorskip("support.mmdb", reason="needs mmdb-writer and netaddr")
     bases = mmdb.make(tmp_path / "bases", "dbip-city-lite.mmdb")
