@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -826,7 +826,7 @@ class Watch:
         self.commands = Commands()
         self._fired: list[Alert] = []
         self._past, self._heard = RecentPast(), table.events
-        self._pending: deque[Flow] = deque()
+        self._pending: OrderedDict[Flow, None] = OrderedDict()  # each once: one that has ended is not remembered
         self.unjudged = 0  # new flows that came faster than they could be judged
         self._listing_began, self._began = (
             0.0,
@@ -931,12 +931,15 @@ class Watch:
                 self._numbers(min(at, now))
 
     def _is_new(self, flow: Flow) -> bool:
-        return flow.progress.exact or flow.born > self._began
+        """A flow of which only the end was heard is none: a listing may have shown before that it is gone."""
+        its = flow.progress
+        return its.exact or (flow.born > self._began and flow.born != its.ended)
 
     def _await(self, flows: Sequence[Flow]) -> None:
         room = MOST_PENDING - len(self._pending)
         self.unjudged += max(0, len(flows) - room)
-        self._pending.extend(flows[:room])
+        for flow in flows[:room]:
+            self._pending[flow] = None
 
     # --- in the loop's turns ---
 
@@ -945,15 +948,18 @@ class Watch:
 
     def deadline(self, now: float) -> float:
         """When to come again, on the scale of time.monotonic(). ``now``: on the source's clock."""
-        here = time.monotonic()
-        due = self.commands.deadline()
-        if self._has_work:
-            due = min(due, max(self._next_work, here))
+        here, due = time.monotonic(), self.commands.deadline()
         if self._log is not None and self._log.out is None:
             due = min(due, here + 0.02)
-        waits = [self._next_numbers] if self._of_table else []
-        waits += [self._next_round] if self._has_rounds else []
-        return min([due, *(here + max(0.0, min(at - now, NUMBERS_EVERY)) for at in waits)])
+        if self._at_once:
+            return due
+        if self._has_work or self._is_round_due(now):
+            due = min(due, max(self._next_work, here))
+        if self._of_table:
+            due = min(due, here + max(0.0, min(self._next_numbers - now, NUMBERS_EVERY)))
+        if self._has_rounds and self._next_round > now:
+            due = min(due, here + min(self._next_round - now, LONGEST_REST))
+        return due
 
     def poll(self, now: float) -> None:
         """Go on for a moment. ``now``: on the source's clock."""
@@ -1063,7 +1069,7 @@ class Watch:
 
     def _learn(self, seen: Baseline) -> Iterator[None]:
         """Flows that wait to be judged are not known yet."""
-        waiting = set(self._pending)
+        waiting = set(self._pending)  # as they are now
         for at, flow in enumerate(list(self._table.live.values())):
             if flow in waiting:
                 continue
@@ -1079,10 +1085,10 @@ class Watch:
             return
         at = 0
         while self._pending:
-            flow = self._pending.popleft()
+            flow = next(iter(self._pending))
             if not self._judge(flow, now):  # a place was asked that is looked up in the next turn
-                self._pending.appendleft(flow)
                 return
+            del self._pending[flow]
             at += 1
             if at % 16 == 0 and enough():
                 return

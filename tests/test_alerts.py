@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from alerts import (
     OF_TABLE,
     PLACEHOLDERS,
     ROWS_OF,
+    Alert,
     AlertPlan,
     Circumstances,
     RecentPast,
@@ -37,11 +39,13 @@ from alerts import (
     table_number,
     value_text,
 )
+from export import json_line
 from flows import FlowTable
 from grouping import GroupRow
 from health import About, notices_of
 from intake import Block, Facts, Intake, ListingBegan, ListingEnded, Lost, Status, Trouble
 from support.program import environment
+from support.strategies import blocks
 from support.tables import event, line
 from support.terminal import PROGRAM, ROOT
 from test_config import loaded, needs_toml
@@ -294,12 +298,16 @@ class Fed:
     def later(self, seconds: float = 0.0) -> list[str]:
         """What is said in the turns that follow."""
         self.now += seconds
+        return [alert.text for alert in self.fired()]
+
+    def fired(self) -> list[Alert]:
+        """The same, as alerts."""
         for _ in range(200):
             self.watch._next_work = 0.0  # there is time
             self.watch.poll(self.now)
             if not self.watch._has_work:
                 break
-        return [alert.text for alert in self.watch.take_fired()]
+        return self.watch.take_fired()
 
 
 def test_a_flow_is_said_once_whatever_comes_of_it() -> None:
@@ -333,6 +341,41 @@ def test_a_flow_that_only_a_listing_has_seen_is_new_too() -> None:
     fed.now += 10
     fed.listing(line(1), line(2))
     assert len(fed.later()) == 1
+
+
+def only(block: bytes, events: bool) -> bytes:
+    """The lines of a block that are events, or those of a listing."""
+    tag = re.compile(rb"\[(?:NEW|UPDATE|DESTROY)\]")
+    return b"".join(text for text in block.splitlines(keepends=True) if bool(tag.search(text)) == events)
+
+
+@given(first=blocks, parts=st.lists(st.tuples(st.booleans(), st.booleans(), blocks), max_size=5))
+def test_whatever_comes_each_new_flow_is_said_once(first: bytes, parts: list[tuple[bool, bool, bytes]]) -> None:
+    """Of events and listings with few addresses and ids, so that the same flow comes in every role."""
+    rules = [("all", "family:4,6"), ("rows", "hosts.flows > 0"), ("share", "unreplied >= 0%"), ("new", "new:")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alerts, "MOST_A_SECOND", 10**6)
+        fed = Fed(*(rule_of({"name": name, "when": when}, PLAIN) for name, when in rules))
+        fed.take(ListingBegan(fed.now), Block(only(first, False), fed.now), ListingEnded(fed.now, True))
+        began, there, said = fed.now, set(fed.table.live.values()), []
+        for is_listing, looks, part in parts:
+            fed.now += 1
+            if is_listing:
+                fed.take(ListingBegan(fed.now), Block(only(part, False), fed.now), ListingEnded(fed.now, True))
+            else:
+                fed.take(Block(only(part, True), fed.now, True))
+            there |= {*fed.table.live.values(), *(entry[2] for entry in fed.table.tape)}
+            if looks:
+                said += fed.fired()
+        said += fed.fired()
+    if fed.watch._began == began:  # else there was no table to begin with
+        new = {flow for flow in there if flow.exact or (flow.born > began and flow.born != flow.ended)}
+        told = [alert.flow for alert in said if alert.rule.name == "all"]
+        assert set(told) == new
+        assert len(told) == len(new)
+    for alert in said:
+        assert json.loads(json_line(alert.item(PLAIN)))["alert"] == alert.rule.name
+        assert alert.line.isprintable()
 
 
 def test_every_of_flows_is_the_rules() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from support.kernel import Lab, Namespace, insert, insert_arguments, kernel_mark, listeners, load
-from support.program import OnScreen, Piped, changed, inside, no_orphans, processes
+from support.program import FakeConntrack, OnScreen, Piped, changed, cpu_used, inside, no_orphans, processes
+from support.terminal import PROGRAM
 from support.waiting import wait_for
 from test_alerts import GUIDE, settings
 from test_config import NOBODY, needs_toml
@@ -280,6 +281,43 @@ def test_root_runs_nothing_that_others_may_have_written(tmp_path: Path, router: 
     )
     subprocess.run(shlex.split(cure), check=True)
     assert "no command of an alert" not in once(6000)
+
+
+# --- beside the loop --------------------------------------------------------------------------------------------------
+
+ALL_KINDS = "".join(
+    rule(when, when)
+    for when in ("fill > 80%", "unreplied > 99%", "hosts.remotes > 500", "new:country", "bytes:>1G", "rate_in > 1G")
+)
+
+
+@needs_toml
+def test_it_rests_where_nothing_happens(tmp_path: Path, router: Namespace) -> None:
+    """Also before the first listing is through, and in a recording that says nothing."""
+    for number in range(20):
+        insert(router, **SILENT, src="10.0.0.5", dst="192.0.2.1", sport=number + 1, dport=53)
+    fake = tmp_path / "fake"
+    fake.mkdir()
+    slow = FakeConntrack(fake, listing="exec sleep 60")
+    slow.breaks()
+    folders = [tmp_path / str(number) for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    silent = tmp_path / "silent"
+    os.mkfifo(silent)
+    with (
+        open(silent, "r+b", buffering=0),
+        started(folders[0], router, ALL_KINDS) as headless,
+        started(folders[1], router, ALL_KINDS, mode=("--json",)) as stream,
+        started(folders[2], router, ALL_KINDS, mode=("--json",), program=PROGRAM, env=slow.env) as waiting,
+        started(folders[3], router, ALL_KINDS, "--replay", silent, mode=("--json",), program=PROGRAM) as recording,
+    ):
+        stream.wait(lambda: stream.lines() == 20)
+        wait_for(lambda: slow.starts("-L"), "a listing")
+        used = cpu_used(headless, stream, waiting, recording, seconds=3.0)
+        assert max(used) < 0.4, used
+        for running in (headless, stream, waiting, recording):
+            running.leave()
 
 
 # --- where it shows ---------------------------------------------------------------------------------------------------
