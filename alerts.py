@@ -769,9 +769,6 @@ class Circumstances(NamedTuple):
     unsure: Callable[[], bool] = always_sure  # was a place asked in it that is not known yet?
 
 
-LONGEST_LOGGED = 64 << 20  # bytes
-
-
 def _log_child(folder: str) -> Child | None:
     """What asks the flow log for all that it had seen a day ago; None where there is no process to be had."""
     try:
@@ -828,15 +825,12 @@ class Watch:
         self._past, self._heard = RecentPast(), table.events
         self._pending: OrderedDict[Flow, None] = OrderedDict()  # each once: one that has ended is not remembered
         self.unjudged = 0  # new flows that came faster than they could be judged
-        self._listing_began, self._began = (
-            0.0,
-            _NEVER,
-        )  # ``_began``: when the first listing was complete: what a later one finds is new
+        self._began = _NEVER  # when the first listing was complete: what a later one finds is new
+        self._listing_began = 0.0
         self._learning: Iterator[None] | None = None
         self._round: Iterator[None] | None = None
         self._learnt = self._seen is None
         self._log = _log_child(around.log) if around.log and self._seen is not None else None
-        self._log_text = b""
         self._round_cost = self._next_work = 0.0  # seconds; on the scale of time.monotonic()
         self._next_round = self._next_numbers = -math.inf  # on the source's clock
 
@@ -1014,21 +1008,17 @@ class Watch:
     # --- what the flow log knows ---
 
     def _read_log(self) -> None:
-        """Take what the log had seen a day ago, once it has said all."""
+        """Take what the log had seen a day ago; nothing is called new before all of it is known."""
         child = self._log
         if child is None:
             return
-        while data := child.read():
-            self._log_text += data
-        child.read_errors()
-        late = time.monotonic() - child.started > COMMAND_TIME or len(self._log_text) > LONGEST_LOGGED
-        if child.ended() is None and not late:
+        if self._seen is not None and (lines := child.read()):  # 3,000 of them, in 6 ms
+            self._seen.know(known_keys_in(lines.splitlines()))
             return
-        child.stop(0.0)
-        self._log = None
-        if self._seen is not None:
-            self._seen.know(known_keys_in(self._log_text.splitlines()))
-        self._log_text = b""
+        child.read_errors()
+        if child.ended() is not None or time.monotonic() - child.started > COMMAND_TIME:
+            child.stop(0.0)
+            self._log = None
 
     # --- flows ---
 

@@ -881,6 +881,7 @@ class Stream:
                 self._pipe.say_unread(self._status)
                 told = bool(self._status.rejects)
             self._say_notices()
+        self._tell_alerts()
         self._flush()
         self._pipe.say_unread(self._status)
         say_unsaid(self._feed)
@@ -1038,11 +1039,15 @@ class Headless:
             if (problem := feed.problem or feed.refused) is not None:
                 return give_up(problem)
             feed.table.tick(feed.source.clock())
-            for alert in feed.fired():
-                say(alert.line)
+            self._say_alerts()
             self._say_notices()
+        self._say_alerts()
         say_unsaid(feed)
         return SUCCESS
+
+    def _say_alerts(self) -> None:
+        for alert in self._feed.fired():
+            say(alert.line)
 
     def _say_notices(self) -> None:
         now = time.monotonic()
