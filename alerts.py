@@ -903,9 +903,11 @@ class Watch:
                 found = takewhile(lambda flow: flow.born >= self._listing_began, reversed(self._table.live.values()))
                 self._await([flow for flow in islice(found, MOST_PENDING) if not flow.exact][::-1])
         self._drain(now)
+        if isinstance(item, Ended):  # its clock stands still from now on: a last look
+            self._next_numbers = self._next_round = -math.inf
         if self._at_once:
             self._numbers(now)
-            self._go_on_at_once(now, last=isinstance(item, Ended))
+            self._go_on_at_once(now)
 
     def _drain(self, now: float) -> None:
         """Take what the tape has that was not looked at."""
@@ -1137,12 +1139,12 @@ class Watch:
         self._round_cost += time.monotonic() - began
         self._next_round = now + min(max(ROUND_REST, ROUND_SHARE * self._round_cost), LONGEST_REST)
 
-    def _go_on_at_once(self, now: float, last: bool) -> None:
+    def _go_on_at_once(self, now: float) -> None:
         """A recording that nobody looks at: by its own time, whatever the machine takes for it."""
         self._context.advance(now, self._table.own, self._table.timeouts)
         self._learn_on(lambda: False)
         self._judge_pending(now, lambda: False)
-        if self._has_rounds and (last or now >= self._next_round) and not self._table.listing and len(self._table):
+        if self._has_rounds and now >= self._next_round and not self._table.listing and len(self._table):
             for _ in self._add_up(now):
                 pass
             self._next_round = now + ROUND_OF_RECORDING + ROUND_OF_FLOW * len(self._table)

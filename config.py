@@ -1,4 +1,4 @@
-"""Settings: ``config.toml``, with the same words as the options, names of marks, zones and hosts, and local networks.
+"""Settings: ``config.toml``, with the same words as the options, names of marks, zones and hosts, networks, and alerts.
 
 If anything in the file is wrong, the whole file is ignored and the line is reported: half of the settings would not be
 what the user asked for. The file may name programs to run. So it is only used if nobody else can write to it, as ssh

@@ -14,6 +14,7 @@ import pytest
 
 from support.kernel import Lab, Namespace, insert, insert_arguments, kernel_mark, listeners, load
 from support.program import FakeConntrack, OnScreen, Piped, changed, cpu_used, inside, no_orphans, processes
+from support.tables import event, line
 from support.terminal import PROGRAM
 from support.waiting import wait_for
 from test_alerts import GUIDE, settings
@@ -346,6 +347,22 @@ def test_on_the_screen_it_is_a_notice(tmp_path: Path, router: Namespace) -> None
 
 
 @needs_toml
+def test_a_recording_on_the_screen_speaks_up_and_runs_nothing(tmp_path: Path) -> None:
+    notes, file = Notes(tmp_path), tmp_path / "day.rec"
+    events = [f"[{1000 + at / 2:.6f}]\t{event('NEW', at + 1, dport=23).rstrip()}" for at in range(4)]
+    begin = ["# conntrack-monitor recording 1", "# 999.0 list", line(90, dport=23).rstrip(), "# 999.5 end 1"]
+    file.write_text("\n".join([*begin, *events, "# 1003.0 facts count=90 max=100"]) + "\n")
+    rules = rule("telnet", "dport:23", notes.run("{name}")) + rule("full", "fill > 80%", notes.run("{name}"))
+    env = {"XDG_CONFIG_HOME": settings(tmp_path, rules)["XDG_CONFIG_HOME"]}
+    with OnScreen(tmp_path, "--replay", file, size=(120, 30), env=env) as screen:
+        said = "! alert telnet: tcp 10.0.0.1:10004 to 192.0.2.1:23"  # the newest
+        wait_for(lambda: said in screen.text, lambda: screen.text, screen)
+        wait_for(lambda: "! alert full: fill > 80%: it is 90%" in screen.text, lambda: screen.text, screen)
+        screen.leave()
+    assert notes.lines() == []
+
+
+@needs_toml
 def test_on_the_screen_a_country_is_new_by_databases_that_open_beside_the_loop(tmp_path: Path, lab: Lab) -> None:
     mmdb = pytest.importorskip("support.mmdb", reason="needs mmdb-writer and netaddr")
     bases = mmdb.make(tmp_path / "bases", "dbip-city-lite.mmdb")
@@ -387,7 +404,7 @@ def test_the_rules_of_the_document_speak_up(tmp_path: Path, lab: Lab) -> None:
     text = GUIDE.read_text(encoding="utf-8").partition("\n## Five rules\n")[2].partition("\n## ")[0]
     blocks = [block for block in text.split("\n\n") if block.lstrip("\n").startswith("    [[alert]]")]
     assert len(blocks) == 5
-    rules = "\n".join(line[4:] for block in blocks for line in block.splitlines())
+    rules = "\n".join(text[4:] for block in blocks for text in block.splitlines())
     most = int(lab.router.run(["cat", "/proc/sys/net/netfilter/nf_conntrack_max"]).stdout)
     for written, here in (
         ("hosts.remotes > 500", "hosts.remotes > 15"),
