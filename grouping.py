@@ -735,7 +735,7 @@ class Baseline:
 
     def learn(self, flow: Flow) -> None:
         near, far, _ = self._context.sides(flow)
-        what = service_key(flow)
+        what = service_key(flow) if SERVICE.by in self._parts else ""
         for by, part in self._parts.items():
             if not self._is_full(by):
                 self._known[by].add(part(near, far, what))
@@ -760,7 +760,7 @@ class Baseline:
         if flow.born <= self.at:
             return False
         near, far, _ = self._context.sides(flow)
-        what = service_key(flow)
+        what = service_key(flow) if SERVICE in groupings else ""
         return any(self.is_new_key(g, self._parts[g.by](near, far, what)) for g in groupings if g.by in self._parts)
 
     def new_of(self, flow: Flow) -> list[str]:
