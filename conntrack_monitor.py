@@ -823,7 +823,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--sample requires --once and can't be combined with --replay.")
     _check_names(ctx, options)
     if options["headless"]:
-        _check_headless(options, ctx.obj is not None and ctx.obj.alerts is not None)
+        _check_headless(options, ctx.obj)
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
         raise click.UsageError(
@@ -860,12 +860,15 @@ def _check_names(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--names dns works only on the screen.")
 
 
-def _check_headless(options: CommandLine, alerts: bool) -> None:
+def _check_headless(options: CommandLine, settings: Settings | None) -> None:
     if any(options[way] for way in ("once", "as_json", "as_csv")):
         raise click.UsageError(
             "--headless writes nothing to stdout: it can't be combined with --once, --json or --csv."
         )
-    if options["replay"] is not None or not (options["log"] or options["record"] or alerts):
+    has_rules = settings is not None and settings.alerts is not None
+    if options["replay"] is not None or not (options["log"] or options["record"] or has_rules):
+        if settings is not None and settings.problem:  # there may be rules in it
+            click.echo(f"{PROGRAM}: {settings.problem}", err=True)
         raise click.UsageError(
             "--headless requires --log DIR, --record FILE or alerts in the settings, "
             "and can't be combined with --replay."

@@ -663,13 +663,15 @@ def test_csv_has_no_place_for_them_and_once_judges_nothing(tmp_path: Path) -> No
 
 @needs_toml
 def test_a_wish_without_rules_is_refused(tmp_path: Path) -> None:
-    for rules, status in (("", 2), ('[[alert]]\nname = "a"\nwhen = "tcp"\n', 4)):
+    wrong = '[[alert]]\nname = "a"\nwhen = "fil > 1%"\n'
+    for rules, status in (("", 2), (wrong, 2), ('[[alert]]\nname = "a"\nwhen = "tcp"\n', 4)):
         words = [*PROGRAM, "--headless", "--conntrack", "/nonexistent/conntrack"]
         done = subprocess.run(
             words, env=settings(tmp_path, rules), capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == status, done.stderr
         assert ("alerts in the settings" in done.stderr) == (status == 2)
+        assert ("did you mean fill?" in done.stderr) == (rules == wrong)
 
 
 def test_a_program_without_rules_does_not_read_this_room() -> None:

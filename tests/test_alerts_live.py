@@ -321,6 +321,19 @@ def test_it_rests_where_nothing_happens(tmp_path: Path, router: Namespace) -> No
             running.leave()
 
 
+@needs_toml
+def test_events_that_are_lost(tmp_path: Path) -> None:
+    lost = "echo 'WARNING: We have hit ENOBUFS! We are losing events.' >&2; exec sleep 60"
+    fake, notes = FakeConntrack(tmp_path, events=lost), Notes(tmp_path)
+    rules = rule("lost", "lost > 0", notes.run("{name}", "{value}")) + rule("stale", "stale > 1h", notes.run("{name}"))
+    with started(tmp_path, Namespace(), rules, mode=("--json",), program=PROGRAM, env=fake.env) as running:
+        running.wait(lambda: fake.starts("-E") and running.lines() >= fake.lines)
+        fake.breaks()
+        running.wait(lambda: notes.lines() == ["lost|1|"])
+        running.wait(lambda: b'"event":"alert","alert":"lost","value":1,' in running.out.read_bytes())
+        running.leave()
+
+
 # --- where it shows ---------------------------------------------------------------------------------------------------
 
 
