@@ -213,9 +213,8 @@ def hears_broadcast(address: str, own: Set[str]) -> bool:
 
 
 class Known(NamedTuple):
-    """What is asked of the same addresses again and again."""
+    """What is asked of the same addresses again and again. Addresses of which the same is known share one."""
 
-    text: str
     public: bool
     far: bool  # public, not this host's, and not local
     own: bool  # this host's
@@ -234,6 +233,7 @@ class KnownAddresses(dict[bytes | str, Known]):
         """``own``: this host's addresses. ``local``: which public addresses count as near."""
         super().__init__()
         self._own, self._local = own, local
+        self._shared: dict[Known, Known] = {}
 
     def __missing__(self, address: bytes | str) -> Known:
         if len(self) > MAX_REMEMBERED:
@@ -243,7 +243,8 @@ class KnownAddresses(dict[bytes | str, Known]):
         public, here = its == "public", own or its == "loopback"
         far = public and not own and not (self._local and self._local(text))
         taken = here or its in ("multicast", "broadcast")
-        known = self[address] = Known(text, public, far, own, here, taken, hears_broadcast(text, self._own))
+        known = Known(public, far, own, here, taken, hears_broadcast(text, self._own))
+        known = self[address] = self._shared.setdefault(known, known)
         return known
 
     def direction(self, src: bytes | str, reply_src: bytes | str) -> str | None:
@@ -275,7 +276,8 @@ class KnownAddresses(dict[bytes | str, Known]):
 
     def remote(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> str:
         """The remote end, see ``remote_side``."""
-        return self[(src, dst, reply_src, reply_dst)[self.remote_side(src, dst, reply_src, reply_dst)]].text
+        far = (src, dst, reply_src, reply_dst)[self.remote_side(src, dst, reply_src, reply_dst)]
+        return far if isinstance(far, str) else far.decode()
 
     def remote_side(self, src: bytes | str, dst: bytes | str, reply_src: bytes | str, reply_dst: bytes | str) -> int:
         """Which of a flow's addresses, in this order, is the public end that is not this host.
@@ -567,9 +569,9 @@ class Context:
         """What ``remote`` says of a flow without NAT."""
         there = self._known[dst]
         if there.far:
-            return there.text
+            return dst.decode()
         here = self._known[src]
-        return here.text if here.far or (there.own and not here.own) else there.text
+        return (src if here.far or (there.own and not here.own) else dst).decode()
 
     def sides(self, flow: HasTuples) -> tuple[str, str, bool]:
         """The near end, the far end (``remote_address``), and whether the far one has opened the flow."""
@@ -590,7 +592,7 @@ class Context:
     def sides_of(self, src: bytes, dst: bytes) -> tuple[str, str, bool]:
         """What ``sides`` says of a flow without NAT."""
         far = self.remote_of(src, dst)
-        here, there = self._known[src].text, self._known[dst].text
+        here, there = src.decode(), dst.decode()
         return (there, here, True) if far == here else (here, there, False)
 
     def is_local(self, address: str) -> bool:

@@ -188,6 +188,10 @@ class AlertPlan:
         """Must `conntrack -S` be asked?"""
         return self.asks(*(name for name, _ in TRACKED))
 
+    def asks_events(self) -> bool:
+        """Must the table keep its tape, and what comes in and goes out?"""
+        return any(rule.compares is None for rule in self.rules) or self.asks("new_per_second", "rate_in", "rate_out")
+
     def asks_places(self) -> bool:
         """Are there alerts about flows or rows, which have a place?"""
         return any(rule.compares is None or rule.compares.view for rule in self.rules)

@@ -298,6 +298,7 @@ class Column(Generic[FactsT, RowT]):
     narrow_form_of: str = ""  # the column that takes its place where there is room
     only_with: str = ""  # where it is: with a flow log ("log"), "names" of hosts, "processes"; "": everywhere
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
+    wan_title: str = ""  # what stands before the address that SNAT puts into all rows
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roomy", self.roomy or self.least)
@@ -411,6 +412,7 @@ FLOW_COLUMNS: tuple[FlowColumn, ...] = (
     FlowColumn("natkind", "NAT", 4, 4, 90, nat_kind, order_by_nat, descending=True, narrow_form_of="nat"),
     FlowColumn(
         *("nat", "NAT", 11, 52, 120, nat_text, order_by_nat),
+        wan_title="NAT",
         descending=True,
         roomy=26,
         middle=True,
@@ -1243,9 +1245,10 @@ def _inside_text(s: FlowFacts) -> str:
 
 
 def _outside_text(s: FlowFacts) -> str:
-    """What the other side sees in its place."""
+    """What the other side sees in its place. Among other rows the address of SNAT is named only if it is not of all."""
     if s.ends.snat:
-        return s.endpoint(s.ends.reply_dst, s.ends.reply_dport)
+        address = s.ends.reply_dst
+        return s.endpoint("" if address == s.wan else address, s.ends.reply_dport) or address
     return s.endpoint(s.ends.dst, s.ends.dport) if s.ends.dnat else ""
 
 
@@ -1276,10 +1279,15 @@ def _remote_text(s: FlowFacts) -> str:
 _NAT_COLUMNS = (
     FLOW_COLUMN["proto"],
     FlowColumn("inside", "LOCAL", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
-    FlowColumn("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated, roomy=21, middle=True),
+    FlowColumn(
+        *("translated", "TRANSLATED", 15, 47, 20, _outside_text, order_by_translated),
+        wan_title="WAN",
+        roomy=21,
+        middle=True,
+    ),
     FlowColumn("remote", "REMOTE", 15, 47, 30, _remote_text, FLOW_COLUMN["destination"].keys, roomy=21, middle=True),
     replace(FLOW_COLUMN["name"], rank=38),
-    FlowColumn("kind", "KIND", 5, 5, 35, nat_kind, FLOW_COLUMN["nat"].keys),
+    FlowColumn("kind", "KIND", 5, 5, 61, nat_kind, FLOW_COLUMN["nat"].keys),
     *(
         FlowColumn(key, key.upper(), width, 17, 33, cell, order, descending=True, brief=brief, roomy=13, zoned=True)
         for key, width, cell, brief, order in (  # 80 cells have both: who it was is asked of a time
@@ -1287,9 +1295,9 @@ _NAT_COLUMNS = (
             ("end", 8, _ended_text, partial(_ended_text, brief=True), _order_by_end),
         )
     ),
-    *(FLOW_COLUMN[key] for key in ("state", "cc")),
-    replace(FLOW_COLUMN["rate"], rank=45, cell=lambda s: rate_text(s.flow, s.bits) if s.live else "closed"),
-    *(FLOW_COLUMN[key] for key in ("bytes", "age", "timeout")),
+    *(replace(FLOW_COLUMN[key], rank=rank) for key, rank in (("state", 62), ("cc", 63))),  # after whole addresses
+    replace(FLOW_COLUMN["rate"], rank=64, cell=lambda s: rate_text(s.flow, s.bits) if s.live else "closed"),
+    *(replace(FLOW_COLUMN[key], rank=rank) for key, rank in (("bytes", 70), ("age", 65), ("timeout", 80))),
 )
 NO_USAGE = "the flow log has no data for that time", ""
 
@@ -1362,7 +1370,7 @@ VIEWS = (
     ),
     ViewSpec(
         *("nat", "6", "NAT", "local end, its address after NAT, remote end; includes ended flows", _NAT_COLUMNS),
-        sort="age",
+        sort="start",
         translated=True,
         empty=("no flow is translated: this host does no NAT, or no flow needs it now", "nft list ruleset"),
         hints=(_DETAILS, ("z", "closed")),

@@ -250,12 +250,11 @@ class LineWriter:
         text, user = original + before + turned + after, self._no_user
         if b" [USERSPACE]" in text:
             text, user = self._cut_user(text)
-        shape = shape_of(text)
-        key = event, head, state, b":" in original, shape
+        key = event, b":" in original, head + state + shape_of(text)
         template = self._templates.get(key, _UNKNOWN)
         if template is _UNKNOWN:
             template = self._learn(key, text, event, kind_of(head), state[:-1].decode() or None)
-        if template is None or (b"=0" in text and has_leading_zero(text)):
+        if template is None or has_leading_zero(text):
             return self.of_item(json_object(record(row), flow, self._context, event, time))
         moment = self._moment(stamp) if stamp else self._time(time)
         timeout = self._timeouts.get(digits)
@@ -280,7 +279,7 @@ class LineWriter:
         template = self._templates.get(key, _UNKNOWN)
         if template is _UNKNOWN:
             template = self._learn(key, text, event, kind, state)
-        if template is None or (b"=0" in text and has_leading_zero(text)):
+        if template is None or has_leading_zero(text):
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
         timeout = b"" if flow.timeout is None else self._timeout(flow.timeout)
         return self._filled(template, (self._time(time), timeout, user, *words_of(text)))

@@ -511,7 +511,12 @@ class Order:
 
 
 class FlowTable:
-    """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second."""
+    """All flows. Feed it rows; read ``live`` and ``closed``; call ``tick`` about once a second.
+
+    ``on_closed`` hears of each flow that ends, ``on_inferred`` where only a listing showed it. ``on_show``: somebody
+    looks at rates in and out, at flows that have ended, and at the tape. A pipe needs none of these, which saves 5 of
+    25 us an event.
+    """
 
     def __init__(
         self,
@@ -521,14 +526,13 @@ class FlowTable:
         past: int = PAST,
         on_inferred: Callable[[Flow], None] | None = None,
         shortest: float = SHORTEST_INTERVAL,
-        totals: bool = True,
+        on_show: bool = True,
         on_closed: Callable[[Flow], None] | None = None,
     ) -> None:
-        """``on_closed`` hears of each flow that ends, ``on_inferred`` where only a listing showed it."""
         self.live: dict[bytes, Flow] = {}
         self.closed: deque[Flow] = deque()
-        self.past: deque[Flow] = deque(maxlen=past)  # closed flows, for the NAT view
-        self.linger, self.limit, self.own = linger, limit, own
+        self.past: deque[Flow] = deque(maxlen=past if on_show else 0)  # closed flows, for the NAT view
+        self.linger, self.limit, self.own = linger if on_show else 0.0, limit, own
         self.timeouts: dict[str, int] = {}  # the kernel's, see parse.TIMEOUTS
         self._own_told, self._addresses = own, KnownAddresses(own)
         self.generation, self.listing = 0, False
@@ -541,12 +545,11 @@ class FlowTable:
         self.events = 0  # all that were taken in
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
-        self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE)  # time, event, flow, its state then
+        self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE if on_show else 0)  # see TapeEvent
         self._on_inferred, self._on_closed = on_inferred, on_closed
         self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
-        # ``totals``: somebody looks at rate_in and rate_out, which cost 15 us at the end of each flow.
-        self._shortest, self._totals = shortest, totals
+        self._shortest, self._on_show = shortest, on_show
         self._pause = math.inf  # seconds from the end of the complete listing before to the beginning of the newest one
         self.traffic, self._last_seen = Traffic(), LastSeen(0.0, 0)
         self._ticked: float | None = None
@@ -652,7 +655,7 @@ class FlowTable:
             flow.timeout = int(timeout) if timeout else None
             self._bury(flow)
             return flow
-        if self._totals and (after := moved_in(tail)):
+        if self._on_show and (after := moved_in(tail)):
             self._add_rest(flow, after, now)
         _keep_listed(flow)
         flow.tail = tail

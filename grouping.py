@@ -556,10 +556,10 @@ class RateHistory:
         return [known.get(listing) for listing in range(min(known), self._listing + 1)] if known else []
 
 
-def shares(sums: Iterable[GroupRow], by: str, inside: Iterable[GroupRow] = ()) -> None:
-    """Set each row's share of the total: of its flows, rates, or (by all other columns) bytes; flows if none moved.
+def shares_of(sums: Iterable[GroupRow], by: str) -> Callable[[Iterable[GroupRow]], None]:
+    """What sets shares of the total of these rows: of flows, rates, or (by all other columns) bytes.
 
-    ``inside``: rows within them, whose share is of the same total.
+    It is told the rows, and those within them, some at a time. Where nothing moved, the total is that of flows.
     """
     rows = list(sums)
     value: Callable[[GroupRow], float] = {
@@ -570,8 +570,12 @@ def shares(sums: Iterable[GroupRow], by: str, inside: Iterable[GroupRow] = ()) -
     if not total:
         value = lambda s: float(s.flows)  # noqa: E731
         total = sum(map(value, rows))
-    for row in (*rows, *inside):
-        row.share = value(row) / total if total else 0.0
+
+    def set_shares(some: Iterable[GroupRow]) -> None:
+        for row in some:
+            row.share = value(row) / total if total else 0.0
+
+    return set_shares
 
 
 def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> GroupObject:

@@ -596,19 +596,20 @@ class Intake:
         return missing <= 0
 
     def _apply_each(self, rows: list[Parts], at: float | None) -> None:
+        table, report = self.table, self._report
         for row in rows:
             now = self._time(row[STAMP]) if at is None else at
             if row[EVENT]:
-                flow: Flow | None = self.table.event(row, now)
+                flow: Flow | None = table.event(row, now)
                 name = EVENTS[row[EVENT]]
             else:
-                flow = self.table.listed(row, now)
+                flow = table.listed(row, now)
                 name = "list"
-                if flow is None and not self.table.listing:
+                if flow is None and not table.listing:
                     # A saved listing is read once, so each of its lines is reported.
-                    flow = self.table.find(row)
-            if flow is not None and self._report is not None:
-                self._report(name, flow, row, now)
+                    flow = table.find(row)
+            if flow is not None and report is not None:
+                report(name, flow, row, now)
 
     def _time(self, stamp: bytes) -> float:
         """A row's own time; the newest so far where the row has no stamp or an older one."""

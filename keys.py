@@ -165,21 +165,23 @@ def _values_of(view: View, field: str) -> list[str]:
     return list(values) or [known.example for known in FIELDS if known.name == field]
 
 
-def _try_filter(view: View, prompt: Prompt) -> None:
+def _try_filter(view: View, prompt: Prompt, whole: bool = False) -> None:
     """Live effect: a right expression filters at once; a wrong one says where and why, and what was before holds.
 
-    Not the longest right beginning: of "state:foo" that is the bare word "state", which fits nothing.
+    Not the longest right beginning: of "state:foo" that is the bare word "state", which fits nothing. ``whole``:
+    nothing more is typed; else a field at the end of which the value is still to come is no error.
     """
     try:
         view.set_filter(prompt.text)
         prompt.error = ""
     except FilterError as error:
-        prompt.error = f"at {error.position + 1}: {error.message}"
+        waits = prompt.text.endswith(":") and error.position == len(prompt.text) and not whole
+        prompt.error = "" if waits else f"at {error.position + 1}: {error.message}"
         view.set_filter(prompt.before)
 
 
 def _keep_filter(view: View, prompt: Prompt) -> None:
-    _try_filter(view, prompt)
+    _try_filter(view, prompt, whole=True)
     if prompt.error:
         return
     view.prompt = None

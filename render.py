@@ -245,6 +245,8 @@ def _usage_counts(view: View) -> list[str]:
     usage = view.usage
     if usage is None or usage.spec is not view.spec:
         return [f"last {view.span}"]
+    if not usage.rows:  # below the title stands why
+        return [f"last {view.span}"]
     came, went = usage.moved
     return [str(len(view.rows.order)), f"last {view.span}: in {size_text(came)} out {size_text(went)}", *usage.remarks]
 
@@ -629,16 +631,21 @@ def _needs(view: View, columns: Sequence[tuple[AnyColumn, int]], texts: Sequence
     found = dict(before)
     for at, (column, _) in enumerate(columns):
         if column.most > column.least:
-            head = len(_title_of(view, column, wan)) + (view.sort == column.key)
+            head = len(wan if column.wan_title and wan else _title_of(view, column)) + (view.sort == column.key)
             found[column.key] = max(before.get(column.key, head), head, *[cells(row[at]) for row in texts])
     return Needs(of, found)
 
 
-def _title_of(view: View, column: AnyColumn, wan: str = "") -> str:
-    """``wan``: the address that SNAT puts into all rows, which is said once."""
-    if view.bits and column.bits_title:
-        return column.bits_title
-    return f"{column.title} {wan}" if column.key == "nat" and wan else column.title
+def _title_of(view: View, column: AnyColumn) -> str:
+    return column.bits_title if view.bits and column.bits_title else column.title
+
+
+def _wan_title(column: AnyColumn, wan: str, width: int, glyphs: Glyphs) -> str:
+    """The address that SNAT puts into all rows, which none of them says; "" for other columns, and without one."""
+    if not (column.wan_title and wan):
+        return ""
+    title = f"{column.wan_title} {wan}"
+    return title if len(title) <= width else shorten_middle(wan, width, glyphs.cut)
 
 
 def _empty_lines(scene: Scene, width: int) -> list[Line]:
@@ -716,8 +723,8 @@ def _heading(view: View, columns: Sequence[tuple[AnyColumn, int]], glyphs: Glyph
     zone = zone_text(view.context.now + view.context.epoch)
     text, end = "", 0
     for column, start, end in _spans(columns):
-        title, width = _title_of(view, column, wan), end - start
-        title = title if len(title) <= width else column.title
+        title, width = _title_of(view, column), end - start
+        title = _wan_title(column, wan, width, glyphs) or (title if len(title) <= width else column.title)
         if column.zoned and width < column.roomy and len(zoned := f"{title} {zone}") <= width:
             title = zoned
         if view.sort in (column.key, column.narrow_form_of):

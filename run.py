@@ -281,12 +281,14 @@ class Feed:
         self.log = self._log(options)
         self.alerts: Watch | None = None  # see ``begin_alerts``
         self._options = options
-        rates = options.alerts is not None and options.alerts.asks("rate_in", "rate_out")
+        is_shown = report is None and not options.headless
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         self.table = FlowTable(
-            *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
-            totals=rates or (report is None and not options.headless),
+            *(options.linger if is_shown else 0.0, frozenset(), MAX_LIVE, options.past if is_shown else 0),
+            on_inferred=on_inferred,
+            shortest=shortest,
+            on_show=is_shown or (options.alerts is not None and options.alerts.asks_events()),
             on_closed=self.log.ended if self.log else None,
         )
         lists_again = not options.once or options.sample is not None
@@ -964,10 +966,11 @@ class Stream:
             self._take(block)
 
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
-        self._context.advance(now, self._table.own, self._table.timeouts)
-        if self._wanted is None or self._wanted(flow):
-            time = None if row[STAMP] else self._feed.recorded_time()
-            self._out.append(self._writer.of_row(row, flow, event, time))
+        wanted, stamp = self._wanted, row[STAMP]
+        if wanted is not None or self._table.own is not self._context.own:
+            self._context.advance(now, self._table.own, self._table.timeouts)
+        if wanted is None or wanted(flow):
+            self._out.append(self._writer.of_row(row, flow, event, None if stamp else self._feed.recorded_time()))
             if len(self._out) >= 500:
                 self._flush()
 

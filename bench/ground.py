@@ -43,28 +43,38 @@ CHANGED = 5  # of so many flows the counters of one change
 
 
 @contextmanager
-def databases() -> Iterator[None]:
-    """City and ASN databases of real size in the user's cache, where the program puts those that it downloads.
+def home(named: bool = True) -> Iterator[None]:
+    """A user's folders: databases of real size in the cache, and settings that name all near hosts (or none).
 
-    The C reader reads them there. Files in other folders take the pure reader, and 7 to 19 times as long.
+    The program puts databases that it downloads into that cache, and the C reader reads them there. Files in other
+    folders take the pure reader, and 7 to 19 times as long.
     """
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(PLACES)
-    folder = PLACES / "conntrack-monitor"
-    folder.mkdir(parents=True)
+    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    for name, folder in zip(before, ("cache", "config")):
+        os.environ[name] = str(PLACES / folder)
+        (PLACES / folder / "conntrack-monitor").mkdir(parents=True)
     try:
-        make(folder)
+        make(PLACES / "cache" / "conntrack-monitor")
+        hosts = [f'"{address(number)}" = "host-{number}"' for number in range(NEAR) for address in (near, near6)]
+        if named:
+            settings = PLACES / "config" / "conntrack-monitor" / "config.toml"
+            settings.write_text("[hosts]\n" + "\n".join(hosts))
         yield
     finally:
         shutil.rmtree(PLACES)
-        del os.environ["XDG_CACHE_HOME"]
-        if before is not None:
-            os.environ["XDG_CACHE_HOME"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def near(number: int) -> str:
     number %= NEAR
     return f"10.0.{number // 250}.{number % 250 + 1}"
+
+
+def near6(number: int) -> str:
+    return f"2001:db8:1::{number % NEAR + 1:x}"
 
 
 def far(number: int) -> str:
@@ -91,7 +101,7 @@ def entry(number: int) -> str:
     else:
         how = f"-p tcp {{}} --state ESTABLISHED -u ASSURED,SEEN_REPLY -t {100_000 + number}"
     if six:
-        source, target, answers, to = f"2001:db8:1::{number % NEAR + 1:x}", far6(number), "", ""
+        source, target, answers, to = near6(number), far6(number), "", ""
         answers, to, answer_port, to_port = target, source, dport, sport
     elif number % 10 == 1:  # forwarded
         source, target, sport = far(number), ROUTER, 1024 + number % 64_000

@@ -756,7 +756,7 @@ def test_the_views_and_what_each_is_sorted_by() -> None:
         ("countries", "3", "Countries", "sums", "rate", "bytes"),
         ("networks", "4", "Networks", "sums", "rate", "bytes"),
         ("services", "5", "Services", "sums", "rate", "bytes"),
-        ("nat", "6", "NAT", "translated", "age", ""),
+        ("nat", "6", "NAT", "translated", "start", ""),
         ("events", "7", "Events", "events", "time", ""),
         ("map", "8", "Map", "map", "flows", ""),
         ("states", "9", "States", "sums", "rate", "bytes"),

@@ -401,6 +401,16 @@ def test_odd_numbers_and_words_end_nothing(tail: bytes) -> None:
         assert flow.age(3.0) >= 0
 
 
+def test_a_table_that_nobody_looks_at_keeps_nothing_of_what_has_ended() -> None:
+    ended: list[Flow] = []
+    table = FlowTable(on_show=False, on_closed=ended.append)
+    for kind in ("new", "destroy"):
+        rows, _ = split_lines(text(1, event=kind, sent=1) + b"\n")
+        table.event(rows[0], 1.0)
+    assert [flow.ended for flow in ended] == [1.0]
+    assert (table.events, len(table), len(table.closed), len(table.past), len(table.tape)) == (2, 0, 0, 0, 0)
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "MAX_CLOSED", 50)
     table = FlowTable(linger=1e9, limit=100)

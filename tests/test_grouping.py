@@ -42,7 +42,7 @@ from grouping import (
     group_object,
     service_key,
     service_name,
-    shares,
+    shares_of,
 )
 from parse import WITH_PORTS, split_lines
 from support.strategies import blocks
@@ -291,7 +291,7 @@ def test_a_host_s_row() -> None:
     sums = summed(
         NEAR, flow_of(out, (1.0, 20.0), born=95.0), flow_of(inward, (300.0, 4000.0)), flow_of(flow_line(LAN2, FAR_DE))
     )
-    shares(sums.values(), "flows")
+    shares_of(sums.values(), "flows")(sums.values())
     assert cells(HOST_COLUMNS, sums[LAN_HOST]) == {
         **{
             "host": LAN_HOST,
@@ -338,7 +338,7 @@ def test_bytes_that_nobody_counts_are_no_zero() -> None:
     shown = cells(HOST_COLUMNS, row)
     assert [shown[key] for key in ("bytes", "bytes-in", "bytes-out", "rate")] == ["-"] * 4
     assert not {"bytes_in", "bytes_out"} & group_object(row, NEAR).keys()
-    shares([row], "bytes")
+    shares_of([row], "bytes")([row])
     assert row.share == 1.0  # of flows: nothing else is known
 
 
@@ -407,7 +407,7 @@ def test_rows_of_the_other_views() -> None:
         flow_of(flow_line(LAN_HOST, LAN2, protocol="unknown  253")),
     ]
     far = summed(FAR, *flows)
-    shares(far.values(), "bytes")
+    shares_of(far.values(), "bytes")(far.values())
     row = cells(REMOTE_COLUMNS, far[FAR_US])
     assert {key: row[key] for key in ("host", "cc", "org", "hosts", "rate", "out", "unreplied", "bytes", "share")} == {
         **{
@@ -543,20 +543,20 @@ def test_shares_are_of_what_is_sorted_by(by: str, wanted: list[float]) -> None:
     rows = [GroupRow("a"), GroupRow("b"), GroupRow("c")]
     rows[0].flows, rows[0].rate_in, rows[0].size_in = 3, 75.0, 20
     rows[1].flows, rows[1].rate_out, rows[1].size_out = 3, 25.0, 80
-    shares(rows, by)
+    shares_of(rows, by)(rows)
     assert [row.share for row in rows] == wanted
 
 
 def test_where_nothing_moved_shares_are_of_the_flows() -> None:
     rows = [GroupRow("a"), GroupRow("b")]
     rows[0].flows, rows[1].flows = 1, 3
-    shares(rows, "rate")
+    shares_of(rows, "rate")(rows)
     assert [row.share for row in rows] == [0.25, 0.75]
     empty = [GroupRow("a")]
     empty[0].share = 9.0
-    shares(empty, "bytes")
+    shares_of(empty, "bytes")(empty)
     assert empty[0].share == 0.0
-    shares([], "bytes")
+    shares_of([], "bytes")([])
 
 
 def test_a_sum_is_the_same_as_a_later_one_of_its_key() -> None:

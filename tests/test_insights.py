@@ -193,7 +193,8 @@ def test_what_is_said_of_ports_that_run_out() -> None:
     )
     assert (first.value, first.role) == (f"98 %, 63000 of 64512 ports of {WAN} used by tcp to 8.8.8.8:443", "bad")
     assert "--to-source" in first.cure
-    assert (second.role, second.cure) == ("plain", "")
+    assert (second.role, second.cure, second.share) == ("plain", "", None)
+    assert second.value == f"12 of 64512 ports of {WAN}, tcp to 8.8.8.8:443"
 
 
 # --- fan-out ----------------------------------------------------------------------------------------------------------

@@ -205,6 +205,19 @@ def test_tab_completes_fields_then_values_that_are_on_show() -> None:
     assert completed(monitor, "bytes:") == "bytes:>1M"  # nothing to choose from: an example
 
 
+def test_a_value_that_is_still_to_come_is_no_error_until_enter() -> None:
+    monitor = lan_monitor()
+    monitor.keys("/", *"asn:")
+    prompt = monitor.view.prompt
+    assert prompt is not None
+    assert prompt.error == ""
+    monitor.keys("enter")
+    assert prompt.error == "at 5: a value is missing after 'asn:'"
+    monitor.keys("ctrl-u", *"port:80,")
+    assert monitor.view.prompt is not None
+    assert "a value is missing" in monitor.view.prompt.error  # only a colon begins a value
+
+
 def test_a_chosen_field_is_taken_by_enter_and_its_values_follow() -> None:
     monitor = lan_monitor()
     monitor.keys("/", "d", "tab")

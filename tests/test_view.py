@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from view import (
     KEYED,
     MANY_ROWS,
     ROWS_AT_ONCE,
+    SORTED_AT_ONCE,
     Dialog,
     Prompt,
     Purpose,
@@ -41,6 +42,7 @@ from view import (
     first_row,
     flow_of,
     in_order,
+    in_order_by_steps,
     refresh,
     unwatched,
 )
@@ -95,12 +97,23 @@ def test_who_was_behind_an_address_also_of_what_has_ended() -> None:
     monitor.view.set_filter(f"wan:{WAN}:38768")
     monitor.refresh(1)
     assert [flow.ends().src for flow in monitor.view.rows.order] == ["10.0.0.9"]
-    assert any("10.0.0.9:38768" in text and f"{WAN}:38768" in text and "9.9.9.9" in text for text in shown(monitor))
+    assert f"WAN {WAN} " in shown(monitor)[3]
+    assert any("10.0.0.9:38768  " in text and " :38768 " in text and "9.9.9.9" in text for text in shown(monitor))
     assert "NAT · 1 of 2 · " in shown(monitor)[2]
     assert any(" 120.000" in text for text in shown_at(monitor, (80, 24)))  # when it ended; "-" while it lives
     monitor.keys("z")
     assert monitor.view.rows.order == []
     assert "NAT · 0 of 1 · " in shown(monitor)[2]
+
+
+def test_an_address_that_all_rows_share_is_said_once_in_any_width() -> None:
+    wide = "2001:db8:1111:2222:3333:4444:5555:6666"
+    monitor = Monitor([line(n, src="fd00::9", dst="2620:fe::fe", reply_dst=wide) for n in (1, 2)])
+    monitor.keys("6")
+    for width, said in ((200, f"WAN {wide}"), (80, "2001:db8:1…5555:6666"), (40, "2001:db8:…555:6666")):
+        lines = shown_at(monitor, (width, 24))
+        head = next(text for text in lines if "LOCAL" in text)
+        assert said in head, lines
 
 
 @given(block=blocks)
@@ -488,15 +501,20 @@ def test_pieces_come_to_the_same(block: bytes, sorted_view: tuple[str, str], wor
 
 
 def test_what_a_new_filter_has_found_is_shown_at_once() -> None:
-    table, view = numbered(5000), View(Context(), sort="source")
+    table, view = numbered(SORTED_AT_ONCE), View(Context(), sort="source")
     refresh(view, table, 1.0)
     view.set_filter("proto:tcp")
-    assert refresh(view, table, 1.1, after(-(-5000 // KEYED) + 2))  # a table as small as this is put in order first
+    # A table as small as this is put in order first.
+    assert refresh(view, table, 1.1, after(-(-SORTED_AT_ONCE // KEYED) + 2))
     assert view.rows.sifting
     assert ports(view) == list(range(0, 2 * ROWS_AT_ONCE, 2))
     assert refresh(view, table, 9.0)  # it is not begun anew while it goes on, however late it is
     assert not view.rows.working
-    assert (len(view.rows.order), view.rows.fitting, view.rows.total) == (2500, 2500, 5000)
+    assert (len(view.rows.order), view.rows.fitting, view.rows.total) == (
+        SORTED_AT_ONCE // 2,
+        SORTED_AT_ONCE // 2,
+        SORTED_AT_ONCE,
+    )
     assert not refresh(view, table, 9.5)
 
 
@@ -1203,6 +1221,36 @@ def test_the_first_few_are_those_of_the_whole_order(limit: int | None, falling: 
     assert in_order(range(50), keys, falling, limit)[:limit] == whole[:limit]
     if limit is not None and limit < 5:
         assert len(in_order(range(50), keys, falling, limit)) == limit
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from("ab"))), st.booleans(), st.integers(1, 5))
+def test_an_order_by_steps_is_the_same_order(keys: list[tuple[int, str]], falling: bool, at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("view.SORTED_AT_ONCE", at_once)
+        steps = in_order_by_steps(range(len(keys)), keys, falling)
+        ordered = run_to_end(steps)
+    assert ordered == in_order(range(len(keys)), keys, falling)
+
+
+def test_no_step_of_an_order_takes_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, sizes = range(20_000), list[int]()
+
+    def noted(rows: Sequence[int], keys: Sequence[int], falling: bool) -> list[int]:
+        sizes.append(len(rows))
+        return in_order(rows, keys, falling)
+
+    monkeypatch.setattr("view.in_order", noted)
+    assert run_to_end(in_order_by_steps(rows, [row * 7919 % 20_011 for row in rows], True))[0] == 18_980
+    assert max(sizes) <= 2 * SORTED_AT_ONCE
+
+
+def run_to_end(steps: Generator[None, None, list[Any]]) -> list[Any]:
+    """What a generator returns."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        return list(end.value)
 
 
 def test_long_work_is_done_in_pieces_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
