@@ -1,4 +1,4 @@
-"""Settings: ``config.toml``, with the same words as the options, names of marks, zones and hosts, and local networks.
+"""Settings: ``config.toml``, with the same words as the options, names of marks, zones and hosts, networks, and alerts.
 
 If anything in the file is wrong, the whole file is ignored and the line is reported: half of the settings would not be
 what the user asked for. The file may name programs to run. So it is only used if nobody else can write to it, as ssh
@@ -14,17 +14,21 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from addresses import PLAIN_SITE, Context, Network, Site
+from intake import Problem
 from text import clean
+
+if TYPE_CHECKING:
+    from alerts import AlertPlan
 
 NAME = os.path.join("conntrack-monitor", "config.toml")
 LARGEST_SETTINGS = 65_536  # bytes: a thousand names for marks; a larger file is no settings file
 LONGEST_NAME = 32  # characters of a mark's or a zone's name
-TABLES = ("marks", "zones", "filters", "hosts", "local-networks")
+TABLES = ("marks", "zones", "filters", "hosts", "alert", "local-networks")
 
 # These hold for one run. --allow-delete must be given each time, so that nobody deletes by accident.
 ONLY_ON_THE_COMMAND_LINE = {
@@ -53,6 +57,7 @@ class Settings:
     options: dict[str, object] = field(default_factory=dict)
     site: Site = PLAIN_SITE
     problem: str = ""
+    alerts: AlertPlan | None = None
 
 
 class WrongSetting(ValueError):
@@ -194,6 +199,7 @@ def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: b
     # A filter in the file may use the file's names.
     site = replace(site, filters=dict(_filter_table(found.pop("filters", {}), Context(site=site))))
     context = Context(site=site)
+    alerts = _alerts(found.pop("alert"), context, path, foreign) if "alert" in found else None
     for key, value in found.items():
         if key in ONLY_ON_THE_COMMAND_LINE:
             raise WrongSetting(f"'{key}' works only on the command line", key)
@@ -210,7 +216,7 @@ def _checked(path: str, found: dict[str, object], ctx: click.Context, foreign: b
             raise WrongSetting(f"{key}: {error.message}", key) from None
         except ValueError as error:
             raise WrongSetting(f"{key}: {error}", key) from None
-    return Settings(path, checked, site)
+    return Settings(path, checked, site, alerts=alerts)
 
 
 def _value(ctx: click.Context, option: click.Option, key: str, value: object, context: Context) -> object:
@@ -294,6 +300,44 @@ def program(word: str) -> str:
     if word.startswith("-") or "\0" in word:
         raise ValueError(f"{word!r} is not a program")
     return word
+
+
+# --- alerts -----------------------------------------------------------------------------------------------------------
+
+
+def _alerts(found: object, context: Context, path: str, foreign: bool) -> AlertPlan | None:
+    """The rules of ``[[alert]]``, and why root runs none of their commands, where it does not."""
+    from alerts import AlertPlan, Rule, RuleError, rules_of  # only where there are some: 60 ms
+
+    rules: list[Rule] = []
+    try:
+        for rule in rules_of(found, context):
+            rules.append(rule)
+    except RuleError as error:
+        raise WrongSetting(str(error), error.key or "alert", f"alert#{len(rules) + 1}") from None
+    runs = any(rule.run for rule in rules)
+    refused = _why_nothing_is_run(path, foreign) if runs and os.geteuid() == 0 else None
+    return AlertPlan(tuple(rules), refused) if rules else None
+
+
+def _why_nothing_is_run(path: str, foreign: bool) -> Problem | None:
+    """Root runs only what root has written: nobody else may own the file or put another one in its place."""
+    shown = clean(path, 200)
+    if foreign:
+        what = f"no command of an alert is run: root runs nothing from another user's file, {shown}"
+        return Problem(what, f"chown root:root {shlex.quote(shown)}")
+    for folder in dict.fromkeys((os.path.dirname(path), os.path.dirname(os.path.realpath(path)))):
+        shown = clean(folder, 200)
+        what = f"no command of an alert is run: others can change the settings in {shown}"
+        try:
+            state = os.stat(folder)
+        except OSError:
+            return Problem(what, f"ls -ld {shlex.quote(shown)}")
+        if state.st_uid != 0:
+            return Problem(what, f"chown root:root {shlex.quote(shown)}")
+        if stat.S_IMODE(state.st_mode) & 0o022:
+            return Problem(what, f"chmod go-w {shlex.quote(shown)}")
+    return None
 
 
 # --- names and networks -----------------------------------------------------------------------------------------------
@@ -398,11 +442,18 @@ def _networks(found: object) -> Iterator[Network]:
 
 
 def _line_of(text: str, table: str, key: str) -> int:
-    """The line that sets a key; where it is written some other way, the first that has the word; 0 if none has."""
-    here = ""
+    """The line that sets a key; where it is written some other way, the first that has the word; 0 if none has.
+
+    ``table``: of several with one name, ``name#2`` is the second; where that lacks the key, its head is meant.
+    """
+    here, entries, begins = "", 0, 0
     for number, line in enumerate(text.split("\n"), 1):
-        if head := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?$", line):
-            here = head[1].strip("\"'")
+        if head := re.match(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$", line):
+            here = head[2].strip("\"'")
+            if head[1] == "[[":
+                entries += 1
+                here = f"{here}#{entries}"
+                begins = number if here == table else begins
             if not table and here == key:
                 return number
         elif (
@@ -411,5 +462,7 @@ def _line_of(text: str, table: str, key: str) -> int:
             and word[1].strip("\"'") == key
         ):
             return number
+    if begins:
+        return begins
     found = re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", text)
     return text.count("\n", 0, found.start()) + 1 if found else 0

@@ -496,7 +496,8 @@ NOTES = {
     "Exit status": "0 success, 1 conntrack failed, 2 wrong usage, 3 not permitted, 4 conntrack not found.",
     "Environment": "Every option can be set as CONNTRACK_MONITOR_<OPTION>.",
     "Settings": '~/.config/conntrack-monitor/config.toml sets options by their long names (sort = "bytes"), names '
-    "marks and zones, and adds local networks. Options override the environment, which overrides the file.",
+    "marks and zones, adds local networks, and has rules for alerts ([[alert]]). "
+    "Options override the environment, which overrides the file.",
     "Geography": "IP Geolocation by DB-IP (https://db-ip.com), CC BY 4.0, downloaded if there is no database; "
     "GeoLite2 data created by MaxMind, available from https://www.maxmind.com, if you install it.",
 }
@@ -629,7 +630,9 @@ NOTES = {
     "these]; also crictl, kubectl, dns (key N); none.",
 )
 @click.option(
-    "--headless", is_flag=True, help="No screen and no output, for --log, --ipfix or --metrics; until SIGTERM, Ctrl+C."
+    "--headless",
+    is_flag=True,
+    help="No screen and no output, for --log, --ipfix, --metrics, alerts; until SIGTERM, Ctrl+C.",
 )
 @click.option(
     "--ipfix",
@@ -797,7 +800,7 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         states=options["state"],
         families=_families_of(options),
         expression=options["expression"] or "",
-        source=_source(options, _families_of(options)),
+        source=_source(options, _families_of(options), settings.alerts is not None and settings.alerts.asks_counters()),
         sort=options["sort"],
         reverse=options["reverse"],
         linger=options["linger"],
@@ -818,6 +821,7 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         before=_before(options),
         log=_log_plan(ctx, options),
         metrics=_metrics_plan(ctx, options),
+        alerts=None if options["once"] else settings.alerts,
         since=_since(options),
         by=options["by"] or "",
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
@@ -901,7 +905,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     _check_names(ctx, options)
     _check_metrics(ctx, options)
     if options["headless"]:
-        _check_headless(options)
+        _check_headless(options, ctx.obj)
     given = click.core.ParameterSource.COMMANDLINE
     if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
         raise click.UsageError(
@@ -938,13 +942,18 @@ def _check_names(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError("--names dns works only on the screen.")
 
 
-def _check_headless(options: CommandLine) -> None:
+def _check_headless(options: CommandLine, settings: Settings | None) -> None:
     if any(options[way] for way in ("once", "as_json", "as_csv")):
         raise click.UsageError(
             "--headless writes nothing to stdout: it can't be combined with --once, --json or --csv."
         )
-    if not any(options[what] for what in ("log", "metrics", "record", "ipfix")):
-        raise click.UsageError("--headless requires --log DIR, --metrics FILE, --record FILE or --ipfix HOST:PORT.")
+    has_rules = settings is not None and settings.alerts is not None
+    if not (has_rules or any(options[what] for what in ("log", "metrics", "record", "ipfix"))):
+        if settings is not None and settings.problem:  # there may be rules in it
+            click.echo(f"{PROGRAM}: {settings.problem}", err=True)
+        raise click.UsageError(
+            "--headless requires --log DIR, --metrics FILE, --record FILE, --ipfix HOST:PORT or alerts in the settings."
+        )
     if options["replay"] is not None and not options["ipfix"]:
         raise click.UsageError("--headless with --replay requires --ipfix HOST:PORT.")
 
@@ -987,8 +996,11 @@ def _demo() -> bytes:
     raise ValueError("this installation does not include it")
 
 
-def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Source]:
-    """What makes the source when the loop is ready for it; wrong words are found now."""
+def _source(options: CommandLine, families: Sequence[str], counters: bool) -> Callable[[], Source]:
+    """What makes the source when the loop is ready for it; wrong words are found now.
+
+    ``counters``: alerts ask what `conntrack -S` counts.
+    """
     from config import programs
     from recording import Replay
     from source import Command, LiveSource, pushed_down
@@ -1008,6 +1020,7 @@ def _source(options: CommandLine, families: Sequence[str]) -> Callable[[], Sourc
     filters = pushed_down(options["protocol"], families)
     run = Command(via, options["conntrack"], filters)
     interval, counts = options["sample"] or options["interval"], screen or bool(options["metrics"])
+    counts = counts or (counters and not options["once"])
     return lambda: LiveSource(run, interval, events=not options["once"], statistics=counts)
 
 

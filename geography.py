@@ -180,6 +180,11 @@ class Geography:
         if self._worker:
             self._poll_worker(self._worker)
 
+    @property
+    def opened(self) -> bool:
+        """Have the databases that are there been looked for?"""
+        return self._opened
+
     def renewed(self) -> bool:
         """Are other databases in use since somebody asked last?"""
         fresh, self._fresh = self._fresh, False

@@ -136,6 +136,7 @@ class Surroundings(NamedTuple):
     playback: Playback | None = None  # where a recording is that can be gone back in
     demo: str = ""  # the words that play the bundled recording
     findings: Findings | None = None  # what a round over all flows has found
+    alerts: Sequence[Notice] = ()  # what the settings' rules have to say
 
 
 NOTHING_AROUND = Surroundings()
@@ -827,6 +828,7 @@ class About(Enum):
     LOG = auto()
     EXPORT = auto()
     METRICS = auto()
+    ALERT = auto()
     DROPS = auto()
     PORTS = auto()
     OLD_ADDRESS = auto()
@@ -877,6 +879,7 @@ def notices_of(
 ) -> list[Notice]:
     """All that is wrong by weight: what runs out, what is lost or late, what is off, the rest."""
     out = [*_shortages(status, table, live, now, shares), *_losses(status, table, live, now, around)]
+    out += around.alerts
     out += _found(around.findings, live)
     if live:
         out += _switched_off(status, table)

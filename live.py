@@ -341,6 +341,7 @@ class Live:
         if "dns" in options.names:
             self.resolver.switch(True)
         self.view = self._first_view()
+        self._begin_alerts()
         self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
         self.last_frame = 0.0
@@ -377,6 +378,13 @@ class Live:
         view.set_filter(options.expression)
         view.span = options.since or view.span
         return view
+
+    def _begin_alerts(self) -> None:
+        """Places are looked up within a budget, and are not known before the databases are open."""
+        geography = self.geography
+        self.feed.begin_alerts(
+            self.view.context, False, geography.begin_frame, lambda: geography.short or not geography.opened
+        )
 
     def _name(self, address: str) -> str | None:
         """What stands in place of an address where key N has been pressed: who is known is not asked for."""
@@ -479,6 +487,8 @@ class Live:
             self.geography.poll()
             if self.geography.renewed():
                 self._soon()
+                if self.feed.alerts is not None:
+                    self.feed.alerts.relearn()
         if self.exporting is not None:
             self._export()
         self.resolver.poll()
@@ -489,6 +499,8 @@ class Live:
             self._tell_deletion(self.deletion)
         if self.whois and (known := self.whois.poll()) is not None:
             self.view.whois = known
+            self._frame_after(QUICK)
+        if self.feed.fired():  # the header has a place for them
             self._frame_after(QUICK)
         self._take_census()
         self._take_survey()
@@ -551,6 +563,7 @@ class Live:
             findings=self.survey.newest,
             playback=self.source.playback() if isinstance(self.source, Replay) else None,
             demo=self.options.demo,
+            alerts=self.feed.alerts.notices(self._now()) if self.feed.alerts is not None else (),
         )
 
     def _logged(self) -> str:
@@ -703,6 +716,7 @@ class Live:
             view.message += "".join(f"; {text}" for text in lost)
         self.feed = Feed(self.options, self.source, self.signals, self.recorder)
         self.table, self.status = self.feed.table, self.feed.intake.status
+        self._begin_alerts()
         self.census, self.survey, self.sifted = Census(), Survey(view.context), 0
         view.drop_selection()
         view.overlay, view.pause = "", None

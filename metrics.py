@@ -209,10 +209,11 @@ class Measured(NamedTuple):
     kernel: Mapping[str, int]  # see KernelCounters
     now: float
     failures: int  # times that the file could not be written
+    alerts: Mapping[str, int]  # how many each rule has fired, by its name
 
 
 Number = float | int | None  # None: unknown, so that it is left out
-Values = Iterable[tuple[tuple[str, ...], Number]]  # the values of the labels, and the number
+Samples = Iterable[tuple[tuple[str, ...], Number]]  # the values of the labels, and the number
 
 
 class Family(NamedTuple):
@@ -222,7 +223,7 @@ class Family(NamedTuple):
     kind: str  # gauge, counter
     labels: tuple[str, ...]
     help: str
-    values: Callable[[Measured], Values]
+    values: Callable[[Measured], Samples]
     stage: Stage = Stage.READING  # it is said from this one on
 
     @property
@@ -230,19 +231,19 @@ class Family(NamedTuple):
         return PREFIX + self.name
 
 
-def _one(number: Callable[[Measured], Number]) -> Callable[[Measured], Values]:
+def _one(number: Callable[[Measured], Number]) -> Callable[[Measured], Samples]:
     """The values of a family that has one series."""
     return lambda measured: [((), number(measured))]
 
 
-def _events(measured: Measured) -> Values:
+def _events(measured: Measured) -> Samples:
     """Where nobody listens, 0 would be an answer."""
     table = measured.table
     heard = table.heard if table.watched_since is not None or table.events else {}
     return [((name,), number) for name, number in heard.items()]
 
 
-def _bytes_moved(measured: Measured) -> Values:
+def _bytes_moved(measured: Measured) -> Samples:
     """Of a single listing nothing is known; nor where neither it nor the kernel's setting tells of counters."""
     table = measured.table
     looks = table.listings > 1 or table.watched_since is not None
@@ -250,22 +251,22 @@ def _bytes_moved(measured: Measured) -> Values:
     return [(("in",), table.traffic.moved[IN]), (("out",), table.traffic.moved[OUT])] if looks and counts else []
 
 
-def _flows(measured: Measured) -> Values:
+def _flows(measured: Measured) -> Samples:
     counts = {(protocol, state or STATELESS): number for (protocol, state), number in measured.table.counts.items()}
     return bounded(counts, MOST_STATES, (OTHER, OTHER)).items()
 
 
-def _of_sums(counts: Callable[[Sums], Mapping[str, int]]) -> Callable[[Measured], Values]:
+def _of_sums(counts: Callable[[Sums], Mapping[str, int]]) -> Callable[[Measured], Samples]:
     return lambda measured: (
         ((key,), number) for key, number in (counts(measured.sums) if measured.sums else {}).items()
     )
 
 
-def _host_flows(measured: Measured) -> Values:
+def _host_flows(measured: Measured) -> Samples:
     return [((host.address,), host.flows) for host in (measured.sums.busiest if measured.sums else ())]
 
 
-def _host_rates(measured: Measured) -> Values:
+def _host_rates(measured: Measured) -> Samples:
     if measured.sums is None or measured.table.rate_in is None:
         return
     for host in measured.sums.busiest:
@@ -369,6 +370,11 @@ METRICS = (
     Family(
         *("statistics_total", "counter", ("counter",), "Counters of `conntrack -S`, summed over all CPUs."),
         lambda measured: (((name,), number) for name, number in measured.kernel.items()),
+        Stage.LOST,
+    ),
+    Family(
+        *("alerts_total", "counter", ("alert",), "Alerts that each rule of the settings has fired."),
+        lambda measured: (((name,), number) for name, number in measured.alerts.items()),
         Stage.LOST,
     ),
     Family(

@@ -11,7 +11,7 @@ import select
 import shlex
 import signal
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
@@ -53,6 +53,7 @@ from text import clean
 from vocabulary import ViewName
 
 if TYPE_CHECKING:
+    from alerts import Alert, AlertPlan, Watch
     from collectors import Exporter, ExportPlan
     from columns import ViewSpec
     from flowlog import FlowLog, LogPlan
@@ -228,6 +229,7 @@ class Options:
     before: Sequence[str] = ()  # the words that bring a command to the machine whose table is read
     log: LogPlan | None = None  # where the flow log is written
     metrics: MetricsPlan | None = None  # where metrics are written
+    alerts: AlertPlan | None = None  # the rules of the settings
     since: str = ""  # of usage, as it was typed
     by: str = ""  # the keys of --by
     demo: str = ""  # the words that play the bundled recording
@@ -246,6 +248,7 @@ class Options:
         """Those that are read: a pipe tells no processes, so that only its filter may need them."""
         screen = self.format == "text" and not (self.once or self.headless)
         needed = screen or self.asks("process") or "process" in self.by.lower().split(",")
+        needed = needed or (self.alerts is not None and self.alerts.asks_field("process", self.site))
         return [source for source in self.names if needed or source != "processes"]
 
     def asks(self, *fields: str) -> bool:
@@ -316,19 +319,10 @@ class Feed:
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
         self.log, self.exporter = self._log(options), self._exporter(options)
-        on_show = report is None and not options.headless
-        # Two samples of a flow may be a little closer than the listings that they come from.
-        shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
-        self.table = FlowTable(
-            *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
-            on_show=on_show,
-            totals=on_show or options.metrics is not None,
-            on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
-            on_new=self.exporter.began if self.exporter else None,
-        )
-        self.metrics: MetricsFile | None = None
-        if options.metrics is not None and not options.once:
-            self.metrics = MetricsFile(options.metrics, self.context(Lookups(), options.site), where)
+        self.alerts: Watch | None = None  # see ``begin_alerts``
+        self._options = options
+        self.table = self._table(options, report is None and not options.headless, on_inferred)
+        self.metrics = self._metrics(options, where)
         lists_again = not options.once or options.sample is not None
         self.intake = Intake(self.table, report, time.time(), lists_again)
         self.problem: Problem | None = None  # why nothing could ever be read
@@ -347,6 +341,26 @@ class Feed:
         setup = options.log.setup(self.source.name, options.plan.paths, options.site)
         return FlowLog(options.log, setup, self._epoch, self.names.directory)
 
+    def _table(self, options: Options, is_shown: bool, on_inferred: Callable[[Flow], None] | None) -> FlowTable:
+        """The table, which keeps what somebody asks for; ``is_shown``: a person looks at it."""
+        # Two samples of a flow may be a little closer than the listings that they come from.
+        shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
+        return FlowTable(
+            *(options.linger if is_shown else 0.0, frozenset(), MAX_LIVE, options.past if is_shown else 0),
+            on_inferred=on_inferred,
+            shortest=shortest,
+            on_show=is_shown or (options.alerts is not None and options.alerts.asks_events()),
+            totals=is_shown or options.metrics is not None,
+            on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
+            on_new=self.exporter.began if self.exporter else None,
+        )
+
+    def _metrics(self, options: Options, where: Callable[[str], Place]) -> MetricsFile | None:
+        if options.metrics is None or options.once:
+            return None
+        context = self.context(Lookups(), options.site)
+        return MetricsFile(options.metrics, context, where, lambda: self.alerts.counts() if self.alerts else {})
+
     def _exporter(self, options: Options) -> Exporter | None:
         if options.ipfix is None:
             return None
@@ -355,9 +369,35 @@ class Feed:
         node = self.source.name if self.source.live else os.uname().nodename
         return Exporter(options.ipfix, node, self.source.live, options.site, self._epoch)
 
+    def begin_alerts(
+        self,
+        context: Context,
+        at_once: bool = False,
+        begin: Callable[[], None] = lambda: None,
+        unsure: Callable[[], bool] | None = None,
+    ) -> None:
+        """From now on flows and numbers are judged by the settings' rules.
+
+        ``at_once``, ``begin``, ``unsure``: see ``alerts.Circumstances``.
+        """
+        plan, log = self._options.alerts, self._options.log
+        if plan is None:
+            return
+        from alerts import Circumstances, Watch, always_sure
+
+        source, folder = self.source, log.folder if log is not None else ""
+        around = Circumstances(source.live, at_once, source.name, folder, begin, unsure or always_sure)
+        self.alerts = Watch(plan, context, self.table, self.intake.status, around)
+
+    def fired(self) -> list[Alert]:
+        """The alerts since the last call."""
+        return [] if self.alerts is None else self.alerts.take_fired()
+
     def close(self) -> None:
         """Nothing more is to come: the log gets what is there, also of what the kernel has told and nobody has read."""
         self.names.close()
+        if self.alerts is not None and (left := self.alerts.close()):
+            say(f"{left} commands of alerts had not ended, and were stopped")
         if self.log is None and self.exporter is None and self.metrics is None:
             return
         began = calm = time.monotonic()
@@ -373,6 +413,20 @@ class Feed:
         if self.metrics is not None:
             self.metrics.close(self.table, self.intake.status, self.source.clock())
 
+    def _go_on_beside(self, fds: list[int], until: float) -> tuple[list[int], float]:
+        """Log, metrics and alerts do what is due; returns the fds and the time till then that are waited for."""
+        now, status = self.source.clock(), self.intake.status
+        if self.log is not None:
+            self.log.poll(self.table, status, now)
+            fds, until = [*fds, *self.log.fds()], min(self.log.deadline(), until)
+        if self.metrics is not None:
+            self.metrics.poll(self.table, status, now)
+            until = min(self.metrics.deadline(), until)
+        if self.alerts is not None:
+            self.alerts.poll(now)
+            fds, until = [*fds, *self.alerts.fds()], min(self.alerts.deadline(now), until)
+        return fds, until
+
     def stop_exporting(self) -> list[str]:
         """The collectors get what is there; returns what these have not got, in words for people."""
         return [] if self.exporter is None else self.exporter.close(self.table, self.source.clock())
@@ -384,15 +438,9 @@ class Feed:
             self.names.poll()
         self._began = True
         fds = [*fds, *self.names.fds()]
-        if self.log is not None:
-            self.log.poll(self.table, self.intake.status, self.source.clock())
-            fds = [*fds, *self.log.fds()]
-            until = min(self.log.deadline(), math.inf if until is None else until)
         if self.exporter is not None:
             fds, writing, until = self._go_on_exporting(self.exporter, fds, writing, until)
-        if self.metrics is not None:
-            self.metrics.poll(self.table, self.intake.status, self.source.clock())
-            until = min(self.metrics.deadline(), math.inf if until is None else until)
+        fds, until = self._go_on_beside([*fds], math.inf if until is None else until)
         poll = select.poll()
         waits = time.monotonic() < self._source_waits_until
         for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
@@ -404,6 +452,7 @@ class Feed:
             deadline = max(self._source_waits_until, deadline or 0.0)
         ends = (until, deadline, self._next_beat)
         due = [at for at in (*ends, self.names.deadline()) if at is not None]
+        due = [at for at in due if at < math.inf]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
@@ -450,6 +499,8 @@ class Feed:
             self.problem = item.problem if fatal else self.problem
         rejects, began = self.intake.status.rejects, time.monotonic()
         self.intake.take(item)
+        if self.alerts is not None:
+            self.alerts.hear(item, self.source.clock())
         if isinstance(item, ListingEnded) and item.complete and self.intake.status.facts.get("events") != 0:
             self.source.unannounced(self.table.unannounced)
         if isinstance(item, ListingEnded) and item.complete and self.exporter is not None:
@@ -508,13 +559,20 @@ class MetricsFile:
     All flows are added up, a moment in each turn of the loop, so early that they are when the file is to be written.
     """
 
-    def __init__(self, plan: MetricsPlan, context: Context, where: Callable[[str], Place]) -> None:
+    def __init__(
+        self,
+        plan: MetricsPlan,
+        context: Context,
+        where: Callable[[str], Place],
+        alerts: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """``alerts``: how many each rule has fired, by its name."""
         from metrics import KernelCounters, Tally
 
         self.problem: Problem | None = None  # why it was not written last time
         self.failures = 0
         self.written: float | None = None  # when it was written last, on the scale of time.monotonic()
-        self._plan, self._context = plan, context
+        self._plan, self._context, self._alerts = plan, context, alerts
         self._tally, self._kernel = Tally(context, where), KernelCounters()
         self._due = self._next_turn = 0.0
         self._is_first, self._summed = True, False  # the next write: nothing was tried before; there are sums for it
@@ -558,7 +616,8 @@ class MetricsFile:
         self._kernel.take(status)
         plan, sums = self._plan, self._tally.newest
         measured = Measured(
-            *(plan.node, plan.version, stage, table, status, sums, self._kernel.values, now, self.failures)
+            *(plan.node, plan.version, stage, table, status, sums, self._kernel.values, now, self.failures),
+            self._alerts(),
         )
         return exposition(measured)
 
@@ -761,6 +820,7 @@ def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool]
         log=log_notices(feed.log),
         export=feed.exporter.notices() if feed.exporter else (),
         metrics=metrics_notices(feed.metrics),
+        alerts=feed.alerts.problems() if feed.alerts is not None else (),
     )
     notices = notices_of(status, table, source.live, source.clock(), around)
     if any(fills(notice) and is_news(notice) for notice in notices):
@@ -1070,6 +1130,7 @@ class Stream:
         self._wanted = options.wanted(self._context)
         self._writer = export.LineWriter(self._context, options.format)
         self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
+        self._feed.begin_alerts(self._context, at_once=not source.live)
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._said_late = 0.0  # by how much events come late, as said last
@@ -1106,13 +1167,16 @@ class Stream:
                 if isinstance(item, ListingEnded | Ended) and not self._status.understood and self._status.rejects:
                     return give_up(self._status.junk())
             self._table.tick(source.clock())
+            self._tell_alerts()
             self._flush()
             if source.live and not told:  # once, not again with every line; the end tells how many
                 self._pipe.say_unread(self._status)
                 told = bool(self._status.rejects)
             self._say_notices()
+        self._tell_alerts()
         self._flush()
         self._pipe.say_unread(self._status)
+        say_unsaid(self._feed)
         return SUCCESS
 
     @property
@@ -1127,6 +1191,14 @@ class Stream:
         self._feed.take(item)
         if self._recorder and (words := self._recorder.complaint()):
             say(words)
+
+    def _tell_alerts(self) -> None:
+        """As lines among the others; in CSV, whose columns are a flow's, for the person."""
+        for alert in self._feed.fired():
+            if self._options.format == "json":
+                self._out.append(export.json_line(alert.item(self._context)))
+            else:
+                say(alert.line)
 
     def _say_notices(self) -> None:
         """Once a second, when the first listing is through: what a header would say, and no item said already."""
@@ -1205,14 +1277,22 @@ class Stream:
         self._pipe.write(out)
 
 
+def say_unsaid(feed: Feed) -> None:
+    """At the end: what was held back of alerts, and in a recording what else there is to say of them."""
+    if feed.alerts is not None:
+        problems = [] if feed.source.live else feed.alerts.problems()
+        for notice in [*problems, *feed.alerts.unsaid()]:
+            say(str(notice))
+
+
 # --- --headless -------------------------------------------------------------------------------------------------------
 
 RENEWED_EVERY = 60.0  # seconds between two looks at the databases' files, of 0.01 ms each
 
 
-def _geoip_for_metrics(options: Options) -> GeoIP | None:
-    """The log's writer has databases of its own; what else runs without a screen needs none."""
-    if options.metrics is None:
+def _geoip_of(options: Options) -> GeoIP | None:
+    """Databases for metrics and for rules that ask for places; the log's writer has its own."""
+    if options.metrics is None and not (options.alerts is not None and options.alerts.asks_places()):
         return None
     from geoip import GeoIP
 
@@ -1220,13 +1300,13 @@ def _geoip_for_metrics(options: Options) -> GeoIP | None:
 
 
 class Headless:
-    """``--headless``: the log or metrics are written, IPFIX is sent, and standard error hears what is wrong."""
+    """``--headless``: log, metrics and IPFIX are written; standard error hears alerts and what is wrong."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals = options, signals
-        self._geoip = _geoip_for_metrics(options)
-        where = self._geoip.lookup if self._geoip is not None else _nowhere
-        self._feed = Feed(options, source, signals, recorder, where=where)
+        self._geoip = _geoip_of(options)
+        self._where = self._geoip.lookup if self._geoip is not None else _nowhere
+        self._feed = Feed(options, source, signals, recorder, where=self._where)
         self._pipe = Pipe(signals)
         self._next_look = self._next_renewal = 0.0
 
@@ -1247,6 +1327,7 @@ class Headless:
         feed = self._feed
         if self._geoip is not None:
             open_databases(self._geoip, self._options.plan)
+        feed.begin_alerts(feed.context(Lookups(where=self._where), self._options.site))
         while not (self._signals.ending() or feed.intake.status.ended):
             feed.wait(until=time.monotonic() + FRAME)
             for item in feed.source.poll():
@@ -1255,7 +1336,10 @@ class Headless:
                 return give_up(problem)
             feed.table.tick(feed.source.clock())
             self._renew_databases()
+            self._say_alerts()
             self._say_notices()
+        self._say_alerts()
+        say_unsaid(feed)
         return SUCCESS
 
     def _renew_databases(self) -> None:
@@ -1265,6 +1349,10 @@ class Headless:
             self._next_renewal = now + RENEWED_EVERY
             if self._geoip.changed():
                 self._geoip.open()
+
+    def _say_alerts(self) -> None:
+        for alert in self._feed.fired():
+            say(alert.line)
 
     def _say_notices(self) -> None:
         now = time.monotonic()

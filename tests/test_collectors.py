@@ -707,7 +707,7 @@ def run(*words: str) -> tuple[int, str]:
         (("--once", "--ipfix", "127.0.0.1:4739"), "--ipfix sends what happens: it can't be combined with --once."),
         (("--json", "--ipfix-only", "nat"), "--ipfix-only and --ipfix-nat-event require --ipfix."),
         (("--json", "--ipfix-nat-event", "legacy"), "--ipfix-only and --ipfix-nat-event require --ipfix."),
-        (("--headless",), "--headless requires --log DIR, --metrics FILE, --record FILE or --ipfix HOST:PORT."),
+        (("--headless",), "--headless requires --log DIR, --metrics FILE, --record FILE, --ipfix HOST:PORT or alerts"),
         (
             ("--headless", "--replay", str(CAPTURE), "--record", "/dev/null"),
             "--headless with --replay requires --ipfix",

@@ -628,9 +628,9 @@ def test_what_goes_on_the_command_line_only(word: str, tmp_path: Path) -> None:
 def test_the_words_that_there_are(tmp_path: Path) -> None:
     words = settings_from("x = 1", tmp_path).problem.partition("valid: ")[2].rpartition(", in")[0].split()
     assert {"sort", "filter", "via", "conntrack", "linger", "protocol"} < set(words)
-    assert words[-5:] == ["marks", "zones", "filters", "hosts", "local-networks"]
+    assert words[-6:] == ["marks", "zones", "filters", "hosts", "alert", "local-networks"]
     assert not {"ipv4", "ipv6", "json", "allow-delete", "help"} & set(words)
-    assert words[:-5] == sorted(words[:-5])
+    assert words[:-6] == sorted(words[:-6])
 
 
 @wants_toml

@@ -86,7 +86,7 @@ def test_what_the_settings_file_may_set() -> None:
     said = {words(row[0])[-1].split()[0][2:]: row[2] for row in rows(chapter("Command line"))}
     refused = config.ONLY_ON_THE_COMMAND_LINE | config.INSTEAD.keys()
     assert said == {name: "no" if name in refused else "yes" for name in said}
-    assert set(config.TABLES) == {"filters", "hosts", "local-networks", "marks", "zones"}
+    assert set(config.TABLES) == {"alert", "filters", "hosts", "local-networks", "marks", "zones"}
     assert f"{config.LARGEST_SETTINGS >> 10} KiB" in chapter("Settings")
 
 

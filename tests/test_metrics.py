@@ -55,7 +55,7 @@ from text import clean
 def measured(table: FlowTable, status: Status | None = None, **others: object) -> Measured:
     found: dict[str, object] = {
         **{"node": "r7", "version": "1.2", "stage": Stage.READING, "sums": None, "kernel": {}, "now": 100.0},
-        **{"failures": 0, **others},
+        **{"failures": 0, "alerts": {}, **others},
     }
     return Measured(table=table, status=status or Status(), **found)  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ def test_everything_that_can_be_known_is_said() -> None:
     status.take(Lost(99.0, "events"))
     status.take_lines(1, [b"what", b"is this"])
     sums = Sums(97.0, {"none": 1, "snat": 1}, {"DE": 2}, [NearHost("10.0.0.1", 2, 3.04, 0.5)])
-    text = exposition(measured(table, status, sums=sums, kernel={"drop": 4}, failures=2))
+    text = exposition(measured(table, status, sums=sums, kernel={"drop": 4}, failures=2, alerts={"table": 3}))
     assert samples(text) == [
         'build_info{node="r7",version="1.2"} 1',
         'up{node="r7"} 1',
@@ -129,6 +129,7 @@ def test_everything_that_can_be_known_is_said() -> None:
         'rejected_lines_total{node="r7"} 2',
         'dropped_flows_total{node="r7"} 0',
         'statistics_total{node="r7",counter="drop"} 4',
+        'alerts_total{node="r7",alert="table"} 3',
         'write_failures_total{node="r7"} 2',
     ]
     assert {re.split(r"[{ ]", sample)[0] for sample in samples(text)} == {family.name for family in METRICS}
@@ -178,7 +179,8 @@ def test_names_and_types_are_as_prometheus_wants_them() -> None:
         assert re.fullmatch(r"[a-z_]+", family.name)
         assert (family.kind == "counter") == family.name.endswith("_total")
         assert set(family.labels) <= {
-            *("version", "protocol", "state", "nat", "country", "near", "direction", "event", "counter")
+            "alert",
+            *("version", "protocol", "state", "nat", "country", "near", "direction", "event", "counter"),
         }
 
 

@@ -115,7 +115,18 @@ def test_a_full_table_of_50_000_hosts_has_few_series() -> None:
     tally = Tally(context, lambda address: Place(f"{chr(65 + hash(address) % 26)}{chr(65 + len(address))}"))
     while not tally.step(table, 20.0, 1000):
         pass
-    measured = Measured("r7", "1", Stage.READING, table, status, tally.newest, counters.values, 20.0, 0)
+    measured = Measured(
+        "r7",
+        "1",
+        Stage.READING,
+        table,
+        status,
+        tally.newest,
+        counters.values,
+        20.0,
+        0,
+        {f"rule {number}": number for number in range(50)},
+    )
     text = exposition(measured)
     has_no_remark(text)
     assert 50 < len(samples(text)) < 500
@@ -138,7 +149,9 @@ def test_a_full_table_of_50_000_hosts_has_few_series() -> None:
     "name", ['a"b', "a\\b", "a\nb", "a\r\nb", '\\"\n', "\x00\x1b[2J", "ünï漢", "\udcff", "{}=,# HELP", ""]
 )
 def test_a_node_may_have_any_name(name: str) -> None:
-    has_no_remark(exposition(Measured(name, name, Stage.READING, FlowTable(), Status(), None, {name: 1}, 1.0, 0)))
+    has_no_remark(
+        exposition(Measured(name, name, Stage.READING, FlowTable(), Status(), None, {name: 1}, 1.0, 0, {name: 1}))
+    )
 
 
 # --- a router's table -------------------------------------------------------------------------------------------------
@@ -338,7 +351,7 @@ def test_once_prints_metrics_in_place_of_the_table(tmp_path: Path, lab: Lab) -> 
     [
         ("--json --metrics -", "--metrics - requires --once; without it, name a file."),
         ("--headless --metrics -", "--metrics - requires --once; without it, name a file."),
-        ("--headless", "--headless requires --log DIR, --metrics FILE or --record FILE"),
+        ("--headless", "--headless requires --log DIR, --metrics FILE, --record FILE, --ipfix"),
         ("--json --replay /dev/null --metrics x.prom", "with --replay it requires --once."),
         ("--once --metrics - --json", "it can't be combined with --json, --csv, --by, --view, --limit, -f or -s."),
         ("--once --metrics - -f port:1", "is about the whole table and does not print it"),
