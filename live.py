@@ -315,8 +315,8 @@ QUICK = 0.02  # seconds between frames while keys are pressed
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
 
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
-# on show (with the frame that is 70 ms after the key); between looks at how far it is.
-SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.045, 0.2
+# on show (with the frame that is 60 ms after the key); between looks at how far it is.
+SLICE, FIRST_SLICE, PROGRESS = 0.004, 0.038, 0.2
 SEEK = 10.0  # seconds that { and } go in a recording
 SPEED = {Do.LIST_MORE_OFTEN: 2.0, Do.LIST_LESS_OFTEN: 0.5}
 NO_WAY_BACK = "Can't go back: this recording has no times or comes from a pipe"
