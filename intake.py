@@ -679,7 +679,7 @@ class Intake:
             if self.newest is None or at >= self.newest:
                 self.newest = at
             # A smaller step back comes from two pipes, a larger one from a clock that was set.
-            elif event and at < (self._newest_event or self.newest) - 0.5:
+            elif event and self._newest_event is not None and at < self._newest_event - 0.5:
                 self.status.take_backward_stamp()
             if event and at > (self._newest_event or 0.0):
                 self._newest_event = at

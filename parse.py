@@ -368,7 +368,7 @@ def split_lines(
     strictly = with_ids or ends_in_id(block[: block.find(b"\n") + 1])
     end = _WHOLE_LINE_END if whole else _LINE_END_WITH_ID if strictly else _LINE_END
     found: list[Parts] = _with_ports(end).findall(block)
-    complete = whole or block.endswith(b"\n")
+    complete = block.endswith(b"\n")
     if complete and len(found) == block.count(b"\n") and _are_whole(found):
         return found, []
     lines = [line for line in block.split(b"\n") if line.strip()]
@@ -379,7 +379,7 @@ def split_lines(
         read = [row or _split_line(words.sub(b"", line), now, whole) for line, row in zip(lines, read, strict=True)]
     if not whole:
         _drop_without_id(read, with_ids)
-    if read and read[-1] is not None and not complete and not _is_last(lines[-1], read, before):
+    if read and read[-1] is not None and not (complete or whole) and not _is_last(lines[-1], read, before):
         read[-1] = None
     rejects = [line[:MAX_REJECT] for line, row in zip(lines, read, strict=True) if row is None]
     return [row for row in read if row is not None], rejects

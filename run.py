@@ -765,6 +765,8 @@ class Once:
         history = self._options.view == "nat"
         if reach := unwatched(self._options.expression, self._context, self._table, history):
             say(f"{reach}: earlier flows are unknown")
+        if not self._feed.source.live and self._status.losses > self._status.healed:
+            say(f"lost: {self._status.last_loss}")
         if self._why_empty:
             say(self._why_empty)
         if not self._feed.source.live:
@@ -900,7 +902,9 @@ class Stream:
             self._say_late(item.seconds)
         elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
-            if self._status.healed >= self._status.losses:
+            if not self._feed.source.live:
+                say(f"lost: {item.what}")
+            elif self._status.healed >= self._status.losses:
                 say(f"lost: {item.what}; the table is being reloaded")
         elif isinstance(item, Trouble):
             known = self._status.troubles.get(item.part)
