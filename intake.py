@@ -271,8 +271,8 @@ class Ended:
     at: float
 
 
-Live = Block | ListingBegan | ListingEnded | Lost | Behind | Trouble | Facts | Statistics | OwnAddresses
-Item = Live | OfNode | Gone | LeftOut | Ended
+_LiveItem = Block | ListingBegan | ListingEnded | Lost | Behind | Trouble | Facts | Statistics | OwnAddresses
+Item = _LiveItem | OfNode | Gone | LeftOut | Ended
 
 
 class Playback(NamedTuple):
@@ -493,7 +493,7 @@ _OTHER_INPUT = tuple(
             "JSON, but has no flow of --json on a line of its own",
             "--json, without a view that sums up",
         ),
-        (rb"time,event,family,", "CSV of this program; --replay reads recordings and JSON lines", "--json"),
+        (rb"(?:node,)?time,event,family,", "CSV of this program; --replay reads recordings and JSON lines", "--json"),
         (rb"\x1f\x8b", "a compressed file", "zcat FILE | conntrack-monitor --replay -"),
         (rb"\xfd7zXZ|\x28\xb5\x2f\xfd|BZh\d", "a compressed file", "decompress it first"),
         (rb"[\xd4\xc3\xb2\xa1]{4}|\x0a\x0d\x0d\x0a", "a packet capture", "conntrack -L, or -E, saved to a file"),

@@ -30,14 +30,14 @@ WHOLE, NOT_WHOLE = b"# 0.0 whole 1", b"# 0.0 whole 0"
 
 # --- one object -------------------------------------------------------------------------------------------------------
 
-_TAGS = {name: tag for tag, name in EVENTS.items()} | {"list": b""}
+_TAG_OF = {name: tag for tag, name in EVENTS.items()} | {"list": b""}
 _FAMILY_TEXTS = {name: f"{name:<8} {number} " for number, name in FAMILIES.items()}
-_ADDRESS = re.compile(ADDRESS)
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)?", re.ASCII)
-_SECONDS = re.compile(r"\d{1,12}\.\d{1,6}", re.ASCII)  # of the year 10000 and later
-_STATE = re.compile(r"[A-Z][A-Z0-9_]{2,31}")
+_IS_ADDRESS = re.compile(ADDRESS)
+_MOMENT_TEXT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|\+00:00)?", re.ASCII)
+_BARE_SECONDS = re.compile(r"\d{1,12}\.\d{1,6}", re.ASCII)  # of the year 10000 and later
+_STATE_NAME = re.compile(r"[A-Z][A-Z0-9_]{2,31}")
 # What follows the reply tuple, in conntrack's order. Numbers, and texts.
-_WORDS = (
+_MORE_WORDS = (
     *(("mark", "mark=%d"), ("secmark", "secmark=%d"), ("secctx", "secctx=%s"), ("zone", "zone=%d")),
     *(("delta_time", "delta-time=%d"), ("start", "[start=%s]"), ("stop", "[stop=%s]"), ("helper", "helper=%s")),
     *(("use", "use=%d"), ("id", "id=%d")),
@@ -56,9 +56,9 @@ def line_of(item: Mapping[str, Any]) -> bytes:
     """
     try:
         stamp = stamp_of(item["time"]) if "time" in item else b""
-        tag = _TAGS[item["event"]]
-        head = f"{_FAMILY_TEXTS[item['family']]}{_text(item['protocol']):<8} {_number(item['protocol_number'])} "
-        line = (head + " ".join(_words(item))).encode()
+        tag = _TAG_OF[item["event"]]
+        head = f"{_FAMILY_TEXTS[item['family']]}{_a_text(item['protocol']):<8} {_unsigned(item['protocol_number'])} "
+        line = (head + " ".join(_words_in(item))).encode()
     except (LookupError, TypeError, AttributeError) as error:
         raise ValueError("not a flow") from error
     if b"\n" in line:
@@ -66,21 +66,21 @@ def line_of(item: Mapping[str, Any]) -> bytes:
     return (b"[%b]\t%b%b" % (stamp, tag, line)) if stamp else tag + line
 
 
-def _words(item: Mapping[str, Any]) -> list[str]:
+def _words_in(item: Mapping[str, Any]) -> list[str]:
     """All that follows the protocol."""
     flags, original, reply = item.get("flags", []), item["original"], item["reply"]
     if not isinstance(flags, list) or not set(flags) <= set(FLAGS):
         raise ValueError("unknown flags")
-    words = [str(_number(item["timeout"]))] if "timeout" in item else []
+    words = [str(_unsigned(item["timeout"]))] if "timeout" in item else []
     if "state" in item:
-        if not _STATE.fullmatch(item["state"]):
+        if not _STATE_NAME.fullmatch(item["state"]):
             raise ValueError("not a state")
         words.append(item["state"])
-    words += [_tuple_text(original), *_more_of(original, "zone_orig", "zone-orig")]
+    words += [_side_text(original), *_beside(original, "zone_orig", "zone-orig")]
     words += ["[UNREPLIED]"] if "UNREPLIED" in flags else []
-    words += [_tuple_text(reply), *_more_of(reply, "zone_reply", "zone-reply")]
+    words += [_side_text(reply), *_beside(reply, "zone_reply", "zone-reply")]
     words += [f"[{flag}]" for flag in flags if flag != "UNREPLIED"]
-    words += [form % (_number if "%d" in form else _text)(item[key]) for key, form in _WORDS if key in item]
+    words += [form % (_unsigned if "%d" in form else _a_text)(item[key]) for key, form in _MORE_WORDS if key in item]
     if "labels" in item:
         if not isinstance(item["labels"], list):
             raise ValueError("not a list")
@@ -91,43 +91,43 @@ def _words(item: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _tuple_text(side: Mapping[str, Any]) -> str:
+def _side_text(side: Mapping[str, Any]) -> str:
     """One direction's addresses and ports, or what stands in their place."""
     src, dst = side["src"], side["dst"]
-    if not _ADDRESS.fullmatch(src) or not _ADDRESS.fullmatch(dst):
+    if not _IS_ADDRESS.fullmatch(src) or not _IS_ADDRESS.fullmatch(dst):
         raise ValueError("not an address")
     text = f"src={src} dst={dst}"
     if "sport" in side:
-        return f"{text} sport={_number(side['sport'])} dport={_number(side['dport'])}"
+        return f"{text} sport={_unsigned(side['sport'])} dport={_unsigned(side['dport'])}"
     if "type" in side:
-        return f"{text} type={_number(side['type'])} code={_number(side['code'])} id={_number(side['icmp_id'])}"
+        return f"{text} type={_unsigned(side['type'])} code={_unsigned(side['code'])} id={_unsigned(side['icmp_id'])}"
     if "srckey" in side:
-        return f"{text} srckey={_text(side['srckey'])} dstkey={_text(side['dstkey'])}"
+        return f"{text} srckey={_a_text(side['srckey'])} dstkey={_a_text(side['dstkey'])}"
     return text
 
 
-def _more_of(side: Mapping[str, Any], key: str, word: str) -> list[str]:
+def _beside(side: Mapping[str, Any], key: str, word: str) -> list[str]:
     """One direction's zone and counters."""
-    words = [f"{word}={_number(side[key])}"] if key in side else []
+    words = [f"{word}={_unsigned(side[key])}"] if key in side else []
     if "packets" in side or "bytes" in side:
-        words.append(f"packets={_number(side['packets'])} bytes={_number(side['bytes'])}")
+        words.append(f"packets={_unsigned(side['packets'])} bytes={_unsigned(side['bytes'])}")
     return words
 
 
 def _user_words(user: Mapping[str, Any]) -> list[str]:
     words = ["[USERSPACE]"]
-    words += [f"portid={_number(user['portid'])}"] if "portid" in user else []
-    return words + ([f"progname={_text(user['progname'])}"] if "progname" in user else [])
+    words += [f"portid={_unsigned(user['portid'])}"] if "portid" in user else []
+    return words + ([f"progname={_a_text(user['progname'])}"] if "progname" in user else [])
 
 
-def _number(value: object) -> int:
+def _unsigned(value: object) -> int:
     """An unsigned 64-bit number; True is none."""
     if type(value) is not int or not 0 <= value < 1 << 64:
         raise ValueError("not a number")
     return value
 
 
-def _text(value: object) -> str:
+def _a_text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
@@ -139,9 +139,9 @@ def stamp_of(time: str) -> bytes:
     >>> stamp_of("2026-11-22T22:26:53.786793Z")
     b'1795386413.786793'
     """
-    match = _TIME.fullmatch(time)
+    match = _MOMENT_TEXT.fullmatch(time)
     if match is None:
-        if not _SECONDS.fullmatch(time):
+        if not _BARE_SECONDS.fullmatch(time):
             raise ValueError("not a time")
         return time.encode()
     second = _second_of(f"{match[1]}T{match[2]}+00:00")
@@ -239,18 +239,18 @@ class OwnFromFlows:
 # --- an input ---------------------------------------------------------------------------------------------------------
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
     return found
 
 
-def _refuse(text: str) -> NoReturn:
+def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON")
 
 
-_decoded = JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse).decode
+_item_in = JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number).decode
 _NODE_NAMED = re.compile(rb"# \d{1,12}\.\d{1,6} node +([^\n]+)")
 _NO_FLOWS = ("alert",)  # our own lines that are about flows, and are none
 
@@ -288,7 +288,7 @@ class JsonLines:
 
     def _take_object(self, line: bytes, out: list[bytes]) -> None:
         try:
-            item = _decoded(line.decode())
+            item = _item_in(line.decode())
             if item.get("event") in _NO_FLOWS:
                 return
             node, text = _node_in(item), line_of(item)
