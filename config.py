@@ -33,7 +33,7 @@ TABLES = ("marks", "zones", "filters", "hosts", "alert", "local-networks")
 # These hold for one run. --allow-delete must be given each time, so that nobody deletes by accident.
 ONLY_ON_THE_COMMAND_LINE = {
     *("once", "json", "csv", "limit", "sample", "replay", "record", "update-geoip", "allow-delete", "no-config"),
-    *("headless", "who", "at", "since", "by", "demo"),
+    *("headless", "who", "at", "since", "by", "demo", "only"),
     *("help", "version", "print-man", "print-completion"),
 }
 INSTEAD = {"ipv4": 'filter = "family:4"', "ipv6": 'filter = "family:6"'}  # -6 could not undo an ipv4 = true

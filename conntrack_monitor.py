@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
 
-from vocabulary import FIELDS, NAME_SOURCES, USUAL_NAMES, VIEW_NAMES
+from vocabulary import EVENT_NAMES, FIELDS, NAME_SOURCES, USUAL_NAMES, VIEW_NAMES
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -265,8 +265,9 @@ def _metrics_plan(ctx: click.Context, options: CommandLine) -> MetricsPlan | Non
     if not path or (looks and not _is_typed(ctx, "metrics")):
         return None
     from run import MetricsPlan
+    from source import node_of
 
-    return MetricsPlan(path, os.uname().nodename, VERSION)
+    return MetricsPlan(path, options["node"] or node_of(command_words(options["via"])), VERSION)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -374,6 +375,44 @@ class NameSources(click.ParamType[tuple[str, ...]]):
             if word not in NAME_SOURCES:
                 self.fail(f"{word!r} is not a source of names; valid: {', '.join(NAME_SOURCES)}, none.", param, ctx)
         return tuple(dict.fromkeys(words))
+
+
+class NodeName(click.ParamType[str]):
+    """A machine's name, as it stands in each line."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from text import printable
+
+        text = str(value).strip()
+        if text != printable(text) or len(text) > LONGEST_NODE_NAME:
+            self.fail(
+                f"{value!r} is not a name for a node: at most {LONGEST_NODE_NAME} printable characters.", param, ctx
+            )
+        return text
+
+
+LONGEST_NODE_NAME = 255  # characters: a host's name has at most so many
+
+
+class Events(click.ParamType[frozenset[str]]):
+    """Kinds of events: words with commas between them."""
+
+    name = "events"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        if isinstance(value, frozenset):
+            return value
+        words = str(value).lower().replace(",", " ").split()
+        if str(value) and not words:
+            self.fail(f"it names no event; valid: {', '.join(EVENT_NAMES)}.", param, ctx)
+        for word in words:
+            if word not in EVENT_NAMES:
+                from filters import or_close
+
+                self.fail(f"{word!r} is not an event{or_close(word, EVENT_NAMES)}", param, ctx)
+        return frozenset(words)
 
 
 class SortColumn(click.ParamType[str]):
@@ -581,6 +620,21 @@ NOTES = {
     metavar="FILE",
     shell_complete=_completes("file"),
     help="Read FILE ('-' for stdin) instead of running conntrack.",
+)
+@click.option(
+    "--node",
+    type=NodeName(),
+    default="",
+    metavar="NAME",
+    help="This machine's name in JSON, CSV and log [host name]; with --replay: whose lines to read.",
+)
+@click.option(
+    "--only",
+    type=Events(),
+    default="",
+    metavar="EVENTS",
+    shell_complete=_completes("events"),
+    help="With a --json or --csv stream: only these events, e.g. new,destroy.",
 )
 @click.option("--demo", is_flag=True, help="Play the bundled recording.")
 @click.option(
@@ -824,6 +878,8 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         alerts=None if options["once"] else settings.alerts,
         since=_since(options),
         by=options["by"] or "",
+        node=options["node"],
+        only=options["only"],
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
         headless=options["headless"],
         ipfix=_export_plan(ctx, options),
@@ -898,6 +954,8 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     _check_sort(ctx, options)
     if options["view"] != "connections" and format != "text" and not options["once"]:
         raise click.UsageError("--json and --csv stream events; --view works with --once or on the screen.")
+    if options["only"] and (format == "text" or options["once"]):
+        raise click.UsageError("--only selects events of a stream: it requires --json or --csv, without --once.")
     if options["limit"] is not None and not options["once"]:
         raise click.UsageError("--limit requires --once.")
     if options["sample"] is not None and (options["replay"] is not None or not options["once"]):
@@ -1009,7 +1067,8 @@ def _source(options: CommandLine, families: Sequence[str], counters: bool) -> Ca
     screen = not any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
     if path is not None:
         try:
-            replay = Replay(path, options["speed"] if screen else 0.0, _demo() if options["demo"] else None)
+            speed = options["speed"] if screen else 0.0
+            replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"])
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise click.BadParameter(

@@ -101,6 +101,11 @@ def json_object(record: Record, flow: Flow, context: Context, event: str, time: 
     return item
 
 
+def node_item(node: str) -> JsonObject:
+    """The key that says whose flow it is; none where nobody knows."""
+    return {"node": node} if node else {}
+
+
 def user_item(portid: int | None, progname: str | None) -> JsonObject:
     """Who changed a flow, as far as it is known."""
     return {key: value for key, value in (("portid", portid), ("progname", progname)) if value is not None}
@@ -143,7 +148,7 @@ def json_line(item: JsonObject) -> str:
 
 _TUPLE_COLUMNS = ("src", "dst", "sport", "dport", "type", "code", "icmp_id", "srckey", "dstkey")
 CSV_COLUMNS = (
-    *("time", "event", "family", "protocol", "protocol_number", "state", "timeout", "flags"),
+    *("node", "time", "event", "family", "protocol", "protocol_number", "state", "timeout", "flags"),
     *(f"original.{name}" for name in (*_TUPLE_COLUMNS, "zone_orig", "packets", "bytes")),
     *(f"reply.{name}" for name in (*_TUPLE_COLUMNS, "zone_reply", "packets", "bytes")),
     *("mark", "secmark", "zone", "secctx", "helper", "use", "id", "delta_time", "labels", "start", "stop"),
@@ -229,6 +234,7 @@ class LineWriter:
         """``format``: json or csv."""
         self._context = context
         self._json = format == "json"
+        self._node, self._node_text = "", b"" if self._json else b","
         self._ways: dict[tuple[bool, bool, str | None], bytes] = {}
         self._remotes: dict[bytes, bytes] = {}  # by the remote address
         self._nears: dict[bytes, bytes] = {}  # by the near one
@@ -238,6 +244,14 @@ class LineWriter:
         self._last_time = "", b""
         self._templates: dict[Hashable, Template | None] = {}  # None: the line is not usual
         self._no_user = b"" if self._json else b","  # CSV has two empty cells
+
+    def know_node(self, node: str) -> None:
+        """Whose flows these are: it comes first in each line; "" where nobody knows."""
+        text = csv_row([printable(node)])[:-1] + "," if node else ","
+        self._node, self._node_text = node, text.encode("utf-8", "replace")
+        if self._json:
+            self._node_text = f"{_inside(node_item(node))},".encode() if node else b""
+        self._last_time, self._seconds = ("", b""), {}
 
     def forget_names(self) -> None:
         """Other names are known now: what was written of addresses is made anew."""
@@ -285,6 +299,7 @@ class LineWriter:
         return self._filled(template, (self._time(time), timeout, user, *words_of(text)))
 
     def of_item(self, item: JsonObject) -> str:
+        item = node_item(self._node) | item
         return json_line(item) if self._json else csv_line(item)
 
     def _cut_user(self, text: bytes) -> tuple[bytes, bytes]:
@@ -331,13 +346,17 @@ class LineWriter:
         return text
 
     def _time(self, time: str | None) -> bytes:
+        """The node and the time, with which each line begins."""
         if not time:
-            return b""
+            return self._node_text
         last, text = self._last_time  # all rows of a table share one
         if last != time:
-            text = (f'"time":"{iso_time(time)}",' if self._json else iso_time(time)).encode()
+            text = self._node_text + self._time_text(time)
             self._last_time = time, text
         return text
+
+    def _time_text(self, time: str) -> bytes:
+        return (f'"time":"{iso_time(time)}",' if self._json else iso_time(time)).encode()
 
     def _moment(self, stamp: bytes) -> bytes:
         """A line's stamp as ``_time`` gives it: thousands of lines share a second."""
@@ -345,10 +364,11 @@ class LineWriter:
         known = self._seconds.get(second)
         if known and stamp[-9:-8] == b".":
             return known % fraction
-        text = self._time(stamp[1:-2].decode())
+        text = self._time_text(stamp[1:-2].decode())
         if stamp[-9:-8] == b"." and fraction + b"Z" in text:
-            self._seconds = {second: text.replace(fraction + b"Z", b"%bZ")}
-        return text
+            before = self._node_text.replace(b"%", b"%%")
+            self._seconds = {second: before + text.replace(fraction + b"Z", b"%bZ")}
+        return self._node_text + text
 
     def _head(self, event: str, family: str, kind: Kind, state: str | None) -> bytes:
         """What stands before the timeout, for a template."""
@@ -451,16 +471,18 @@ def _inside(item: JsonObject) -> str:
 
 
 def view_texts(
-    grouping: Grouping | None, rows: Sequence[Any], format: str, context: Context, moment: str | None
+    grouping: Grouping | None, rows: Sequence[Any], format: str, context: Context, moment: str | None, node: str = ""
 ) -> Iterator[str]:
     """Rows of a view as JSON lines or CSV. Flows and events are lines as in a stream, ended flows are `destroy`."""
     if grouping is not None:
-        items = [group_object(row, grouping, context.who(row.key)) for row in rows]
-        yield from map(json_line, items) if format == "json" else csv_of(items, group_columns(grouping))
+        items = [node_item(node) | group_object(row, grouping, context.who(row.key)) for row in rows]
+        columns = ["node", *group_columns(grouping)]
+        yield from map(json_line, items) if format == "json" else csv_of(items, columns)
         return
     if format == "csv":
         yield csv_header()
     writer = LineWriter(context, format)
+    writer.know_node(node)
     for row in rows:
         if isinstance(row, TapeEvent):
             then = replace(row.flow.record(), state=row.state)

@@ -836,6 +836,25 @@ class FlowTable:
         """The flow's events as far as the tape goes back: time, event, state then."""
         return [(at, name, state) for at, name, other, state in self.tape if other is flow]
 
+    def gone(self, row: Parts, now: float) -> None:
+        """A listing that somebody else read has shown that a flow is gone; ``row``: all that was known of it."""
+        state, tail = row[STATE], tail_of(row)
+        group = self._group(row[HEAD], state)
+        key = key_of(group.prefix, row[ORIGINAL], tail)
+        flow = self.live.get(key)
+        if flow is not None and not _differ(flow.tail, tail):
+            flow.tail = tail
+            self._set(flow, listed=None)
+            self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
+            self._close_unseen(flow, now)
+            return
+        flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now, inferred=True), self._seen(now))
+        flow.tail = tail
+        flow.timeout = int(row[TIMEOUT]) if row[TIMEOUT] else None
+        self._bury(flow)
+        if self._on_inferred:
+            self._on_inferred(flow)
+
     def end_listing(self, complete: bool, now: float) -> None:
         """A listing ended. A complete one sweeps: what it did not name is gone."""
         self.listing = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -175,6 +175,7 @@ class Block:
     data: bytes
     at: float | None
     events: bool = False  # from the listener; else from a listing, or from a recording, which mixes them
+    whole: bool = False  # nobody can have cut a line off: they come from JSON
 
 
 @dataclass(frozen=True)
@@ -240,13 +241,38 @@ class OwnAddresses:
 
 
 @dataclass(frozen=True)
+class OfNode:
+    """Whose lines these are: the name of the machine."""
+
+    at: float
+    node: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """Of a flow that a listing, read by somebody else, showed to be gone: a line with all that was known of it."""
+
+    at: float
+    data: bytes
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """So many lines of each other node have been left out so far."""
+
+    at: float
+    lines: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Ended:
     """The recording is over."""
 
     at: float
 
 
-Item = Block | ListingBegan | ListingEnded | Lost | Behind | Trouble | Facts | Statistics | OwnAddresses | Ended
+_LiveItem = Block | ListingBegan | ListingEnded | Lost | Behind | Trouble | Facts | Statistics | OwnAddresses
+Item = _LiveItem | OfNode | Gone | LeftOut | Ended
 
 
 class Playback(NamedTuple):
@@ -280,6 +306,8 @@ class Status:
     rejects: int = 0
     first_reject: str = ""
     looks: Problem | None = None  # what input looks like of which nothing at all was understood
+    node: str = ""  # whose lines these are
+    left_out: dict[str, int] = field(default_factory=dict)  # lines of other nodes
     missing: dict[str, int] = field(default_factory=dict)  # so many more has conntrack printed than were read
     losses: int = 0
     last_loss: str = ""
@@ -308,6 +336,8 @@ class Status:
         if self.rejects:
             lines = "line" if self.rejects == 1 else "lines"
             out.append(f"{self.rejects} {lines} not understood; first: {self.first_reject}")
+        if self.left_out:
+            out.append(left_out_text(self.left_out))
         out += [missing_text(what, number) for what, number in self.missing.items()]
         if self.backwards:
             out.append(f"{self.backwards} timestamps went backwards")
@@ -335,6 +365,10 @@ class Status:
             self._take_facts(item)
         elif isinstance(item, Statistics):
             self._take_statistics(item)
+        elif isinstance(item, OfNode):
+            self.node = item.node
+        elif isinstance(item, LeftOut):
+            self.left_out = item.lines
         elif isinstance(item, Ended):
             self.ended = True
 
@@ -412,6 +446,20 @@ def reject_text(line: bytes) -> str:
     return clean(line.decode("utf-8", "replace"), 60)
 
 
+def left_out_text(lines: Mapping[str, int]) -> str:
+    """Which nodes an input has beside the one that is read.
+
+    >>> left_out_text({"r9": 12000, "r8": 1})
+    '12001 lines of other nodes are left out (r9 12000, r8 1); try: --node r9 --replay FILE'
+    """
+    most = sorted(lines, key=lambda node: -lines[node])
+    shown = ", ".join(f"{clean(node, 40)} {lines[node]}" for node in most[:MOST_NODES_SHOWN])
+    more = ", ..." if len(most) > MOST_NODES_SHOWN else ""
+    number = sum(lines.values())
+    what = f"{number} lines of other nodes are" if number > 1 else "1 line of another node is"
+    return f"{what} left out ({shown}{more}); try: --node {shlex.quote(clean(most[0], 40))} --replay FILE"
+
+
 def missing_text(what: str, number: int) -> str:
     """``what``: "flow entries" or "flow events"."""
     if number == 1:
@@ -420,6 +468,7 @@ def missing_text(what: str, number: int) -> str:
     return f"{number} {what} are missing: conntrack printed that many more than were read"
 
 
+MOST_NODES_SHOWN = 3
 MOST_LOOKED_AT = 20  # rejects of a block that are looked at for what they may be
 JUNK_CURE = "check --via and --conntrack"
 _AS_TEXT = "conntrack -L, without -o xml or -o save"
@@ -440,11 +489,11 @@ _OTHER_INPUT = tuple(
         ),
         (rb".*\borig=\(src=", "the table of Open vSwitch (dpctl/dump-conntrack)", "conntrack -L on that machine"),
         (
-            rb'\{.*"(?:original|event|time)":',
-            "JSON lines; --replay reads recordings made with --record",
-            "--record FILE",
+            rb"\s*\[?\s*\{",
+            "JSON, but has no flow of --json on a line of its own",
+            "--json, without a view that sums up",
         ),
-        (rb"time,event,family,", "CSV of this program; --replay reads recordings made with --record", "--record FILE"),
+        (rb"(?:node,)?time,event,family,", "CSV of this program; --replay reads recordings and JSON lines", "--json"),
         (rb"\x1f\x8b", "a compressed file", "zcat FILE | conntrack-monitor --replay -"),
         (rb"\xfd7zXZ|\x28\xb5\x2f\xfd|BZh\d", "a compressed file", "decompress it first"),
         (rb"[\xd4\xc3\xb2\xa1]{4}|\x0a\x0d\x0d\x0a", "a packet capture", "conntrack -L, or -E, saved to a file"),
@@ -489,6 +538,7 @@ class Intake:
         self._read: dict[str, int] = {}  # the same, as they were read
         self._with_ids = False  # the listener's lines end in ids
         self.newest: float | None = None  # the newest stamp of a recording
+        self._newest_event: float | None = None  # ... of an event
 
     def take(self, item: Item) -> None:
         if isinstance(item, Block):
@@ -511,10 +561,18 @@ class Intake:
             self._hold_against_count(EVENTS_SEEN)
         elif isinstance(item, OwnAddresses):
             self.table.know_own(item.addresses)
+        elif isinstance(item, Gone):
+            self._take_gone(item)
         elif isinstance(item, (Trouble, Facts)):
             if isinstance(item, Facts):
                 self.table.know_timeouts(item.values)
             self._hear(item)
+
+    def _take_gone(self, item: Gone) -> None:
+        rows, rejects = split_lines(item.data, whole=True)
+        self.status.take_lines(len(rows), rejects)
+        for row in rows:
+            self.table.gone(row, item.at or self.newest or 0.0)
 
     def _hear(self, item: Trouble | Facts) -> None:
         """Are births heard of? Only while somebody listens and the kernel sends events."""
@@ -552,7 +610,7 @@ class Intake:
 
     def _take_rows(self, block: Block, news: list[Found]) -> list[Parts]:
         """``news`` gets what a listing tells that was not known."""
-        rows, rejects = split_lines(block.data, self._last, self._now, block.events and self._with_ids)
+        rows, rejects = split_lines(block.data, self._last, self._now, block.events and self._with_ids, block.whole)
         if rejects:
             rejects = [line for line in rejects if len(line) < SHORTEST or not self._is_remark(line, block.at)]
         self._count(block, rows)
@@ -598,7 +656,7 @@ class Intake:
     def _apply_each(self, rows: list[Parts], at: float | None) -> None:
         table, report = self.table, self._report
         for row in rows:
-            now = self._time(row[STAMP]) if at is None else at
+            now = self._time(row[STAMP], row[EVENT]) if at is None else at
             if row[EVENT]:
                 flow: Flow | None = table.event(row, now)
                 name = EVENTS[row[EVENT]]
@@ -611,14 +669,18 @@ class Intake:
             if flow is not None and report is not None:
                 report(name, flow, row, now)
 
-    def _time(self, stamp: bytes) -> float:
-        """A row's own time; the newest so far where the row has no stamp or an older one."""
+    def _time(self, stamp: bytes, event: bytes) -> float:
+        """A row's own time; the newest so far where the row has no stamp or an older one.
+
+        Only events can go backwards: what came while a table was listed stands behind it in JSON lines.
+        """
         if stamp:
             at = float(stamp[1:-2])
             if self.newest is None or at >= self.newest:
                 self.newest = at
-            elif (
-                at < self.newest - 0.5
-            ):  # a smaller step back comes from two pipes, a larger one from a clock that was set
+            # A smaller step back comes from two pipes, a larger one from a clock that was set.
+            elif event and self._newest_event is not None and at < self._newest_event - 0.5:
                 self.status.take_backward_stamp()
+            if event and at > (self._newest_event or 0.0):
+                self._newest_event = at
         return self.newest or 0.0

@@ -44,7 +44,7 @@ COPIED = 4000  # characters; terminals take at least so many
 EXPORTED_AT_ONCE = 200  # rows between two looks at the clock: 6 ms
 
 
-def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
+def export_rows(view: View, name: str, moment: str | None, node: str = "") -> Iterator[str]:
     """Write the rows on show into a new file; it may be left off at each yield. Yields words for people.
 
     CSV where the name ends so, else JSON lines. A file that is there already is never written over.
@@ -67,7 +67,7 @@ def export_rows(view: View, name: str, moment: str | None) -> Iterator[str]:
             texts = (
                 usage_texts(spec.logged, rows, usage is not None and usage.per_day, format)
                 if spec.logged
-                else view_texts(spec.grouping, rows, format, view.context, moment)
+                else view_texts(spec.grouping, rows, format, view.context, moment, node)
             )
             for text in texts:
                 file.write(text)
@@ -682,7 +682,8 @@ class Live:
         elif do is Do.PUT_ASIDE:
             self._put_aside()
         elif do is Do.EXPORT:
-            self.exporting = export_rows(view, request.text, self.feed.recorded_time())
+            moment, node = self.feed.recorded_time(), self.status.node
+            self.exporting = export_rows(view, request.text, moment, node)
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN) and view.spec.logged:
             at = SPANS.index(view.span) if view.span in SPANS else 0
             view.span = SPANS[max(0, min(at + (1 if do is Do.LIST_MORE_OFTEN else -1), len(SPANS) - 1))]

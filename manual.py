@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 import columns
 import parse
 from keys import BINDINGS
-from vocabulary import FIELDS, NAME_SOURCES
+from vocabulary import EVENT_NAMES, FIELDS, NAME_SOURCES
 
 EXAMPLES = (
     ("the live screen", "sudo {}"),
@@ -96,5 +96,6 @@ def completions(what: str, incomplete: str) -> list[CompletionItem]:
         "state": sorted({*parse.STATES, *parse.FLAGS}),
         "sort": list(columns.SORTS),
         "names": [*NAME_SOURCES, "none"],
+        "events": list(EVENT_NAMES),
     }[what]
     return [CompletionItem(word) for word in words if word.lower().startswith(incomplete.lower())]

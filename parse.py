@@ -194,9 +194,10 @@ _TAIL = b"".join(
 )
 _LINE_END = rb"(?(2)(?: use=\d{1,10}|)(?: id=\d{1,10}|)(?:%b|)| use=\d{1,10}(?: id=\d{1,10}|))" % _USER
 _LINE_END_WITH_ID = rb"(?: use=\d{1,10}|(?(2)|(?!))) id=\d{1,10}(?:(?(2)%b)|)" % _USER
+_WHOLE_LINE_END = rb"(?: use=\d{1,10}|)(?: id=\d{1,10}|)(?:%b|)" % _USER  # of lines that nobody can have cut off
 
 
-def _grammar(heads: bytes, original: bytes, reply: bytes, end: bytes = _LINE_END) -> re.Pattern[bytes]:
+def _grammar(heads: bytes, original: bytes, reply: bytes, end: bytes) -> re.Pattern[bytes]:
     """A line of the protocols ``heads``: every word of it, in its order, as conntrack prints it.
 
     ``original`` holds two groups for the ports. Most flows have no NAT. Their reply tuple is not kept, which saves 48
@@ -211,15 +212,15 @@ def _grammar(heads: bytes, original: bytes, reply: bytes, end: bytes = _LINE_END
     )
 
 
-@lru_cache(maxsize=2)
-def _with_ports(with_ids: bool) -> re.Pattern[bytes]:
-    """The lines of the protocols that have ports; ``with_ids``: only those that end in an id, as -o id prints them."""
+@lru_cache(maxsize=3)
+def _with_ports(end: bytes) -> re.Pattern[bytes]:
+    """The lines of the protocols that have ports, with one of the line ends above."""
     translated = rb"src=(?:\8 dst=%b sport=\10 dport=|%b dst=%b sport=%b dport=)%b"
     return _grammar(
         rb"tcp      6|udp      17|sctp     132|dccp     33|udplite  136",
         rb" sport=(\d{1,5}) dport=(\d{1,5})",
         translated % (_WHOLE, _WHOLE, _WHOLE, _PORT, _PORT),
-        _LINE_END_WITH_ID if with_ids else _LINE_END,
+        end,
     )
 
 
@@ -350,7 +351,7 @@ class Splitter:
 
 
 def split_lines(
-    block: bytes, before: bytes = b"", now: float | None = None, with_ids: bool = False
+    block: bytes, before: bytes = b"", now: float | None = None, with_ids: bool = False, whole: bool = False
 ) -> tuple[list[Parts], list[bytes]]:
     """Cut a block of lines into rows, and return the lines that are none (the rejects) beside them.
 
@@ -360,22 +361,25 @@ def split_lines(
     block, or else ``before`` is its tail.
 
     ``now``, seconds since 1970, tells the year of a syslog's time stamp. ``with_ids``: events end in their ids.
+    ``whole``: no line can have been cut off, whatever its end is; a listing's may lack its use, and say who changed it.
     """
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
     strictly = with_ids or ends_in_id(block[: block.find(b"\n") + 1])
-    found: list[Parts] = _with_ports(strictly).findall(block)
+    end = _WHOLE_LINE_END if whole else _LINE_END_WITH_ID if strictly else _LINE_END
+    found: list[Parts] = _with_ports(end).findall(block)
     complete = block.endswith(b"\n")
     if complete and len(found) == block.count(b"\n") and _are_whole(found):
         return found, []
     lines = [line for line in block.split(b"\n") if line.strip()]
     if not _may_hold_flows(block):
         return [], [line[:MAX_REJECT] for line in lines]
-    read = [_split_line(line, now) for line in lines]
+    read = [_split_line(line, now, whole) for line in lines]
     if None in read and (words := _new_words(lines, read)):
-        read = [row or _split_line(words.sub(b"", line), now) for line, row in zip(lines, read, strict=True)]
-    _drop_without_id(read, with_ids)
-    if read and read[-1] is not None and not complete and not _is_last(lines[-1], read, before):
+        read = [row or _split_line(words.sub(b"", line), now, whole) for line, row in zip(lines, read, strict=True)]
+    if not whole:
+        _drop_without_id(read, with_ids)
+    if read and read[-1] is not None and not (complete or whole) and not _is_last(lines[-1], read, before):
         read[-1] = None
     rejects = [line[:MAX_REJECT] for line, row in zip(lines, read, strict=True) if row is None]
     return [row for row in read if row is not None], rejects
@@ -458,13 +462,13 @@ def _is_last(line: bytes, read: list[Parts | None], before: bytes) -> bool:
     return line[-1:] != b" " and (usual is None or (here is not None and here.group(1) == usual.group(1)))
 
 
-def _split_line(line: bytes, now: float | None) -> Parts | None:
+def _split_line(line: bytes, now: float | None, whole: bool) -> Parts | None:
     if not SHORTEST <= len(line) <= MAX_LINE or not _may_hold_flows(line):
         return None
-    found: list[Parts] = _with_ports(False).findall(line)
+    found: list[Parts] = _with_ports(_WHOLE_LINE_END if whole else _LINE_END).findall(line)
     if found:
         return found[0] if _is_whole(found[0]) else None
-    return _split_odd(line, now)
+    return _split_odd(line, now, whole)
 
 
 def _may_hold_flows(text: bytes) -> bool:
@@ -628,7 +632,7 @@ _BEFORE_CONTEXT = re.compile(
 )
 
 
-def _split_odd(line: bytes, now: float | None = None) -> Parts | None:
+def _split_odd(line: bytes, now: float | None = None, whole: bool = False) -> Parts | None:
     """Cut a line that is not in its usual form: the slow way.
 
     Taken off: colours (of grep), a byte order mark, blanks, and what syslog, the journal, grep -n, mail and docker logs
@@ -651,13 +655,13 @@ def _split_odd(line: bytes, now: float | None = None) -> Parts | None:
     words = _BLANKS.sub(b" ", body).strip(b" ")
     words = _HEX_MARK.sub(lambda mark: b"%d" % int(mark.group(1), 16), words)
     words = _GRE_TIMEOUTS.sub(b"", words, count=1) if number == 47 else words
-    match = _expression(number).fullmatch(begin + words)
+    match = _expression(number, _WHOLE_LINE_END if whole else _LINE_END).fullmatch(begin + words)
     if match is None or b"src=" in context + label:
         return None
     row: Parts = match.groups(b"")  # type: ignore[assignment]
     if row[EVENT] and text.endswith(b" "):
         return None  # conntrack writes no blank there: the line was cut off
-    if not _is_whole(row) or not _answers(row, number) or (user and not row[EVENT]):
+    if not _is_whole(row) or not _answers(row, number) or (user and not (row[EVENT] or whole)):
         return None
     return _with_texts(row, context, label + user)
 
@@ -733,22 +737,22 @@ def _syslog_seconds(match: re.Match[bytes], now: float | None) -> float | None:
 _DAY = 86_400.0
 
 
-@lru_cache(maxsize=4)
-def _of_its_kind(number: int) -> re.Pattern[bytes]:
+@lru_cache(maxsize=8)
+def _of_its_kind(number: int, end: bytes) -> re.Pattern[bytes]:
     heads = rb"[a-z0-9-]{1,16} {1,8}\d{1,3}"
     words = b""
     if number in (1, 58):
         words = rb" type=\d{1,3} code=\d{1,3} id=\d{1,5}"
     elif number == 47:
         words = rb" srckey=0x[0-9a-f]{1,8} dstkey=0x[0-9a-f]{1,8}"
-    return _grammar(heads, words + rb"()()", rb"src=%b dst=%b%b" % (_WHOLE, _WHOLE, words))
+    return _grammar(heads, words + rb"()()", rb"src=%b dst=%b%b" % (_WHOLE, _WHOLE, words), end)
 
 
-def _expression(number: int) -> re.Pattern[bytes]:
+def _expression(number: int, end: bytes) -> re.Pattern[bytes]:
     """The grammar of a protocol's lines; 0 is one that the kernel does not know."""
     if number in WITH_PORTS:
-        return _with_ports(False)
-    return _of_its_kind(number if number in (1, 47, 58) else 0)
+        return _with_ports(end)
+    return _of_its_kind(number if number in (1, 47, 58) else 0, end)
 
 
 _ICMP_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18, 128: 129, 139: 140}

@@ -9,12 +9,17 @@ A recording holds conntrack's own lines as they came, and between them directive
     # 1795386414.200000 facts count=12 max=262144 acct=1
     # 1795386414.200000 statistics insert=12259 insert_failed=0
     # 1795386414.200000 own 192.0.2.1 2001:db8::1 198.51.100.0/24 broadcast=192.0.2.255
+    # 1795386414.200000 node r7               whose lines follow
+    # 1795386414.200000 whole 1               the lines that follow come from JSON: none was cut off; 0: that ends here
+    # 1795386414.300000 gone LINE             the line of a flow that a listing showed to be gone
 
-So what `conntrack -E` or `-L` printed, saved by hand, is a recording too.
+So what `conntrack -E` or `-L` printed, saved by hand, is a recording too. Our own JSON lines become one
+(``jsonlines``), and what gzip has packed is unpacked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -22,17 +27,35 @@ import re
 import select
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 
-from intake import Block, Ended, Facts, Item, ListingBegan, ListingEnded, Lost, OwnAddresses, Playback, Statistics
+from intake import (
+    Block,
+    Ended,
+    Facts,
+    Gone,
+    Item,
+    LeftOut,
+    ListingBegan,
+    ListingEnded,
+    Lost,
+    OfNode,
+    OwnAddresses,
+    Playback,
+    Statistics,
+)
+from jsonlines import NOT_WHOLE, WHOLE, JsonLines, stamp_of
 from parse import ADDRESS, Splitter
 from text import clean
 
 FIRST_LINE = b"# conntrack-monitor recording 1\n"
 FILE_READ_SIZE = 1 << 18
+PACKED_READ_SIZE = 1 << 14  # gzip makes at most 16 MB of it
 _DIRECTIVE = re.compile(
-    rb"^# (?:(\d{1,12}\.\d{1,6}) (list|end|lost|facts|statistics|own)\b *([^\n]*)|conntrack-monitor recording \d+)\n?",
+    rb"^# (?:(\d{1,12}\.\d{1,6}) (list|end|lost|facts|statistics|own|whole|gone)\b *([^\n]*)|"
+    rb"conntrack-monitor recording \d+)\n?",
     re.M,
 )
 _OWN = re.compile(rf"(?:broadcast=)?{ADDRESS}(?:/\d{{1,3}})?")
@@ -54,6 +77,7 @@ class Recorder:
         self._file = io.BufferedWriter(io.FileIO(fd, "wb"), 1 << 16)
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
+        self._whole = False  # the lines that were written last are
         self.stopped = ""  # why nothing is written any more
         self._has_complained = False  # somebody has asked why
 
@@ -79,7 +103,12 @@ class Recorder:
 
     def write(self, item: Item) -> None:
         if isinstance(item, Block):
+            if item.whole != self._whole:
+                self._whole = item.whole
+                self._file.write((WHOLE if item.whole else NOT_WHOLE) + b"\n")
             self._file.write(item.data if item.data.endswith(b"\n") else item.data + b"\n")
+        elif isinstance(item, Gone):
+            self._file.write(b"# %.6f gone %b\n" % (item.at, item.data))
         elif text := _directive(item):
             self._file.write(f"# {time.time():.6f} {text}\n".encode())
 
@@ -110,6 +139,8 @@ def _directive(item: Item) -> str | None:
         return f"{word} " + " ".join(f"{name}={value}" for name, value in item.values.items())
     if isinstance(item, OwnAddresses):
         return "own " + " ".join(sorted(item.addresses))
+    if isinstance(item, OfNode):
+        return f"node {item.node}"
     return None
 
 
@@ -126,8 +157,8 @@ class Replay:
     live = False
     command = None
 
-    def __init__(self, path: str, speed: float, data: bytes | None = None) -> None:
-        """``data``: what is played in place of the file of this name."""
+    def __init__(self, path: str, speed: float, data: bytes | None = None, node: str = "") -> None:
+        """``data``: what is played in place of the file of this name. ``node``: whose lines are, "" the first one's."""
         self.name = "standard input" if path == "-" else clean(os.path.basename(path))
         self.speed = speed
         if path == "-" and sys.stdin is None:
@@ -135,8 +166,10 @@ class Replay:
         self._file = _file_of(path, data)
         self._ready = select.poll()  # O_NONBLOCK would hold for standard output, too, if both are one terminal
         self._ready.register(self._file.fileno(), select.POLLIN)
-        self._splitter = Splitter()
-        self._waiting: deque[tuple[float, Item]] = deque()
+        self._splitter, self._unpacker = Splitter(), Unpacker()
+        self._asked_node = self._node = node
+        self._json, self._left_out, self._whole = JsonLines(node), 0, False
+        self._waiting: deque[tuple[float, Item]] = deque([(0.0, OfNode(0.0, node))] if node else ())
         self._position: float | None = None  # the recorded time that was reached, seconds since 1970
         self._started: tuple[float, float] | None = None  # recorded and monotonic time of the first item
         self._reading = True
@@ -209,8 +242,11 @@ class Replay:
         if target >= before:
             return False
         self._file.seek(0)
-        self._splitter = Splitter()
+        self._splitter, self._unpacker = Splitter(), Unpacker()
+        self._json, self._left_out, self._whole = JsonLines(self._asked_node), 0, False
         self._waiting.clear()
+        if self._node:
+            self._waiting.append((0.0, OfNode(0.0, self._node)))
         self._position, self._reading, self._over = None, True, False
         return True
 
@@ -272,14 +308,15 @@ class Replay:
     def _read(self) -> None:
         if not self._reading or len(self._waiting) >= 1000 or not self._ready.poll(0):
             return
-        try:
-            data = self._file.read(FILE_READ_SIZE)
-        except OSError as error:
-            self._push(Lost(0.0, f"the rest of the recording can't be read: {error.strerror}"), None)
-            data = b""
+        data = self._next_bytes()
+        if data is None:
+            return
         block = self._splitter.feed(data)
         if not data:
             self._reading = False
+        if self._json.concern(block):
+            block = self._json.as_recording(block)
+            self._tell_nodes()
         at = 0
         for match in _DIRECTIVE.finditer(block) if b"# " in block else ():
             self._push_lines(block[at : match.start()])
@@ -288,12 +325,32 @@ class Replay:
                 self._push_directive(float(match.group(1)), match.group(2), match.group(3))
         self._push_lines(block[at:])
 
+    def _next_bytes(self) -> bytes | None:
+        """What can be read now, unpacked; b"" at the end, None where that is none yet."""
+        try:
+            packed = self._file.read(self._unpacker.read_size)
+            data = self._unpacker.feed(packed or b"")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            self._push(Lost(0.0, f"the rest of the recording can't be read: {why}"), None)
+            return b""
+        return None if packed and not data else data
+
+    def _tell_nodes(self) -> None:
+        """Whose lines these are, and how many lines of others were left out."""
+        if self._json.node != self._node:
+            self._node = self._json.node
+            self._push(OfNode(0.0, self._node), None)
+        if (number := sum(self._json.left_out.values())) != self._left_out:
+            self._left_out = number
+            self._push(LeftOut(0.0, dict(self._json.left_out)), None)
+
     def _push_lines(self, block: bytes) -> None:
         if not block:
             return
         if not self.speed:
             stamps = _STAMP.findall(block)
-            self._push(Block(block, None), float(stamps[-1]) if stamps else None)
+            self._push(self._block(block), float(stamps[-1]) if stamps else None)
             return
         # At recorded speed: a new block begins with each tenth of a second.
         start = 0
@@ -304,9 +361,12 @@ class Replay:
             if (match.start() and block[match.start() - 1] != 10) or int(stamp * 10) == tenth:
                 continue
             if match.start() > start:
-                self._push(Block(block[start : match.start()], None), last)
+                self._push(self._block(block[start : match.start()]), last)
             start, tenth, last = match.start(), int(stamp * 10), stamp
-        self._push(Block(block[start:], None), last)
+        self._push(self._block(block[start:]), last)
+
+    def _block(self, data: bytes) -> Block:
+        return Block(data, None, whole=self._whole)
 
     def _push_directive(self, at: float, word: bytes, text: bytes) -> None:
         words = text.decode("utf-8", "replace")
@@ -322,6 +382,10 @@ class Replay:
             self._push(Facts(at, values) if word == b"facts" else Statistics(at, values), at)
         elif word == b"own":
             self._push(OwnAddresses(at, frozenset(_OWN.findall(words))), at)
+        elif word == b"whole":
+            self._whole = words.strip() == "1"
+        elif word == b"gone":
+            self._push(Gone(at, text), at)
 
     def _push(self, item: Item, at: float | None) -> None:
         """Queue an item for its time. A time that goes back is taken as the newest so far."""
@@ -332,6 +396,54 @@ class Replay:
         if self._started is None and at:
             self._started = at, time.monotonic()
         self._waiting.append((at, item))
+
+
+class Unpacker:
+    """What an input says, unpacked where it begins as gzip's output does (RFC 1952), with all members that it has."""
+
+    def __init__(self) -> None:
+        self._begin = b""  # till it is known what it is
+        self._kind: bool | None = None  # is it packed?
+        self._member: zlib._Decompress | None = None
+
+    @property
+    def read_size(self) -> int:
+        return PACKED_READ_SIZE if self._kind is not False else FILE_READ_SIZE
+
+    def feed(self, data: bytes) -> bytes:
+        """``data``: what was read, b"" at the end. ValueError where it is damaged or cut off."""
+        if self._kind is None:
+            self._begin += data
+            if len(self._begin) < len(GZIP) and data and GZIP.startswith(self._begin):
+                return b""
+            self._kind = self._begin.startswith(GZIP)
+            data, self._begin = self._begin, b""
+        return self._unpacked(data) if self._kind else data
+
+    def _unpacked(self, data: bytes) -> bytes:
+        if not data:
+            if self._member is not None or self._begin:
+                raise ValueError("its gzip data is cut off")
+            return b""
+        data, self._begin, out = self._begin + data, b"", []
+        while data:
+            if self._member is None:
+                if len(data) < len(GZIP) and GZIP.startswith(data):
+                    self._begin = data
+                    break
+                if not data.strip(b"\0"):  # tapes and some tools fill a last block with them
+                    break
+                self._member = zlib.decompressobj(wbits=31)
+            try:
+                out.append(self._member.decompress(data))
+            except zlib.error:
+                raise ValueError("its gzip data is damaged") from None
+            data = self._member.unused_data
+            self._member = None if self._member.eof else self._member
+        return b"".join(out)
+
+
+GZIP = b"\x1f\x8b"  # what its output begins with
 
 
 def _file_of(path: str, data: bytes | None) -> io.FileIO:
@@ -346,6 +458,9 @@ def _file_of(path: str, data: bytes | None) -> io.FileIO:
 _TIMES = re.compile(rb"^(?:# (\d{1,12}\.\d{1,6}) [a-z]|\[(\d{1,12}\.\d{1,6})\]\t)", re.M)
 
 
+_JSON_TIMES = re.compile(rb'^\s*\{[^\n]*?"time": ?"(\d[0-9TZ:.+ -]{9,40})"', re.M)
+
+
 def _bounds_of(file: io.FileIO) -> tuple[float, float] | None:
     """The first and the last time in a file; None where it has none, or is no file that can be read twice."""
     try:
@@ -357,4 +472,7 @@ def _bounds_of(file: io.FileIO) -> tuple[float, float] | None:
     except OSError:
         return None
     times = [float(found[0] or found[1]) for found in (*_TIMES.findall(first), *_TIMES.findall(last))]
+    for found in (*_JSON_TIMES.findall(first), *_JSON_TIMES.findall(last)):
+        with contextlib.suppress(ValueError):
+            times.append(float(stamp_of(found.decode())))
     return (times[0], max(times)) if times and max(times) > times[0] else None

@@ -36,8 +36,10 @@ from intake import (
     Ended,
     Intake,
     Item,
+    LeftOut,
     ListingEnded,
     Lost,
+    OfNode,
     Problem,
     Report,
     Statistics,
@@ -48,7 +50,7 @@ from intake import (
 from names import Names
 from parse import STAMP, Parts
 from recording import Recorder
-from source import Source
+from source import Source, node_of
 from text import clean
 from vocabulary import ViewName
 
@@ -164,6 +166,8 @@ class CommandLine(TypedDict):
     via: str
     conntrack: str
     replay: str | None
+    node: str
+    only: frozenset[str]
     demo: bool
     speed: float
     record: str | None
@@ -237,6 +241,8 @@ class Options:
     headless: bool = False  # nothing on standard output: the log, IPFIX or metrics are what the run is for
     ipfix: ExportPlan | None = None  # where flow records are sent
     names: Sequence[str] = ()  # where names of hosts are read
+    node: str = ""  # this machine's name; "": the one that it has
+    only: frozenset[str] = frozenset()  # the events that a stream tells; none: all of them
     asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
 
     def base(self, context: Context) -> Predicate | None:
@@ -318,6 +324,7 @@ class Feed:
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
+        self._node = options.node or node_of(via)
         self.log, self.exporter = self._log(options), self._exporter(options)
         self.alerts: Watch | None = None  # see ``begin_alerts``
         self._options = options
@@ -332,13 +339,15 @@ class Feed:
         self._heartbeat, self._headless = options.heartbeat, options.headless
         self._source_waits_until = 0.0  # nobody listens to the source till then
         self._next_beat = 0.0 if options.heartbeat else None
+        if source.live:  # a recording says itself whose it is
+            self.take(OfNode(source.clock(), self._node))
 
     def _log(self, options: Options) -> FlowLog | None:
         if options.log is None:
             return None
         from flowlog import FlowLog
 
-        setup = options.log.setup(self.source.name, options.plan.paths, options.site)
+        setup = options.log.setup(self._node, options.plan.paths, options.site)
         return FlowLog(options.log, setup, self._epoch, self.names.directory)
 
     def _table(self, options: Options, is_shown: bool, on_inferred: Callable[[Flow], None] | None) -> FlowTable:
@@ -366,7 +375,7 @@ class Feed:
             return None
         from collectors import Exporter
 
-        node = self.source.name if self.source.live else os.uname().nodename
+        node = options.node or (self.source.name if self.source.live else self._node)
         return Exporter(options.ipfix, node, self.source.live, options.site, self._epoch)
 
     def begin_alerts(
@@ -386,7 +395,9 @@ class Feed:
         from alerts import Circumstances, Watch, always_sure
 
         source, folder = self.source, log.folder if log is not None else ""
-        around = Circumstances(source.live, at_once, source.name, folder, begin, unsure or always_sure)
+        around = Circumstances(
+            source.live, at_once, self._options.node or source.name, folder, begin, unsure or always_sure
+        )
         self.alerts = Watch(plan, context, self.table, self.intake.status, around)
 
     def fired(self) -> list[Alert]:
@@ -1060,7 +1071,7 @@ class Once:
             self._why_empty = self._reason(spec)
         if format == "text":
             return [table_text(spec, found, context)]
-        return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time())
+        return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time(), self._status.node)
 
     def _reason(self, spec: ViewSpec) -> str:
         """Why a view that is not of all flows has no row; "" where the table says it itself."""
@@ -1089,6 +1100,8 @@ class Once:
         history = self._options.view == "nat"
         if reach := unwatched(self._options.expression, self._context, self._table, history):
             say(f"{reach}: earlier flows are unknown")
+        if not self._feed.source.live and self._status.losses > self._status.healed:
+            say(f"lost: {self._status.last_loss}")
         if self._why_empty:
             say(self._why_empty)
         if not self._feed.source.live:
@@ -1129,10 +1142,13 @@ class Stream:
         self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
         self._wanted = options.wanted(self._context)
         self._writer = export.LineWriter(self._context, options.format)
+        self._writer.know_node(self._status.node)
+        self._only = options.only
         self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
         self._feed.begin_alerts(self._context, at_once=not source.live)
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
+        self._left_out = 0  # nodes whose lines are left out, as said last
         self._said_late = 0.0  # by how much events come late, as said last
         self._next_look = 0.0  # at what is to be said
 
@@ -1189,6 +1205,11 @@ class Stream:
 
     def _take(self, item: Item) -> None:
         self._feed.take(item)
+        if isinstance(item, OfNode):
+            self._writer.know_node(item.node)
+        if isinstance(item, LeftOut) and len(item.lines) > self._left_out:  # with each node, not with each line
+            self._left_out = len(item.lines)
+            self._pipe.say_unread(self._status)
         if self._recorder and (words := self._recorder.complaint()):
             say(words)
 
@@ -1228,7 +1249,9 @@ class Stream:
             self._say_late(item.seconds)
         elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
-            if self._status.healed >= self._status.losses:
+            if not self._feed.source.live:
+                say(f"lost: {item.what}")
+            elif self._status.healed >= self._status.losses:
                 say(f"lost: {item.what}; the table is being reloaded")
         elif isinstance(item, Trouble):
             known = self._status.troubles.get(item.part)
@@ -1256,6 +1279,8 @@ class Stream:
             self._take(block)
 
     def _report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
+        if self._only and event not in self._only:
+            return
         wanted, stamp = self._wanted, row[STAMP]
         if wanted is not None or self._table.own is not self._context.own:
             self._context.advance(now, self._table.own, self._table.timeouts)
@@ -1266,11 +1291,17 @@ class Stream:
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
+        if self._only and "destroy" not in self._only:
+            return
         self._context.advance(flow.ended or self._context.now, self._table.own, self._table.timeouts)
         if self._wanted is None or self._wanted(flow):
-            self._out.append(self._writer.of_gone(flow, self._feed.recorded_time()))
+            self._out.append(self._writer.of_gone(flow, self._ended(flow)))
             if len(self._out) >= 500:
                 self._flush()
+
+    def _ended(self, flow: Flow) -> str | None:
+        """When it was gone; a recording has said so."""
+        return self._feed.recorded_time() if self._feed.source.live or not flow.ended else f"{flow.ended:.6f}"
 
     def _flush(self) -> None:
         out, self._out = self._out, []

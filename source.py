@@ -353,6 +353,28 @@ def _named_namespace(via: Sequence[str]) -> str:
     return ""
 
 
+SSH_TAKES = "BbcDEeFIiJLlmOopQRSWw"  # ssh(1): options with a value
+
+
+def node_of(via: Sequence[str]) -> str:
+    """The name of the machine that commands reach this way: the host in an ssh command, else this machine's.
+
+    >>> node_of(["ssh", "-p", "2222", "-o", "ServerAliveInterval=5", "root@router"])
+    'router'
+    """
+    words = iter(via)
+    for word in words:
+        if word.rpartition("/")[2] != "ssh":
+            continue
+        for word in words:
+            if not word.startswith("-"):
+                host = word.removeprefix("ssh://").rpartition("@")[2]
+                return host if host.count(":") > 1 else host.partition(":")[0]
+            if word[-1] in SSH_TAKES and len(word) == 2:
+                next(words, None)
+    return os.uname().nodename
+
+
 def pushed_down(protocols: Sequence[str], families: Sequence[str]) -> list[str]:
     """The filters that conntrack can apply exactly as we would: one protocol it knows by name, one family.
 

@@ -14,6 +14,7 @@ ViewName = Literal[
 # Where names of hosts are read: what --names takes. The first ones are read where nobody says anything.
 USUAL_NAMES = ("leases", "neighbours", "containers", "wireguard", "hosts", "processes")
 NAME_SOURCES = (*USUAL_NAMES, "crictl", "kubectl", "dns")
+EVENT_NAMES = ("new", "update", "destroy", "list")  # of a stream
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 
 

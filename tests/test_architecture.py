@@ -23,7 +23,7 @@ IMPORTS = {name: architecture.imported(tree) for name, tree in MODULES.items()}
 GRAPH = architecture.import_graph(MODULES)
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-MOST_MODULES, MOST_FLOORS, MOST_IMPORTS = 39, 10, 204
+MOST_MODULES, MOST_FLOORS, MOST_IMPORTS = 40, 10, 207
 LONGEST_FUNCTION = 40  # lines
 
 # What reads, writes, waits or asks for the time. All others are pure: what they say follows from what they were told.

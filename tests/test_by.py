@@ -166,7 +166,7 @@ def test_unknown_values_have_no_key_and_come_last() -> None:
     assert [group_object(row, spec.grouping).get("state") for row in rows if spec.grouping] == ["ESTABLISHED", None]
     assert table_text(spec, rows, monitor.view.context).splitlines()[2].split()[:3] == ["-", "udp", "1"]
     (_, *lines) = "".join(view_texts(spec.grouping, rows, "csv", monitor.view.context, None)).splitlines()
-    assert [text.split(",")[:3] for text in lines] == [["ESTABLISHED", "tcp", "1"], ["", "udp", "1"]]
+    assert [text.split(",")[1:4] for text in lines] == [["ESTABLISHED", "tcp", "1"], ["", "udp", "1"]]
 
 
 # --- the screen -------------------------------------------------------------------------------------------------------

@@ -345,7 +345,7 @@ def test_every_setting_that_names_a_place_or_a_program_is_refused_to_a_caller_of
         "no-color",
         "no-mouse",
     }
-    harmless |= {"speed", "no-download", "log-keep", "log-size", "names", "ipfix-only", "ipfix-nat-event"}
+    harmless |= {"speed", "no-download", "log-keep", "log-size", "names", "ipfix-only", "ipfix-nat-event", "node"}
     options = {
         name[2:]
         for option in conntrack_monitor.command.params

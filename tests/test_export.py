@@ -374,7 +374,7 @@ def test_csv_line_by_line() -> None:
     item = export.json_object(record(row), flow, CONTEXT, "destroy", None)
     item["inferred"] = True
     assert export.csv_header() == (
-        "time,event,family,protocol,protocol_number,state,timeout,flags,original.src,original.dst,original.sport,"
+        "node,time,event,family,protocol,protocol_number,state,timeout,flags,original.src,original.dst,original.sport,"
         "original.dport,original.type,original.code,original.icmp_id,original.srckey,original.dstkey,original.zone_orig,"
         "original.packets,original.bytes,reply.src,reply.dst,reply.sport,reply.dport,reply.type,reply.code,reply.icmp_id,"
         "reply.srckey,reply.dstkey,reply.zone_reply,reply.packets,reply.bytes,mark,secmark,zone,secctx,helper,use,id,"

@@ -345,6 +345,8 @@ def test_what_conntrack_says_of_lost_events_among_its_lines_is_a_loss() -> None:
         (b"tcp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1,dport=2),reply=(src=10.0.0.2,dst=10.0.0.1)", "Open vSwitch"),
         (b'{"time": "2026-11-22T22:24:11Z", "event": "list", "family": "ipv4"}', "JSON"),
         (b"time,event,family,protocol", "CSV"),
+        (b"node,time,event,family,protocol", "CSV"),
+        (b'[{"flows": 1}]', "JSON"),
         (b"\x1f\x8b\x08\x00", "compressed"),
         (b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00", "packet capture"),
     ],

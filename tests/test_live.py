@@ -218,7 +218,7 @@ def test_export_writes_what_is_on_show_for_its_owner_only(tmp_path: Path) -> Non
     monitor.keys("2")
     words_of(monitor.view, tmp_path / "b.csv")
     head, *rows = (tmp_path / "b.csv").read_text().splitlines()
-    assert head.startswith("host,name,mac,container,flows,")
+    assert head.startswith("node,host,name,mac,container,flows,")
     assert len(rows) == len(monitor.view.rows.order)
     assert words_of(monitor.view, tmp_path / "no" / "c.json").startswith("not exported: No such file or directory")
     (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")

@@ -1311,7 +1311,7 @@ def test_once() -> None:
     assert [(item["id"], item["event"], item["time"]) for item in items] == [(2, "list", "2026-11-22T22:26:53.500000Z")]
     csv = once(monitor.table, format="csv", limit=1).splitlines()
     assert len(csv) == 2
-    assert csv[0].startswith("time,event,")
+    assert csv[0].startswith("node,time,event,")
 
 
 def test_once_in_other_views() -> None:
@@ -1335,7 +1335,11 @@ def test_once_in_other_views() -> None:
         ("10.0.0.3", 2000),
         ("10.0.0.9", None),  # its NEW has no counters
     ]
-    assert once(monitor.table, format="csv", view="countries").splitlines()[0].startswith("country,country_name,flows,")
+    assert (
+        once(monitor.table, format="csv", view="countries")
+        .splitlines()[0]
+        .startswith("node,country,country_name,flows,")
+    )
     nat = [json.loads(text) for text in once(monitor.table, format="json", view="nat").splitlines()]
     assert [item["id"] for item in nat] == [5]
     feed(monitor.table, event("DESTROY", 5, src="10.0.0.9", reply_dst="203.0.113.1"), 107.0)
