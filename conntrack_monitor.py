@@ -264,6 +264,7 @@ def _metrics_plan(ctx: click.Context, options: CommandLine) -> MetricsPlan | Non
     path, looks = options["metrics"], options["once"] or options["replay"] is not None
     if not path or (looks and not _is_typed(ctx, "metrics")):
         return None
+    from config import command_words
     from run import MetricsPlan
     from source import node_of
 
