@@ -319,7 +319,7 @@ def _run_of(entry: Mapping[str, object]) -> tuple[str, ...]:
 
 # --- alerts -----------------------------------------------------------------------------------------------------------
 
-MOST_OTHERS = 10  # countries or hosts of a row that an alert names
+MOST_NAMED = 10  # countries or hosts of a row that an alert names
 
 
 class Alert(NamedTuple):
@@ -353,7 +353,7 @@ class Alert(NamedTuple):
             about = group_object(self.row, grouping, context.who(self.row.key))
             item |= {"view": self.rule.compares.view}
             # A service may have thousands of hosts.
-            item |= {key: value[:MOST_OTHERS] if isinstance(value, list) else value for key, value in about.items()}
+            item |= {key: value[:MOST_NAMED] if isinstance(value, list) else value for key, value in about.items()}
             item.pop("share", None)  # of what is on a screen
         return item
 

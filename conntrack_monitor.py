@@ -851,16 +851,9 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
 
     return Options(
         site=settings.site,
-        protocols=options["protocol"],
-        states=options["state"],
-        families=_families_of(options),
-        expression=options["expression"] or "",
+        **_shown(options),
         source=_source(options, _families_of(options), settings.alerts is not None and settings.alerts.asks_counters()),
-        sort=options["sort"],
-        reverse=options["reverse"],
         linger=options["linger"],
-        colour=not options["no_color"],
-        mouse=not options["no_mouse"],
         once=options["once"],
         format=_format(options),
         limit=options["limit"],
@@ -887,6 +880,20 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         names=options["names"],
         asks_names=_is_given(ctx, "names"),
     )
+
+
+def _shown(options: CommandLine) -> dict[str, Any]:
+    """Of ``Options`` what says which flows are shown, and how."""
+    return {
+        "protocols": options["protocol"],
+        "states": options["state"],
+        "families": _families_of(options),
+        "expression": options["expression"] or "",
+        "sort": options["sort"],
+        "reverse": options["reverse"],
+        "colour": not options["no_color"],
+        "mouse": not options["no_mouse"],
+    }
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:

@@ -382,13 +382,13 @@ def test_csv_line_by_line() -> None:
         "near.container,remote.ip,remote.name,remote.country,remote.country_name,remote.city,remote.asn,remote.org,inferred\n"
     )
     assert export.csv_line(item) == (
-        "2026-11-22T22:24:11.600000Z,destroy,ipv4,tcp,6,CLOSE,30,ASSURED,10.1.0.2,8.8.8.8,53766,443,,,,,,5,6,395,8.8.8.8,"
+        ",2026-11-22T22:24:11.600000Z,destroy,ipv4,tcp,6,CLOSE,30,ASSURED,10.1.0.2,8.8.8.8,53766,443,,,,,,5,6,395,8.8.8.8,"
         '203.0.113.5,443,40000,,,,,,6,7,697,9,8,3,a b,ftp,1,20,12,"web,voice call",Thu Nov  5 00:00:00 2026,'
         "Thu Nov  5 00:00:12 2026,7015,tool,snat,fwd,,,,,8.8.8.8,,US,United States,Mountain View,15169,Google LLC,true\n"
     )
     row, flow = told(GRE)
     assert export.csv_line(export.json_object(record(row), flow, CONTEXT, "list", None)) == (
-        ",list,ipv6,gre,47,,9,,fd00::1,fd00::2,,,,,,0x0,0x9,,,,fd00::2,fd00::1,,,,,,0x9,0x0,,,,0,,,,,1,,,,,,,,,fwd,,,,,fd00::2,,,,,,,\n"
+        ",,list,ipv6,gre,47,,9,,fd00::1,fd00::2,,,,,,0x0,0x9,,,,fd00::2,fd00::1,,,,,,0x9,0x0,,,,0,,,,,1,,,,,,,,,fwd,,,,,fd00::2,,,,,,,\n"
     )
 
 

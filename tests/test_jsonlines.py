@@ -529,6 +529,7 @@ def in_environment(folder: Path) -> list[str]:
 def test_a_live_stream_comes_back_as_the_table(tmp_path: Path) -> None:
     """A NAT router with a thousand flows: `--json | --replay - --once --json` is what --once --json says."""
     with Lab() as lab:
+        lab.router.sysctl("net.netfilter.nf_conntrack_events", 1)  # the end of each flow is told, also of older ones
         load(lab.router, many(1000))
         pipe = [*lab.router.prefix, *PROGRAM, "--json", "--no-config"]
         settings = {**os.environ, **environment(tmp_path)}

@@ -518,6 +518,7 @@ def comparable(record: Mapping[str, Any]) -> JsonFlow:
     {'protocol': 'icmp', 'original': {'src': 'a'}}
     """
     unsaid = {
+        "node",
         "time",
         "event",
         "userspace",
