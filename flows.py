@@ -1126,6 +1126,10 @@ BYTES, PACKETS = (
 )
 
 
+# What may stand before a reply tuple that is no mirror of the original one.
+BEFORE_REPLY = rb"(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
+
+
 def matched(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """The groups of a pattern that matches at the beginning of each text, and nowhere else in it."""
     for at in range(0, len(texts), MATCHED_AT_ONCE):

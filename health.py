@@ -37,7 +37,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeVar, cast
 
 from addresses import Context
-from flows import TCP, Flow, FlowTable, Group, matched, without_userspace
+from flows import BEFORE_REPLY, TCP, Flow, FlowTable, Group, matched, without_userspace
 from grouping import service_name, service_of
 from intake import (
     ACCOUNTING_CURE,
@@ -273,8 +273,7 @@ SURVEYED = 500  # flows surveyed at once: 3 ms where all are translated
 FULLEST = 5  # of each kind
 MOST_ENDS = 50_000  # counted apart: 8 MiB
 _REPLY_END = re.compile(
-    rb"^(?:(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
-    rb"src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+)| type=\d+ code=\d+ id=(\d+))?)?",
+    rb"^(?:" + BEFORE_REPLY + rb"src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+)| type=\d+ code=\d+ id=(\d+))?)?",
     re.M,
 )
 _ORIGINAL_SOURCE = re.compile(rb"^\d+ src=(\S+)", re.M)

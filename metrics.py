@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import NamedTuple, TypeVar
 
 from addresses import Context, Place
-from flows import IDLE, IN, OUT, Flow, FlowTable, matched, without_userspace
+from flows import BEFORE_REPLY, IDLE, IN, OUT, Flow, FlowTable, matched, without_userspace
 from intake import Statistics, Status, since
 
 PREFIX = "conntrack_monitor_"
@@ -29,8 +29,7 @@ MOST_NEAR_HOSTS = 65_536  # counted apart: 6 MB; a flood of made-up addresses mu
 
 _ORIGINAL_ENDS = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+))?", re.M)
 _REPLY_ENDS = re.compile(
-    rb"^(?:(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
-    rb"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+))?",
+    rb"^(?:" + BEFORE_REPLY + rb"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+))?",
     re.M,
 )
 
