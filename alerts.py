@@ -630,7 +630,7 @@ def table_number(
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 
-RUN_AT_ONCE, MOST_PENDING, MOST_STARTS = 4, 100, 10  # commands that run, that wait, that are started in a second
+RUN_AT_ONCE, MOST_COMMANDS, MOST_STARTS = 4, 100, 10  # commands that run, that wait, that are started in a second
 COMMAND_TIME, GRACE = 30.0, 2.0  # seconds that a command gets; after SIGTERM
 CLOSING = 0.5  # seconds for commands to end when the program does
 GATHERED = 0.25  # seconds between two reads of a command that prints no end of it
@@ -657,7 +657,7 @@ class Commands:
 
     def ask(self, rule: str, words: list[str]) -> None:
         """Run it when there is room."""
-        if len(self._waiting) >= MOST_PENDING:
+        if len(self._waiting) >= MOST_COMMANDS:
             self.dropped += 1
             return
         self._waiting.append((rule, words))
@@ -855,7 +855,7 @@ class Watch:
         if (refused := self.plan.refused) is not None and self._around.live:
             out.append(Notice(refused.what, refused.cure, about=About.ALERT, state=refused.what))
         if number := self.commands.dropped:
-            text = f"{number} commands of alerts were not run: more than {MOST_PENDING} waited"
+            text = f"{number} commands of alerts were not run: more than {MOST_COMMANDS} waited"
             out.append(Notice(text, about=About.ALERT, state=("dropped", len(str(number)))))
         if number := self.unjudged:
             text = f"{number} new flows were not judged by alerts: they came too fast"

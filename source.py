@@ -42,9 +42,10 @@ from parse import ADDRESS, PROTOCOLS, PUSHED_DOWN, TIMEOUTS
 # --- the host ---------------------------------------------------------------------------------------------------------
 
 _DIRECTORY = "/proc/sys/net/netfilter/nf_conntrack_"
-FACTS = {name: _DIRECTORY + name for name in ("count", "max", "buckets", "acct", "events", "timestamp")}
-FACTS |= {name: _DIRECTORY + name for name in TIMEOUTS}
-FACTS["rmem_default"] = "/proc/sys/net/core/rmem_default"  # bytes that a socket may hold which nobody could widen
+FACTS = {
+    **{name: _DIRECTORY + name for name in ("count", "max", "buckets", "acct", "events", "timestamp", *TIMEOUTS)},
+    "rmem_default": "/proc/sys/net/core/rmem_default",  # bytes that a socket may hold which nobody could widen
+}
 _FACT_AT = {path: name for name, path in FACTS.items()}
 
 # grep prints "path:value" and goes on where a file is missing; busybox has the same flags.

@@ -411,6 +411,18 @@ def test_more_than_can_wait_is_counted_and_said(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+def test_more_commands_than_may_wait_are_counted_and_said(tmp_path: Path) -> None:
+    """A hundred wait, and 65,536 flows do: one is no bound of the other."""
+    fed = Fed(made("tcp", run=[str(tmp_path / "none")]))
+    for _ in range(103):
+        fed.watch.commands.ask("a", [str(tmp_path / "none")])
+    assert fed.watch.commands.dropped == 3
+    assert [str(notice) for notice in fed.watch.problems()] == [
+        "3 commands of alerts were not run: more than 100 waited"
+    ]
+    assert (alerts.MOST_COMMANDS, alerts.MOST_PENDING) == (100, 65_536)
+
+
 COUNTRIES = {"192.0.2.1": "DE", "192.0.2.2": "FR", "192.0.2.3": "JP"}
 
 

@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from graphlib import CycleError
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -83,6 +83,12 @@ def test_no_name_is_defined_in_two_modules() -> None:
         for name in set(architecture.defined(tree.body)):
             places[name].append(module)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_name_of_a_module_has_one_value(name: str) -> None:
+    """The second one would silently hold for what was written for the first."""
+    assert [name for name, number in Counter(architecture.defined(MODULES[name].body)).items() if number > 1] == []
 
 
 def test_definitions_are_seen_where_they_stand() -> None:
