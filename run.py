@@ -354,12 +354,13 @@ class Feed:
         """The table, which keeps what somebody asks for; ``is_shown``: a person looks at it."""
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
+        is_judged = options.alerts is not None and options.alerts.asks_events()
         return FlowTable(
             *(options.linger if is_shown else 0.0, frozenset(), MAX_LIVE, options.past if is_shown else 0),
             on_inferred=on_inferred,
             shortest=shortest,
-            on_show=is_shown or (options.alerts is not None and options.alerts.asks_events()),
-            totals=is_shown or options.metrics is not None,
+            on_show=is_shown or is_judged,
+            totals=is_shown or is_judged or options.metrics is not None,
             on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
             on_new=self.exporter.began if self.exporter else None,
         )

@@ -664,6 +664,20 @@ def test_a_recording_is_judged_by_its_own_time_and_runs_nothing(tmp_path: Path) 
 
 
 @needs_toml
+def test_in_a_pipe_flows_that_have_ended_count_for_the_rate_that_comes_in(tmp_path: Path) -> None:
+    """A flow that began and ended between two listings has no rate of its own."""
+    there = line(1, dst="192.0.2.1", size=0).rstrip()
+    lines = ["# conntrack-monitor recording 1", "# 1000.0 list", there, "# 1001.0 end 1"]
+    lines += [f"[1002.000000]\t{event('NEW', 2).rstrip()}"]
+    lines += [f"[1005.000000]\t{event('DESTROY', 2, size=1_000_000).rstrip()}"]
+    lines += ["# 1010.0 list", there, "# 1011.0 end 1", *(f"# {at}.0 facts count=1 max=9" for at in range(1012, 1016))]
+    rules = '[[alert]]\nname = "much"\nwhen = "rate_in > 50k"\n'
+    done = replayed(tmp_path, "\n".join(lines) + "\n", rules, "--json")
+    found = [item for item in map(json.loads, done.stdout.splitlines()) if item["event"] == "alert"]
+    assert [(item["alert"], item["value"]) for item in found] == [("much", 100_000)]
+
+
+@needs_toml
 def test_csv_has_no_place_for_them_and_once_judges_nothing(tmp_path: Path) -> None:
     done = replayed(tmp_path, recording(), RULES, "--csv")
     assert "alert" not in done.stdout
