@@ -360,6 +360,7 @@ class Named(NamedTuple):
 
 
 UNNAMED = Named()
+LONGEST_NODE = 255  # characters of a machine's name: a host's has at most so many
 
 
 class Process(NamedTuple):

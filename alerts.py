@@ -41,6 +41,7 @@ from grouping import (
     GroupRow,
     group_key,
     group_object,
+    logged_keys,
 )
 from health import TRACKED, About, Census, Notice, Shares, a_minute
 from intake import MINUTE, Ended, Item, ListingBegan, ListingEnded, Problem, Status
@@ -758,7 +759,7 @@ MEASURES = ("bytes", "packets", "rate", "age", "timeout", "idle")  # no event te
 CHANGING = (*MEASURES, "name", "container", "process", "label", "helper", "mark")
 
 
-def always_sure() -> bool:
+def never_unsure() -> bool:
     return False
 
 
@@ -770,7 +771,7 @@ class Circumstances(NamedTuple):
     node: str = ""  # the machine whose table it is
     log: str = ""  # the folder of a flow log, which knows what was seen before
     begin: Callable[[], None] = lambda: None  # a slice of work begins, in which places may be looked up
-    unsure: Callable[[], bool] = always_sure  # was a place asked in it that is not known yet?
+    unsure: Callable[[], bool] = never_unsure  # was a place asked in it that is not known yet?
 
 
 def _log_child(folder: str) -> Child | None:
@@ -781,14 +782,12 @@ def _log_child(folder: str) -> Child | None:
         return None
 
 
-def known_keys_in(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-    """Sort and key of each thing that the log has seen, as ``run.tell_known`` prints it."""
+def _items_in(lines: Iterable[bytes]) -> Iterator[dict[str, object]]:
+    """The objects in what ``run.tell_known`` prints."""
     for line in lines:
         with suppress(ValueError):
-            said = json.loads(line)
-            key = said.get("key") if isinstance(said, dict) else None
-            if isinstance(key, list) and len(key) == 2:
-                yield str(key[0]), str(key[1])
+            if isinstance(said := json.loads(line), dict):
+                yield said
 
 
 class FlowRule(NamedTuple):
@@ -1019,7 +1018,7 @@ class Watch:
         if child is None:
             return
         if self._seen is not None and (lines := child.read()):  # 3,000 of them, in 6 ms
-            self._seen.know(known_keys_in(lines.splitlines()))
+            self._seen.know(logged_keys(_items_in(lines.splitlines())))
             return
         child.read_errors()
         if child.ended() is not None or time.monotonic() - child.started > COMMAND_TIME:
@@ -1092,7 +1091,7 @@ class Watch:
     def _judge(self, flow: Flow, now: float) -> bool:
         """Judge a flow by all filters; False where nobody knows yet where it goes."""
         fitting = [rule for rule in self._of_flows if not rule.verdicts.knows(flow) and rule.fits(flow)]
-        if self._around.unsure is not always_sure:
+        if self._around.unsure is not never_unsure:
             if self._seen is not None:
                 self._context.remote(flow)  # also where no filter came so far as to ask
             if self._around.unsure():

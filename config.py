@@ -117,6 +117,11 @@ def _read(path: str, caller: int | None) -> tuple[bytes, bool] | None:
     return data, foreign
 
 
+def _is_written_by_others(state: os.stat_result) -> bool:
+    """May anybody but its owner write to a file or into a folder?"""
+    return stat.S_IMODE(state.st_mode) & 0o022 != 0
+
+
 def _foreign(state: os.stat_result, uid: int, caller: int | None) -> bool:
     """False for a file of ours or root's; True for one of the user who called sudo: it must name no program or place.
 
@@ -125,7 +130,7 @@ def _foreign(state: os.stat_result, uid: int, caller: int | None) -> bool:
     """
     if state.st_uid not in (uid, 0) and state.st_uid != caller:
         raise WrongSetting(f"it belongs to another user (uid {state.st_uid})")
-    if stat.S_IMODE(state.st_mode) & 0o022:
+    if _is_written_by_others(state):
         raise WrongSetting("other users can write to it; try: chmod go-w")
     return state.st_uid not in (uid, 0)
 
@@ -335,7 +340,7 @@ def _why_nothing_is_run(path: str, foreign: bool) -> Problem | None:
             return Problem(what, f"ls -ld {shlex.quote(shown)}")
         if state.st_uid != 0:
             return Problem(what, f"chown root:root {shlex.quote(shown)}")
-        if stat.S_IMODE(state.st_mode) & 0o022:
+        if _is_written_by_others(state):
             return Problem(what, f"chmod go-w {shlex.quote(shown)}")
     return None
 

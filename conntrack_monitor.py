@@ -205,7 +205,7 @@ DAY_SPAN = "24h"  # of usage, where nobody says --since
 def _log_plan(ctx: click.Context, options: CommandLine) -> LogPlan | None:
     """What is to be logged; a log from the settings or the environment is not for runs that only look."""
     if not options["log"] or options["once"] or options["replay"] is not None:
-        if options["log"] and ctx.get_parameter_source("log") is click.core.ParameterSource.COMMANDLINE:
+        if options["log"] and _is_typed(ctx, "log"):
             raise click.UsageError("--log records live traffic: it can't be combined with --once or --replay.")
         return None
     from flowlog import LogPlan
@@ -218,11 +218,10 @@ def _log_plan(ctx: click.Context, options: CommandLine) -> LogPlan | None:
 
 def _export_plan(ctx: click.Context, options: CommandLine) -> ExportPlan | None:
     """Where flow records go; collectors from the settings or the environment are not for runs that only look."""
-    typed = click.core.ParameterSource.COMMANDLINE
     if not options["ipfix"] or options["once"]:
-        if options["ipfix"] and ctx.get_parameter_source("ipfix") is typed:
+        if options["ipfix"] and _is_typed(ctx, "ipfix"):
             raise click.UsageError("--ipfix sends what happens: it can't be combined with --once.")
-        if any(ctx.get_parameter_source(name) is typed for name in ("ipfix_only", "ipfix_nat_event")):
+        if any(_is_typed(ctx, name) for name in ("ipfix_only", "ipfix_nat_event")):
             raise click.UsageError("--ipfix-only and --ipfix-nat-event require --ipfix.")
         return None
     from collectors import ExportPlan, destination
@@ -239,10 +238,6 @@ def _export_plan(ctx: click.Context, options: CommandLine) -> ExportPlan | None:
 
 
 _OF_A_TABLE = ("as_json", "as_csv", "by", "view", "limit", "expression", "state")  # say what --once prints
-
-
-def _is_typed(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _check_metrics(ctx: click.Context, options: CommandLine) -> None:
@@ -384,17 +379,13 @@ class NodeName(click.ParamType[str]):
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from addresses import LONGEST_NODE
         from text import printable
 
         text = str(value).strip()
-        if text != printable(text) or len(text) > LONGEST_NODE_NAME:
-            self.fail(
-                f"{value!r} is not a name for a node: at most {LONGEST_NODE_NAME} printable characters.", param, ctx
-            )
+        if text != printable(text) or len(text) > LONGEST_NODE:
+            self.fail(f"{value!r} is not a name for a node: at most {LONGEST_NODE} printable characters.", param, ctx)
         return text
-
-
-LONGEST_NODE_NAME = 255  # characters: a host's name has at most so many
 
 
 class Events(click.ParamType[frozenset[str]]):
@@ -757,8 +748,8 @@ def command(ctx: click.Context, /, **given: object) -> None:
         if options["replay"] is not None:
             raise click.UsageError("--demo and --replay can't be combined.")
         options["replay"] = DEMO
-    typed = click.core.ParameterSource.COMMANDLINE  # --update-geoip is meant more than what is meant for every day
-    if options["update_geoip"] and options["no_download"] and ctx.get_parameter_source("no_download") is typed:
+    # --update-geoip is meant more than what is meant for every day.
+    if options["update_geoip"] and options["no_download"] and _is_typed(ctx, "no_download"):
         raise click.UsageError("--update-geoip and --no-download can't be combined.")
     if options["geoip_worker"] or options["update_geoip"]:
         if ctx.obj and ctx.obj.problem:
@@ -896,6 +887,11 @@ def _shown(options: CommandLine) -> dict[str, Any]:
     }
 
 
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    """Did somebody give the option on the command line?"""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def _is_given(ctx: click.Context, name: str) -> bool:
     """Did somebody give the option, on the command line, in the environment or in the settings?"""
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
@@ -943,7 +939,7 @@ def _check_by(ctx: click.Context, options: CommandLine) -> None:
         return
     if not options["once"]:
         raise click.UsageError("--by requires --once.")
-    if ctx.get_parameter_source("view") is click.core.ParameterSource.COMMANDLINE:
+    if _is_typed(ctx, "view"):
         raise click.UsageError("--by and --view can't be combined: each defines the rows.")
     from columns import by_view
 
@@ -972,8 +968,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     _check_metrics(ctx, options)
     if options["headless"]:
         _check_headless(options, ctx.obj)
-    given = click.core.ParameterSource.COMMANDLINE
-    if options["replay"] is not None and any(ctx.get_parameter_source(name) is given for name in ("via", "conntrack")):
+    if options["replay"] is not None and any(_is_typed(ctx, name) for name in ("via", "conntrack")):
         raise click.UsageError(
             "--replay reads a file and runs no command: it can't be combined with --via or --conntrack."
         )
@@ -1002,7 +997,7 @@ def _since(options: CommandLine) -> str:
 
 
 def _check_names(ctx: click.Context, options: CommandLine) -> None:
-    typed = ctx.get_parameter_source("names") is click.core.ParameterSource.COMMANDLINE
+    typed = _is_typed(ctx, "names")
     pipe = any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
     if "dns" in options["names"] and typed and pipe:
         raise click.UsageError("--names dns works only on the screen.")

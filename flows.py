@@ -521,8 +521,8 @@ class FlowTable:
 
     ``on_new`` hears of each flow of which the kernel says that it begins, ``on_closed`` of each that ends,
     ``on_inferred`` where only a listing showed that. ``on_show``: somebody looks at flows that have ended and
-    at the tape; ``totals``: at rates in and out, or at what moved. A pipe needs none of these, which saves 5 of 25 us
-    an event.
+    at the tape; ``taped``: at the tape; ``totals``: at rates in and out, or at what moved. A pipe needs none of these,
+    which saves 5 of 25 us an event.
     """
 
     def __init__(
@@ -534,19 +534,19 @@ class FlowTable:
         on_inferred: Callable[[Flow], None] | None = None,
         shortest: float = SHORTEST_INTERVAL,
         on_show: bool = True,
+        taped: bool = False,
         totals: bool = True,
         on_closed: Callable[[Flow], None] | None = None,
         on_new: Callable[[Flow], None] | None = None,
     ) -> None:
         self.live: dict[bytes, Flow] = {}
-        self.closed: deque[Flow] = deque()
-        self.past: deque[Flow] = deque(maxlen=past if on_show else 0)  # closed flows, for the NAT view
+        self.closed, self.past = deque[Flow](), deque[Flow](maxlen=past if on_show else 0)  # past: for the NAT view
         self.linger, self.limit, self.own = linger if on_show else 0.0, limit, own
         self.timeouts: dict[str, int] = {}  # the kernel's, see parse.TIMEOUTS
         self._own_told, self._addresses = own, KnownAddresses(own)
         self.generation, self.listing = 0, False
-        self.listings = 0  # complete ones
-        self.unannounced = 0  # flows that began since the listing before the newest, and no event said so
+        # Complete listings; flows that began since the listing before the newest, and no event said so.
+        self.listings = self.unannounced = 0
         self.listed_at: float | None = None  # when the newest complete listing ended
         self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
@@ -554,7 +554,7 @@ class FlowTable:
         self.events, self.heard = 0, dict.fromkeys(EVENTS.values(), 0)  # all that were taken in; by what they are
         self.overflow = 0  # flows dropped because the table was full
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
-        self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE if on_show else 0)  # see TapeEvent
+        self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE if on_show or taped else 0)
         self._on_inferred, self._on_closed, self._on_new = on_inferred, on_closed, on_new
         self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
@@ -664,11 +664,7 @@ class FlowTable:
             # The end is of its predecessor, or of its successor. If it lives, the listing that runs names it.
             flow = None
         if flow is None:
-            flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now), self._seen(now))
-            flow.tail = tail
-            flow.timeout = int(timeout) if timeout else None
-            self._bury(flow)
-            return flow
+            return self._bury_unknown(key, group, timeout, tail, now)
         if self._totals and (after := moved_in(tail)):
             self._add_rest(flow, after, now)
         _keep_listed(flow)
@@ -848,10 +844,7 @@ class FlowTable:
             self._stamp(flow, group if state else flow.group, row[TIMEOUT], now)
             self._close_unseen(flow, now)
             return
-        flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now, inferred=True), self._seen(now))
-        flow.tail = tail
-        flow.timeout = int(row[TIMEOUT]) if row[TIMEOUT] else None
-        self._bury(flow)
+        flow = self._bury_unknown(key, group, row[TIMEOUT], tail, now, inferred=True)
         if self._on_inferred:
             self._on_inferred(flow)
 
@@ -934,6 +927,16 @@ class FlowTable:
         self._close(flow, now, inferred=True)
         if self._on_inferred:
             self._on_inferred(flow)
+
+    def _bury_unknown(
+        self, key: bytes, group: Group, timeout: bytes, tail: bytes, now: float, inferred: bool = False
+    ) -> Flow:
+        """Of a flow only the end was heard."""
+        flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now, inferred=inferred), self._seen(now))
+        flow.tail = tail
+        flow.timeout = int(timeout) if timeout else None
+        self._bury(flow)
+        return flow
 
     def _bury(self, flow: Flow) -> None:
         self.past.append(flow)

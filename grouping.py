@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -706,6 +706,14 @@ def usage_columns(sort: str) -> list[str]:
 # --- what is new ------------------------------------------------------------------------------------------------------
 
 GROUPINGS = {"host": NEAR, "remote": FAR, "country": COUNTRY, "network": NETWORK, "service": SERVICE}
+
+
+def logged_keys(items: Iterable[Mapping[str, object]]) -> Iterator[tuple[str, str]]:
+    """What the flow log had seen, by its answer: sort and key of each host, country, network and service."""
+    for item in items:
+        key = item.get("key")
+        if isinstance(key, list) and len(key) == 2:
+            yield str(key[0]), str(key[1])
 
 
 class Baseline:

@@ -16,13 +16,12 @@ from functools import lru_cache
 from json import JSONDecoder
 from typing import Any, NoReturn
 
-from addresses import BROADCAST, scope
+from addresses import BROADCAST, LONGEST_NODE, scope
 from parse import ADDRESS, EVENTS, FAMILIES, FLAGS
 
 MOST_NODES = 1000  # whose lines are counted each by itself
 MOST_OWN = 1024  # own addresses: with each new one all are told again
 MOST_OTHERS = 65_536  # addresses that are known to be of others
-LONGEST_NODE = 255  # characters: a host's name has at most so many
 OTHER_NODES = "others"
 ALWAYS_KNOWN = ("loopback", "multicast", "broadcast")  # scopes whose direction needs no list of own addresses
 UNTIMED = b"0.0"  # of a directive that has no time of its own

@@ -23,7 +23,7 @@ from export import json_line, usage_texts, view_texts
 from filters import asked_moment, compile_filter, expanded, shown_as
 from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
-from grouping import Baseline, GroupRow, UsageRow, group_object, row_of, usage_row
+from grouping import Baseline, GroupRow, UsageRow, group_object, logged_keys, row_of, usage_row
 from health import Census, Notice, Surroundings, Survey, notices_of
 from intake import SUCCESS, Ended, ListingEnded
 from keyboard import Mouse, Pasted
@@ -245,14 +245,6 @@ def usage_answered(spec: ViewSpec, answered: Answered) -> LoggedUsage:
         with contextlib.suppress(KeyError, TypeError, ValueError, StopIteration):
             rows.append(usage_row(item, spec.logged))
     return LoggedUsage(spec, rows, any("days" in item for item in answered.items), answered.remarks)
-
-
-def known_keys(answered: Answered) -> Iterator[tuple[str, str]]:
-    """What the log had seen: sort and key of each host, country, network and service."""
-    for item in answered.items:
-        key = item.get("key")
-        if isinstance(key, list) and len(key) == 2:
-            yield str(key[0]), str(key[1])
 
 
 def logged_flow(item: dict[str, Any], epoch: float) -> Flow:
@@ -868,7 +860,7 @@ class Live:
             self.news.ask(("--log-first", "--log", self.options.log.folder))
         if (answered := self.news.poll()) is not None and answered.items:
             at = self._now() - NEWS_SPAN
-            self.view.first_seen = Baseline(at, self.view.context, known_keys(answered))
+            self.view.first_seen = Baseline(at, self.view.context, logged_keys(answered.items))
             self._soon()
 
     def _question(self) -> tuple[str, ...]:

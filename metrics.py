@@ -28,10 +28,7 @@ MOST_NEAR_HOSTS = 65_536  # counted apart: 6 MB; a flood of made-up addresses mu
 # --- sums over all flows ----------------------------------------------------------------------------------------------
 
 _ORIGINAL_ENDS = re.compile(rb"^\d+ src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+))?", re.M)
-_REPLY_ENDS = re.compile(
-    rb"^(?:" + BEFORE_REPLY + rb"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+))?",
-    re.M,
-)
+_REPLY_ENDS = re.compile(rb"^(?:" + BEFORE_REPLY + rb"src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+))?", re.M)
 
 
 class NearHost(NamedTuple):

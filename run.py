@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import click
 
 import export
-from addresses import NOWHERE, Context, Lookups, Place, Site
+from addresses import NO_LOOKUPS, Context, Lookups, Place, Site
 from filters import Predicate, all_of, asks, asks_fans, compile_filter, from_flags
 from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, Flow, FlowTable
 from intake import (
@@ -302,10 +302,6 @@ def give_up(problem: Problem) -> int:
     return problem.code
 
 
-def _nowhere(_address: str) -> Place:
-    return NOWHERE
-
-
 class Feed:
     """A source and the table that it fills: waiting for it, taking items in, recording them, failures at the start."""
 
@@ -317,7 +313,7 @@ class Feed:
         recorder: Recorder | None = None,
         report: Report | None = None,
         on_inferred: Callable[[Flow], None] | None = None,
-        where: Callable[[str], Place] = _nowhere,
+        where: Callable[[str], Place] = NO_LOOKUPS.where,
     ) -> None:
         """``where``: looks a place up at once, for metrics; a frame's budget is not theirs."""
         self.source = source
@@ -356,10 +352,9 @@ class Feed:
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
         is_judged = options.alerts is not None and options.alerts.asks_events()
         return FlowTable(
-            *(options.linger if is_shown else 0.0, frozenset(), MAX_LIVE, options.past if is_shown else 0),
-            on_inferred=on_inferred,
-            shortest=shortest,
-            on_show=is_shown or is_judged,
+            *(options.linger, frozenset(), MAX_LIVE, options.past, on_inferred, shortest),
+            on_show=is_shown,
+            taped=is_judged,
             totals=is_shown or is_judged or options.metrics is not None,
             on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
             on_new=self.exporter.began if self.exporter else None,
@@ -393,11 +388,11 @@ class Feed:
         plan, log = self._options.alerts, self._options.log
         if plan is None:
             return
-        from alerts import Circumstances, Watch, always_sure
+        from alerts import Circumstances, Watch, never_unsure
 
         source, folder = self.source, log.folder if log is not None else ""
         around = Circumstances(
-            source.live, at_once, self._options.node or source.name, folder, begin, unsure or always_sure
+            source.live, at_once, self._options.node or source.name, folder, begin, unsure or never_unsure
         )
         self.alerts = Watch(plan, context, self.table, self.intake.status, around)
 
@@ -463,8 +458,7 @@ class Feed:
         if waits:  # whatever it has, also what was read ahead
             deadline = max(self._source_waits_until, deadline or 0.0)
         ends = (until, deadline, self._next_beat)
-        due = [at for at in (*ends, self.names.deadline()) if at is not None]
-        due = [at for at in due if at < math.inf]
+        due = [at for at in (*ends, self.names.deadline()) if at is not None and at < math.inf]
         timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
         return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
@@ -1337,7 +1331,7 @@ class Headless:
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals = options, signals
         self._geoip = _geoip_of(options)
-        self._where = self._geoip.lookup if self._geoip is not None else _nowhere
+        self._where = self._geoip.lookup if self._geoip is not None else NO_LOOKUPS.where
         self._feed = Feed(options, source, signals, recorder, where=self._where)
         self._pipe = Pipe(signals)
         self._next_look = self._next_renewal = 0.0

@@ -714,7 +714,8 @@ def test_a_transfer_has_bounds_and_then_lets_go(
     else:
         monkeypatch.setattr(download, "LONGEST_TRANSFER", 0.3)
         words = "not finished after 0.005 minutes"
-    server.serve("city", "2026-11", dribbling(head, city))
+    # A packed file has its time in its head: in 4 of 1,000 minutes that is a newline, which would end a status line.
+    server.serve("city", "2026-11", dribbling(head, city if head.endswith(b"\r\n") else b""))
     [outcome] = fetch(server, tmp_path)
     assert (outcome.status, words in outcome.message) == ("failed", True), outcome.message
     assert left(tmp_path) == set()

@@ -149,7 +149,7 @@ def test_all_collectors_hear_the_same_and_the_kernel_counted_it(tmp_path: Path) 
             print_file = tmp_path / "nfacctd" / "flows.json"
             wait_for(lambda: of_nfacctd(json_lines(print_file)) == kernel)
             running.leave()
-        one.stop()
+        one.finish()
         assert flows_of_nfdump(tmp_path / "nfcapd") == flows_of_netflow(own.messages) == kernel
         assert len(kernel) >= 20
         assert by_sequence(own.decoder) == by_sequence(connected.decoder) == 0
@@ -185,7 +185,7 @@ def test_a_collector_that_is_ended_and_started_again(tmp_path: Path) -> None:
         with exporting(tmp_path, lab, *words, mode=("--json",)) as running:
             wait_till_it_hears(running, lab)
             news(5)
-            first.stop()
+            first.finish()
             news(7)
             running.wait(f"IPFIX to 127.0.0.1:{port}: Connection refused, retrying; 7 records lost; try: ss -lnu")
             news(3)
@@ -193,7 +193,7 @@ def test_a_collector_that_is_ended_and_started_again(tmp_path: Path) -> None:
             with nfcapd(tmp_path / "two", port) as second:
                 news(4)
                 running.leave()  # what waits is sent first
-                second.stop()
+                second.finish()
         assert f"IPFIX to 127.0.0.1:{port}: 12 records sent, 7 lost" in running.words()
         assert len(records_of_nfdump(tmp_path / "one")) == 5
         found = records_of_nfdump(tmp_path / "two")
@@ -223,7 +223,7 @@ def test_a_collector_that_stands_still(tmp_path: Path) -> None:
             lab.router.run(["conntrack", "-F"])
             wait_for(lambda: len(connected.hear()) == records, lambda: len(connected.decoder.records))
             running.leave()
-        udp.stop()
+        udp.finish()
         assert len(records_of_nfdump(tmp_path / "nfcapd")) == records > 1000
         assert "Sequence Errors: 0" in udp.said.read_text()
         assert "lost" not in running.words()

@@ -300,21 +300,18 @@ def test_bytes_are_counted_to_the_last_one(tmp_path: Path, lab: Lab) -> None:
     assert found['bytes_total direction="in"'] == sum(int(answered) for _, answered in ended)
 
 
+def masquerade(lab: Lab, near: str, port: int) -> None:
+    """A flow that is translated, and that nobody answers."""
+    ends = {"src": near, "dst": Lab.SERVER, "sport": 5, "dport": 9, "src_nat": f"{Lab.WAN}:{port}"}
+    insert(lab.router, protocol="udp", **ends, timeout=500)
+
+
 # --- every way to run -------------------------------------------------------------------------------------------------
 
 
 @needs("promtool", kernel=True)
 def test_once_prints_metrics_in_place_of_the_table(tmp_path: Path, lab: Lab) -> None:
-    insert(
-        lab.router,
-        protocol="udp",
-        src="10.99.1.77",
-        dst=Lab.SERVER,
-        sport=5,
-        dport=9,
-        src_nat=f"{Lab.WAN}:55",
-        timeout=500,
-    )
+    masquerade(lab, "10.99.1.77", 55)
     argv = [*inside(lab.router), "--no-config", "--once", "--metrics"]
     env = {**os.environ, **environment(tmp_path)}
     done = subprocess.run([*argv, "-"], env=env, capture_output=True, text=True, timeout=60, check=True)
@@ -469,16 +466,7 @@ def test_prometheus_has_what_the_kernel_has(tmp_path: Path, lab: Lab) -> None:
     shutil.copy(RULES, tmp_path)
     config = CONFIG.read_text().replace("15s", "1s")
     (tmp_path / "prometheus.yml").write_text(config)
-    insert(
-        lab.router,
-        protocol="udp",
-        src="10.99.1.78",
-        dst=Lab.SERVER,
-        sport=5,
-        dport=9,
-        src_nat=f"{Lab.WAN}:56",
-        timeout=500,
-    )
+    masquerade(lab, "10.99.1.78", 56)
     exporter = [
         *("prometheus-node-exporter", "--web.listen-address=127.0.0.1:9100", "--collector.disable-defaults"),
         *("--collector.textfile", f"--collector.textfile.directory={shelf}"),

@@ -210,10 +210,13 @@ def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
         return port
 
 
-def is_bound(port: int) -> bool:
-    """Does somebody listen to this UDP port?"""
-    lines = Path("/proc/net/udp").read_text().splitlines()[1:]
-    return any(int(line.split()[1].partition(":")[2], 16) == port for line in lines)
+def unread(port: int) -> int | None:
+    """Bytes that wait at this UDP port; None where nobody listens to it. proc_net(5): rx_queue, in hex."""
+    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+        words = line.split()
+        if int(words[1].partition(":")[2], 16) == port:
+            return int(words[4].partition(":")[2], 16)
+    return None
 
 
 class Running:
@@ -223,7 +226,7 @@ class Running:
         self.said, self.port = said, port
         with open(said, "wb") as file:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        wait_for(lambda: is_bound(port), lambda: f"{command} does not listen: {said.read_text()}")
+        wait_for(lambda: unread(port) is not None, lambda: f"{command} does not listen: {said.read_text()}")
 
     def __enter__(self) -> Running:
         return self
@@ -233,6 +236,12 @@ class Running:
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         stop_process(self.process, how)
+
+    def finish(self) -> None:
+        """End it when it has stored all that came: nfcapd leaves its socket unread, and what it read last, too."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        wait_for(lambda: unread(self.port) == 0 and state.read_text().rpartition(")")[2].split()[0] == "S")
+        self.stop()
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)
