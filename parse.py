@@ -361,7 +361,8 @@ def split_lines(
     block, or else ``before`` is its tail.
 
     ``now``, seconds since 1970, tells the year of a syslog's time stamp. ``with_ids``: events end in their ids.
-    ``whole``: no line can have been cut off, whatever its end is; a listing's may lack its use, and say who changed it.
+    ``whole``: no line can have been cut off, whatever its end is; a listing's may lack its use and, where only updates
+    named a flow, its state, and say who changed it.
     """
     if b"\r\n" in block:  # ssh -t and Windows editors
         block = block.replace(b"\r\n", b"\n")
@@ -369,7 +370,7 @@ def split_lines(
     end = _WHOLE_LINE_END if whole else _LINE_END_WITH_ID if strictly else _LINE_END
     found: list[Parts] = _with_ports(end).findall(block)
     complete = block.endswith(b"\n")
-    if complete and len(found) == block.count(b"\n") and _are_whole(found):
+    if complete and len(found) == block.count(b"\n") and _are_whole(found, whole):
         return found, []
     lines = [line for line in block.split(b"\n") if line.strip()]
     if not _may_hold_flows(block):
@@ -405,14 +406,17 @@ def joined(cut: Cut) -> bytes:
     return b"%b%b %b" % cut[:3] if cut[0] else cut[3]
 
 
-def _are_whole(rows: list[Parts]) -> bool:
-    """Is all well that the expression can't tell? Asked of all lines of a block at once: 5 % of its time."""
+def _are_whole(rows: list[Parts], whole: bool) -> bool:
+    """Is all well that the expression can't tell? Asked of all lines of a block at once: 5 % of its time.
+
+    ``whole``: see ``_is_whole``.
+    """
     if not all(map(_is_usual, {row[HEAD] + row[STATE] for row in rows})):
         return False
     if not all(map(_TIMEOUT_OF, rows)) and any(row[EVENT] != _DESTROY for row in rows if not row[TIMEOUT]):
         return False
     if len(rows) <= _FEW_ROWS:
-        return all(map(_is_whole, rows))
+        return all(_is_whole(row, whole) for row in rows)
     if not (translated := [row for row in rows if not row[TURNED]]):
         return True
     ends = set(map(_SRC_OF, translated))
@@ -426,6 +430,7 @@ def _are_whole(rows: list[Parts]) -> bool:
 _TIMEOUT_OF, _SRC_OF, _DST_OF = itemgetter(TIMEOUT), itemgetter(SRC), itemgetter(DST)
 _FEW_ROWS = 16  # rows of which all is looked at: events as they come where little happens, and lines by hand
 _DESTROY = b"[DESTROY] "
+_STATELESS = (_DESTROY, b" [UPDATE] ")  # events that may lack the state
 _ID_AT_END = re.compile(rb" id=\d{1,10}(?: labels(?:=.*)?)?(?: \[USERSPACE\].*)?$")
 _TUPLE_ID_AT_END = re.compile(rb" code=\d{1,3} id=\d{1,5}(?: labels(?:=.*)?)?(?: \[USERSPACE\].*)?$")
 _LAST_NUMBER = re.compile(rb" (use|id)=\d+$")
@@ -467,7 +472,7 @@ def _split_line(line: bytes, now: float | None, whole: bool) -> Parts | None:
         return None
     found: list[Parts] = _with_ports(_WHOLE_LINE_END if whole else _LINE_END).findall(line)
     if found:
-        return found[0] if _is_whole(found[0]) else None
+        return found[0] if _is_whole(found[0], whole) else None
     return _split_odd(line, now, whole)
 
 
@@ -536,8 +541,8 @@ def _is_usual(head_and_state: bytes) -> bool:
     return last.isdigit() if states is None else last in states
 
 
-def _is_whole(row: Parts) -> bool:
-    """Does all that a row says belong together?"""
+def _is_whole(row: Parts, whole: bool) -> bool:
+    """Does all that a row says belong together? ``whole``: a line may tell of a flow that only updates have named."""
     kind, state, event = kind_of(row[HEAD]), row[STATE], row[EVENT]
     offloaded = b" [OFFLOAD]" in row[AFTER] or b" [HW_OFFLOAD]" in row[AFTER]
     if not row[TIMEOUT] and not offloaded and event != _DESTROY:
@@ -545,9 +550,7 @@ def _is_whole(row: Parts) -> bool:
     if state:
         if not _is_usual(row[HEAD] + state):
             return False
-    elif (
-        kind.number in (6, 132) and not offloaded and event not in (_DESTROY, b" [UPDATE] ") and b" mark=" in row[AFTER]
-    ):
+    elif kind.number in (6, 132) and b" mark=" in row[AFTER] and not (whole or offloaded or event in _STATELESS):
         return False  # a kernel prints state and mark, the library neither where an object has neither
     if not (row[TURNED] or _are_addresses(row)):
         return False
@@ -661,7 +664,7 @@ def _split_odd(line: bytes, now: float | None = None, whole: bool = False) -> Pa
     row: Parts = match.groups(b"")  # type: ignore[assignment]
     if row[EVENT] and text.endswith(b" "):
         return None  # conntrack writes no blank there: the line was cut off
-    if not _is_whole(row) or not _answers(row, number) or (user and not (row[EVENT] or whole)):
+    if not _is_whole(row, whole) or not _answers(row, number) or (user and not (row[EVENT] or whole)):
         return None
     return _with_texts(row, context, label + user)
 

@@ -721,6 +721,7 @@ def _cure_of_file(path: str, error: OSError) -> str:
 
 
 SAID_AGAIN = 600.0  # seconds
+LAST_LINE, LOOK_AGAIN = 1.0, 0.05  # seconds that a reader has for the rest of a line at the end; between two looks
 
 
 class Pipe:
@@ -736,23 +737,34 @@ class Pipe:
         """Write to standard output, all of it; a full disk is an OSError that names it.
 
         A reader that stalls must not keep us from ending (Python goes on with a write after a signal): a pipe that
-        poll calls writable takes PIPE_BUF bytes without blocking.
+        poll calls writable takes PIPE_BUF bytes without blocking. Who reads on gets the line whole that was begun.
         """
-        data = memoryview("".join(texts).encode("utf-8", "replace"))
+        text = "".join(texts).encode("utf-8", "replace")
+        written, end, until = 0, len(text), math.inf
         poll = select.poll()
         poll.register(1, select.POLLOUT)
         poll.register(self._signals.read_fd, select.POLLIN)
-        while data:
-            ready = {fd for fd, _ in poll.poll()}
-            if self._signals.read_fd in ready and self._signals.ending():
-                raise KeyboardInterrupt
-            if 1 in ready:
-                try:
-                    data = data[os.write(1, data[: select.PIPE_BUF]) :]
-                except BrokenPipeError:
-                    raise
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, "standard output") from None
+        while written < end:
+            ready = {fd for fd, _ in poll.poll(None if until == math.inf else LOOK_AGAIN * 1000)}
+            ends = self._signals.read_fd in ready and self._signals.ending()
+            if time.monotonic() >= until or (ends and until < math.inf):
+                break
+            if ends:
+                begun = written > 0 and text[written - 1 : written] != b"\n"
+                end, until = (text.find(b"\n", written) + 1 or end) if begun else written, time.monotonic() + LAST_LINE
+            elif 1 in ready:
+                written += self._write_some(text[written : min(end, written + select.PIPE_BUF)])
+        if until < math.inf:
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def _write_some(data: bytes) -> int:
+        try:
+            return os.write(1, data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from None
 
     def has_reader(self) -> bool:
         poll = select.poll()

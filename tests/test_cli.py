@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from support.terminal import DEMO, PROGRAM
+from support.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
 CAPTURES = ROOT / "fixtures" / "captures"
@@ -546,29 +547,43 @@ def test_a_stream_ends_well_on_signals_and_leaves_no_child(
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_reader_that_stalls_does_not_keep_us_from_ending(tmp_path: Path) -> None:
+def stalled(tmp_path: Path, writer: int) -> subprocess.Popen[bytes]:
+    """A stream into a pipe that nobody reads; it is full."""
     lines = tmp_path / "many.txt"
     lines.write_bytes(
         b"".join(
             line.replace(b"id=", b"id=%d" % i) + b"\n" for i in range(50) for line in MIXED.read_bytes().splitlines()
         )
     )
+    process = subprocess.Popen([*PROGRAM, "--replay", str(lines), "--json"], stdout=writer, stderr=subprocess.DEVNULL)
+    full = select.poll()
+    full.register(writer, select.POLLOUT)
+    wait_for(lambda: not full.poll(0), what="the pipe to be full")
+    return process
+
+
+def test_a_reader_that_stalls_does_not_keep_us_from_ending(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     try:
-        process = subprocess.Popen(
-            [*PROGRAM, "--replay", str(lines), "--json"], stdout=writer, stderr=subprocess.DEVNULL
-        )
-        full = select.poll()
-        full.register(writer, select.POLLOUT)
-        until = time.monotonic() + 20
-        while full.poll(0):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        process = stalled(tmp_path, writer)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_the_last_line_is_whole_where_the_reader_goes_on(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb") as pipe:
+        process = stalled(tmp_path, writer)
+        os.close(writer)
+        process.send_signal(signal.SIGTERM)
+        lines = pipe.read().splitlines(keepends=True)
+        assert process.wait(10) == 0
+    assert len(lines) > 50
+    assert json.loads(lines[-1])["event"]
+    assert lines[-1].endswith(b"}\n")
 
 
 def test_standard_input_and_output_may_be_one_description() -> None:

@@ -205,6 +205,14 @@ def test_a_last_line_without_its_newline_is_whole_if_it_is_json() -> None:
     assert retold(json.dumps(GOOD).encode()[:-1]) == b""
 
 
+def test_a_flow_without_a_state_comes_back() -> None:
+    """A TCP flow of which only updates told that leave the state out: --once prints it so."""
+    stateless = json.dumps(
+        {name: value for name, value in GOOD.items() if name != "state"} | {"event": "list", "mark": 0}
+    )
+    assert retold(stateless.encode() + b"\n").count(b"\n") == 1
+
+
 def test_alerts_are_no_flows_and_no_damage(tmp_path: Path) -> None:
     data = json.dumps(GOOD) + "\n" + json.dumps({"event": "alert", "alert": "fill", "value": 0.9}) + "\n"
     result = run("--replay", "-", "--json", stdin=data.encode(), folder=tmp_path)
@@ -537,23 +545,31 @@ def test_a_live_stream_comes_back_as_the_table(tmp_path: Path) -> None:
         told = subprocess.Popen(pipe, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=settings)
         back = subprocess.Popen(
             [*PROGRAM, "--no-config", "--replay", "-", "--once", "--json"],
-            stdin=told.stdout,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=settings,
         )
         assert told.stdout
-        told.stdout.close()
+        assert back.stdin
         wait_for(lambda: listeners(lab.router) > before, what="the listener")
         with lab.echo_server(5001), lab.tcp_connect(5001) as connection:
             connection.exchange(1000)
             insert(lab.router, src="192.0.2.1", dst="192.0.2.2", sport=7, dport=80)
             lab.router.run(["conntrack", "-D", "-p", "udp", "--dport", "53", "--sport", "7"])
             live = lab.router.run([*in_environment(tmp_path), *PROGRAM, "--no-config", "--once", "--json"])
+            insert(lab.router, src="192.0.2.3", dst="192.0.2.2", sport=8, dport=80)
+            lab.router.run(["conntrack", "-D", "-s", "192.0.2.3"])  # the last that is told
+            for line in told.stdout:
+                back.stdin.write(line)
+                if b'"192.0.2.3"' in line and b'"event":"destroy"' in line:
+                    break
             told.send_signal(signal.SIGTERM)
+            back.stdin.write(told.stdout.read())
+            told.stdout.close()
             out, err = back.communicate(timeout=60)
             assert told.wait(60) == 0
-    assert (back.returncode, b"not understood" in err) == (0, False)
+    assert (back.returncode, b"not understood" in err) == (0, False), err
     here, there = flows_of(live.stdout.encode()), flows_of(out)
     assert len(here) > 1000
     assert here.keys() == there.keys()
