@@ -12,15 +12,15 @@ import re
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from addresses import PLAIN_SITE, Context, Network, Site
+from addresses import LONGEST_NODE, PLAIN_SITE, Context, Network, Site
 from intake import Problem
-from text import clean
+from text import clean, printable
 
 if TYPE_CHECKING:
     from alerts import AlertPlan
@@ -275,21 +275,46 @@ _BEYOND: dict[str, Callable[[Any, Context], object]] = {
     "filter": _check_filter,
     "protocol": _protocols,
     "state": _states,
-    "via": lambda value, _context: command_words(value),
+    "via": lambda value, _context: [machine(text) for text in ([value] if isinstance(value, str) else value)],
     "conntrack": lambda value, _context: program(value),
 }
 
 
-def programs(via: str, conntrack: str) -> list[str]:
-    """The words of --via, where it and --conntrack can be run; else click.BadParameter."""
+class Machine(NamedTuple):
+    """A value of --via: the name of the node, "" where nobody says it, and the words before every command."""
+
+    name: str
+    words: list[str]
+
+
+_NAMED_WAY = re.compile(r"([^\s=/'\"]+)=(.*)", re.DOTALL)
+
+
+def machine(text: str) -> Machine:
+    """What a value of --via says: [NAME=]COMMAND. ValueError says what is wrong.
+
+    >>> machine("r1=ssh root@192.0.2.1")
+    Machine(name='r1', words=['ssh', 'root@192.0.2.1'])
+    >>> machine("here=")
+    Machine(name='here', words=[])
+    """
+    named = _NAMED_WAY.fullmatch(text)
+    name, command = named.groups() if named else ("", text)
+    if name != printable(name) or len(name) > LONGEST_NODE:
+        raise ValueError(f"{clean(name, 40)!r} is not a name for a node")
+    return Machine(name, command_words(command))
+
+
+def machines(via: Sequence[str], conntrack: str) -> list[Machine]:
+    """The machines of --via, where their commands and --conntrack can be run; else click.BadParameter."""
     option = "--via"
     try:
-        words = command_words(via)
+        found = [machine(text) for text in via or ("",)]
         option = "--conntrack"
         program(conntrack)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint=f"'{option}'") from None
-    return words
+    return found
 
 
 def command_words(text: str) -> list[str]:

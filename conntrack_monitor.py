@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 try:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from addresses import Site
     from collectors import ExportPlan
-    from config import Settings
+    from config import Machine, Settings
     from download import FetchProgress
     from flowlog import LogPlan
     from geography import Plan
@@ -259,11 +259,11 @@ def _metrics_plan(ctx: click.Context, options: CommandLine) -> MetricsPlan | Non
     path, looks = options["metrics"], options["once"] or options["replay"] is not None
     if not path or (looks and not _is_typed(ctx, "metrics")):
         return None
-    from config import command_words
     from run import MetricsPlan
     from source import node_of
 
-    return MetricsPlan(path, options["node"] or node_of(command_words(options["via"])), VERSION)
+    node = _nodes(options)[0]
+    return MetricsPlan(path, node.name or node_of(node.words), VERSION)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -386,6 +386,15 @@ class NodeName(click.ParamType[str]):
         if text != printable(text) or len(text) > LONGEST_NODE:
             self.fail(f"{value!r} is not a name for a node: at most {LONGEST_NODE} printable characters.", param, ctx)
         return text
+
+
+class Via(click.ParamType[str]):
+    """The way to a machine. In the environment it is one: words of a command may have anything between them."""
+
+    name = "command"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
 
 
 class Events(click.ParamType[frozenset[str]]):
@@ -596,7 +605,11 @@ NOTES = {
     help="With --once: list twice, SECONDS apart, to measure rates.",
 )
 @click.option(
-    "--via", default="", metavar="COMMAND", help='Prefix for every command that is run, e.g. "ssh root@router".'
+    "--via",
+    multiple=True,
+    type=Via(),
+    metavar="[NAME=]COMMAND",
+    help='Prefix for every command that is run, e.g. "ssh root@router"; repeatable with --json and --csv.',
 )
 @click.option("--by", metavar="KEYS", help="With --once: one row per combination, e.g. near/24,service,state.")
 @click.option(
@@ -813,14 +826,19 @@ def _is_sudo() -> bool:
     return os.geteuid() == 0 and bool(os.environ.get("SUDO_UID"))
 
 
-def _before(options: CommandLine) -> list[str]:
-    """The words that bring a command to the machine whose table is read, with the right to change things there."""
-    from config import command_words
+def _nodes(options: CommandLine) -> list[Machine]:
+    """The machines whose tables are read, by the names that they were given; of several each has one."""
+    from config import machines
+    from source import node_of
 
-    if options["replay"] is not None:
-        return []
-    via = command_words(options["via"])
-    return ["sudo", *via] if _is_sudo() or (os.geteuid() != 0 and not via) else via
+    found = machines(options["via"], options["conntrack"])
+    several = len(found) > 1
+    return [its._replace(name=options["node"] or its.name or (node_of(its.words) if several else "")) for its in found]
+
+
+def _before(words: Sequence[str]) -> list[str]:
+    """The words that bring a command to the machine whose table is read, with the right to change things there."""
+    return ["sudo", *words] if _is_sudo() or (os.geteuid() != 0 and not words) else list(words)
 
 
 def _families_of(options: CommandLine) -> list[str]:
@@ -829,21 +847,34 @@ def _families_of(options: CommandLine) -> list[str]:
 
 def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     """The checked options, as the loop takes them."""
+    from dataclasses import replace
+
     from config import Settings
 
     _check_combinations(ctx, options)
-    settings = ctx.obj or Settings()
+    settings, nodes = ctx.obj or Settings(), _nodes(options)
     _check_filters(options, _families_of(options), settings.site)
-    return _options(ctx, options, settings)
+    if options["replay"] is not None:
+        return _options(ctx, options, settings, {"source": _replay(options), "node": nodes[0].name})
+    counters = settings.alerts is not None and settings.alerts.asks_counters()
+    first, *others = (_reads(options, node, counters) for node in nodes)
+    made = _options(ctx, options, settings, first)
+    return replace(made, others=[replace(made, **other) for other in others])
 
 
-def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Options:
+def _reads(options: CommandLine, node: Machine, counters: bool) -> dict[str, Any]:
+    """Of ``Options`` what says which machine's table is read."""
+    return {"source": _source(options, node, counters), "before": _before(node.words), "node": node.name}
+
+
+def _options(ctx: click.Context, options: CommandLine, settings: Settings, reads: Mapping[str, Any]) -> Options:
+    """``reads``: see ``_reads``."""
     from run import Options
 
     return Options(
         site=settings.site,
         **_shown(options),
-        source=_source(options, _families_of(options), settings.alerts is not None and settings.alerts.asks_counters()),
+        **reads,
         linger=options["linger"],
         once=options["once"],
         format=_format(options),
@@ -857,13 +888,11 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings) -> Op
         heartbeat=options["heartbeat"],
         settings_problem=settings.problem,
         starts_again=_starts_again() if options["heartbeat"] else "",
-        before=_before(options),
         log=_log_plan(ctx, options),
         metrics=_metrics_plan(ctx, options),
         alerts=None if options["once"] else settings.alerts,
         since=_since(options),
         by=options["by"] or "",
-        node=options["node"],
         only=options["only"],
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
         headless=options["headless"],
@@ -968,6 +997,8 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
     _check_metrics(ctx, options)
     if options["headless"]:
         _check_headless(options, ctx.obj)
+    if len(options["via"]) > 1:
+        _check_nodes(options)
     if options["replay"] is not None and any(_is_typed(ctx, name) for name in ("via", "conntrack")):
         raise click.UsageError(
             "--replay reads a file and runs no command: it can't be combined with --via or --conntrack."
@@ -1001,6 +1032,21 @@ def _check_names(ctx: click.Context, options: CommandLine) -> None:
     pipe = any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
     if "dns" in options["names"] and typed and pipe:
         raise click.UsageError("--names dns works only on the screen.")
+
+
+def _check_nodes(options: CommandLine) -> None:
+    """What holds where several machines are watched in one run."""
+    if options["once"] or _format(options) == "text":
+        raise click.UsageError("--via can be repeated only with --json or --csv, without --once.")
+    if options["node"]:
+        raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
+    for what in ("log", "metrics", "record"):
+        if options[what]:
+            raise click.UsageError(f"--{what} is for one machine: it can't be combined with several --via.")
+    names = [node.name for node in _nodes(options)]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"Two nodes are named {name!r}; try: --via NAME=COMMAND.")
 
 
 def _check_headless(options: CommandLine, settings: Settings | None) -> None:
@@ -1057,32 +1103,37 @@ def _demo() -> bytes:
     raise ValueError("this installation does not include it")
 
 
-def _source(options: CommandLine, families: Sequence[str], counters: bool) -> Callable[[], Source]:
-    """What makes the source when the loop is ready for it; wrong words are found now.
+def _is_screen(options: CommandLine) -> bool:
+    return not any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
+
+
+def _replay(options: CommandLine) -> Callable[[], Source]:
+    """What gives the recording; it is opened now."""
+    from recording import Replay
+
+    path = options["replay"]
+    assert path is not None
+    try:
+        speed = options["speed"] if _is_screen(options) else 0.0
+        replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"])
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise click.BadParameter(
+            f"'{click.format_filename(path)}' can't be read: {why}", param_hint="'--replay'"
+        ) from None
+    return lambda: replay
+
+
+def _source(options: CommandLine, node: Machine, counters: bool) -> Callable[[], Source]:
+    """What makes the source of a machine when the loop is ready for it.
 
     ``counters``: alerts ask what `conntrack -S` counts.
     """
-    from config import programs
-    from recording import Replay
     from source import Command, LiveSource, pushed_down
 
-    path = options["replay"]
-    screen = not any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
-    if path is not None:
-        try:
-            speed = options["speed"] if screen else 0.0
-            replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"])
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise click.BadParameter(
-                f"'{click.format_filename(path)}' can't be read: {why}", param_hint="'--replay'"
-            ) from None
-        return lambda: replay
-    via = programs(options["via"], options["conntrack"])
-    filters = pushed_down(options["protocol"], families)
-    run = Command(via, options["conntrack"], filters)
-    interval, counts = options["sample"] or options["interval"], screen or bool(options["metrics"])
-    counts = counts or (counters and not options["once"])
+    run = Command(node.words, options["conntrack"], pushed_down(options["protocol"], _families_of(options)))
+    interval = options["sample"] or options["interval"]
+    counts = _is_screen(options) or bool(options["metrics"]) or (counters and not options["once"])
     return lambda: LiveSource(run, interval, events=not options["once"], statistics=counts)
 
 

@@ -163,7 +163,7 @@ class CommandLine(TypedDict):
     as_csv: bool
     limit: int | None
     sample: float | None
-    via: str
+    via: tuple[str, ...]
     conntrack: str
     replay: str | None
     node: str
@@ -242,6 +242,7 @@ class Options:
     ipfix: ExportPlan | None = None  # where flow records are sent
     names: Sequence[str] = ()  # where names of hosts are read
     node: str = ""  # this machine's name; "": the one that it has
+    others: Sequence[Options] = ()  # what holds for further nodes, which differ in source, node and ``before``
     only: frozenset[str] = frozenset()  # the events that a stream tells; none: all of them
     asks_names: bool = False  # ... because somebody said so, who then hears what can't be read
 
@@ -440,38 +441,36 @@ class Feed:
 
     def wait(self, fds: Iterable[int] = (), writing: Iterable[int] = (), until: float | None = None) -> set[int]:
         """Wait for any fd, a signal, or the time; returns the fds that are ready (or broken)."""
+        return wait_for_any([self], self._signals, fds, writing, until)
+
+    def waits_for(self, fds: Iterable[int], writing: Iterable[int], until: float) -> tuple[list[int], list[int], float]:
+        """Do what is due; returns what is to be waited for, with what was given."""
         self._beat()
         if self._began:  # conntrack is started first
             self.names.poll()
         self._began = True
-        fds = [*fds, *self.names.fds()]
+        fds, writing = [*fds, *self.names.fds()], [*writing]
         if self.exporter is not None:
             fds, writing, until = self._go_on_exporting(self.exporter, fds, writing, until)
-        fds, until = self._go_on_beside([*fds], math.inf if until is None else until)
-        poll = select.poll()
+        fds, until = self._go_on_beside(fds, until)
         waits = time.monotonic() < self._source_waits_until
-        for fd in (*fds, *(() if waits else self.source.fds()), self._signals.read_fd):
-            poll.register(fd, select.POLLIN)
-        for fd in writing:
-            poll.register(fd, select.POLLOUT)
+        fds += () if waits else self.source.fds()
         deadline = self.source.deadline()
         if waits:  # whatever it has, also what was read ahead
             deadline = max(self._source_waits_until, deadline or 0.0)
-        ends = (until, deadline, self._next_beat)
-        due = [at for at in (*ends, self.names.deadline()) if at is not None and at < math.inf]
-        timeout = None if not due else max(0.0, min(due) - time.monotonic()) * 1000
-        return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
+        due = [at for at in (deadline, self._next_beat, self.names.deadline()) if at is not None]
+        return fds, writing, min((until, *due))
 
     def _go_on_exporting(
-        self, exporter: Exporter, fds: Iterable[int], writing: Iterable[int], until: float | None
-    ) -> tuple[list[int], list[int], float | None]:
+        self, exporter: Exporter, fds: list[int], writing: list[int], until: float
+    ) -> tuple[list[int], list[int], float]:
         """Send what is due of IPFIX; returns what is to be waited for with it. A recording waits for collectors."""
         exporter.poll(self.table, self.source.clock())
         now = time.monotonic()
         if exporter.behind and not self.source.live:
             self._source_waits_until = max(self._source_waits_until, now + SOURCE_WAITS)
-        due = [at for at in (until, exporter.deadline()) if at is not None]
-        return [*fds, *exporter.fds()], [*writing, *exporter.writing()], min(due, default=None)
+        due = exporter.deadline()
+        return [*fds, *exporter.fds()], [*writing, *exporter.writing()], until if due is None else min(until, due)
 
     @property
     def helps_memory(self) -> str:
@@ -505,6 +504,8 @@ class Feed:
             self.problem = item.problem if fatal else self.problem
         rejects, began = self.intake.status.rejects, time.monotonic()
         self.intake.take(item)
+        if self.intake.status.began:
+            self.problem = None
         if self.alerts is not None:
             self.alerts.hear(item, self.source.clock())
         if isinstance(item, ListingEnded) and item.complete and self.intake.status.facts.get("events") != 0:
@@ -548,6 +549,26 @@ class Feed:
         if not self.source.live:
             return f"{self.intake.newest:.6f}" if self.intake.newest else None
         return f"{time.time():.6f}"
+
+
+def wait_for_any(
+    feeds: Sequence[Feed],
+    signals: Signals,
+    fds: Iterable[int] = (),
+    writing: Iterable[int] = (),
+    until: float | None = None,
+) -> set[int]:
+    """Wait for any of the feeds, an fd, a signal, or the time; returns the fds that are ready (or broken)."""
+    reading, due = [*fds], math.inf if until is None else until
+    for feed in feeds:
+        reading, writing, due = feed.waits_for(reading, writing, due)
+    poll = select.poll()
+    for fd in (*reading, signals.read_fd):
+        poll.register(fd, select.POLLIN)
+    for fd in writing:
+        poll.register(fd, select.POLLOUT)
+    timeout = None if due == math.inf else max(0.0, due - time.monotonic()) * 1000
+    return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -727,8 +748,9 @@ LAST_LINE, LOOK_AGAIN = 1.0, 0.05  # seconds that a reader has for the rest of a
 class Pipe:
     """Standard output for a program, and standard error for the person beside it."""
 
-    def __init__(self, signals: Signals) -> None:
-        self._signals = signals
+    def __init__(self, signals: Signals, before: str = "") -> None:
+        """``before``: what stands before each message: the node, where there are several."""
+        self._signals, self._before = signals, before
         self._said: set[str] = set()
         self._noticed: dict[Hashable, float] = {}  # notices that were said, by their keys: when last
         self._held: set[Hashable] = set()  # those that held when they were asked for last
@@ -775,11 +797,15 @@ class Pipe:
         """What the reader must know and the data can't say, once."""
         self.say_once(status.unread())
 
+    def say(self, text: str) -> None:
+        """A line for people."""
+        say(self._before + text)
+
     def say_once(self, texts: Iterable[str]) -> None:
         for text in texts:
             if text not in self._said:
                 self._said.add(text)
-                say(text)
+                self.say(text)
 
     def say_notices(self, notices: Iterable[Notice], now: float) -> None:
         """What the screen says in its header. ``now``: of any clock.
@@ -792,7 +818,7 @@ class Pipe:
             held.add(notice.key)
             if self.is_news(notice, now):
                 self._noticed[notice.key] = now
-                say(str(notice))
+                self.say(str(notice))
         self._held = held
 
     def is_news(self, notice: Notice, now: float) -> bool:
@@ -1133,111 +1159,111 @@ class Once:
 HELD = 64 << 20  # bytes of events kept back while the first listing runs
 
 
-class Stream:
-    """``--json`` and ``--csv``: the flows that exist, then every event, a line each."""
+class NodeStream:
+    """A node of a stream: its source, its table, and the lines that tell of it."""
 
-    def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        source: Source,
+        signals: Signals,
+        recorder: Recorder | None,
+        where: Callable[[str], Place],
+        out: list[str],
+        before: str = "",
+    ) -> None:
+        """``where``: looks a place up. ``out``: lines of all nodes that are to be written. ``before``: see ``Pipe``."""
         self._options = options
-        self._signals = signals
         self._recorder = recorder
-        from geoip import GeoIP
-
-        self._geoip = GeoIP(options.plan.paths)
-        self._feed = Feed(options, source, signals, recorder, self._report, self._gone, self._geoip.lookup)
-        self._table, self._status = self._feed.table, self._feed.intake.status
-        self._pipe = Pipe(signals)
-        self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
+        self.feed = Feed(options, source, signals, recorder, self._report, self._gone, where)
+        self.table, self.status = self.feed.table, self.feed.intake.status
+        self.pipe = Pipe(signals, before)
+        self._context = self.feed.context(Lookups(where=where), options.site)
         self._wanted = options.wanted(self._context)
         self._writer = export.LineWriter(self._context, options.format)
-        self._writer.know_node(self._status.node)
+        self._writer.know_node(self.status.node)
         self._only = options.only
-        self._out: list[str] = [export.csv_header()] if options.format == "csv" else []
-        self._feed.begin_alerts(self._context, at_once=not source.live)
+        self._out = out
+        self.feed.begin_alerts(self._context, at_once=not source.live)
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._left_out = 0  # nodes whose lines are left out, as said last
         self._said_late = 0.0  # by how much events come late, as said last
         self._next_look = 0.0  # at what is to be said
+        self._told_unread = False
+        self.problem: Problem | None = None  # why nothing could ever be read
 
-    def run(self) -> int:
-        """Until there is nothing more to tell; returns the exit code."""
-        with contextlib.closing(self._feed):
-            return self._run()
+    def hear_names(self) -> None:
+        if self.feed.names.renewed():
+            self._writer.forget_names()
+        if self._options.asks_names:
+            self.pipe.say_once(self.feed.names.problems())
 
-    def _run(self) -> int:
-        say_unanswered(self._options)
-        open_databases(self._geoip, self._options.plan)
-        source, told, turns, began = self._feed.source, False, 0, time.monotonic()
-        while not self._status.ended:
-            if not self._pipe.has_reader():  # seen on a quiet table, too
-                raise BrokenPipeError
-            self._feed.wait(until=time.monotonic() + FRAME)
-            if self._signals.ending():
-                break
-            if self._feed.refused is not None:
-                return give_up(self._feed.refused)
-            turns += 1
-            if turns > 1:  # conntrack has been started
-                self._feed.await_names(began + NAMES_PATIENCE)
-            if self._feed.names.renewed():
-                self._writer.forget_names()
-            if self._options.asks_names:
-                self._pipe.say_once(self._feed.names.problems())
-            for item in source.poll():
-                self._take_in_order(item)
-                if self._feed.problem is not None:
-                    return give_up(self._feed.problem)
-                if isinstance(item, ListingEnded | Ended) and not self._status.understood and self._status.rejects:
-                    return give_up(self._status.junk())
-            self._table.tick(source.clock())
-            self._tell_alerts()
-            self._flush()
-            if source.live and not told:  # once, not again with every line; the end tells how many
-                self._pipe.say_unread(self._status)
-                told = bool(self._status.rejects)
-            self._say_notices()
-        self._tell_alerts()
-        self._flush()
-        self._pipe.say_unread(self._status)
-        say_unsaid(self._feed)
-        return SUCCESS
+    def read(self) -> None:
+        """Take in what is there, up to what shows that nothing can be read."""
+        for item in self.feed.source.poll():
+            self._take_in_order(item)
+            self.problem = self.feed.problem
+            if isinstance(item, ListingEnded | Ended) and not self.status.understood and self.status.rejects:
+                self.problem = self.status.junk()
+            if self.problem is not None:
+                return
 
-    @property
-    def table(self) -> FlowTable:
-        return self._table
+    def complain(self) -> None:
+        """Say why nothing can be read; others are, and it is tried again."""
+        if self.problem is not None:
+            self.pipe.say_once([f"{self.problem}; retrying"])
 
-    @property
-    def helps_memory(self) -> str:
-        return self._feed.helps_memory
+    def tell(self) -> None:
+        """Write what has come, and say what is wrong."""
+        source = self.feed.source
+        self.table.tick(source.clock())
+        self.tell_alerts()
+        self.flush()
+        if source.live and not self._told_unread:  # once, not again with every line; the end tells how many
+            self.pipe.say_unread(self.status)
+            self._told_unread = bool(self.status.rejects)
+        self._say_notices()
+
+    def end(self) -> None:
+        """Write and say what is left."""
+        self.tell_alerts()
+        self.flush()
+        self.pipe.say_unread(self.status)
+        say_unsaid(self.feed, self.pipe)
+
+    def close(self) -> None:
+        self.feed.close()
+        self.feed.source.close()
 
     def _take(self, item: Item) -> None:
-        self._feed.take(item)
+        self.feed.take(item)
         if isinstance(item, OfNode):
             self._writer.know_node(item.node)
         if isinstance(item, LeftOut) and len(item.lines) > self._left_out:  # with each node, not with each line
             self._left_out = len(item.lines)
-            self._pipe.say_unread(self._status)
+            self.pipe.say_unread(self.status)
         if self._recorder and (words := self._recorder.complaint()):
-            say(words)
+            self.pipe.say(words)
 
-    def _tell_alerts(self) -> None:
+    def tell_alerts(self) -> None:
         """As lines among the others; in CSV, whose columns are a flow's, for the person."""
-        for alert in self._feed.fired():
+        for alert in self.feed.fired():
             if self._options.format == "json":
                 self._out.append(export.json_line(alert.item(self._context)))
             else:
-                say(alert.line)
+                self.pipe.say(alert.line)
 
     def _say_notices(self) -> None:
         """Once a second, when the first listing is through: what a header would say, and no item said already."""
         now = time.monotonic()
-        if self._held is not None or not self._feed.source.live or now < self._next_look:
+        if self._held is not None or not self.feed.source.live or now < self._next_look:
             return
         self._next_look = now + FRAME
         from health import SAID_AS_IT_COMES
 
-        notices = pipe_notices(self._feed, self._options, lambda notice: self._pipe.is_news(notice, now))
-        self._pipe.say_notices((notice for notice in notices if notice.about not in SAID_AS_IT_COMES), now)
+        notices = pipe_notices(self.feed, self._options, lambda notice: self.pipe.is_news(notice, now))
+        self.pipe.say_notices((notice for notice in notices if notice.about not in SAID_AS_IT_COMES), now)
 
     def _take_in_order(self, item: Item) -> None:
         """The flows that exist come first: events wait until the first listing is through."""
@@ -1256,17 +1282,17 @@ class Stream:
             self._say_late(item.seconds)
         elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
-            if not self._feed.source.live:
-                say(f"lost: {item.what}")
-            elif self._status.healed >= self._status.losses:
-                say(f"lost: {item.what}; the table is being reloaded")
+            if not self.feed.source.live:
+                self.pipe.say(f"lost: {item.what}")
+            elif self.status.healed >= self.status.losses:
+                self.pipe.say(f"lost: {item.what}; the table is being reloaded")
         elif isinstance(item, Trouble):
-            known = self._status.troubles.get(item.part)
+            known = self.status.troubles.get(item.part)
             if item.problem is None and known is not None:
-                say(f"{item.part} are back" if item.part == "events" else f"{item.part} is back")
+                self.pipe.say(f"{item.part} are back" if item.part == "events" else f"{item.part} is back")
             self._take(item)
-            if item.problem is not None and item.problem != known and self._feed.problem is None:
-                say(f"{item.part} stopped: {item.problem}; retrying")
+            if item.problem is not None and item.problem != known and self.feed.problem is None:
+                self.pipe.say(f"{item.part} stopped: {item.problem}; retrying")
             return
         self._take(item)
 
@@ -1274,10 +1300,10 @@ class Stream:
         """Say that events come late, again when it has become twice as late, and when that is over."""
         if seconds >= max(LATE, 2 * self._said_late):
             self._said_late = seconds
-            say(f"{seconds:.0f} s behind: {BEHIND}")
+            self.pipe.say(f"{seconds:.0f} s behind: {BEHIND}")
         elif self._said_late and seconds < LATE / 2:
             self._said_late = 0.0
-            say("no longer behind")
+            self.pipe.say("no longer behind")
 
     def _release(self) -> None:
         """Take in the events that were held back, and hold no more."""
@@ -1289,38 +1315,100 @@ class Stream:
         if self._only and event not in self._only:
             return
         wanted, stamp = self._wanted, row[STAMP]
-        if wanted is not None or self._table.own is not self._context.own:
-            self._context.advance(now, self._table.own, self._table.timeouts)
+        if wanted is not None or self.table.own is not self._context.own:
+            self._context.advance(now, self.table.own, self.table.timeouts)
         if wanted is None or wanted(flow):
-            self._out.append(self._writer.of_row(row, flow, event, None if stamp else self._feed.recorded_time()))
+            self._out.append(self._writer.of_row(row, flow, event, None if stamp else self.feed.recorded_time()))
             if len(self._out) >= 500:
-                self._flush()
+                self.flush()
 
     def _gone(self, flow: Flow) -> None:
         """A flow that is gone without a DESTROY: the reader must hear of it, too."""
         if self._only and "destroy" not in self._only:
             return
-        self._context.advance(flow.ended or self._context.now, self._table.own, self._table.timeouts)
+        self._context.advance(flow.ended or self._context.now, self.table.own, self.table.timeouts)
         if self._wanted is None or self._wanted(flow):
             self._out.append(self._writer.of_gone(flow, self._ended(flow)))
             if len(self._out) >= 500:
-                self._flush()
+                self.flush()
 
     def _ended(self, flow: Flow) -> str | None:
         """When it was gone; a recording has said so."""
-        return self._feed.recorded_time() if self._feed.source.live or not flow.ended else f"{flow.ended:.6f}"
+        return self.feed.recorded_time() if self.feed.source.live or not flow.ended else f"{flow.ended:.6f}"
 
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        self._pipe.write(out)
+    def flush(self) -> None:
+        self.pipe.write(self._out)
+        self._out.clear()
 
 
-def say_unsaid(feed: Feed) -> None:
+class Stream:
+    """``--json`` and ``--csv``: the flows that exist, then every event, a line each; of one node, or of several."""
+
+    def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
+        self._options, self._signals = options, signals
+        from geoip import GeoIP
+
+        self._geoip = GeoIP(options.plan.paths)
+        out = [export.csv_header()] if options.format == "csv" else []
+
+        def told(node: Options, its: Source) -> NodeStream:
+            before = f"{clean(node.node)}: " if options.others else ""
+            return NodeStream(node, its, signals, recorder, self._geoip.lookup, out, before)
+
+        self._first = told(options, source)
+        self._nodes = [self._first, *(told(other, other.source()) for other in options.others)]
+
+    def run(self) -> int:
+        """Until there is nothing more to tell; returns the exit code."""
+        with contextlib.ExitStack() as opened:
+            for node in self._nodes:
+                opened.callback(node.close)
+            return self._run()
+
+    def _run(self) -> int:
+        say_unanswered(self._options)
+        open_databases(self._geoip, self._options.plan)
+        feeds, turns, began = [node.feed for node in self._nodes], 0, time.monotonic()
+        while not self._first.status.ended:
+            if not self._first.pipe.has_reader():  # seen on a quiet table, too
+                raise BrokenPipeError
+            wait_for_any(feeds, self._signals, until=time.monotonic() + FRAME)
+            if self._signals.ending():
+                break
+            turns += 1
+            for node in self._nodes:
+                if node.feed.refused is not None:
+                    return give_up(node.feed.refused)
+                if turns > 1:  # conntrack has been started
+                    node.feed.await_names(began + NAMES_PATIENCE)
+                node.hear_names()
+                node.read()
+                if node.problem is None:
+                    node.tell()
+                elif self._options.others:
+                    node.complain()
+            problems = [node.problem for node in self._nodes if node.problem is not None]
+            if len(problems) == len(self._nodes):
+                return give_up(problems[0])
+        for node in self._nodes:
+            node.end()
+        return SUCCESS
+
+    @property
+    def table(self) -> FlowTable:
+        return self._first.table
+
+    @property
+    def helps_memory(self) -> str:
+        return self._first.feed.helps_memory
+
+
+def say_unsaid(feed: Feed, pipe: Pipe) -> None:
     """At the end: what was held back of alerts, and in a recording what else there is to say of them."""
     if feed.alerts is not None:
         problems = [] if feed.source.live else feed.alerts.problems()
         for notice in [*problems, *feed.alerts.unsaid()]:
-            say(str(notice))
+            pipe.say(str(notice))
 
 
 # --- --headless -------------------------------------------------------------------------------------------------------
@@ -1377,7 +1465,7 @@ class Headless:
             self._say_alerts()
             self._say_notices()
         self._say_alerts()
-        say_unsaid(feed)
+        say_unsaid(feed, self._pipe)
         return SUCCESS
 
     def _renew_databases(self) -> None:

@@ -93,6 +93,11 @@ def test_help_and_version() -> None:
         (["--json", "--csv"], "can't be combined"),
         (["--once", "--via", "'"], "--via"),
         (["--once", "--via", " "], "--via"),
+        (["--once", "--via", "ssh a", "--via", "ssh b"], "--via can be repeated only with --json or --csv"),
+        (["--json", "--via", "ssh a", "--via", "a="], "Two nodes are named 'a'; try: --via NAME=COMMAND"),
+        (["--json", "--via", "a=ssh a", "--via", "b=", "--node", "c"], "--node names one machine"),
+        (["--json", "--via", "a=ssh a", "--via", "b=", "--record", "/tmp/x"], "--record is for one machine"),
+        (["--json", "--via", "a=ssh a", "--via", "b=-x"], "'-x' is not a program"),
         (["--once", "--via", "-x"], "'-x' is not a program"),
         (["--once", "--conntrack", "-x"], "'-x' is not a program"),
         (["--once", "--replay", "/nonexistent"], "No such file or directory"),
@@ -794,7 +799,6 @@ def test_once_says_why_nothing_is_translated(fake: Callable[[str], str]) -> None
 
 
 ONE_VALUE = {
-    "--via": ("sudo -n", "env"),
     "--filter": ("port:443", "port:80"),
     "-f": ("port:443", "port:80"),
     "--view": ("nat", "hosts"),

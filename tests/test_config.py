@@ -140,7 +140,7 @@ def test_every_option_that_a_file_may_set(tmp_path: Path) -> None:
         "linger": 2.5,
         "no_color": True,
         "no_download": True,
-        "via": "ssh -p 22 root@router",
+        "via": ["ssh -p 22 root@router"],
         "geoip_db": ["/srv/geo"],
     }
     assert settings.site.marks == {(7, 0xFFFFFFFF): "vpn", (16, 0xFFFFFFFF): "ü[31m", (0x10, 0xF0): "voice"}
@@ -685,7 +685,20 @@ def test_a_filter_may_use_the_file_s_names(tmp_path: Path) -> None:
 )
 def test_the_words_of_via(text: str, words: list[str]) -> None:
     assert config.command_words(text) == words
-    assert config.programs(text, "conntrack") == words
+    assert config.machines([text], "conntrack") == [("", words)]
+
+
+def test_a_way_may_have_a_name() -> None:
+    ways = ["r1=ssh root@r1", "here=", "ssh -o A=b r2", "x/y=z w", "r 3=ssh r3"]
+    assert config.machines(ways, "conntrack") == [
+        ("r1", ["ssh", "root@r1"]),
+        ("here", []),
+        ("", ["ssh", "-o", "A=b", "r2"]),
+        ("", ["x/y=z", "w"]),
+        ("", ["r", "3=ssh", "r3"]),
+    ]
+    with pytest.raises(click.BadParameter, match="is not a name for a node"):
+        config.machines(["r\x1b1=ssh r1"], "conntrack")
 
 
 @pytest.mark.parametrize(
@@ -695,5 +708,5 @@ def test_the_words_of_via(text: str, words: list[str]) -> None:
 )  # fmt: skip
 def test_programs_that_are_none(via: str, conntrack: str, message: str, hint: str) -> None:
     with pytest.raises(click.BadParameter) as caught:
-        config.programs(via, conntrack)
+        config.machines([via], conntrack)
     assert (caught.value.message, caught.value.param_hint) == (message, hint)
