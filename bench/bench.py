@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -434,6 +435,44 @@ def json_loses(rate: int) -> tuple[float, bool]:
     return opened / took, written != opened or b"lost" in errors
 
 
+NODES, NODE_FLOWS, NODE_RATE, WATCHED = 10, 20_000, 100, 40.0  # machines; flows and new ones a second of each; seconds
+
+
+def nodes(_flows: int) -> Iterator[Row]:
+    """Ten machines in one --json, against ten programs with one each: CPU of all processes, memory of the programs."""
+    cost, size = {}, {}
+    with ExitStack() as stack:
+        spaces = [stack.enter_context(table(NODE_FLOWS)) for _ in range(NODES)]
+        ways = [f"r{number}={ns.via}" for number, ns in enumerate(spaces)]
+        for name, runs in (("ten", [[way] for way in ways]), ("one", [ways])):
+            with ExitStack() as running:
+                pids = [running.enter_context(streaming(words)) for words in runs]
+                for ns in spaces:
+                    inside.listener(ns)
+                time.sleep(CALM)
+                for ns in spaces:
+                    running.enter_context(sender(ns, NODE_RATE, 2 * WATCHED, NODE_FLOWS))
+                time.sleep(WATCHED / 2)
+                before = sum(map(cpu, pids))
+                time.sleep(WATCHED)
+                cost[name], size[name] = sum(map(cpu, pids)) - before, sum(map(resident, pids))
+    yield Row("ten --json, 20,000 flows and 100 new a second", f"{cost['ten'] / WATCHED:.2f} of a core", "", True)
+    yield at_most("one --json of ten machines: CPU", cost["one"] / cost["ten"], 0.8, "x ten programs")
+    yield at_most(f"... memory ({size['one'] >> 20} MB)", size["one"] / size["ten"], 0.6, "x ten programs")
+
+
+@contextmanager
+def streaming(ways: Sequence[str]) -> Iterator[int]:
+    """The program with these machines, whose lines nobody keeps; its process id."""
+    argv = [*PROGRAM, "--json", *(word for way in ways for word in ("--via", way))]
+    program = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield program.pid
+    finally:
+        program.terminate()
+        program.wait()
+
+
 LISTENERS: dict[str, Callable[[int], tuple[float, bool]]] = {
     "conntrack -E > /dev/null": conntrack_loses,
     "screen": screen_loses,
@@ -515,6 +554,7 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
         small,
         calm,
         burst,
+        nodes,
         heal,
         places,
         churn,

@@ -185,3 +185,14 @@ def test_a_single_machine_may_have_a_name_too(tmp_path: Path, name: str) -> None
         argv = [*PROGRAM, "--no-config", "--once", "--json", "--via", way, *words]
         done = subprocess.run(argv, env={**os.environ, **environment(tmp_path)}, capture_output=True, check=True)
     assert {json.loads(line)["node"] for line in done.stdout.splitlines()} == {name}
+
+
+@needs_kernel
+def test_the_way_may_stand_in_the_environment(tmp_path: Path) -> None:
+    """Its blanks part the words of one command."""
+    with Namespace() as a:
+        load(a, flows(3, 1))
+        settings = {**os.environ, **environment(tmp_path), "CONNTRACK_MONITOR_VIA": f"r1={a.via}"}
+        argv = [*PROGRAM, "--no-config", "--once", "--json"]
+        done = subprocess.run(argv, env=settings, capture_output=True, check=True)
+    assert [json.loads(line)["node"] for line in done.stdout.splitlines()] == ["r1"] * 3
