@@ -1,7 +1,7 @@
 """The installed program: its modules lie flat in this folder, and only its own process finds them there.
 
-``import conntrack_monitor`` changes nothing, and ``import parse`` beside it is whoever's that is. When the program starts,
-this folder comes first on the path, as a script's folder does: so the modules here are the checkout's, byte by byte.
+``import conntrack_monitor`` changes nothing, and ``import parse`` beside it is whoever's that is. When the program
+starts, this folder comes first on the path, as a script's folder does: so its modules are the checkout's, byte by byte.
 """
 
 import os

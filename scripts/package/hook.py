@@ -18,7 +18,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = "conntrack_monitor"
 # It prints them for the name that it was called by.
-CALLED = "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'conntrack-monitor'; import conntrack_monitor; conntrack_monitor.main()"
+CALLED = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'conntrack-monitor'"
+    "; import conntrack_monitor; conntrack_monitor.main()"
+)
 PRINTED = {
     "share/man/man8/conntrack-monitor.8": ["--print-man"],
     "share/bash-completion/completions/conntrack-monitor": ["--print-completion", "bash"],
@@ -27,7 +30,7 @@ PRINTED = {
 }
 
 
-class Hook(BuildHookInterface):  # type: ignore[type-arg]
+class Hook(BuildHookInterface):  # type: ignore[misc]
     """Names the files of the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -43,7 +46,9 @@ class Hook(BuildHookInterface):  # type: ignore[type-arg]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CONNTRACK_MONITOR_")}
         for place, words in PRINTED.items():
             command = [sys.executable, "-B", "-c", CALLED, self.root, *words]
-            text = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+            text = subprocess.run(
+                command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
+            ).stdout
             path = self.printed / place
             path.parent.mkdir(parents=True)
             path.write_bytes(text)
