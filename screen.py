@@ -15,6 +15,7 @@ import select
 import sys
 import termios
 import time
+import tty  # noqa: F401  without it blessed goes on without keys
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from operator import ne

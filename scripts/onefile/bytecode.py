@@ -73,7 +73,7 @@ def use(archive: str) -> None:
                 _write(folder, name, modules)
         finally:
             os.close(folder)
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, ImportError):  # a small Python has no zipfile, or not all that it needs
         return
     sys.meta_path.insert(0, Kept(archive, modules))
 
