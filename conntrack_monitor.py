@@ -1008,10 +1008,22 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError(
             "--replay reads a file and runs no command: it can't be combined with --via or --conntrack."
         )
-    if not any(options[way] for way in ("once", "as_json", "as_csv", "headless")) and not sys.stdout.isatty():
+    if not any(options[way] for way in ("once", "as_json", "as_csv", "headless")):
+        _check_terminal()
+
+
+INSTEAD_OF_SCREEN = "--once for a table, --json or --csv for a stream of events, --headless for a log."
+
+
+def _check_terminal() -> None:
+    """The screen needs one, and one whose cursor goes where it is told to."""
+    if not sys.stdout.isatty():
+        raise click.UsageError(f"stdout is not a terminal. Use {INSTEAD_OF_SCREEN}")
+    kind = os.environ.get("TERM", "")
+    if kind in ("", "dumb"):
+        state = f"TERM is {kind}" if kind else "TERM is not set"
         raise click.UsageError(
-            "stdout is not a terminal. "
-            "Use --once for a table, --json or --csv for a stream of events, --headless for a log."
+            f"{state}: the screen can't place the cursor. Try TERM=xterm in front, or use {INSTEAD_OF_SCREEN}"
         )
 
 

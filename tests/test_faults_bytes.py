@@ -131,7 +131,6 @@ class Sheet:
         self.screen = Screen.__new__(Screen)
         self.screen._asks = False
         self.screen._mouse = False
-        self.screen.dumb = dumb
         self.screen.glyphs = ASCII if ascii_only else Glyphs()
         self.screen.palette = {role: f"\x1b[38;5;{77 + i}m" for i, role in enumerate(ROLES)}
         self.screen._entered = False

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import pytest
 
 from support.mmdb import DBIP_CITY, write
-from support.program import MIXED
+from support.program import MIXED, FakeConntrack, Piped
 from support.waiting import PATIENCE
 
 ROOT = Path(__file__).parent.parent
@@ -35,8 +35,10 @@ RUNS = {
     "update": ["--update-geoip"],
     "screen": ["--demo", "--speed", "0", "--no-download"],
 }
-# What Python's own start imports (site, codecs), and what every file of ours begins with: no Python is without.
+# What Python's own start imports (site, codecs), what every file of ours begins with: no Python is without. Nor without
+# _blake2, where hashlib itself prints a traceback.
 ALWAYS = {
+    "_blake2",
     *("site", "os", "stat", "_stat", "posixpath", "genericpath", "_collections_abc", "_sitebuiltins"),
     "__future__",
 }
@@ -182,3 +184,91 @@ def test_each_module_hidden_in_turn(
     assert not wrong, "\n".join(f"{case}: {said}" for case, said in wrong.items())
     if kind == "one file":  # what stands in for them, and what it saves on OpenWrt
         assert not {"asyncio", "logging", "unittest", "uuid"} & {name for _, name in cases}
+
+
+@pytest.mark.parametrize(
+    ("hidden", "package"),
+    [("unicodedata", "codecs"), ("ssl", "openssl"), ("_ssl", "openssl"), ("urllib", "urllib"), ("shutil", "light")],
+)
+def test_what_is_needed_is_named_with_its_package(hidden: str, package: str, env: dict[str, str]) -> None:
+    done = run("update", CHECKOUT, {**env, "HIDDEN": hidden})
+    name = hidden.lstrip("_")
+    said = f"the Python module {name} is missing; it is in the package python3-{package} (OpenWrt) or python3 (Debian)"
+    assert (done.status, done.err) == (1, f"conntrack-monitor: {said}\n")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no tomllib, and says so")
+def test_without_tomllib_only_the_settings_are_ignored(env: dict[str, str], tmp_path: Path) -> None:
+    settings = tmp_path / "settings" / "conntrack-monitor"
+    settings.mkdir(parents=True)
+    (settings / "config.toml").write_text('sort = "bytes"\n')
+    done = run("once", CHECKOUT, {**env, "HIDDEN": "tomllib", "XDG_CONFIG_HOME": str(settings.parent)})
+    assert "settings ignored: reading it needs the Python module tomllib, which is missing, in" in done.err
+    assert (done.status, done.err.count("\n"), done.out.count(b"\n")) == (0, 1, MIXED.read_bytes().count(b"\n"))
+
+
+def test_without_ctypes_only_the_socket_stays_small(env: dict[str, str], tmp_path: Path) -> None:
+    """It enlarges conntrack's socket for events; a stream goes on without."""
+    fake = FakeConntrack(tmp_path)
+    with Piped(
+        tmp_path, env={**fake.env, "PYTHONPATH": env["PYTHONPATH"], "HIDDEN": "ctypes"}, program=CHECKOUT
+    ) as stream:
+        stream.wait(lambda: stream.lines() >= fake.lines and fake.starts("-E"))
+        stream.leave()
+        assert "ctypes" not in stream.words()
+
+
+# --- no terminal worth the name ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("dumb", "TERM is dumb"), ("", "TERM is not set"), (None, "TERM is not set")]
+)
+def test_a_terminal_without_a_cursor(kind: str | None, said: str, env: dict[str, str]) -> None:
+    environ = {name: value for name, value in env.items() if name != "TERM"} | ({} if kind is None else {"TERM": kind})
+    done = run("screen", CHECKOUT, environ)
+    assert done.status == 2
+    assert f"Error: {said}: the screen can't place the cursor. Try TERM=xterm in front, or use --once" in done.err
+    assert "\x1b" not in done.err
+    assert run("once", CHECKOUT, environ).status == 0
+
+
+def test_without_terminfo(env: dict[str, str], tmp_path: Path) -> None:
+    """Routers have none, or only that of a few terminals."""
+    done = run(
+        "screen", CHECKOUT, {**env, "TERMINFO": str(tmp_path), "TERMINFO_DIRS": str(tmp_path), "TERM": "alacritty"}
+    )
+    assert (done.status, done.err) == (0, "")
+
+
+# --- nowhere to write -------------------------------------------------------------------------------------------------
+
+# Its own mounts: all read-only, /tmp where no program may be started, no home, no terminfo.
+BARREN = """
+mount --make-rprivate /
+mount -t tmpfs -o noexec,mode=1777 tmpfs "$1"
+mount -o remount,bind,ro / 2>/dev/null || mount -o remount,ro /
+for terms in /usr/share/terminfo /lib/terminfo /etc/terminfo; do
+    [ ! -d $terms ] || mount -t tmpfs tmpfs $terms
+done
+touch /written 2>/dev/null && exit 99
+shift
+exec "$@"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+@pytest.mark.parametrize("kind", ["checkout", "one file"])
+def test_nowhere_to_write(kind: str, request: pytest.FixtureRequest, env: dict[str, str], tmp_path: Path) -> None:
+    """No home, the root read-only, /tmp without programs and no terminfo: it runs, and says nothing of all that."""
+    program = CHECKOUT if kind == "checkout" else [sys.executable, str(request.getfixturevalue("pyz"))]
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    whole = ["unshare", "-m", "sh", "-ec", BARREN, "sh", str(temporary), *program]
+    environ = {**env, "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent/cache", "TMPDIR": str(temporary)}
+    for way in ("help", "once", "screen"):
+        done = run(way, whole, environ)
+        assert (complaint(way, "", done), done.err, done.status) == ("", "", 0)
+    done = run("update", whole, environ)
+    assert done.status == 1
+    assert "no writable folder" in done.err
