@@ -5,7 +5,7 @@ Proven elsewhere:
 ===================================================================  =================================================
 every size from 1x1 on, changes of size with help and prompt open    test_render, test_tmux
 Ctrl+Z and fg; q, Ctrl+C, F10 and signals give the terminal back     test_tmux
-ASCII in the C locale, plain text on a dumb terminal, in each frame  test_screen
+ASCII in the C locale, in each frame  test_screen
 a frame that a stalled terminal did not take; leaving it then        test_screen
 junk from the keyboard; any keys on any table                        test_screen, test_view
 a reader that stalls, or that goes while a table is printed          test_cli
