@@ -1094,10 +1094,9 @@ def _demo() -> bytes:
     """The bundled recording: of a checkout in its folder fixtures, else beside the program or in the one file."""
     here = os.path.dirname(os.path.abspath(__file__))
     if os.path.isfile(here):
-        import zipfile
+        from zipimport import zipimporter  # zipfile wants what small Pythons lack
 
-        with zipfile.ZipFile(here) as archive:
-            return archive.read(DEMO)
+        return zipimporter(here).get_data(os.path.join(here, DEMO))
     for place in (os.path.join(here, "fixtures", DEMO), os.path.join(here, DEMO)):
         if os.path.exists(place):
             with open(place, "rb") as file:

@@ -86,8 +86,10 @@ def contents(wheels: Path) -> dict[str, bytes]:
     digest = hashlib.sha256(b"".join(b"%s\0%d\0%s" % (n.encode(), len(found[n]), found[n]) for n in sorted(found)))
     changed = git("status", "--porcelain", "--", "*.py", "requirements.lock", "LICENSE", "fixtures/demo.rec")
     commit = git("rev-parse", "HEAD") + (" with changes" if changed else "")
+    modules = sorted(name for name in (*found, "built_from.py") if name.endswith(".py"))
     found["built_from.py"] = (
-        f'"""What this file was built from."""\n\nCOMMIT = "{commit}"\nDIGEST = "{digest.hexdigest()}"\n'
+        f'"""What this file was built from, and its modules."""\n\nCOMMIT = "{commit}"\n'
+        f'DIGEST = "{digest.hexdigest()}"\nMODULES = {modules!r}\n'
     ).encode()
     return found
 
