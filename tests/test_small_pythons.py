@@ -224,6 +224,14 @@ def test_without_tomllib_only_the_settings_are_ignored(env: dict[str, str], tmp_
     assert (done.status, done.err.count("\n"), done.out.count(b"\n")) == (0, 1, MIXED.read_bytes().count(b"\n"))
 
 
+@pytest.mark.parametrize("way", ["once", "screen"])
+def test_without_email_only_databases_are_not_read(way: str, env: dict[str, str]) -> None:
+    """maxminddb wants it; on OpenWrt it is a package of its own. The screen says so among its notices."""
+    done = run(way, CHECKOUT, {**env, "HIDDEN": "email"})
+    assert ("reading it needs the Python module email, which is missing" in done.err) is (way == "once")
+    assert (complaint(way, "email", done), done.status) == ("", 0)
+
+
 def test_without_ctypes_only_the_socket_stays_small(env: dict[str, str], tmp_path: Path) -> None:
     """It enlarges conntrack's socket for events; a stream goes on without."""
     fake = FakeConntrack(tmp_path)
