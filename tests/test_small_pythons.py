@@ -214,7 +214,7 @@ def test_the_least_that_openwrt_can_have(pyz: Path, env: dict[str, str]) -> None
     assert '"remote"' in run("once", program, {**env, "HIDDEN": " ".join(more)}).out.decode()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no tomllib, and says so")
+@pytest.mark.toml
 def test_without_tomllib_only_the_settings_are_ignored(env: dict[str, str], tmp_path: Path) -> None:
     settings = tmp_path / "settings" / "conntrack-monitor"
     settings.mkdir(parents=True)

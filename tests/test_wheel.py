@@ -86,7 +86,21 @@ def env(folder: Path) -> dict[str, str]:
         "UV_TOOL_DIR": str(home / "uv"),
         "UV_TOOL_BIN_DIR": str(home / "bin"),
         "UV_CACHE_DIR": str(folder / "cache" / "uv"),
+        **indexes(),
     }
+
+
+def indexes() -> dict[str, str]:
+    """Where this machine's pip looks for packages, for uv, which reads no pip.conf; what is set for uv itself stays."""
+    names = {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX", "cert": "SSL_CERT_FILE"}
+    found = {}
+    for line in ended(sys.executable, "-m", "pip", "config", "list", env=os.environ).stdout.splitlines():
+        key, _, value = line.partition("=")
+        words = [word for word in value.strip("'\"").replace("\\n", " ").split() if not word.startswith("file:")]
+        name = names.get(key.rpartition(".")[2], "")
+        if name and words and name not in os.environ:
+            found[name] = " ".join(words)
+    return found
 
 
 def ended(*argv: object, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
