@@ -4,7 +4,7 @@ ARGS ?=
 SEEDS ?= 10
 export PYTHON
 
-.PHONY: help run test check unit quick coverage mutants oracle bench demo architecture pictures pyz bats image clean
+.PHONY: help run test check unit quick coverage mutants oracle bench demo architecture pictures pyz wheel deb bats image clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -55,7 +55,7 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 
 # What installs or fetches: a Docker engine, a debootstrap, sshd, every Python here, databases. Mostly waiting, so it
 # runs beside the others.
-INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz unit ssh geography download tmux))
+INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz wheel deb unit ssh geography download tmux))
 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
 KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal prometheus))
@@ -104,6 +104,13 @@ pictures: ## The README's pictures anew, from the bundled recording
 pyz: ## dist/conntrack-monitor.pyz: the program and its packages as one file
 	@scripts/bootstrap.sh run
 	.venv/bin/python scripts/build_pyz.py
+
+wheel: ## dist/conntrack_monitor-VERSION-py3-none-any.whl, for pip, pipx and uv
+	@scripts/bootstrap.sh run
+	.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+deb: pyz ## dist/conntrack-monitor_VERSION_all.deb: the one file as a Debian package
+	.venv/bin/python scripts/build_deb.py dist/conntrack-monitor.pyz
 
 clean: ## Remove what make made
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -179,14 +179,15 @@ class Child:
         """Give its socket for events more room. True: nothing is left to do; False: the socket is not open yet.
 
         conntrack's own --buffer-size does that up to 1.4.6 only; from 1.4.7 on it enlarges another socket. Where it is
-        not allowed (another user's process, a container's seccomp filter), only net.core.rmem_default helps.
+        not allowed (another user's process, a container's seccomp filter) or this Python has no ctypes, only
+        net.core.rmem_default helps.
         """
         folder = f"/proc/{self.process.pid}/fd"
         try:
             open_now = [int(name) for name in os.listdir(folder)]
             self.widened = any(_enlarge_buffer_of(self.process.pid, fd) for fd in open_now if fd > 2)
             return self.widened
-        except OSError:
+        except (OSError, ImportError):
             return True
 
     @property

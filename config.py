@@ -174,12 +174,14 @@ def _decoded(data: bytes) -> str:
 
 def _parsed(text: str) -> dict[str, object]:
     if sys.version_info >= (3, 11):
-        import tomllib  # only where there is a file: 6 ms
-
         try:
+            import tomllib  # only where there is a file: 6 ms
+
             return tomllib.loads(text)
         except RecursionError:
             raise WrongSetting("it is nested too deeply") from None
+        except ModuleNotFoundError as error:
+            raise WrongSetting(f"reading it needs the Python module {error.name}, which is missing") from None
         except ValueError as error:  # TOMLDecodeError says the line, or that it is the end; or a number of 5,000 digits
             raise WrongSetting(f"not TOML: {error}") from None
     raise WrongSetting("reading it needs Python 3.11 or later; this is {}.{}.{}".format(*sys.version_info))

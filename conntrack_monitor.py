@@ -7,18 +7,55 @@ found. What a run needs is imported when it needs it: --help must not wait for a
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+PROGRAM = "conntrack-monitor"
+
+# Standard modules that are not in OpenWrt's python3-light, and the packages that have them: python3- and this.
+_APART = (
+    "asyncio",
+    "ctypes",
+    "decimal",
+    "email",
+    "logging",
+    "lzma",
+    "multiprocessing",
+    "sqlite3",
+    "unittest",
+    "urllib",
+)
+_OPENWRT = {
+    **{name: name for name in (*_APART, "uuid", "xml")},
+    **{"unicodedata": "codecs", "ssl": "openssl", "curses": "ncurses", "doctest": "pydoc", "pydoc": "pydoc"},
+}
+
+
+def lacking(error: ImportError) -> str:
+    """What to install, where a module is not there. It stands before the imports, for any of them may fail.
+
+    >>> print(lacking(ModuleNotFoundError(name="_ssl")))
+    the Python module ssl is missing; it is in the package python3-openssl (OpenWrt) or python3 (Debian)
+    """
+    name = (error.name or "?").partition(".")[0]
+    if name.lstrip("_") in sys.stdlib_module_names:
+        name = name.lstrip("_")
+    if name not in sys.stdlib_module_names:
+        return f"the Python package {name} is not installed; try: pip install -r requirements.txt"
+    package = _OPENWRT.get(name, "light")
+    return f"the Python module {name} is missing; it is in the package python3-{package} (OpenWrt) or python3 (Debian)"
+
 
 try:
-    import click
-except ModuleNotFoundError:
-    sys.exit("conntrack-monitor: the Python package click is not installed; try: pip install -r requirements.txt")
+    import contextlib
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from vocabulary import EVENT_NAMES, FIELDS, NAME_SOURCES, USUAL_NAMES, VIEW_NAMES
+    import click
+
+    from vocabulary import EVENT_NAMES, FIELDS, NAME_SOURCES, USUAL_NAMES, VIEW_NAMES
+except ModuleNotFoundError as error:
+    sys.exit(f"{PROGRAM}: {lacking(error)}")
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -35,7 +72,6 @@ if TYPE_CHECKING:
     from source import Source
 
 VERSION = "0.1.0"
-PROGRAM = "conntrack-monitor"
 AGENT = f"{PROGRAM}/{VERSION} (+https://github.com/0xf00f00/conntrack-monitor)"
 
 # --- how this program is called ---------------------------------------------------------------------------------------
@@ -1003,10 +1039,22 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError(
             "--replay reads a file and runs no command: it can't be combined with --via or --conntrack."
         )
-    if not any(options[way] for way in ("once", "as_json", "as_csv", "headless")) and not sys.stdout.isatty():
+    if not any(options[way] for way in ("once", "as_json", "as_csv", "headless")):
+        _check_terminal()
+
+
+INSTEAD_OF_SCREEN = "--once for a table, --json or --csv for a stream of events, --headless for a log."
+
+
+def _check_terminal() -> None:
+    """The screen needs one, and one whose cursor goes where it is told to."""
+    if not sys.stdout.isatty():
+        raise click.UsageError(f"stdout is not a terminal. Use {INSTEAD_OF_SCREEN}")
+    kind = os.environ.get("TERM", "")
+    if kind in ("", "dumb"):
+        state = f"TERM is {kind}" if kind else "TERM is not set"
         raise click.UsageError(
-            "stdout is not a terminal. "
-            "Use --once for a table, --json or --csv for a stream of events, --headless for a log."
+            f"{state}: the screen can't place the cursor. Try TERM=xterm in front, or use {INSTEAD_OF_SCREEN}"
         )
 
 
@@ -1092,10 +1140,9 @@ def _demo() -> bytes:
     """The bundled recording: of a checkout in its folder fixtures, else beside the program or in the one file."""
     here = os.path.dirname(os.path.abspath(__file__))
     if os.path.isfile(here):
-        import zipfile
+        from zipimport import zipimporter  # zipfile wants what small Pythons lack
 
-        with zipfile.ZipFile(here) as archive:
-            return archive.read(DEMO)
+        return zipimporter(here).get_data(os.path.join(here, DEMO))
     for place in (os.path.join(here, "fixtures", DEMO), os.path.join(here, DEMO)):
         if os.path.exists(place):
             with open(place, "rb") as file:
@@ -1150,7 +1197,7 @@ def _guarded(run: Callable[[], int]) -> int:
         # The reader of our output has gone: nothing to say and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
-    except click.ClickException:
+    except (click.ClickException, ModuleNotFoundError):
         raise
     except OSError as error:
         return _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
@@ -1199,7 +1246,7 @@ def main() -> NoReturn:
     try:
         command(prog_name=PROGRAM)
     except ModuleNotFoundError as error:
-        sys.exit(f"{PROGRAM}: the Python package {error.name} is not installed; try: pip install -r requirements.txt")
+        sys.exit(f"{PROGRAM}: {lacking(error)}")
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise

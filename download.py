@@ -555,6 +555,7 @@ def _paced_handlers(pace: _Pace) -> list[BaseHandler]:
 @contextmanager
 def _request(job: _Job, url: str) -> Iterator[HTTPResponse]:
     """Ask for a file; translate what can go wrong until the last byte is read."""
+    import stringprep  # noqa: F401  where it is missing, Python says of a host's name "unknown encoding: idna"
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request

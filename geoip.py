@@ -263,11 +263,26 @@ def _open_file(path: str) -> tuple[int, int]:
     return fd, info.st_size
 
 
+def _find_reader() -> None:
+    """Import all that reading takes; :class:`BadDatabase` where a small Python has not all of it.
+
+    maxminddb wants email, for its version. Without mmap it fails later, and not as a module that is missing.
+    """
+    try:
+        import mmap  # noqa: F401
+        import random  # noqa: F401
+
+        import maxminddb  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise BadDatabase(f"reading it needs the Python module {error.name}, which is missing") from error
+
+
 def peek(path: str) -> tuple[str, int]:
     """Read only the database type, and when it was built, from the metadata at the end of the file.
 
     The time is in seconds since 1970, and 0 where it is none.
     """
+    _find_reader()
     from maxminddb.decoder import Decoder
 
     fd, size = _open_file(path)

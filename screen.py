@@ -15,6 +15,7 @@ import select
 import sys
 import termios
 import time
+import tty  # noqa: F401  without it blessed goes on without keys
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from operator import ne
@@ -130,11 +131,10 @@ class Screen:
         """``mouse``: its reports are asked for; without them the terminal itself uses it, to mark text."""
         self.term = Silent(stream=sys.__stdout__)
         kind = environ.get("TERM", "")
-        self.dumb = kind in ("dumb", "")
         self.glyphs = glyphs_for(environ)
         self._colour = colour and not environ.get("NO_COLOR")
         self._light = light_by(environ)
-        self.palette = {} if self.dumb else palette_for(self.term, self._colour, self._light)
+        self.palette = palette_for(self.term, self._colour, self._light)
         self.hung_up = False
         self.more_keys = False  # some wait that read_keys has not given yet, and no poll knows of
         self.keys_due: float | None = None  # when a sequence is waited for no longer (monotonic)
@@ -144,7 +144,7 @@ class Screen:
         self._keys = sys.__stdin__ is not None and sys.__stdin__.isatty()
         self._mouse = mouse
         # Without a keyboard there is no answer; the console of Linux is dark, and has none.
-        answers = self._keys and not self.dumb and kind != "linux"
+        answers = self._keys and kind != "linux"
         self._asks = answers and self._colour and self._light is None
         self._asked = -QUESTION_EVERY  # when the background was asked for last (monotonic)
         self._lines: list[Line] = []
@@ -254,9 +254,6 @@ class Screen:
 
     def draw(self, lines: list[Line], width: int, height: int) -> None:
         """Write what changed since the last frame, in one write; nothing if nothing did."""
-        if self.dumb:
-            self._draw_plain(lines)
-            return
         parts, asks = [], ""
         if (width, height) != self._size:
             asks = self._question()
@@ -285,13 +282,6 @@ class Screen:
         self._asked = now
         return ASK
 
-    def _draw_plain(self, lines: list[Line]) -> None:
-        """On a terminal that can't place its cursor: the whole text again, when it is another."""
-        if lines != self._lines:
-            self._lines = lines
-            text = "".join("".join(part for part, _ in line).rstrip() + "\n" for line in lines) + "\n"
-            self._write((_ascii(text) if self.glyphs.ascii else text).encode("utf-8", "replace"))
-
     def _change(self, y: int, before: list[Cell], after: list[Cell]) -> str:
         """The sequence that turns one row into another: only from the first cell that differs to the last."""
         differ = list(map(ne, before, after))  # as many as the shorter one has: 10 us of 200 cells
@@ -317,8 +307,7 @@ class Screen:
 
     def copy(self, text: str) -> None:
         """Hand a text to the terminal's clipboard (OSC 52); terminals that don't know of it say nothing."""
-        if not self.dumb:
-            self._write(b"\x1b]52;c;" + base64.b64encode(text.encode("utf-8", "replace")) + b"\a")
+        self._write(b"\x1b]52;c;" + base64.b64encode(text.encode("utf-8", "replace")) + b"\a")
 
     # --- writing ---
 

@@ -26,6 +26,15 @@ PURE = ["--platform", "any", "--implementation", "py", "--abi", "none", "--pytho
 # the same everywhere.
 ONE = ["--platform", "manylinux2014_x86_64", "--implementation", "cp", "--abi", "cp311", "--python-version", "3.11"]
 COMPILED = ("maxminddb",)
+# Standard modules that packages import and the program never uses: blessed has a function that waits for keys by
+# asyncio, jinxed plays Windows by a mock, click has a type UUID of options. On OpenWrt they are packages of their own
+# (python3-asyncio, -logging, -unittest, -uuid), and to import them is a third of importing blessed.
+STAND_INS = {
+    "asyncio.py": "",
+    "unittest/__init__.py": "",
+    "unittest/mock.py": "",
+    "uuid.py": "\n\nclass UUID:\n    pass\n",
+}
 
 
 def git(*words: str) -> str:
@@ -68,13 +77,19 @@ def contents(wheels: Path) -> dict[str, bytes]:
                 about = ".dist-info/" in name and not name.endswith(("/RECORD", "/WHEEL", "/top_level.txt", "/"))
                 if about or name.endswith(".py"):
                     found[name] = archive.read(name)
+    found |= {
+        name: f'"""Stands in for Python\'s own, which nothing here uses."""\n{text}'.encode()
+        for name, text in STAND_INS.items()
+    }
     found["demo.rec"] = (ROOT / "fixtures" / "demo.rec").read_bytes()
     found["LICENSE"] = (ROOT / "LICENSE").read_bytes()
     digest = hashlib.sha256(b"".join(b"%s\0%d\0%s" % (n.encode(), len(found[n]), found[n]) for n in sorted(found)))
     changed = git("status", "--porcelain", "--", "*.py", "requirements.lock", "LICENSE", "fixtures/demo.rec")
     commit = git("rev-parse", "HEAD") + (" with changes" if changed else "")
+    modules = sorted(name for name in (*found, "built_from.py") if name.endswith(".py"))
     found["built_from.py"] = (
-        f'"""What this file was built from."""\n\nCOMMIT = "{commit}"\nDIGEST = "{digest.hexdigest()}"\n'
+        f'"""What this file was built from, and its modules."""\n\nCOMMIT = "{commit}"\n'
+        f'DIGEST = "{digest.hexdigest()}"\nMODULES = {modules!r}\n'
     ).encode()
     return found
 

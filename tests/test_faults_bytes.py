@@ -127,11 +127,10 @@ def troubles(draw: st.DrawFn) -> Trouble:
 class Sheet:
     """A Screen that writes here; its colours are sequences that nobody else would think of."""
 
-    def __init__(self, ascii_only: bool, dumb: bool) -> None:
+    def __init__(self, ascii_only: bool) -> None:
         self.screen = Screen.__new__(Screen)
         self.screen._asks = False
         self.screen._mouse = False
-        self.screen.dumb = dumb
         self.screen.glyphs = ASCII if ascii_only else Glyphs()
         self.screen.palette = {role: f"\x1b[38;5;{77 + i}m" for i, role in enumerate(ROLES)}
         self.screen._entered = False
@@ -143,7 +142,7 @@ class Sheet:
             *map(re.escape, [ENTER, MOUSE_ON, BEGIN, END, "\x1b[0m", "\x1b[K", *self.screen.palette.values()]),
             r"\x1b\[\d+;\d+H",
         ]
-        self._own = re.compile("|".join(own if not dumb else ["\n"]))
+        self._own = re.compile("|".join(own))
 
     def foreign(self) -> list[str]:
         """What it wrote that a terminal obeys, without the program's own sequences."""
@@ -175,7 +174,7 @@ def items_of(file: Path, data: bytes) -> Iterator[Item]:
     place=wheres,
     texts=st.tuples(bad_texts, bad_texts, bad_texts),
     steps=st.lists(st.tuples(keys, sizes), min_size=1, max_size=6),
-    kind=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    kind=st.tuples(st.booleans(), st.booleans()),
 )
 @settings(max_examples=100)
 @example(
@@ -185,7 +184,7 @@ def items_of(file: Path, data: bytes) -> Iterator[Item]:
     place=Place(),
     texts=("", "", ""),
     steps=[("", (80, 24))],
-    kind=(False, False, False),
+    kind=(False, False),
 )
 def test_no_byte_from_outside_steers_the_terminal(
     file: Path,
@@ -194,10 +193,10 @@ def test_no_byte_from_outside_steers_the_terminal(
     place: Place,
     texts: tuple[str, str, str],
     steps: list[tuple[str, tuple[int, int]]],
-    kind: tuple[bool, bool, bool],
+    kind: tuple[bool, bool],
 ) -> None:
     name, typed, said = texts
-    ascii_only, dumb, live = kind
+    ascii_only, live = kind
     context = Context(
         Lookups(where=lambda _: place, detail=lambda _: Detail(place, subdivision=said, sources=(said, typed)))
     )
@@ -208,7 +207,7 @@ def test_no_byte_from_outside_steers_the_terminal(
     if trouble is not None:
         intake.take(trouble)
     view = View(context)
-    sheet = Sheet(ascii_only, dumb)
+    sheet = Sheet(ascii_only)
     first, last = [(char, (100, 30)) for char in ("", "/", *typed, "esc")], [("?", (90, 200)), ("x", (90, 200))]
     last += [("esc", (90, 200))] * 3 + [
         ("j", (90, 200)),

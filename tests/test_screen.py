@@ -136,7 +136,6 @@ class Paper:
     def __init__(self, ascii_only: bool = False, colour: bool = True) -> None:
         self.screen = Screen.__new__(Screen)
         self.screen._asks = False
-        self.screen.dumb = False
         self.screen.glyphs = ASCII if ascii_only else Glyphs()
         self.screen.palette = {role: f"\x1b[{30 + i % 8};{1 + i // 8 * 2}m" for i, role in enumerate(ROLES) if i}
         self.screen.palette = self.screen.palette if colour else {}
@@ -556,9 +555,7 @@ def test_the_background_is_asked_for_with_the_first_frame_and_its_answer_is_no_k
     assert screen.palette not in (before, light)
 
 
-@pytest.mark.parametrize(
-    "how", [{"NO_COLOR": "1"}, {"colour": False}, {"COLORFGBG": "0;15"}, {"TERM": "linux"}, {"TERM": "dumb"}]
-)
+@pytest.mark.parametrize("how", [{"NO_COLOR": "1"}, {"colour": False}, {"COLORFGBG": "0;15"}, {"TERM": "linux"}])
 def test_who_can_not_answer_or_has_said_it_is_not_asked(tty: Pty, make: MakeScreen, how: dict[str, str | bool]) -> None:
     screen = make(**how)
     screen.draw([[("warn", "warn")]], 80, 24)
@@ -597,23 +594,6 @@ def test_colours_are_those_that_the_terminal_has(
     screen.enter()
     screen.draw([[("warn", "warn")]], 80, 24)
     assert re.search(sequence, tty.read())
-
-
-@pytest.mark.parametrize("kind", ["dumb", ""])
-def test_a_terminal_without_a_cursor_gets_plain_text(tty: Pty, make: MakeScreen, kind: str) -> None:
-    screen = make(TERM=kind)
-    lines: list[Line] = [[("one", "bad"), (" 漢…", "dim")], [("two  ", "plain")]]
-    screen.draw(lines, 80, 2)
-    assert tty.read().replace(b"\r\r\n", b"\r\n") == "one 漢…\r\ntwo\r\n\r\n".encode()
-    screen.draw(lines, 80, 2)
-    screen.leave()
-    assert tty.read() == b""
-
-
-def test_a_dumb_terminal_in_the_c_locale_gets_ascii(tty: Pty, make: MakeScreen) -> None:
-    screen = make(TERM="dumb", LANG="C")
-    screen.draw([[("漢…", "bad")]], 80, 1)
-    assert tty.read().replace(b"\r\r\n", b"\r\n") == b"???\r\n\r\n"
 
 
 def test_nothing_is_asked_of_the_terminal(tty: Pty, make: MakeScreen) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
-from built_from import DIGEST
+from built_from import DIGEST, MODULES
 
 Modules = dict[str, tuple[bool, bytes]]  # name -> is it a package, its marshalled code
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -73,7 +73,7 @@ def use(archive: str) -> None:
                 _write(folder, name, modules)
         finally:
             os.close(folder)
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, ImportError):  # a small Python
         return
     sys.meta_path.insert(0, Kept(archive, modules))
 
@@ -137,19 +137,17 @@ def _read(folder: int, name: str) -> Modules | None:
 
 
 def _compiled(archive: str) -> Modules:
-    from zipfile import ZipFile
+    from zipimport import zipimporter  # zipfile wants pathlib, and that urllib, which OpenWrt has in another package
 
     modules: Modules = {}
-    with ZipFile(archive) as file:
-        for entry in file.namelist():
-            if not entry.endswith(".py"):
-                continue
-            name = entry[:-3].replace("/", ".")
-            package = name.endswith(".__init__")
-            name = name.removesuffix(".__init__")
-            if name != "__main__" and not name.startswith(RARE):
-                code = compile(file.read(entry), os.path.join(archive, entry), "exec", dont_inherit=True)
-                modules[name] = (package, marshal.dumps(code))
+    read = zipimporter(archive).get_data
+    for entry in MODULES:
+        name = entry[:-3].replace("/", ".")
+        package = name.endswith(".__init__")
+        name = name.removesuffix(".__init__")
+        if name != "__main__" and not name.startswith(RARE):
+            path = os.path.join(archive, *entry.split("/"))
+            modules[name] = (package, marshal.dumps(compile(read(path), path, "exec", dont_inherit=True)))
     return modules
 
 
