@@ -173,11 +173,15 @@ def test_a_collector_that_is_killed_with_lines_in_its_socket(tmp_path: Path, way
 def test_lines_wait_on_the_router_s_disk_for_a_collector(tmp_path: Path, way: str) -> None:
     """More than its memory takes, and over a restart of the router's rsyslog."""
     lines = numbered(0, 3000)
-    small = {'queue.size="100000"': 'queue.size="200"', 'queue.dequeueBatchSize="1024"': 'queue.dequeueBatchSize="32"'}
+    small = {
+        'size="100000"': 'size="200"',
+        'highWatermark="50000"': 'highWatermark="100"',
+        'lowWatermark="20000"': 'lowWatermark="40"',
+    }
     its = Road(tmp_path, way, small)
     with its.router:
         its.send(lines)
-        wait_for(lambda: not its.waiting(its.port))
+        wait_for(lambda: not its.waiting(its.port), lambda: its.waiting(its.port))
         its.router.stop()
         stored = b"".join(path.read_bytes() for path in (tmp_path / "router").glob("conntrack-monitor.0*"))
         assert stored.count(b'{"node":"r7"') >= len(lines)
