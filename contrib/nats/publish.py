@@ -20,7 +20,7 @@ from nats.errors import Error
 from nats.js.api import StreamConfig
 
 PENDING = 1024  # lines that the server has not acknowledged: at 450 bytes, half a megabyte
-ANSWER = 5.0  # seconds for an acknowledgement; then the line is sent again
+ANSWER = 2.0  # seconds for an acknowledgement; then the line is sent again
 LONGEST = 1 << 19  # bytes of a line; the server takes 1 MB
 NODE = re.compile(rb'\{"node": ?"((?:[^"\\]|\\.)*)"')
 NO_TOKEN = re.compile(r"[\s.*>\x00-\x20\x7f]")  # what a subject's token can't have
