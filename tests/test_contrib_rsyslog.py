@@ -174,9 +174,8 @@ def test_lines_wait_on_the_router_s_disk_for_a_collector(tmp_path: Path, way: st
     """More than its memory takes, and over a restart of the router's rsyslog."""
     lines = numbered(0, 3000)
     small = {
-        'size="100000"': 'size="200"',
-        'highWatermark="50000"': 'highWatermark="100"',
-        'lowWatermark="20000"': 'lowWatermark="40"',
+        **{'queue.size="100000"': 'queue.size="1000"', 'highWatermark="50000"': 'highWatermark="500"'},
+        **{'lowWatermark="20000"': 'lowWatermark="200"', 'dequeueBatchSize="1024"': 'dequeueBatchSize="32"'},
     }
     its = Road(tmp_path, way, small)
     with its.router:
