@@ -53,15 +53,15 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 	@scripts/bootstrap.sh test
 	.venv/bin/python scripts/mutants.py $(ARGS)
 
-# What installs or fetches: a Docker engine, a debootstrap, sshd, every Python here, databases. Mostly waiting, so it
+# What installs: a Docker engine, a debootstrap, sshd, every Python here, packages. Mostly waiting, so it
 # runs beside the others.
-INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz wheel deb unit ssh geography download tmux))
+INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz wheel deb unit ssh tmux))
 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
 KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal prometheus))
 
-# The flow log: its tests wait for disks, restarts and minutes.
-LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log))
+# The flow log, other people's stores, databases that are fetched: their tests wait for disks, restarts and minutes.
+LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))
 
 .PHONY: test-plain test-install test-kernel test-log
 test-plain: ## pytest without what installs or waits
@@ -70,10 +70,10 @@ test-plain: ## pytest without what installs or waits
 test-kernel: ## pytest of what waits for a kernel: churn, faults, the live screen
 	.venv/bin/pytest -p no:cacheprovider $(KERNEL)
 
-test-log: ## pytest of the flow log
+test-log: ## pytest of the flow log, of the recipes in contrib, of fetching databases
 	.venv/bin/pytest -p no:cacheprovider $(LOG)
 
-test-install: ## pytest of what installs or fetches: one file, ssh, container, setup script, databases
+test-install: ## pytest of what installs: one file, wheel, package, ssh, container, setup script
 	.venv/bin/pytest -p no:cacheprovider $(INSTALL)
 
 bats: ## The tests of the setup script alone (needs bats)
