@@ -466,7 +466,7 @@ ROUTERS = 10_000
 
 
 def fleet(_flows: int) -> Iterator[Row]:
-    """The lines of 10,000 routers in turns, by contrib/nats/publish.py into one JetStream: is all stored, at what cost?"""
+    """The lines of 10,000 routers in turns, by publish.py of contrib/nats into one JetStream: is all stored?"""
     with tempfile.TemporaryDirectory() as folder:
         argv = [*PROGRAM, "--replay", str(churned(folder)), "--node", "r", "--json", "--only", "new,destroy"]
         told = subprocess.run(argv, capture_output=True, check=True).stdout.splitlines(keepends=True)
