@@ -60,8 +60,8 @@ INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz wheel 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
 KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal prometheus))
 
-# The flow log, other people's stores, databases that are fetched: their tests wait for disks, restarts and minutes.
-LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))
+# The flow log, other people's stores, databases that are fetched, small Pythons: their tests wait for disks, restarts, minutes.
+LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log small_pythons geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))
 
 .PHONY: test-plain test-install test-kernel test-log
 test-plain: ## pytest without what installs or waits
@@ -70,7 +70,7 @@ test-plain: ## pytest without what installs or waits
 test-kernel: ## pytest of what waits for a kernel: churn, faults, the live screen
 	.venv/bin/pytest -p no:cacheprovider $(KERNEL)
 
-test-log: ## pytest of the flow log, of the recipes in contrib, of fetching databases
+test-log: ## pytest of the flow log, of recipes, fetching databases, small Pythons
 	.venv/bin/pytest -p no:cacheprovider $(LOG)
 
 test-install: ## pytest of what installs: one file, wheel, package, ssh, container, setup script
