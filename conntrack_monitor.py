@@ -1181,7 +1181,8 @@ def _source(options: CommandLine, node: Machine, counters: bool) -> Callable[[],
     run = Command(node.words, options["conntrack"], pushed_down(options["protocol"], _families_of(options)))
     interval = options["sample"] or options["interval"]
     counts = _is_screen(options) or bool(options["metrics"]) or (counters and not options["once"])
-    return lambda: LiveSource(run, interval, events=not options["once"], statistics=counts)
+    events, machines = not options["once"], max(1, len(options["via"]))
+    return lambda: LiveSource(run, interval, events, counts, machines)
 
 
 def _guarded(run: Callable[[], int]) -> int:

@@ -315,9 +315,13 @@ def _backoff(failures: int) -> float:
     return BACKOFF[min(failures, len(BACKOFF) - 1)]
 
 
-def _listing_pause(interval: float, cost: float, took: float) -> float:
-    """Seconds between a listing that ``took`` so long, and cost so many seconds of processor time, and the next."""
-    pause = min(SMALL_SHARE * interval * cost, LARGE_PAUSE + LARGE_SHARE * cost, OLDEST_RATE - took)
+def _listing_pause(interval: float, cost: float, took: float, machines: int = 1) -> float:
+    """Seconds between a listing that ``took`` so long, and cost so many seconds of processor time, and the next.
+
+    ``machines``: the program lists the tables of so many, and all together cost the share that one would.
+    """
+    share = cost * machines
+    pause = min(SMALL_SHARE * interval * share, LARGE_PAUSE + LARGE_SHARE * share, OLDEST_RATE - took)
     return max(interval, pause, 2 * cost)
 
 
@@ -486,15 +490,19 @@ class LiveSource:
 
     live = True
 
-    def __init__(self, command: Command, interval: float, events: bool = True, statistics: bool = False) -> None:
-        """``events``: listen to them; ``statistics``: ask `conntrack -S` now and then, where somebody looks at it."""
+    def __init__(
+        self, command: Command, interval: float, events: bool = True, statistics: bool = False, machines: int = 1
+    ) -> None:
+        """``events``: listen to them; ``statistics``: ask `conntrack -S` now and then, where somebody looks at it.
+
+        ``machines``: whose tables the program lists in all.
+        """
         self.command = command
-        self.interval = interval
+        self.interval, self._machines = interval, machines
         self.name = " ".join(command.via) or os.uname().nodename
         self._events = _Restarted(lambda: self.command.events()) if events else None
         self._listing: Child | None = None
-        self._listing_due = 0.0
-        self._listing_began = 0.0
+        self._listing_due = self._listing_began = 0.0
         self._listing_failures = 0
         self._cut_at = 0.0  # when a listing last failed as it does where the way there is cut
         self._listing_ours = 0.0  # seconds of processor time that taking it in has cost us so far
@@ -884,7 +892,7 @@ class LiveSource:
         cost = child.cpu + self._listing_ours if here else took
         self._listing = None
         if self._events:
-            self._listing_due = now + _listing_pause(self.interval, cost, took)
+            self._listing_due = now + _listing_pause(self.interval, cost, took, self._machines)
         else:  # --sample: the second listing begins that long after the first
             self._listing_due = now + max(0.0, self.interval - took)
         self._missing_due = now + max(SOONEST, 2 * cost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 
 from support.engines import jetstream, needs_engine, of_kernel, of_lines, spoken, traffic
@@ -50,6 +51,14 @@ def test_lines_of_many_nodes_are_stored_once_each_and_in_order(tmp_path: Path) -
         assert its.stored() == [*lines, longest]
         assert its.stored("r1") == [*(line for line in lines if line.startswith(b'{"node":"r1",')), longest]
         assert its.stored("nobody") == []
+
+
+def test_a_file_may_be_published_too(tmp_path: Path) -> None:
+    lines = numbered(0, 200, 7)
+    (tmp_path / "stream.json").write_bytes(b"".join(lines))
+    with jetstream(tmp_path) as its, open(tmp_path / "stream.json", "rb") as file:
+        subprocess.run(its.argv("publish.py"), stdin=file, stderr=subprocess.PIPE, timeout=60, check=True)
+        assert its.stored() == lines
 
 
 def test_a_server_that_is_killed_and_started_again_in_mid_stream(tmp_path: Path) -> None:

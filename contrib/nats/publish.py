@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import stat
 import sys
 from collections.abc import AsyncIterator
 
@@ -36,6 +37,10 @@ def subject_of(line: bytes) -> str:
 
 
 async def lines_of_input() -> AsyncIterator[bytes]:
+    if stat.S_ISREG(os.fstat(0).st_mode):  # it can always be read, and asyncio takes no files
+        for line in sys.stdin.buffer:
+            yield line.rstrip(b"\n")
+        return
     reader = asyncio.StreamReader(LONGEST)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
