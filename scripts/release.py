@@ -56,7 +56,9 @@ def problems(root: Path, tag: str) -> list[str]:
     title, text = newest(root)
     match = TITLE.fullmatch(title)
     if match is None or match[1] != said:
-        said_by.append(f'CHANGELOG.md begins with "{title}", not with "{said}, YYYY-MM-DD"; try: make release-set')
+        said_by.append(
+            f'CHANGELOG.md begins with "{title}", not with "{said}, YYYY-MM-DD"; try: make release-set VERSION={said}'
+        )
     elif not text:
         said_by.append(f'CHANGELOG.md says nothing under "{title}"')
     if not tag:
