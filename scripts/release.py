@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a release is made of, from one place: VERSION in conntrack_monitor.py.
 
-`check`: tag, CHANGELOG.md's newest section and the image's label agree with it. `notes`: that section. `labels`: what
-`docker build` is told. `set X.Y.Z`: writes the version to all of them.
+`check`: tag, CHANGELOG.md's newest section, the image's label and recipes agree with it. `notes`: that section.
+`labels`: what `docker build` is told. `set X.Y.Z`: writes the version to all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_PROGRAM = re.compile(r'^VERSION = "([^"]*)"$', re.M)
-IN_IMAGE = re.compile(r"^ARG VERSION=(.*)$", re.M)
+# Copies of it, each by a file and what stands before it there.
+COPIES = {
+    "Dockerfile": "ARG VERSION=",
+    "contrib/arch/PKGBUILD": "pkgver=",
+    "contrib/openwrt/Makefile": "PKG_VERSION:=",
+    "contrib/kubernetes/daemonset.yaml": "          image: ghcr.io/0xf00f00/conntrack-monitor:",
+}
 SECTION = re.compile(r"^## (.+)\n((?:(?!## ).*\n?)*)", re.M)
 TITLE = re.compile(r"(\d+\.\d+\.\d+), (\d{4}-\d\d-\d\d)")
 NEXT = "Unreleased"
@@ -36,6 +42,10 @@ def found(pattern: re.Pattern[str], file: Path) -> str:
     return match[1]
 
 
+def copy_of(name: str) -> re.Pattern[str]:
+    return re.compile(rf"^{re.escape(COPIES[name])}(.*)$", re.M)
+
+
 def version(root: Path) -> str:
     return found(IN_PROGRAM, root / "conntrack_monitor.py")
 
@@ -50,9 +60,9 @@ def newest(root: Path) -> tuple[str, str]:
 
 def problems(root: Path, tag: str) -> list[str]:
     """What does not agree with the version, each with what helps."""
-    said, said_by = version(root), []
-    if found(IN_IMAGE, root / "Dockerfile") != said:
-        said_by.append(f"Dockerfile has not version {said}; try: make release-set VERSION={said}")
+    said = version(root)
+    other = [name for name in COPIES if found(copy_of(name), root / name) != said]
+    said_by = [f"{name} has not version {said}; try: make release-set VERSION={said}" for name in other]
     title, text = newest(root)
     match = TITLE.fullmatch(title)
     if match is None or match[1] != said:
@@ -88,10 +98,9 @@ def put(root: Path, new: str, day: str) -> None:
     """Write the version to all its places; "Unreleased" becomes its section, under a new and empty one."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", new):
         sys.exit(f'"{new}" is no version; try: make release-set VERSION=1.2.3')
-    for name, pattern, line in (
-        ("conntrack_monitor.py", IN_PROGRAM, f'VERSION = "{new}"'),
-        ("Dockerfile", IN_IMAGE, f"ARG VERSION={new}"),
-    ):
+    lines = {name: (copy_of(name), f"{before}{new}") for name, before in COPIES.items()}
+    lines["conntrack_monitor.py"] = (IN_PROGRAM, f'VERSION = "{new}"')
+    for name, (pattern, line) in lines.items():
         text = (root / name).read_text(encoding="utf-8")
         (root / name).write_text(pattern.sub(line, text, count=1), encoding="utf-8")
     if newest(root)[0] == NEXT:
@@ -111,7 +120,7 @@ def main() -> None:
         wrong = problems(root, tag_here(root))
         if wrong:
             sys.exit("\n".join(wrong))
-        print(f"version, tag, changelog and image agree: {version(root)}")
+        print(f"version, tag, changelog, image and recipes agree: {version(root)}")
     elif options.what == "set":
         put(root, options.version, date.today().isoformat())
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from conntrack_monitor import VERSION, command
 from support.terminal import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -29,6 +30,9 @@ class Checkout:
         self.put("conntrack_monitor.py", 'A = 1\nVERSION = "1.2.3"\nB = 2\n')
         self.put("Dockerfile", "FROM x\nARG VERSION=1.2.3\nARG REVISION=\n")
         self.put("CHANGELOG.md", CHANGES.replace("## Unreleased\n", DAY))
+        for name in ("arch/PKGBUILD", "openwrt/Makefile", "kubernetes/daemonset.yaml"):
+            (self.root / "contrib" / name).parent.mkdir(parents=True)
+            self.put(f"contrib/{name}", (ROOT / "contrib" / name).read_text().replace(VERSION, "1.2.3"))
         (root / "bin").mkdir()
         for name in ("docker", "gh"):
             stub = root / "bin" / name
@@ -70,7 +74,9 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_a_release_agrees_and_its_notes_are_the_newest_section(checkout: Checkout) -> None:
     checkout.git("tag", "-a", "v1.2.3", "-m", "x")
     said = checkout.make("release-check")
-    assert (said.returncode, said.stdout) == (0, "version, tag, changelog and image agree: 1.2.3\n"), said.stderr
+    assert (said.returncode, said.stdout) == (0, "version, tag, changelog, image and recipes agree: 1.2.3\n"), (
+        said.stderr
+    )
     assert checkout.make("release-notes").stdout == "- New: this.\n  And more.\n"
     checkout.put("CHANGELOG.md", checkout.text("CHANGELOG.md").replace(DAY, f"## Unreleased\n\n{DAY}"))
     assert checkout.make("release-check").returncode == 0  # an empty section for what comes next
@@ -83,6 +89,14 @@ def test_a_release_agrees_and_its_notes_are_the_newest_section(checkout: Checkou
         ("conntrack_monitor.py", "1.2.3", "1.2.4", "the tag is v1.2.3, not v1.2.4"),
         ("conntrack_monitor.py", "1.2.3", "1.2.4", 'CHANGELOG.md begins with "1.2.3, 2026-11-28", not with "1.2.4,'),
         ("Dockerfile", "1.2.3", "1.2.4", "Dockerfile has not version 1.2.3; try: make release-set VERSION=1.2.3"),
+        ("contrib/arch/PKGBUILD", "1.2.3", "1.2.2", "contrib/arch/PKGBUILD has not version 1.2.3"),
+        ("contrib/openwrt/Makefile", "1.2.3", "1.2.2", "contrib/openwrt/Makefile has not version 1.2.3"),
+        (
+            "contrib/kubernetes/daemonset.yaml",
+            "1.2.3",
+            "1.2.2",
+            "contrib/kubernetes/daemonset.yaml has not version 1.2.3",
+        ),
         ("CHANGELOG.md", DAY, "## Unreleased\n", 'CHANGELOG.md begins with "Unreleased"'),
         ("CHANGELOG.md", DAY, "## 1.2.3\n", 'CHANGELOG.md begins with "1.2.3"'),
         ("CHANGELOG.md", "- New: this.\n  And more.\n", "", 'CHANGELOG.md says nothing under "1.2.3, 2026-11-28"'),
@@ -213,3 +227,61 @@ def test_only_a_tag_publishes_and_only_after_tests() -> None:
     assert values(release, "needs") == ["test"]
     order = [word.removeprefix("make ") for word in values(release, "run")]
     assert order == ["check", "quick", "release-check", "release-files", *publishing]
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+DAEMONSET = (ROOT / "contrib/kubernetes/daemonset.yaml").read_text(encoding="utf-8")
+
+
+def test_the_recipes_have_the_program_s_version() -> None:
+    for name, before in (
+        ("arch/PKGBUILD", "pkgver="),
+        ("openwrt/Makefile", "PKG_VERSION:="),
+        ("kubernetes/daemonset.yaml", "monitor:"),
+    ):
+        assert f"{before}{VERSION}\n" in (ROOT / "contrib" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["arch/PKGBUILD", "openwrt/Makefile", "kubernetes/daemonset.yaml"])
+def test_what_is_untested_says_so(name: str) -> None:
+    file = ROOT / "contrib" / name
+    assert file.read_text(encoding="utf-8").startswith("# Untested")
+    assert "untested" in (file.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_daemonset_has_the_node_s_network_and_one_right() -> None:
+    said = dict(re.findall(r"^\s+(?:- )?(\w+): ([^#\n]*?)(?: #.*)?$", DAEMONSET, re.M))
+    assert (said["add"], said["drop"]) == ('["NET_ADMIN"]', '["ALL"]')
+    assert (said["hostNetwork"], said["readOnlyRootFilesystem"]) == ("true", "true")
+    assert (said["allowPrivilegeEscalation"], said["privileged"]) == ("false", "false")
+    assert "\t" not in DAEMONSET
+
+
+def test_the_daemonset_s_options_are_the_program_s() -> None:
+    listed = re.search(r"^\s+args: \[(.*)\]$", DAEMONSET, re.M)
+    assert listed
+    parsed = command.make_context("x", re.findall(r'"([^"]*)"', listed[1])).params
+    assert parsed["headless"] is True
+    assert str(parsed["metrics"]) == "/metrics/conntrack.prom"
+
+
+def test_arch_s_package_holds_what_the_program_prints(pyz: Path, tmp_path: Path) -> None:
+    source = tmp_path / "conntrack-monitor"
+    (source / "dist").mkdir(parents=True)
+    shutil.copy(pyz, source / "dist/conntrack-monitor.pyz")
+    shutil.copy(ROOT / "LICENSE", source)
+    shutil.copytree(ROOT / "contrib", source / "contrib")
+    environ = {
+        "PATH": os.environ["PATH"],
+        "srcdir": str(tmp_path),
+        "pkgdir": str(tmp_path / "to"),
+        "HOME": str(tmp_path),
+    }
+    words = 'set -eu -o pipefail; . "$0"; package'
+    subprocess.run(["bash", "-c", words, str(ROOT / "contrib/arch/PKGBUILD")], env=environ, check=True)
+    usr = tmp_path / "to/usr"
+    assert "ExecStart=/usr/bin/conntrack-monitor " in (usr / "lib/systemd/system/conntrack-monitor.service").read_text()
+    assert (usr / "share/man/man8/conntrack-monitor.8").read_text().startswith(".")
+    for name in ("bash-completion/completions/conntrack-monitor", "zsh/site-functions/_conntrack-monitor"):
+        assert "conntrack-monitor" in (usr / "share" / name).read_text()
