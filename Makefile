@@ -30,7 +30,9 @@ unit: ## pytest alone; ARGS="-k name" to choose
 # Without root, network, kernel or terminal: what one runs while working on the pure rooms. 60 s one after the other.
 READING := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,parse flows intake addresses filters grouping columns export names config metrics)))
 SHOWING := $(addprefix tests/,$(addsuffix .py,$(addprefix test_,text view keys render panels health architecture contracts)))
-QUICK := .venv/bin/pytest -q -p no:cacheprovider --hypothesis-profile=quick $(ARGS)
+# Python 3.10 has no tomllib, and says so: that is tested.
+WITHOUT = $(shell .venv/bin/python -c 'import tomllib' 2>/dev/null || echo '-m "not toml"')
+QUICK = .venv/bin/pytest -q -p no:cacheprovider --hypothesis-profile=quick $(WITHOUT) $(ARGS)
 
 quick: ## The tests of the pure rooms, in less than a minute and without root
 	@scripts/bootstrap.sh test
@@ -79,8 +81,10 @@ test-install: ## pytest of what installs: one file, wheel, package, ssh, contain
 bats: ## The tests of the setup script alone (needs bats)
 	bats tests/setup.bats
 
+# With its version and commit in the labels; setup-conntrack-monitor.sh and docker-compose.yml take the same name.
+IMAGE := ghcr.io/0xf00f00/conntrack-monitor
 image: ## Build the container's image from this checkout
-	docker build -t ghcr.io/0xf00f00/conntrack-monitor:latest .
+	docker build -t $(IMAGE):latest $$($(PYTHON) scripts/release.py labels) .
 
 oracle: ## Random churn, then the table against the kernel's (as root): SEEDS=200, or ARGS="--seed 17" for one again
 	@scripts/bootstrap.sh test
@@ -111,6 +115,38 @@ wheel: ## dist/conntrack_monitor-VERSION-py3-none-any.whl, for pip, pipx and uv
 
 deb: pyz ## dist/conntrack-monitor_VERSION_all.deb: the one file as a Debian package
 	.venv/bin/python scripts/build_deb.py dist/conntrack-monitor.pyz
+
+# --- releases: see RELEASE.md; .github/workflows has nothing but these and the targets above ---
+.PHONY: release-set release-check release-notes release-files image-platforms image-login image-publish release-publish
+release-set: ## VERSION=X.Y.Z into the program, the image's label and the changelog
+	$(PYTHON) scripts/release.py set "$(VERSION)"
+
+release-check: ## Do version, tag, changelog and image agree?
+	@$(PYTHON) scripts/release.py check
+
+release-notes: ## The changelog's newest section
+	@$(PYTHON) scripts/release.py notes
+
+release-files: pyz wheel deb ## All files of a release, and their sums in dist/SHA256SUMS
+	cd dist && sha256sum conntrack-monitor.pyz *.whl *.deb > SHA256SUMS
+
+PLATFORMS := linux/amd64,linux/arm64
+BUILDX = docker buildx build --platform $(PLATFORMS) --sbom=true --provenance=mode=max \
+	$$($(PYTHON) scripts/release.py labels)
+
+image-platforms: ## The image for amd64 and arm64, kept nowhere (needs buildx, and qemu for the other one)
+	$(BUILDX) .
+
+image-login: ## Log in where the image goes, as REGISTRY_USER with REGISTRY_PASSWORD
+	@printenv REGISTRY_PASSWORD | docker login --username "$$REGISTRY_USER" --password-stdin $(firstword $(subst /, ,$(IMAGE)))
+
+image-publish: release-check ## The same, pushed with its SBOM and provenance, as X.Y.Z and latest
+	$(BUILDX) --push -t $(IMAGE):$$($(PYTHON) scripts/release.py version) -t $(IMAGE):latest .
+
+release-publish: release-check ## A release of this tag with its notes and the files in dist (needs gh)
+	$(PYTHON) scripts/release.py notes | gh release create "v$$($(PYTHON) scripts/release.py version)" --verify-tag \
+		--title "$$($(PYTHON) scripts/release.py version)" --notes-file - \
+		dist/conntrack-monitor.pyz dist/*.whl dist/*.deb dist/SHA256SUMS contrib/conntrack-monitor.service
 
 clean: ## Remove what make made
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -482,16 +482,53 @@ docker_is_silent() {
     echo "Docker is installed, but its daemon does not answer at ${DOCKER_HOST:-/var/run/docker.sock}: is it running?"
 }
 
+# A socket of the user's own is the user's service; what is further away can't be started from here.
 cure_of_silence() {
+    case ${DOCKER_HOST:-} in
+    unix:///run/user/*/podman/*) echo "systemctl --user start podman.socket" && return ;;
+    unix:///run/user/*) echo "systemctl --user start docker" && return ;;
+    '' | unix:///run/docker.sock | unix:///var/run/docker.sock) ;;
+    *) echo "unset DOCKER_HOST, for this machine's own Docker" && return ;;
+    esac
     if [ "$(id -u)" = 0 ]; then echo "systemctl start docker"; else echo "sudo systemctl start docker"; fi
 }
 
+# How Docker and compose are installed here: Debian's and Raspberry Pi OS's words where the system is not known.
+how_to_install() {
+    local line systems=' '
+    if [ -r "$etc/os-release" ]; then
+        while read -r line; do
+            case $line in ID=* | ID_LIKE=*) line=${line#*=} && systems+="${line//[\"\']/} " ;; esac
+        done <"$etc/os-release"
+    fi
+    case $systems in
+    *' ubuntu '*) echo "apt install docker.io docker-compose-v2" ;;
+    *' fedora '*) echo "dnf install moby-engine docker-compose && systemctl enable --now docker" ;;
+    *' arch '*) echo "pacman -S docker docker-compose && systemctl enable --now docker" ;;
+    *' debian '* | *' raspbian '*) echo "apt install docker.io docker-compose" ;;
+    *) echo "apt install docker.io docker-compose (Debian, Raspberry Pi OS), then again" ;;
+    esac
+}
+
+# Podman's alias answers as Docker does, up to compose, which ends with status 8 and nothing that helps.
+need_no_podman() {
+    local said
+    said=$(docker --version 2>/dev/null </dev/null) || return 0
+    case ${said,,} in
+    *podman*)
+        die $EX_DOCKER "the command docker is podman here, and this script needs Docker and compose" \
+            "sudo podman run -it --rm --network host --cap-add NET_ADMIN ${image:-$IMAGE_DEFAULT}"
+        ;;
+    esac
+}
+
 need_docker() { # STATE
+    [ "$1" = absent ] || need_no_podman
     case $1 in
     '') ;;
     absent)
         die $EX_DOCKER "Docker is not installed: command docker not found" \
-            "apt install docker.io docker-compose (Debian, Ubuntu), then again"
+            "$(how_to_install)"
         ;;
     silent) die $EX_DAEMON "$(docker_is_silent)" "$(cure_of_silence)" ;;
     forbidden) die $EX_DAEMON "Docker denies access to root: $(docker version 2>&1 >/dev/null </dev/null | tail -n 1)" ;;
@@ -501,7 +538,7 @@ need_docker() { # STATE
 
 need_compose() {
     docker compose version >/dev/null 2>&1 </dev/null || docker-compose version >/dev/null 2>&1 </dev/null ||
-        die $EX_DOCKER "Docker Compose is not installed" "apt install docker-compose (Debian), or docker-compose-v2 (Ubuntu)"
+        die $EX_DOCKER "Docker Compose is not installed" "$(how_to_install)"
 }
 
 exists() { docker "$1" inspect "$2" >/dev/null 2>&1 </dev/null; } # container, image or volume
@@ -631,6 +668,15 @@ put() { # FILE MODE, text from standard input; never half a file
 }
 
 ours=(docker-compose.yml "$NAME" setup-conntrack-monitor.sh) # the files in the folder
+
+# A server of NFS takes root for nobody, unless told otherwise.
+cure_of_folder() {
+    if [ "$(id -u)" = 0 ]; then
+        echo "on NFS root may not write: join the group docker, or $0 --folder /opt/$NAME"
+    else
+        echo "$0 --folder FOLDER"
+    fi
+}
 
 write_files() {
     local name
@@ -780,7 +826,7 @@ install() {
     step 3 "the volume for the databases${also:+, and for the flow log}"
     make_volumes
     step 4 "writing $folder"
-    write_files || die $EX_FILES "$folder can't be written"
+    write_files || die $EX_FILES "$folder can't be written" "$(cure_of_folder)"
     ok "${kept:+the previous docker-compose.yml is kept as ${kept##*/}}"
     step 5 "starting the container"
     start_container

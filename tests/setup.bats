@@ -387,7 +387,47 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
 @test "no compose is 4" {
     STUB_V1=none run "$SCRIPT"
     [ "$status" = 4 ]
-    [[ $output == *"Compose is not installed"*"apt install docker-compose"* ]]
+    [[ $output == *"Compose is not installed"*"apt install docker.io docker-compose"* ]]
+}
+
+@test "what to install is said in the system's words" {
+    while IFS='|' read -r system words; do
+        printf '%b\n' "$system" >"$SETUP_ROOT/etc/os-release"
+        STUB_V1=none run "$SCRIPT"
+        [ "$status" = 4 ]
+        [[ $output == *"try: $words" ]] || { echo "$system: $output" && return 1; }
+    done <<'END'
+NAME="Debian GNU/Linux"\nID=debian|apt install docker.io docker-compose
+ID=raspbian\nID_LIKE=debian|apt install docker.io docker-compose
+ID=ubuntu\nID_LIKE=debian|apt install docker.io docker-compose-v2
+ID=linuxmint\nID_LIKE="ubuntu debian"|apt install docker.io docker-compose-v2
+ID=fedora|dnf install moby-engine docker-compose && systemctl enable --now docker
+ID=arch|pacman -S docker docker-compose && systemctl enable --now docker
+ID=endeavouros\nID_LIKE='arch'|pacman -S docker docker-compose && systemctl enable --now docker
+END
+}
+
+@test "podman under docker's name is 4, with podman's own command, and nothing is changed" {
+    STUB_VERSION="podman version 4.3.1" run "$SCRIPT"
+    [ "$status" = 4 ]
+    [[ $output == *"docker is podman here"*"try: sudo podman run -it --rm --network host --cap-add NET_ADMIN "* ]]
+    [ ! -e "$FOLDER" ]
+    STUB_DOCKER="Error: template: nil pointer" STUB_VERSION="podman version 5.4.2" run "$SCRIPT" # where no socket answers
+    [ "$status" = 4 ]
+    STUB_VERSION="Docker version 26.1.5+dfsg1, build a72d7cd" run "$SCRIPT"
+    [ "$status" = 0 ]
+}
+
+@test "DOCKER_HOST: what starts that one, not this machine's" {
+    while read -r host words; do
+        STUB_DOCKER=stopped DOCKER_HOST=$host run "$SCRIPT"
+        [ "$status" = 5 ]
+        [[ $output == *"at $host: is it running?"*"try: $words" ]] || { echo "$host: $output" && return 1; }
+    done <<'END'
+unix:///run/user/1000/docker.sock systemctl --user start docker
+unix:///run/user/1000/podman/podman.sock systemctl --user start podman.socket
+tcp://192.0.2.1:2376 unset DOCKER_HOST, for this machine's own Docker
+END
 }
 
 @test "a daemon that does not run is 5, whoever asks, with whatever password; nobody is asked for one" {
@@ -421,6 +461,16 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
     run "$SCRIPT"
     [ "$status" = 6 ]
     [[ $output == *"can't be written"* ]]
+}
+
+@test "a home on NFS, where root may not write: another folder" {
+    : >"$FOLDER"
+    STUB_UID=0 run "$SCRIPT"
+    [ "$status" = 6 ]
+    [[ $output == *"can't be written"*"on NFS root may not write: join the group docker, or $SCRIPT --folder /opt/conntrack-monitor" ]]
+    STUB_UID=0 run "$SCRIPT" --folder "$BATS_TEST_TMPDIR/elsewhere"
+    [ "$status" = 0 ]
+    [ -x "$BATS_TEST_TMPDIR/elsewhere/conntrack-monitor" ]
 }
 
 @test "Docker can't start it: 8, in its words" {

@@ -156,6 +156,32 @@ def test_events_come_and_the_log_is_whole_with_that_right_alone(place: Path, pyz
     assert asked(folder, "PRAGMA integrity_check") == [("ok",)]
 
 
+@needs_kernel
+def test_json_and_once_work_with_that_right_alone(place: Path, pyz: Path) -> None:
+    program = place / "conntrack-monitor"
+    shutil.copy(pyz, program)
+    program.chmod(0o755)
+    environ = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
+    with Namespace("uj") as namespace:
+        insert(namespace, src="10.1.2.3", dst="192.0.2.8", protocol="udp", sport=4000, dport=53, timeout=300)
+
+        def command(*words: str) -> list[str]:
+            return [*namespace.prefix, *as_its_user([str(program), "--no-config", "--no-download", *words])]
+
+        once = subprocess.run(command("--once"), env=environ, capture_output=True, text=True, check=False)
+        assert (once.returncode, "192.0.2.8" in once.stdout) == (0, True), once.stderr
+        with open(place / "events", "wb") as events:
+            stream = subprocess.Popen(command("--json"), env=environ, stdin=subprocess.DEVNULL, stdout=events)
+        try:
+            read = (place / "events").read_text
+            wait_for(lambda: '"event": "list"' in read() or '"event":"list"' in read(), read)
+            wait_for(lambda: any(map(listens_to_events, conntrack_children(stream.pid, "-E"))), "a listener")
+            closed_flow(namespace, "192.0.2.7")
+            wait_for(lambda: re.search(r'"event": ?"destroy".*192\.0\.2\.7', read()), read)
+        finally:
+            assert stop_process(stream, signal.SIGTERM) == 0
+
+
 # --- in a real systemd ------------------------------------------------------------------------------------------------
 
 
