@@ -512,13 +512,11 @@ class LiveSource:
         self._again_at = math.inf  # when the next listing may begin that was asked for while one ran
         self._missing: float | None = None  # when events were lost last that no listing has made good yet
         self._missing_since = 0.0  # ... and first
-        self._missing_due = 0.0  # when a listing for that may begin while losses go on
-        self._calm_due = 0.0  # ... and when it is calm
+        self._missing_due = self._calm_due = 0.0  # when a listing for that may begin: while losses go on, in calm
         self._mending: deque[float] = deque()  # when listings ended that began when it was calm after a loss
         self._lost_at = -math.inf  # when it was said last that events were lost
         self._vain_due = 0.0  # when a listing may be given up because it can make nothing good
-        self._age = _Age(self.clock())
-        self._told_behind = 0.0
+        self._age, self._told_behind = _Age(self.clock()), 0.0
         self._events_pid: int | None = None  # the process that listens, on this machine
         self._events_heard = 0.0  # when an event came last
         self._before_began = math.inf  # when the whole listing before the newest one began
@@ -527,11 +525,9 @@ class LiveSource:
         self._deaf_at = -math.inf  # when that was the reason for another listener last
         self._named = _named_namespace(command.via)
         self._moved_to: int | None = None  # the namespace for which the listener was renewed last
-        self._remade_due = 0.0
         self._room, self._is_narrow = 0, False  # net.core.rmem_default; lost events for want of it
         self._asked: dict[str, Child] = {}
-        self._facts_due = 0.0
-        self._own_due = self._routes_due = 0.0
+        self._facts_due = self._own_due = self._routes_due = self._remade_due = 0.0
         self._own: dict[str, frozenset[str]] = {}  # what each command said of this host's addresses
         self._statistics_due = self.clock() + STATISTICS_FIRST if statistics else math.inf
 
