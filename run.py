@@ -1388,7 +1388,7 @@ class Stream:
             if self._signals.ending():
                 break
             turns += 1
-            for node in [node for node in self._nodes if node.is_due(ready)]:
+            for node in [node for node in self._nodes if len(self._nodes) == 1 or node.is_due(ready)]:
                 if node.feed.refused is not None:
                     return give_up(node.feed.refused)
                 if turns > 1:  # conntrack has been started

@@ -419,3 +419,19 @@ def test_it_is_asked_where_somebody_looks_and_no_answer_is_no_trouble(
     answers = [item.values for item in ended if isinstance(item, Statistics)]
     assert all(values == wanted for values in answers)
     assert [item for item in ended if isinstance(item, Trouble) and item.problem] == []
+
+
+@pytest.mark.parametrize(
+    ("cost", "took", "machines", "pause"),
+    [
+        (0.001, 0.002, 1, 2.0),  # a small table: --interval
+        (0.12, 0.15, 1, 3.72),
+        (0.12, 0.15, 10, 9.35),  # no rate gets older than 9.5 s
+        (0.001, 0.002, 10, 2.0),
+        (1.2, 9.0, 10, 2.4),  # a third of a core at most, whatever the others cost
+    ],
+)
+def test_listings_of_all_machines_share_what_one_may_cost(
+    cost: float, took: float, machines: int, pause: float
+) -> None:
+    assert source._listing_pause(2.0, cost, took, machines) == pytest.approx(pause)
