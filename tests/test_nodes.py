@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def ids_of(namespace: Namespace) -> set[int]:
     return {int(word[3:]) for word in words if word.startswith("id=") and word[3:].isdigit()}
 
 
+def listener_of(namespace: Namespace) -> int:
+    """The process id of conntrack -E there."""
+    words = ["ip", "netns", "pids", namespace.name]
+    for pid in subprocess.run(words, capture_output=True, text=True, check=True).stdout.split():
+        with suppress(OSError):  # a listing that has ended
+            if b"-E" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return int(pid)
+    raise AssertionError(f"nobody listens in {namespace.name}")
+
+
 def flows(count: int, of: int) -> list[str]:
     """So many of a router with this number."""
     return [
@@ -101,14 +112,7 @@ def test_three_routers_in_one_stream(tmp_path: Path) -> None:
             wait_for(agrees, stream.told)
             news = Counter(item["node"] for item in stream.items if item["event"] == "new")
             assert news == {"r1": 1, "r2": 1, "r3": 1}
-            listener = a.run(["pgrep", "-f", "^conntrack -E"]).stdout.split()
-            inside = [
-                pid
-                for pid in listener
-                if os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat(f"/run/netns/{a.name}").st_ino
-            ]
-            assert len(inside) == 1
-            os.kill(int(inside[0]), signal.SIGKILL)
+            os.kill(listener_of(a), signal.SIGKILL)
             stream.wait_said("r1: events stopped: ")
             insert(c, src="10.0.0.2", dst="192.0.2.9", sport=6, dport=80)
             wait_for(lambda: len(stream.live()["r3"]) == 302, stream.told)
