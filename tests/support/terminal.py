@@ -91,11 +91,14 @@ class Terminal:
         return True
 
     def wait(self, condition: Callable[[], bool] | str) -> None:
-        """Read until the condition holds (or a text is on the screen)."""
+        """Read until the condition holds (or a text is on the screen), and then the frame to its end."""
         until = time.monotonic() + PATIENCE
         while not (condition in self.text if isinstance(condition, str) else condition()):
             assert time.monotonic() < until, self.text
             assert self.read(0.1), "the program has ended:\n" + self.text
+        for _ in range(20):  # a program that is stopped, or has ended, may never finish it
+            if self.seen.rfind(b"\x1b[?2026l") >= self.seen.rfind(b"\x1b[?2026h") or not self.read(0.05):
+                break
 
     def type(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
