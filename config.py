@@ -282,6 +282,11 @@ _BEYOND: dict[str, Callable[[Any, Context], object]] = {
 }
 
 
+def is_node_name(text: str) -> bool:
+    """May a machine be called that?"""
+    return text == printable(text) and len(text) <= LONGEST_NODE
+
+
 class Machine(NamedTuple):
     """A value of --via: the name of the node, "" where nobody says it, and the words before every command."""
 
@@ -302,7 +307,7 @@ def machine(text: str) -> Machine:
     """
     named = _NAMED_WAY.fullmatch(text)
     name, command = named.groups() if named else ("", text)
-    if name != printable(name) or len(name) > LONGEST_NODE:
+    if not is_node_name(name):
         raise ValueError(f"{clean(name, 40)!r} is not a name for a node")
     return Machine(name, command_words(command))
 

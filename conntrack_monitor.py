@@ -416,10 +416,10 @@ class NodeName(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from addresses import LONGEST_NODE
-        from text import printable
+        from config import is_node_name
 
         text = str(value).strip()
-        if text != printable(text) or len(text) > LONGEST_NODE:
+        if not is_node_name(text):
             self.fail(f"{value!r} is not a name for a node: at most {LONGEST_NODE} printable characters.", param, ctx)
         return text
 
@@ -998,6 +998,10 @@ def _check_filters(options: CommandLine, families: Sequence[str], site: Site) ->
         raise click.UsageError(f"Invalid filter: {error.pointed()}") from None
 
 
+def _is_screen(options: CommandLine) -> bool:
+    return not any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
+
+
 def _check_by(ctx: click.Context, options: CommandLine) -> None:
     """Wrong keys are found now."""
     if options["by"] is None:
@@ -1039,7 +1043,7 @@ def _check_combinations(ctx: click.Context, options: CommandLine) -> None:
         raise click.UsageError(
             "--replay reads a file and runs no command: it can't be combined with --via or --conntrack."
         )
-    if not any(options[way] for way in ("once", "as_json", "as_csv", "headless")):
+    if _is_screen(options):
         _check_terminal()
 
 
@@ -1076,9 +1080,7 @@ def _since(options: CommandLine) -> str:
 
 
 def _check_names(ctx: click.Context, options: CommandLine) -> None:
-    typed = _is_typed(ctx, "names")
-    pipe = any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
-    if "dns" in options["names"] and typed and pipe:
+    if "dns" in options["names"] and _is_typed(ctx, "names") and not _is_screen(options):
         raise click.UsageError("--names dns works only on the screen.")
 
 
@@ -1148,10 +1150,6 @@ def _demo() -> bytes:
             with open(place, "rb") as file:
                 return file.read()
     raise ValueError("this installation does not include it")
-
-
-def _is_screen(options: CommandLine) -> bool:
-    return not any(options[way] for way in ("once", "as_json", "as_csv", "headless"))
 
 
 def _replay(options: CommandLine) -> Callable[[], Source]:

@@ -1198,7 +1198,7 @@ class NodeStream:
         self._next_turn = 0.0  # when it is its turn at the latest
 
     def is_due(self, ready: Set[int]) -> bool:
-        """Is there anything to do? With ten machines, a look at each for what one of them says was half of the CPU."""
+        """Is there anything to do? Of ten programs' CPU ten machines take 0.54 to 0.61; without this 0.64."""
         now = time.monotonic()
         if now < min(self._next_turn, self.feed.due) and ready.isdisjoint(self.feed.source.fds()):
             return False
@@ -1243,10 +1243,6 @@ class NodeStream:
         self.flush()
         self.pipe.say_unread(self.status)
         say_unsaid(self.feed, self.pipe)
-
-    def close(self) -> None:
-        self.feed.close()
-        self.feed.source.close()
 
     def _take(self, item: Item) -> None:
         self.feed.take(item)
@@ -1368,13 +1364,16 @@ class Stream:
             return NodeStream(node, its, signals, recorder, self._geoip.lookup, out, before)
 
         self._first = told(options, source)
-        self._nodes = [self._first, *(told(other, other.source()) for other in options.others)]
+        self._others = [told(other, other.source()) for other in options.others]
+        self._nodes = [self._first, *self._others]
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
         with contextlib.ExitStack() as opened:
+            for node in self._others:  # who started us closes the first one's source
+                opened.callback(node.feed.source.close)
             for node in self._nodes:
-                opened.callback(node.close)
+                opened.callback(node.feed.close)
             return self._run()
 
     def _run(self) -> int:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 from datetime import date, datetime, timezone
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from build_pyz import ROOT, git
+
 IN_PROGRAM = re.compile(r'^VERSION = "([^"]*)"$', re.M)
 # Copies of it, each by a file and what stands before it there.
 COPIES = {
@@ -28,17 +27,11 @@ TITLE = re.compile(r"(\d+\.\d+\.\d+), (\d{4}-\d\d-\d\d)")
 NEXT = "Unreleased"
 
 
-def git(root: Path, *words: str) -> str:
-    # safe.directory: root builds in a user's checkout, too.
-    command = ["git", "-c", "safe.directory=*", "-C", str(root), *words]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def found(pattern: re.Pattern[str], file: Path) -> str:
-    """What the file says for the pattern's group."""
-    match = pattern.search(file.read_text(encoding="utf-8"))
+def found(pattern: re.Pattern[str], name: str) -> str:
+    """What a file of the checkout says for the pattern's group."""
+    match = pattern.search((ROOT / name).read_text(encoding="utf-8"))
     if match is None:
-        sys.exit(f"{file.name} has no line like {pattern.pattern}")
+        sys.exit(f"{name} has no line like {pattern.pattern}")
     return match[1]
 
 
@@ -46,24 +39,24 @@ def copy_of(name: str) -> re.Pattern[str]:
     return re.compile(rf"^{re.escape(COPIES[name])}(.*)$", re.M)
 
 
-def version(root: Path) -> str:
-    return found(IN_PROGRAM, root / "conntrack_monitor.py")
+def version() -> str:
+    return found(IN_PROGRAM, "conntrack_monitor.py")
 
 
-def newest(root: Path) -> tuple[str, str]:
+def newest() -> tuple[str, str]:
     """Title and text of the changelog's newest section; an empty one for what comes next is none."""
-    for title, text in SECTION.findall((root / "CHANGELOG.md").read_text(encoding="utf-8")):
+    for title, text in SECTION.findall((ROOT / "CHANGELOG.md").read_text(encoding="utf-8")):
         if title != NEXT or text.strip():
             return title, text.strip()
     sys.exit("CHANGELOG.md has no section with text")
 
 
-def problems(root: Path, tag: str) -> list[str]:
+def problems(tag: str) -> list[str]:
     """What does not agree with the version, each with what helps."""
-    said = version(root)
-    other = [name for name in COPIES if found(copy_of(name), root / name) != said]
+    said = version()
+    other = [name for name in COPIES if found(copy_of(name), name) != said]
     said_by = [f"{name} has not version {said}; try: make release-set VERSION={said}" for name in other]
-    title, text = newest(root)
+    title, text = newest()
     match = TITLE.fullmatch(title)
     if match is None or match[1] != said:
         said_by.append(
@@ -78,54 +71,51 @@ def problems(root: Path, tag: str) -> list[str]:
     return said_by
 
 
-def tag_here(root: Path) -> str:
+def tag_here() -> str:
     """The version's tag on this commit if it is there, else any other of its kind, else none."""
-    tags = [tag for tag in git(root, "tag", "--points-at", "HEAD").split() if re.fullmatch(r"v\d.*", tag)]
-    wanted = f"v{version(root)}"
+    tags = [tag for tag in git("tag", "--points-at", "HEAD").split() if re.fullmatch(r"v\d.*", tag)]
+    wanted = f"v{version()}"
     return wanted if wanted in tags else (tags or [""])[0]
 
 
-def labels(root: Path) -> str:
+def labels() -> str:
     """Arguments of docker build. The commit's time, not the clock's: the same commit, the same labels."""
-    changed = "-dirty" if git(root, "status", "--porcelain", "--untracked-files=no") else ""
-    seconds = int(git(root, "show", "-s", "--format=%ct", "HEAD"))
+    changed = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+    seconds = int(git("show", "-s", "--format=%ct", "HEAD"))
     created = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    values = {"VERSION": version(root), "REVISION": git(root, "rev-parse", "HEAD") + changed, "CREATED": created}
+    values = {"VERSION": version(), "REVISION": git("rev-parse", "HEAD") + changed, "CREATED": created}
     return " ".join(f"--build-arg {name}={value}" for name, value in values.items())
 
 
-def put(root: Path, new: str, day: str) -> None:
+def put(new: str, day: str) -> None:
     """Write the version to all its places; "Unreleased" becomes its section, under a new and empty one."""
     if not re.fullmatch(r"\d+\.\d+\.\d+", new):
         sys.exit(f'"{new}" is no version; try: make release-set VERSION=1.2.3')
     lines = {name: (copy_of(name), f"{before}{new}") for name, before in COPIES.items()}
     lines["conntrack_monitor.py"] = (IN_PROGRAM, f'VERSION = "{new}"')
     for name, (pattern, line) in lines.items():
-        text = (root / name).read_text(encoding="utf-8")
-        (root / name).write_text(pattern.sub(line, text, count=1), encoding="utf-8")
-    if newest(root)[0] == NEXT:
-        changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+        text = (ROOT / name).read_text(encoding="utf-8")
+        (ROOT / name).write_text(pattern.sub(line, text, count=1), encoding="utf-8")
+    if newest()[0] == NEXT:
+        changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
         section = f"## {NEXT}\n\n## {new}, {day}\n"
-        (root / "CHANGELOG.md").write_text(changes.replace(f"## {NEXT}\n", section, 1), encoding="utf-8")
+        (ROOT / "CHANGELOG.md").write_text(changes.replace(f"## {NEXT}\n", section, 1), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=["check", "notes", "labels", "version", "set"])
     parser.add_argument("version", nargs="?", default="", help="of set")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
     options = parser.parse_args()
-    root: Path = options.root
     if options.what == "check":
-        wrong = problems(root, tag_here(root))
+        wrong = problems(tag_here())
         if wrong:
             sys.exit("\n".join(wrong))
-        print(f"version, tag, changelog, image and recipes agree: {version(root)}")
+        print(f"version, tag, changelog, image and recipes agree: {version()}")
     elif options.what == "set":
-        put(root, options.version, date.today().isoformat())
+        put(options.version, date.today().isoformat())
     else:
-        say = {"notes": lambda at: newest(at)[1], "labels": labels, "version": version}
-        print(say[options.what](root))
+        print({"notes": lambda: newest()[1], "labels": labels, "version": version}[options.what]())
 
 
 if __name__ == "__main__":

@@ -15,29 +15,21 @@ from typing import Any
 
 import pytest
 
-from support.kernel import Lab, Namespace, insert, listeners, load, needs_kernel, stop_process
-from support.program import environment
+from support.kernel import Lab, Namespace, insert, listeners, load, needs_kernel
+from support.program import Piped, environment
 from support.terminal import PROGRAM
-from support.waiting import wait_for
 
 TRACKS = "table ip tracks { chain c { type filter hook input priority 0; ct state new accept; }; }"
 
 
-class Streaming:
-    """The program with several --via, and what it has written so far."""
+class Streaming(Piped):
+    """The program with several --via, and what its stream has told so far."""
 
-    def __init__(self, folder: Path, *words: str, way: str = "--json") -> None:
-        self.out, self.err = folder / "out", folder / "err"
-        argv = [*PROGRAM, "--no-config", way, *(word for via in words for word in ("--via", via))]
-        with open(self.out, "wb") as out, open(self.err, "wb") as err:
-            settings = {**os.environ, **environment(folder)}
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=settings)
+    def __init__(self, folder: Path, *ways: str, way: str = "--json") -> None:
+        super().__init__(folder, "--no-config", *(word for via in ways for word in ("--via", via)), mode=(way,))
 
     def __enter__(self) -> Streaming:
         return self
-
-    def __exit__(self, *_: object) -> None:
-        stop_process(self.process)
 
     @property
     def items(self) -> list[dict[str, Any]]:
@@ -51,16 +43,6 @@ class Streaming:
             ids = found.setdefault(item["node"], set())
             (ids.discard if item["event"] == "destroy" else ids.add)(item["id"])
         return found
-
-    def told(self) -> str:
-        return f"{self.err.read_text()}\n{self.live()}"
-
-    def wait_said(self, text: str) -> None:
-        wait_for(lambda: text in self.err.read_text(), self.told)
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
 
 
 def ids_of(namespace: Namespace) -> set[int]:
@@ -103,26 +85,25 @@ def test_three_routers_in_one_stream(tmp_path: Path) -> None:
             def agrees() -> bool:
                 return stream.live() == {name: ids_of(namespace) for name, namespace in nodes.items()}
 
-            wait_for(agrees, stream.told)
-            wait_for(lambda: all(listeners(namespace) for namespace in nodes.values()), stream.told)
+            stream.wait(agrees)
+            stream.wait(lambda: all(listeners(namespace) for namespace in nodes.values()))
             assert {name: len(ids) for name, ids in stream.live().items()} == {"r1": 100, "r2": 200, "r3": 300}
             for namespace in nodes.values():  # the same flow on all of them is a flow on each
                 insert(namespace, src="10.0.0.1", dst="192.0.2.9", sport=5, dport=80)
             b.run(["conntrack", "-F"])
-            wait_for(agrees, stream.told)
+            stream.wait(agrees)
             news = Counter(item["node"] for item in stream.items if item["event"] == "new")
             assert news == {"r1": 1, "r2": 1, "r3": 1}
             os.kill(listener_of(a), signal.SIGKILL)
-            stream.wait_said("r1: events stopped: ")
+            stream.wait("r1: events stopped: ")
             insert(c, src="10.0.0.2", dst="192.0.2.9", sport=6, dport=80)
-            wait_for(lambda: len(stream.live()["r3"]) == 302, stream.told)
-            stream.wait_said("r1: events are back")
-            wait_for(lambda: listeners(a) > 0, stream.told)
+            stream.wait(lambda: len(stream.live()["r3"]) == 302)
+            stream.wait("r1: events are back")
+            stream.wait(lambda: listeners(a) > 0)
             insert(a, src="10.0.0.2", dst="192.0.2.9", sport=7, dport=80)
-            wait_for(agrees, stream.told)
-            assert stream.end() == 0
-        assert b"Traceback" not in stream.err.read_bytes()
-        assert [line for line in stream.err.read_text().splitlines() if "r2: " in line or "r3: " in line] == []
+            stream.wait(agrees)
+            stream.leave()
+        assert [line for line in stream.words().splitlines() if "r2: " in line or "r3: " in line] == []
 
 
 @needs_kernel
@@ -132,10 +113,10 @@ def test_a_flow_through_two_machines_is_seen_on_both_as_each_sees_it(tmp_path: P
         lab.server.nft(TRACKS)
         ways = [f"router={lab.router.via}", f"server={lab.server.via}"]
         with Streaming(tmp_path, *ways) as stream, lab.echo_server(5001):
-            wait_for(lambda: listeners(lab.router) > 0 and listeners(lab.server) > 0, stream.told)
+            stream.wait(lambda: listeners(lab.router) > 0 and listeners(lab.server) > 0)
             with lab.tcp_connect(5001) as connection:
                 connection.exchange(100)
-                wait_for(lambda: set(stream.live()) == {"router", "server"}, stream.told)
+                stream.wait(lambda: set(stream.live()) == {"router", "server"})
         sides = {item["node"]: item for item in stream.items}
     assert {node: item["direction"] for node, item in sides.items()} == {"router": "fwd", "server": "in"}
     assert {node: item["original"]["src"] for node, item in sides.items()} == {"router": Lab.CLIENT, "server": Lab.WAN}
@@ -150,19 +131,19 @@ def test_a_machine_that_can_t_be_reached_keeps_none_of_the_others(tmp_path: Path
         load(a, flows(10, 1))
         late.delete()
         with Streaming(tmp_path, f"r1={a.via}", f"r2={late.via}") as stream:
-            wait_for(lambda: len(stream.live().get("r1", ())) == 10, stream.told)
-            stream.wait_said(f"r2: there is no network namespace '{late.name}'; try: ip netns list; retrying")
+            stream.wait(lambda: len(stream.live().get("r1", ())) == 10)
+            stream.wait(f"r2: there is no network namespace '{late.name}'; try: ip netns list; retrying")
             late.create()
             load(late, flows(20, 2))
-            wait_for(lambda: len(stream.live().get("r2", ())) == 20, stream.told)
-            assert stream.end() == 0
+            stream.wait(lambda: len(stream.live().get("r2", ())) == 20)
+            stream.leave()
 
 
 @needs_kernel
 def test_where_no_machine_can_be_reached_the_first_reason_ends_it(tmp_path: Path) -> None:
     with Streaming(tmp_path, "r1=ip netns exec cm-none-1", "r2=ip netns exec cm-none-2") as stream:
-        assert stream.process.wait(30) == 1
-    assert "there is no network namespace 'cm-none-1'; try: ip netns list" in stream.err.read_text().splitlines()[-1]
+        stream.has_left(1)
+    assert "there is no network namespace 'cm-none-1'; try: ip netns list" in stream.words().splitlines()[-1]
     assert stream.out.read_bytes() == b""
 
 
@@ -172,8 +153,8 @@ def test_csv_has_one_header_and_a_node_in_each_row(tmp_path: Path) -> None:
         load(a, flows(600, 1))  # more than are written at once
         load(b, flows(700, 2))
         with Streaming(tmp_path, f"r1={a.via}", f"r2={b.via}", way="--csv") as stream:
-            wait_for(lambda: stream.out.read_bytes().count(b"\n") == 1301)
-            assert stream.end() == 0
+            stream.wait(lambda: stream.out.read_bytes().count(b"\n") == 1301)
+            stream.leave()
     rows = list(csv.DictReader(io.StringIO(stream.out.read_text())))
     assert Counter(row["node"] for row in rows) == {"r1": 600, "r2": 700}
     assert {row["reply.dst"] for row in rows if row["node"] == "r2"} == {"203.0.113.2"}

@@ -25,7 +25,7 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root, self.said = root / "checkout", root / "said"
         (self.root / "scripts").mkdir(parents=True)
-        for name in ("Makefile", "scripts/release.py"):
+        for name in ("Makefile", "scripts/release.py", "scripts/build_pyz.py"):
             shutil.copy(ROOT / name, self.root / name)
         self.put("conntrack_monitor.py", 'A = 1\nVERSION = "1.2.3"\nB = 2\n')
         self.put("Dockerfile", "FROM x\nARG VERSION=1.2.3\nARG REVISION=\n")
