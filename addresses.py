@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Union
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, Union
 
 from IPy import IP
 
@@ -400,7 +402,13 @@ class HasTuples(Protocol):
 
     def addresses(self) -> tuple[bytes, bytes]: ...
 
+    @property
+    def node(self) -> str: ...
+
     def ends(self) -> Ends: ...
+
+
+FlowT = TypeVar("FlowT", bound=HasTuples)
 
 
 def _no_place(_address: str) -> Place:
@@ -473,8 +481,13 @@ class Context:
         now: float = 0.0,
         own: Set[str] = frozenset(),
         epoch: Callable[[], float] = lambda: 0.0,
+        among: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``epoch``: tells what to add to ``now`` for seconds since 1970. It is asked each time: clocks are stepped."""
+        """``epoch``: tells what to add to ``now`` for seconds since 1970. It is asked each time: clocks are stepped.
+
+        ``among``: is it one of several nodes, so that rows show whose they are?
+        """
+        self.is_among_others = among
         # Bound once: these are asked for each of 200,000 flows.
         self.where, self.detail = lookups.where, lookups.detail
         self.coordinates, self.name = lookups.coordinates, lookups.name
@@ -492,6 +505,19 @@ class Context:
         self._pools: frozenset[str] = frozenset()
         self._in_networks = within(site.networks)
         self._known = KnownAddresses(own, self.is_local if site.networks else None)
+
+    @property
+    def nodes(self) -> Mapping[str, Context]:
+        """The context of each node, where there are several; else none."""
+        return {}
+
+    def of(self, _flow: HasTuples) -> Context:
+        """The context of a flow's node: what is near and far there follows from that machine's own addresses."""
+        return self
+
+    def parts(self, flows: Sequence[FlowT]) -> Iterable[tuple[Context, Sequence[FlowT]]]:
+        """Flows that stand together and are of one node, with the context of that."""
+        return ((self, flows),)
 
     def advance(self, now: float, own: Set[str], timeouts: Mapping[str, int] | None = None) -> None:
         """The time, and this host's addresses and the kernel's timeouts as they are known by now."""
@@ -612,3 +638,65 @@ class Context:
 
     def zone_name(self, zone: int) -> str | None:
         return self.zones.get(zone)
+
+
+class Contexts(Context):
+    """The contexts of several nodes. What is asked of a flow is asked of its own node's; names are looked for in all.
+
+    ``own`` has all of their addresses: one set for all would make a flow from one node to another a local one.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Context],
+        lookups: Lookups = NO_LOOKUPS,
+        site: Site = PLAIN_SITE,
+        *,
+        epoch: Callable[[], float],
+    ) -> None:
+        """``nodes``: by name; more may come later."""
+        self._nodes = nodes
+        lookups = replace(
+            lookups,
+            who=self._who_anywhere,
+            device=self._device_anywhere,
+            knows_names=lambda: any(node.knows_names() for node in nodes.values()),
+            knows_processes=lambda: any(node.knows_processes() for node in nodes.values()),
+        )
+        super().__init__(lookups, site, epoch=epoch, among=lambda: len(nodes) > 1)
+
+    @property
+    def nodes(self) -> Mapping[str, Context]:
+        return self._nodes
+
+    def of(self, flow: HasTuples) -> Context:
+        return self._nodes.get(flow.node, self)  # the log has flows of nodes that are not watched now
+
+    def parts(self, flows: Sequence[FlowT]) -> Iterable[tuple[Context, Sequence[FlowT]]]:
+        if len(self._nodes) == 1:
+            return ((next(iter(self._nodes.values())), flows),)
+        return ((self._nodes.get(node, self), list(some)) for node, some in groupby(flows, attrgetter("node")))
+
+    def fan(self, flow: HasTuples) -> Fan:
+        its = self._nodes.get(flow.node)
+        return its.fan(flow) if its else super().fan(flow)
+
+    def remote(self, flow: HasTuples) -> Place:
+        its = self._nodes.get(flow.node)
+        return its.remote(flow) if its else super().remote(flow)
+
+    def remote_address(self, flow: HasTuples) -> str:
+        its = self._nodes.get(flow.node)
+        return its.remote_address(flow) if its else super().remote_address(flow)
+
+    def sides(self, flow: HasTuples) -> tuple[str, str, bool]:
+        its = self._nodes.get(flow.node)
+        return its.sides(flow) if its else super().sides(flow)
+
+    def _who_anywhere(self, address: str) -> Named:
+        found = (node.who(address) for node in self._nodes.values())
+        return next((named for named in found if named != UNNAMED), UNNAMED)
+
+    def _device_anywhere(self, address: str) -> str:
+        found = (node.device(address) for node in self._nodes.values())
+        return next((device for device in found if device != address), address)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import addresses
 from addresses import UNNAMED, Context, Fan, Named, Place, Process
-from flows import BYTES, IDLE, PACKETS, Flow, Group, TapeEvent, matched, newest_texts
+from flows import BYTES, IDLE, PACKETS, Flow, Group, NodeFacts, TapeEvent, matched, newest_texts
 from grouping import (
     ADDRESSES,
     COUNTRY,
@@ -31,6 +31,7 @@ from grouping import (
     group_keys,
     key_values,
     service_name,
+    term_of,
 )
 from text import ASCII, DAY, Glyphs, clean, endpoint, fine_bar, service, size_text, span_text, sparkline, text_table
 from vocabulary import ViewName
@@ -114,6 +115,11 @@ def order_by_nat(flows: Sequence[Flow], _context: Context) -> SortKeys:
     return ["".join(flow.ends().nat) if b"src=" in flow.tail else "" for flow in flows]
 
 
+def _by_node(keys: Keys[Flow]) -> Keys[Flow]:
+    """Of several nodes each has a context of its own."""
+    return lambda flows, context: [key for its, some in context.parts(flows) for key in keys(some, its)]
+
+
 def order_by_place(pick: Callable[[Place], str | int | None], none: str | float = NO_PLACE) -> Keys[Flow]:
     """By a fact about the remote end; what has none comes last."""
 
@@ -126,7 +132,7 @@ def order_by_place(pick: Callable[[Place], str | int | None], none: str | float 
         facts = {address: none if fact is None else fact for address, fact in found.items()}
         return [facts[address] for address in remotes]
 
-    return keys
+    return _by_node(keys)
 
 
 def name_of_ends(near: str, far: str, context: Context) -> str:
@@ -134,12 +140,14 @@ def name_of_ends(near: str, far: str, context: Context) -> str:
     return context.who(near).label or context.who(far).label
 
 
+@_by_node
 def order_by_name(flows: Sequence[Flow], context: Context) -> SortKeys:
     """By who has an end; those without a name come last."""
     ends = [context.sides(flow) for flow in flows]
     return [name_of_ends(near, far, context).casefold() or NO_PLACE for near, far, _ in ends]
 
 
+@_by_node
 def order_by_process(flows: Sequence[Flow], context: Context) -> SortKeys:
     """By the process whose flow it is; those without one come last."""
     found = [context.process(flow.kind.protocol, flow.ends()) for flow in flows]
@@ -191,6 +199,7 @@ def order_by_timeout(flows: Sequence[Flow], _context: Context) -> SortKeys:
     ]
 
 
+@_by_node
 def order_by_idle(flows: Sequence[Flow], context: Context) -> SortKeys:
     now, timeouts = context.now, context.timeouts
     return [_unknown_last(flow.idle(now, timeouts)) for flow in flows]
@@ -296,7 +305,7 @@ class Column(Generic[FactsT, RowT]):
     newest_last: bool = False  # cut at its beginning
     room: bool = False  # it takes the room that others leave: names, which have no longest form
     narrow_form_of: str = ""  # the column that takes its place where there is room
-    only_with: str = ""  # where it is: with a flow log ("log"), "names" of hosts, "processes"; "": everywhere
+    only_with: str = ""  # where it is: with a flow log ("log"), several "nodes", "names", "processes"; "": everywhere
     zoned: bool = False  # a time: where its cells have no room for the zone, the title names it
     wan_title: str = ""  # what stands before the address that SNAT puts into all rows
 
@@ -309,7 +318,7 @@ FlowColumn = Column[FlowFacts, Flow]
 
 
 def facts_of(flow: Flow, context: Context, names: bool) -> FlowFacts:
-    e = flow.ends()
+    e, context = flow.ends(), context.of(flow)
     near, remote, _ = context.sides_of_ends(e)
     who, process = name_of_ends(near, remote, context), context.process(flow.kind.protocol, e)
     return FlowFacts(
@@ -393,6 +402,12 @@ def _country_brief(s: FlowFacts) -> str:
 BITS = "BIT/s"  # of a column of rates, where these are in bits
 
 FLOW_COLUMNS: tuple[FlowColumn, ...] = (
+    FlowColumn(
+        *("node", "NODE", 4, 16, 15, lambda s: s.flow.node),
+        lambda flows, _context: [flow.node for flow in flows],
+        only_with="nodes",
+        roomy=8,
+    ),
     FlowColumn("proto", "PROTO", 5, 5, 0, lambda s: protocol_text(s.flow), order_by_protocol),
     FlowColumn("state", "STATE", 11, 11, 40, lambda s: s.flow.status(), order_by_state),
     FlowColumn("source", "SOURCE", 14, 47, 30, lambda s: end_text(s, True), order_by_source, roomy=21, middle=True),
@@ -578,11 +593,6 @@ def _grown(columns: Sequence[AnyColumn], spare: int, least: Sequence[int], most:
 # --- what a row is as terms of a filter -------------------------------------------------------------------------------
 
 
-def _term(field: str, value: object) -> str:
-    text = max(clean(str(value)).split('"'), key=len)  # of a name with quotation marks a part
-    return f"{field}:{text}" if re.fullmatch(r"[\w.:/+-]+", text) else f'{field}:"{text}"'
-
-
 # The columns of flows, each with a field that selects what is like a flow in it.
 _TERMS = (
     *(("source", "src"), ("source", "sport"), ("source", "near")),
@@ -590,11 +600,13 @@ _TERMS = (
     *(("name", "name"), ("name", "container"), ("process", "process")),
     *(("proto", "proto"), ("state", "state"), ("nat", "nat")),
     *(("cc", "country"), ("city", "city"), ("asn", "asn"), ("org", "org"), ("mark", "mark")),
+    ("node", "node"),
 )
 
 
 def flow_terms(flow: Flow, context: Context) -> list[tuple[str, str]]:
     """The terms that select what is like a flow in some column: the column's key, and the term."""
+    context = context.of(flow)
     where, e = context.remote(flow), flow.ends()
     other: dict[str, object] = {  # than what rows are grouped by
         "near": context.sides(flow)[0],
@@ -610,16 +622,16 @@ def flow_terms(flow: Flow, context: Context) -> list[tuple[str, str]]:
     if e.snat:
         port = e.reply_dport if flow.kind.has_ports else None
         values.append(("translated", "wan", endpoint(e.reply_dst, port)))
-    return [(column, _term(field, value)) for column, field, value in values if value not in (None, "")]
+    return [(column, term_of(field, value)) for column, field, value in values if value not in (None, "")]
 
 
 def row_terms(spec: ViewSpec, row: Flow | GroupRow | TapeEvent | UsageRow, context: Context) -> list[tuple[str, str]]:
     """The same of any row; of a sum the term that selects its flows, and the names that a host has."""
     if isinstance(row, GroupRow):
-        named = [("name", _term(field, value)) for field, value in _names_of(spec, row, context) if value]
+        named = [("name", term_of(field, value)) for field, value in _names_of(spec, row, context) if value]
         return [(spec.columns[0].key, spec.grouping.term(row.key)), *named] if spec.grouping else []
     if isinstance(row, UsageRow):
-        return [(spec.columns[0].key, _term("near", row.key))] if spec.logged == "host" else []
+        return [(spec.columns[0].key, term_of("near", row.key))] if spec.logged == "host" else []
     return flow_terms(row.flow if isinstance(row, TapeEvent) else row, context)
 
 
@@ -961,6 +973,52 @@ def columns_of_keys(grouping: Grouping) -> tuple[GroupColumn, ...]:
     )
 
 
+def _node_column(
+    key: str, title: str, width: int, rank: int, cell: Callable[[NodeFacts], str], value: Callable[[NodeFacts], Any]
+) -> GroupColumn:
+    """What is known of a node beside its flows."""
+    return GroupColumn(
+        *(key, title, width, width, rank, lambda s: cell(s.row.node) if s.row.node is not None else "-"),
+        _by(lambda row: -1.0 if row.node is None else _unknown_last(value(row.node))),
+        right=True,
+        descending=True,
+        adds=True,
+    )
+
+
+def _doing(s: GroupFacts) -> str:
+    """How a node is doing: a dot and a word."""
+    return f"{s.glyphs.dot} {s.row.node.state}" if s.row.node is not None else "-"
+
+
+def _fill_text(its: NodeFacts) -> str:
+    return "-" if its.fill is None else f"{its.fill:.1%}" if its.fill < 0.0995 else f"{its.fill:.0%}"
+
+
+_MOVED_BY_KEY = {column.key: column for column in _MOVED}
+NODE_COLUMNS = (
+    GroupColumn("node", "NODE", 6, 30, 10, lambda s: clean(s.row.key), _by(lambda row: row.key), middle=True),
+    GroupColumn(*("status", "STATUS", 9, 14, 12), _doing, _by(lambda row: row.node.state if row.node else "")),
+    _FLOWS,
+    _node_column("fill", "FILL", 5, 22, _fill_text, lambda its: its.fill),
+    _node_column(
+        *("events", "EV/s", 6, 24),
+        lambda its: "-" if its.events is None else f"{its.events:.0f}",
+        lambda its: its.events,
+    ),
+    *(_MOVED_BY_KEY[key] for key in ("new", "rate", "in", "out", "bytes")),
+    _node_column("lost", "LOST", 5, 42, lambda its: str(its.lost), lambda its: float(its.lost)),
+    _node_column("late", "LATE", 5, 44, lambda its: span_text(its.behind), lambda its: its.behind),
+    _SHARE,
+    _UNREPLIED,
+    GroupColumn(
+        *("reason", "REASON", 12, 60, 48, lambda s: s.row.node.reason if s.row.node is not None else ""),
+        _by(lambda row: row.node.reason if row.node is not None else ""),
+        room=True,
+    ),
+)
+
+
 def part_text(s: GroupFacts) -> str:
     """What stands below an opened row: a country of a host with its name, a host by its name or address."""
     value = key_values(s.row)[-1]
@@ -1152,6 +1210,12 @@ def _country_cell(s: EventFacts) -> str:
 _EVENT_LABEL = {"new": "NEW", "update": "UPDATE", "destroy": "DESTROY"}
 EVENT_COLUMNS = (
     EventColumn("time", "TIME", 12, 12, 20, clock_text, _of(lambda h: h.at), descending=True),
+    EventColumn(
+        *("node", "NODE", 4, 16, 15, lambda s: s.event.flow.node),
+        _of(lambda h: h.flow.node),
+        only_with="nodes",
+        roomy=8,
+    ),
     EventColumn("event", "EVENT", 7, 7, 5, lambda s: _EVENT_LABEL.get(s.event.event, ""), _of(lambda h: h.event)),
     EventColumn("proto", "PROTO", 5, 5, 8, lambda s: protocol_text(s.event.flow), _of(lambda h: h.flow.kind.protocol)),
     EventColumn("state", "STATE", 11, 11, 40, lambda s: clean(s.event.state or "", 11), _of(lambda h: h.state or "")),
@@ -1205,6 +1269,7 @@ class ViewSpec:
     turned_sort: str = ""  # or the other column that key t sorts by
     tab: str = ""  # the view whose tab is lit, where it has none itself
     empty: tuple[str, str] = ("", "")  # why there may be no row, and the command that helps
+    with_nodes: bool = False  # only where several nodes are watched: there it takes its key from another view
     short: str = ""  # the name on its tab where there is little room; "": the first three letters of the title
     hints: tuple[tuple[str, str], ...] = ()  # keys that do something of its own here, each with its word in the footer
 
@@ -1277,6 +1342,7 @@ def _remote_text(s: FlowFacts) -> str:
 
 
 _NAT_COLUMNS = (
+    FLOW_COLUMN["node"],
     FLOW_COLUMN["proto"],
     FlowColumn("inside", "LOCAL", 15, 47, 10, _inside_text, FLOW_COLUMN["source"].keys, roomy=21, middle=True),
     FlowColumn(
@@ -1434,6 +1500,19 @@ VIEWS = (
         tab="states",
         hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "expand")),
     ),
+    replace(
+        by_view(
+            *("node", "nodes", "9", "Nodes"),
+            enters=FLOWS,
+            turns_to="states",
+            with_nodes=True,
+            hints=(_ENTERS_FLOWS, ("t", "states"), ("right", "expand")),
+        ),
+        about="one row per machine: is it live, how full is its table, what moves through it",
+        columns=NODE_COLUMNS,
+        sort="node",
+        once="node",
+    ),
     _usage_by("usage-countries", "country", "usage-networks", "by network"),
     _usage_by("usage-networks", "network", "usage-services", "by service"),
     _usage_by("usage-services", "service", "usage", "by host"),
@@ -1441,12 +1520,26 @@ VIEWS = (
 VIEW_BY_NAME: dict[str, ViewSpec] = {spec.name: spec for spec in VIEWS}
 
 
+def tabs(several: bool) -> list[ViewSpec]:
+    """The views that have a key, in their order. ``several``: several nodes are watched."""
+    return list({spec.key: spec for spec in VIEWS if spec.key and (several or not spec.with_nodes)}.values())
+
+
+def tab_of(spec: ViewSpec, several: bool) -> ViewSpec:
+    """The view whose tab is lit while this one is on show."""
+    key = VIEW_BY_NAME[spec.tab or spec.name].key
+    return next(tab for tab in tabs(several) if tab.key == key)
+
+
 # --- rows as text -----------------------------------------------------------------------------------------------------
 
 
 def columns_there(spec: ViewSpec, context: Context, logs: bool = False) -> list[AnyColumn]:
     """The columns of a view for which there is what they need. ``logs``: is there a flow log?"""
-    there = {"": True, "log": logs, "names": context.knows_names(), "processes": context.knows_processes()}
+    there = {
+        **{"": True, "log": logs, "nodes": context.is_among_others()},
+        **{"names": context.knows_names(), "processes": context.knows_processes()},
+    }
     return [column for column in spec.columns if there[column.only_with]]
 
 

@@ -1086,8 +1086,6 @@ def _check_names(ctx: click.Context, options: CommandLine) -> None:
 
 def _check_nodes(options: CommandLine) -> None:
     """What holds where several machines are watched in one run."""
-    if options["once"] or _format(options) == "text":
-        raise click.UsageError("--via can be repeated only with --json or --csv, without --once.")
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
     for what in ("log", "metrics", "record"):

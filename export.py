@@ -473,26 +473,34 @@ def _inside(item: JsonObject) -> str:
 def view_texts(
     grouping: Grouping | None, rows: Sequence[Any], format: str, context: Context, moment: str | None, node: str = ""
 ) -> Iterator[str]:
-    """Rows of a view as JSON lines or CSV. Flows and events are lines as in a stream, ended flows are `destroy`."""
+    """Rows of a view as JSON lines or CSV. Flows and events are lines as in a stream, ended flows are `destroy`.
+
+    ``node``: whose flows are added up; "" of several.
+    """
     if grouping is not None:
         items = [node_item(node) | group_object(row, grouping, context.who(row.key)) for row in rows]
-        columns = ["node", *group_columns(grouping)]
+        columns = group_columns(grouping)
+        columns = columns if grouping.is_of_nodes else ["node", *columns]
         yield from map(json_line, items) if format == "json" else csv_of(items, columns)
         return
     if format == "csv":
         yield csv_header()
-    writer = LineWriter(context, format)
-    writer.know_node(node)
+    writers: dict[str, LineWriter] = {}
     for row in rows:
+        flow = row.flow if isinstance(row, TapeEvent) else row
+        writer, its = writers.get(flow.node), context.of(flow)
+        if writer is None:
+            writer = writers[flow.node] = LineWriter(its, format)
+            writer.know_node(flow.node)
         if isinstance(row, TapeEvent):
-            then = replace(row.flow.record(), state=row.state)
-            yield writer.of_item(json_object(then, row.flow, context, row.event, f"{row.at + context.epoch:.6f}"))
+            then = replace(flow.record(), state=row.state)
+            yield writer.of_item(json_object(then, flow, its, row.event, f"{row.at + its.epoch:.6f}"))
         elif row.ended is None:
             yield writer.of_flow(row, "list", moment)
         elif row.inferred:
-            yield writer.of_gone(row, f"{row.ended + context.epoch:.6f}")
+            yield writer.of_gone(row, f"{row.ended + its.epoch:.6f}")
         else:
-            yield writer.of_flow(row, "destroy", f"{row.ended + context.epoch:.6f}")
+            yield writer.of_flow(row, "destroy", f"{row.ended + its.epoch:.6f}")
 
 
 def usage_texts(sort: str, rows: Sequence[UsageRow], per_day: bool, format: str) -> Iterator[str]:

@@ -391,9 +391,7 @@ def bare(word: str, context: Context) -> Predicate:
         if not flow.plain or not group.kind.family or not group.kind.has_ports:
             return word in shown_text(flow, context)
         if (known := groups.get(group)) is None:
-            known = groups[group] = any(
-                word in part for part in (flow.family, group.kind.protocol, (group.state or "").lower())
-            )
+            known = groups[group] = any(word in part for part in _shown_of_group(flow, context))
         if known or (any(flag in flow.tail for flag in flags) and any(word in flag.lower() for flag in flow.flags())):
             return True
         if in_address and in_ends(flow):
@@ -451,10 +449,16 @@ def _protocol_port(text: str) -> tuple[str, int]:
     return protocol, int(port)
 
 
+def _shown_of_group(flow: Flow, context: Context) -> list[str]:
+    """What a row shows that many flows share."""
+    shared = [flow.family, flow.kind.protocol, (flow.state or "").lower()]
+    return [*shared, flow.node.lower()] if context.is_among_others() else shared
+
+
 def shown_text(flow: Flow, context: Context) -> str:
     """Everything a row shows, in lower case: what a bare word searches."""
     e = flow.ends()
-    texts: list[object] = [flow.family, flow.kind.protocol, flow.state or "", *flow.flags(), *e.nat]
+    texts: list[object] = [*_shown_of_group(flow, context), *flow.flags(), *e.nat]
     for address, port in (
         (e.src, e.sport),
         (e.dst, e.dport),
@@ -710,6 +714,11 @@ def asks_fans(text: str, context: Context | Site) -> bool:
     return asks(text, context, *FAN_FIELDS)
 
 
+def _node(value: str, _context: Context) -> Predicate:
+    wanted = "" if value.lower() == "none" else value.lower()
+    return lambda flow: flow.group.node.lower() == wanted
+
+
 Maker = Callable[[str, Context], Predicate]
 
 # What makes the predicate of each field in vocabulary.FIELDS.
@@ -750,6 +759,7 @@ MAKERS: dict[str, Maker] = {
     "process": _by_process,
     "far": _far,
     "service": _service,
+    "node": _node,
     "wan": _wan,
     "at": _at,
     "new": _new,
@@ -804,7 +814,13 @@ def compile_filter(text: str, context: Context, baseline: AskBaseline = _no_base
     words = _lex(text)
     if not words:
         return None
-    return _Parser(text, words, context, baseline).expression()
+    everywhere = _Parser(text, words, context, baseline).expression()
+    if len(context.nodes) == 1:
+        return _Parser(text, words, next(iter(context.nodes.values())), baseline).expression()
+    if not context.nodes:
+        return everywhere
+    of_node = {node: _Parser(text, words, its, baseline).expression() for node, its in context.nodes.items()}
+    return lambda flow: of_node.get(flow.group.node, everywhere)(flow)
 
 
 def _lex(text: str) -> list[_Word]:

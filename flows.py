@@ -21,11 +21,11 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile, zip_longest
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from addresses import Ends, KnownAddresses, inbound_by_nat, own_addresses_of
+from addresses import Context, Ends, KnownAddresses, inbound_by_nat, own_addresses_of
 from parse import (
     ADDRESS,
     COUNTERS,
@@ -81,13 +81,14 @@ _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock tha
 
 
 class Group:
-    """Flows of one kind in one state: what 200,000 of them share, and how many live ones there are."""
+    """Flows of one kind in one state on one node: what 200,000 of them share, and how many live ones there are."""
 
-    __slots__ = ("kind", "number", "prefix", "state")
+    __slots__ = ("kind", "node", "number", "prefix", "state")
 
-    def __init__(self, kind: Kind, state: str | None) -> None:
+    def __init__(self, kind: Kind, state: str | None, node: str = "") -> None:
         self.kind = kind
         self.state = state
+        self.node = node  # the machine whose table they are in; "" where nobody has named it
         self.prefix = b"%d " % kind.number  # what a key begins with
         self.number = 0
 
@@ -184,6 +185,10 @@ class Flow:
     @property
     def state(self) -> str | None:
         return self.group.state
+
+    @property
+    def node(self) -> str:
+        return self.group.node
 
     @property
     def ended(self) -> float | None:
@@ -400,6 +405,9 @@ def _counted_as(mine: Tuple, theirs: Tuple) -> Tuple:
     return mine if mine.packets is not None else replace(mine, packets=theirs.packets, bytes=theirs.bytes)
 
 
+TapeLine = tuple[float, str, Flow, str | None]  # the fields of a TapeEvent, as the tape has them
+
+
 class TapeEvent(NamedTuple):
     """An event of the tape."""
 
@@ -409,7 +417,7 @@ class TapeEvent(NamedTuple):
     state: str | None  # the flow's state then
 
 
-def tape_events(table: FlowTable) -> list[TapeEvent]:
+def tape_events(table: AnyTable) -> list[TapeEvent]:
     """The tape, the newest last."""
     return [TapeEvent(*event) for event in table.tape]
 
@@ -521,8 +529,8 @@ class FlowTable:
 
     ``on_new`` hears of each flow of which the kernel says that it begins, ``on_closed`` of each that ends,
     ``on_inferred`` where only a listing showed that. ``on_show``: somebody looks at flows that have ended and
-    at the tape; ``taped``: at the tape; ``totals``: at rates in and out, or at what moved. A pipe needs none of these,
-    which saves 5 of 25 us an event.
+    at the tape; ``taped``: at the tape; ``tape``: that of several tables which are shown as one; ``totals``: at rates
+    in and out, or at what moved. A pipe needs none of these, which saves 5 of 25 us an event.
     """
 
     def __init__(
@@ -538,23 +546,23 @@ class FlowTable:
         totals: bool = True,
         on_closed: Callable[[Flow], None] | None = None,
         on_new: Callable[[Flow], None] | None = None,
+        tape: deque[TapeLine] | None = None,
     ) -> None:
         self.live: dict[bytes, Flow] = {}
         self.closed, self.past = deque[Flow](), deque[Flow](maxlen=past if on_show else 0)  # past: for the NAT view
         self.linger, self.limit, self.own = linger if on_show else 0.0, limit, own
         self.timeouts: dict[str, int] = {}  # the kernel's, see parse.TIMEOUTS
         self._own_told, self._addresses = own, KnownAddresses(own)
-        self.generation, self.listing = 0, False
+        self.generation, self.listing, self.node = 0, False, ""
         # Complete listings; flows that began since the listing before the newest, and no event said so.
         self.listings = self.unannounced = 0
         self.listed_at: float | None = None  # when the newest complete listing ended
-        self.counted = False  # the newest complete listing had counters
         self.since: float | None = None  # when the first listing began, or the first event came
         self.watched_since: float | None = None  # since when births are heard of; None: nobody hears of any
         self.events, self.heard = 0, dict.fromkeys(EVENTS.values(), 0)  # all that were taken in; by what they are
-        self.overflow = 0  # flows dropped because the table was full
+        self.overflow, self.counted = 0, False  # flows dropped for want of room; the newest listing had counters
         self.history: deque[float] = deque(maxlen=HISTORY)  # events a second, a value a second
-        self.tape: deque[tuple[float, str, Flow, str | None]] = deque(maxlen=TAPE if on_show or taped else 0)
+        self.tape = deque[TapeLine](maxlen=TAPE if on_show or taped else 0) if tape is None else tape
         self._on_inferred, self._on_closed, self._on_new = on_inferred, on_closed, on_new
         self._began = self._in_step_at = 0.0  # when the newest listing began, and the newest one that was in step
         self._gone: dict[bytes, list[bytes]] = {}  # by key, the texts of flows whose DESTROY came while a listing ran
@@ -566,11 +574,22 @@ class FlowTable:
         self._groups: dict[bytes, Group] = {}  # by head and state: the parser knows about 1,000 of them
         self._order, self._new_order, self._at = Order(), Order(), 0
 
+    @property
+    def facts(self) -> Mapping[str, NodeFacts]:
+        """How each of several nodes is doing, see ``FlowTables``."""
+        return {}
+
     def know_own(self, addresses: Set[str]) -> None:
         """This host's own addresses, as they are now."""
         if addresses != self._own_told:  # the same ones again would empty what is remembered about each
             self._own_told, self.own = addresses, own_addresses_of(addresses)
             self._addresses = KnownAddresses(self.own)
+
+    def know_node(self, node: str) -> None:
+        """The name of the machine whose table this is."""
+        self.node = node
+        for group in self._groups.values():
+            group.node = node
 
     def know_timeouts(self, facts: Mapping[str, int]) -> None:
         """The kernel's timeouts, as they are now."""
@@ -608,7 +627,7 @@ class FlowTable:
     def _group(self, head: bytes, state: bytes) -> Group:
         group = self._groups.get(head + state)
         if group is None:
-            group = Group(kind_of(head), state[:-1].decode("ascii", "replace") or None)
+            group = Group(kind_of(head), state[:-1].decode("ascii", "replace") or None, self.node)
             self._groups[head + state] = group
         return group
 
@@ -830,7 +849,7 @@ class FlowTable:
 
     def life(self, flow: Flow) -> list[tuple[float, str, str | None]]:
         """The flow's events as far as the tape goes back: time, event, state then."""
-        return [(at, name, state) for at, name, other, state in self.tape if other is flow]
+        return life_on(self.tape, flow)
 
     def gone(self, row: Parts, now: float) -> None:
         """A listing that somebody else read has shown that a flow is gone; ``row``: all that was known of it."""
@@ -1041,6 +1060,17 @@ class FlowTable:
         yield from self.live.values()
         yield from self.closed
 
+    def live_flows(self) -> list[Flow]:
+        return list(self.live.values())
+
+    def living(self, flow: Flow) -> Flow | None:
+        """The live flow that has the key of this one, which may be the flow itself."""
+        return self.live.get(flow.key)
+
+    def advance(self, context: Context, now: float) -> None:
+        """Tell a context the time, and what is known of this machine by now."""
+        context.advance(now, self.own, self.timeouts)
+
     def __len__(self) -> int:
         return len(self.live)
 
@@ -1067,17 +1097,193 @@ class FlowTable:
 
     def by_protocol(self) -> list[tuple[str, int]]:
         """Live flows by protocol, most first."""
-        totals: Counter[str] = Counter()
-        for (protocol, _state), number in self.counts.items():
-            totals[protocol] += number
-        return totals.most_common()
+        return most_common_of(self.counts, 0)
 
     def by_state(self) -> list[tuple[str, int]]:
-        totals: Counter[str] = Counter()
-        for (_protocol, state), number in self.counts.items():
-            if state:
-                totals[state] += number
-        return totals.most_common()
+        return most_common_of(self.counts, 1)
+
+
+def life_on(tape: Iterable[TapeLine], flow: Flow) -> list[tuple[float, str, str | None]]:
+    """What a tape has of a flow: time, event, state then."""
+    return [(at, name, state) for at, name, other, state in tape if other is flow]
+
+
+def most_common_of(counts: Mapping[tuple[str, str], int], part: int) -> list[tuple[str, int]]:
+    """Flows by protocol (``part`` 0) or by state (1), most first. ``counts``: see ``FlowTable.counts``."""
+    totals: Counter[str] = Counter()
+    for key, number in counts.items():
+        if key[part]:
+            totals[key[part]] += number
+    return totals.most_common()
+
+
+# --- several tables as one --------------------------------------------------------------------------------------------
+
+
+LIVE, GONE, BEGINS, LATE_NODE, REPLAYED = "live", "stale", "reading", "behind", "replay"  # how a node is doing
+
+
+class NodeFacts(NamedTuple):
+    """How a node is doing, beside its flows."""
+
+    state: str = ""  # one of the words above; "" of several together
+    reason: str = ""  # why it is stale, safe to show
+    entries: int | None = None  # in the kernel's table, and how many it may have
+    limit: int | None = None
+    events: float | None = None  # a second
+    lost: int = 0  # how often events were lost
+    behind: float = 0.0  # seconds by which its events are late
+
+    @property
+    def fill(self) -> float | None:
+        """The share of the table that is taken."""
+        return None if self.entries is None or not self.limit else self.entries / self.limit
+
+    def and_of(self, other: NodeFacts) -> NodeFacts:
+        """Both together: sums of what is known, and the longest delay."""
+        events = [each.events for each in (self, other) if each.events is not None]
+        known = [each for each in (self, other) if each.fill is not None]
+        entries, limit = sum(each.entries or 0 for each in known), sum(each.limit or 0 for each in known)
+        return NodeFacts(
+            entries=entries if known else None,
+            limit=limit if known else None,
+            events=sum(events) if events else None,
+            lost=self.lost + other.lost,
+            behind=max(self.behind, other.behind),
+        )
+
+
+NO_FACTS = NodeFacts()
+
+
+class FlowTables:
+    """The tables of several nodes, read as one. Each is fed by itself; all of them write on one tape."""
+
+    def __init__(self, by_node: Mapping[str, FlowTable], tape: deque[TapeLine]) -> None:
+        """``by_node``: more may come later; each was made with this tape."""
+        self.by_node, self.tape = by_node, tape
+        self.facts: Mapping[str, NodeFacts] = {}
+
+    def know_facts(self, facts: Mapping[str, NodeFacts]) -> None:
+        """How the nodes are doing now."""
+        self.facts = facts
+
+    def advance(self, context: Context, now: float) -> None:
+        """What ``FlowTable.advance`` does; each node's own context knows that node's addresses."""
+        context.advance(now, frozenset[str]().union(*(table.own for table in self._tables)))
+        for node, table in self.by_node.items():
+            table.advance(context.nodes[node], now)
+
+    def living(self, flow: Flow) -> Flow | None:
+        """What ``FlowTable.living`` says."""
+        table = self.by_node.get(flow.node)
+        return None if table is None else table.living(flow)
+
+    def live_flows(self) -> list[Flow]:
+        return list(chain.from_iterable(table.live.values() for table in self._tables))
+
+    def __iter__(self) -> Iterator[Flow]:
+        return chain(self.live_flows(), self.closed)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._tables))
+
+    @property
+    def _tables(self) -> Iterable[FlowTable]:
+        return self.by_node.values()
+
+    @property
+    def closed(self) -> list[Flow]:
+        return list(chain.from_iterable(table.closed for table in self._tables))
+
+    @property
+    def past(self) -> list[Flow]:
+        return list(chain.from_iterable(table.past for table in self._tables))
+
+    @property
+    def events(self) -> int:
+        return sum(table.events for table in self._tables)
+
+    @property
+    def listings(self) -> int:
+        return sum(table.listings for table in self._tables)
+
+    @property
+    def linger(self) -> float:
+        return max((table.linger for table in self._tables), default=0.0)
+
+    @property
+    def listed_at(self) -> float | None:
+        """When the newest complete listing of any node ended."""
+        return max((table.listed_at for table in self._tables if table.listed_at is not None), default=None)
+
+    @property
+    def since(self) -> float | None:
+        """Since when all of them are watched."""
+        return self._latest([table.since for table in self._tables])
+
+    @property
+    def watched_since(self) -> float | None:
+        """Since when births are heard of wherever they are; None where that is nowhere."""
+        return self._latest([table.watched_since for table in self._tables])
+
+    @staticmethod
+    def _latest(moments: Iterable[float | None]) -> float | None:
+        return max((moment for moment in moments if moment is not None), default=None)
+
+    def watched(self, now: float) -> float | None:
+        """What ``FlowTable.watched`` says."""
+        since = self.watched_since
+        return None if since is None else max(0.0, now - since)
+
+    def keeps_since(self, now: float, history: bool) -> float | None:
+        """What ``FlowTable.keeps_since`` says."""
+        return self._latest([table.keeps_since(now, history) for table in self._tables])
+
+    @property
+    def history(self) -> list[float]:
+        """Events a second of all, the newest last."""
+        rows = [list(table.history)[::-1] for table in self._tables]
+        return [sum(values) for values in zip_longest(*rows, fillvalue=0.0)][::-1]
+
+    @property
+    def rate_in(self) -> float | None:
+        """The sum of those that are known now: the rates of a stale node are those of then."""
+        return self._sum_of([table.rate_in for table in self._fresh])
+
+    @property
+    def rate_out(self) -> float | None:
+        return self._sum_of([table.rate_out for table in self._fresh])
+
+    @property
+    def _fresh(self) -> list[FlowTable]:
+        return [table for node, table in self.by_node.items() if self.facts.get(node, NO_FACTS).state != GONE]
+
+    @staticmethod
+    def _sum_of(rates: Iterable[float | None]) -> float | None:
+        known = [rate for rate in rates if rate is not None]
+        return sum(known) if known else None
+
+    @property
+    def counts(self) -> dict[tuple[str, str], int]:
+        """What ``FlowTable.counts`` says."""
+        totals: Counter[tuple[str, str]] = Counter()
+        for table in self._tables:
+            totals.update(table.counts)
+        return totals
+
+    def by_protocol(self) -> list[tuple[str, int]]:
+        return most_common_of(self.counts, 0)
+
+    def by_state(self) -> list[tuple[str, int]]:
+        return most_common_of(self.counts, 1)
+
+    def life(self, flow: Flow) -> list[tuple[float, str, str | None]]:
+        """What ``FlowTable.life`` says."""
+        return life_on(self.tape, flow)
+
+
+AnyTable = FlowTable | FlowTables
 
 
 def key_of(prefix: bytes, original: bytes, tail: bytes) -> bytes:

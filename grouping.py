@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from addresses import UNNAMED, Context, Fan, Named
-from flows import BYTES, IDLE, Flow, matched, newest_texts
+from flows import BYTES, GONE, IDLE, Flow, NodeFacts, matched, newest_texts
 from parse import Kind
 from text import clean, service
 
@@ -39,6 +39,7 @@ class GroupRow:
         "fresh",
         "key",
         "label",
+        "node",
         "others",
         "rate_in",
         "rate_out",
@@ -66,6 +67,7 @@ class GroupRow:
         self.size_out = 0
         self.fan: Fan | None = None  # of a near host: the other ends and the ports of its flows
         self.share = 0.0  # of all flows, bytes or rates, by what is sorted
+        self.node: NodeFacts | None = None  # of a node's row, or of all nodes together
         self._most: list[str] | None = None
         self.others: dict[str, int] = {}  # what is on the other side, each with its flows: countries of a host, ...
 
@@ -110,6 +112,8 @@ class GroupRow:
         self.rate_out += other.rate_out
         self.size_in += other.size_in
         self.size_out += other.size_out
+        if other.node is not None:
+            self.node = other.node if self.node is None else self.node.and_of(other.node)
 
     def births(self) -> float | None:
         """New flows a second; None where nobody has heard of births for long enough."""
@@ -127,6 +131,12 @@ class GroupKey(NamedTuple):
         return self.name if self.cut is None else f"{self.name}/{self.cut}"
 
 
+def term_of(field: str, value: object) -> str:
+    """The term of a filter that selects what has this value."""
+    text = max(clean(str(value)).split('"'), key=len)  # of a name with quotation marks a part
+    return f"{field}:{text}" if re.fullmatch(r"[\w.:/+-]+", text) else f'{field}:"{text}"'
+
+
 @dataclass(frozen=True)
 class Grouping:
     """A way to group flows: by one of the things that ``part_of`` names, or by keys."""
@@ -141,7 +151,7 @@ class Grouping:
     def term(self, key: str) -> str:
         """What selects exactly the flows of a row, or of a row within one (see ``inside``)."""
         fields = [*([key.name for key in self.keys] or [self.field]), self.other]
-        return " ".join(f"{field}:{value or 'none'}" for field, value in zip(fields, key.split(BETWEEN)))
+        return " ".join(term_of(field, value or "none") for field, value in zip(fields, key.split(BETWEEN)))
 
     @property
     def is_named(self) -> bool:
@@ -155,6 +165,11 @@ class Grouping:
     def of(self, key: str) -> Grouping:
         """What a row with this key is of: of these, or of those within one."""
         return self.inside if self.is_part(key) else self
+
+    @property
+    def is_of_nodes(self) -> bool:
+        """Is a row a node?"""
+        return [key.name for key in self.keys] == ["node"]
 
     @property
     def asks_fans(self) -> bool:
@@ -254,6 +269,7 @@ KEYS: dict[str, ValueOf] = {
     "process": _process_of,
     "service": lambda flow, _context: service_key(flow),
     "wan": _shown_address,
+    "node": lambda flow, _context: flow.node,
 }
 NUMBERS = {
     *("sport", "dport", "asn", "mark", "zone", "bytes", "packets", "rate", "age", "timeout", "idle", "fanout", "ports"),
@@ -331,7 +347,8 @@ def key_function(keys: tuple[GroupKey, ...], context: Context) -> Callable[[Flow
     ]
 
     def combination(flow: Flow) -> str:
-        found = [(value_of(flow, context), cut) for value_of, cut in values]
+        its = context.of(flow)
+        found = [(value_of(flow, its), cut) for value_of, cut in values]
         return BETWEEN.join("" if value in (None, "") else cut(str(value)) for value, cut in found)
 
     return combination
@@ -448,6 +465,18 @@ class Grouper:
             for key, row in self.sums.items():
                 row.fan = fans.get(key)
 
+    def join_nodes(self, facts: Mapping[str, NodeFacts], with_empty: bool) -> None:
+        """Each row has what is known of its node; ``with_empty``: a node without flows has a row, too."""
+        for node, its in facts.items():
+            if with_empty and node not in self.sums:
+                self.sums[node] = GroupRow(node, self._span)
+            if (row := self.sums.get(node)) is None:
+                continue
+            row.node = its
+            if its.state == GONE:  # its rates are those of then
+                row.rate_in = row.rate_out = 0.0
+                row.rated, row.counted = -1, row.counted if row.flows else -1
+
     def finish_row(self, row: GroupRow) -> GroupRow:
         """All have been added: one row, where finishing 50,000 at once would take too long (40 ms)."""
         if self._fans is not None:
@@ -464,7 +493,12 @@ class Grouper:
 
     def add(self, flows: Sequence[Flow]) -> None:
         """Add live flows. Of 200,000 NATed ones with databases open each takes 9 us, in the view of hosts 13 us."""
-        context, newborn = self._context, self._context.now - (self._span or 0.0)
+        for context, some in self._context.parts(flows):
+            self._add(some, context)
+
+    def _add(self, flows: Sequence[Flow], context: Context) -> None:
+        """Add flows of one node."""
+        newborn = context.now - (self._span or 0.0)
         sums, key_of, other_of, fans = self.sums, self._key_of, self._other_of, self._fans
         services, key_of_flow = self._grouping is SERVICE, self._key_of_flow
         texts = newest_texts(flows)
@@ -605,6 +639,8 @@ def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> Gro
         "share": round(row.share, 6),
     }
     item |= {key: value for key, value in numbers.items() if value is not None}
+    if row.node is not None:
+        item |= node_object(row.node)
     if row.fan is not None:
         item |= {"remotes": row.fan.remotes, "ports": row.fan.ports}
     if grouping.keys:  # their hosts may be thousands, in each of thousands of rows
@@ -612,11 +648,21 @@ def group_object(row: GroupRow, grouping: Grouping, who: Named = UNNAMED) -> Gro
     return {**item, grouping.others: sorted(filter(None, row.others), key=lambda other: (-row.others[other], other))}
 
 
+NODE_KEYS = ("status", "reason", "entries", "limit", "events_per_second", "lost", "behind")
+
+
+def node_object(its: NodeFacts) -> GroupObject:
+    """The keys that say how a node is doing; ``behind`` is in seconds."""
+    values = its.state, its.reason or None, its.entries, its.limit, its.events, its.lost, round(its.behind, 1)
+    return {key: value for key, value in zip(NODE_KEYS, values) if value is not None}
+
+
 def group_columns(grouping: Grouping) -> list[str]:
     """All keys that objects of this grouping may have, in their order: the columns of CSV."""
     numbers = ["flows", "new_per_second", "rate_in", "rate_out", "bytes_in", "bytes_out", "unreplied", "share"]
     if grouping.keys:
-        return [*(key.name for key in grouping.keys), *(["name"] if grouping.is_named else []), *numbers]
+        more = ["name"] if grouping.is_named else list(NODE_KEYS) if grouping.is_of_nodes else []
+        return [*(key.name for key in grouping.keys), *more, *numbers]
     label = WHO_KEYS.get(grouping.by) or (GROUP_LABELS.get(grouping.by, "name"),)
     return [grouping.name, *label, *numbers, *(("remotes", "ports") if grouping is NEAR else ()), grouping.others]
 

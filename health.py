@@ -37,7 +37,22 @@ from operator import itemgetter
 from typing import NamedTuple, TypeVar, cast
 
 from addresses import Context
-from flows import BEFORE_REPLY, TCP, Flow, FlowTable, Group, matched, without_userspace
+from flows import (
+    BEFORE_REPLY,
+    BEGINS,
+    GONE,
+    LATE_NODE,
+    LIVE,
+    REPLAYED,
+    TCP,
+    AnyTable,
+    Flow,
+    FlowTable,
+    Group,
+    NodeFacts,
+    matched,
+    without_userspace,
+)
 from grouping import service_name, service_of
 from intake import (
     ACCOUNTING_CURE,
@@ -52,7 +67,7 @@ from intake import (
     cure_there,
     since,
 )
-from text import DAY, endpoint
+from text import DAY, clean, endpoint
 
 STEP = 1000  # flows counted at once: 3 ms
 TOP = 5  # sources that are named
@@ -791,7 +806,7 @@ def brief(status: Status, shares: Shares | None, now: float) -> list[tuple[str, 
 FLOW_SIZE = 400  # bytes that a live flow takes
 
 
-def out_of_memory(table: FlowTable | None, taken: int, limit: int | None, helps: str = "") -> Problem:
+def out_of_memory(table: AnyTable | None, taken: int, limit: int | None, helps: str = "") -> Problem:
     """What took the memory, and what helps. ``taken``: bytes in use at most; ``limit``: of address space, in bytes.
 
     ``helps``: what makes this way to run need less.
@@ -805,6 +820,28 @@ def out_of_memory(table: FlowTable | None, taken: int, limit: int | None, helps:
     what += f": {len(table)} flows (about {len(table) * FLOW_SIZE / 1e6:.0f} MB), {ended} ended ones (--history)"
     what += f", {len(table.tape)} events"
     return Problem(what, "; ".join([more, "--history 0"] if ended > len(table) else filter(None, [more, helps])))
+
+
+# --- several nodes ------------------------------------------------------------------------------------------------
+
+
+def node_facts(status: Status, table: FlowTable, live: bool, now: float) -> NodeFacts:
+    """How a node is doing. ``now`` on the source's clock; ``live``: it is no recording."""
+    problem = status.troubles.get("listing") or status.troubles.get("events")
+    reason, state = "", REPLAYED if not live else LIVE
+    if problem is not None:
+        age = "" if table.listed_at is None else f", table is {max(0, now - table.listed_at):.0f} s old"
+        state, reason = GONE, f"{problem.what}{age}"
+    elif live and table.listed_at is None:
+        state = BEGINS
+    elif status.behind >= LATE:
+        state = LATE_NODE
+    return NodeFacts(
+        *(state, reason, status.facts.get("count"), status.facts.get("max")),
+        table.history[-1] if table.watched_since is not None and table.history else None,
+        status.losses,
+        status.behind,
+    )
 
 
 # --- notices ----------------------------------------------------------------------------------------------------------
@@ -866,6 +903,16 @@ class Notice:
     @property
     def key(self) -> Hashable:
         return self.about, self.state
+
+    def of(self, node: str) -> Notice:
+        """The same, with the node that it is about."""
+        return replace(self, text=f"{clean(node)}: {self.text}", state=(node, self.state))
+
+
+def by_weight(notices: Iterable[Notice]) -> list[Notice]:
+    """Notices of several nodes, the heaviest first, as ``notices_of`` has those of one."""
+    places = {about: place for place, about in enumerate(About)}
+    return sorted(notices, key=lambda notice: (places[notice.about], not notice.bad))
 
 
 def notices_of(

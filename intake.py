@@ -426,6 +426,23 @@ class Status:
             self.counted.popleft()
 
 
+def together(statuses: Sequence[Status]) -> Status:
+    """What a header says of several nodes: sums, and what holds for all of them."""
+    facts = {
+        name: sum(status.facts.get(name, 0) for status in statuses)
+        for name in ("count", "max")
+        if any(name in status.facts for status in statuses)
+    }
+    return Status(
+        rejects=sum(status.rejects for status in statuses),
+        troubles=statuses[0].troubles if statuses and all(status.troubles for status in statuses) else {},
+        facts=facts,
+        ended=bool(statuses) and all(status.ended for status in statuses),
+        understood=any(status.understood for status in statuses),
+        behind=max((status.behind for status in statuses), default=0.0),
+    )
+
+
 def since(first: Statistics, last: Statistics, name: str) -> int:
     """How many more there are; a CPU's counter may have passed 2^32 and begun anew between the two."""
     return (last.values.get(name, 0) - first.values.get(name, 0)) % WRAP
@@ -561,6 +578,8 @@ class Intake:
             self._hold_against_count(EVENTS_SEEN)
         elif isinstance(item, OwnAddresses):
             self.table.know_own(item.addresses)
+        elif isinstance(item, OfNode):
+            self.table.know_node(item.node)
         elif isinstance(item, Gone):
             self._take_gone(item)
         elif isinstance(item, (Trouble, Facts)):

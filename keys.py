@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from columns import FLOWS, VIEWS, moment_text, row_terms
+from columns import FLOWS, AnyColumn, moment_text, row_terms, tab_of, tabs
 from filters import FIXED_VALUES, FilterError
-from flows import FlowTable
+from flows import AnyTable
 from grouping import BETWEEN, Baseline, GroupRow, UsageRow
 from keyboard import Button, Mouse
 from text import clean
@@ -195,7 +195,7 @@ def _remember_filter(view: View, kept: str) -> None:
 
 # --- the keys ---------------------------------------------------------------------------------------------------------
 
-Action = Callable[[View, FlowTable], Request]
+Action = Callable[[View, AnyTable], Request]
 
 
 @dataclass(frozen=True)
@@ -211,16 +211,16 @@ class Binding:
     brief: str = ""
 
 
-def _quit(_view: View, _table: FlowTable) -> Request:
+def _quit(_view: View, _table: AnyTable) -> Request:
     return Request(Do.QUIT)
 
 
-def _help(view: View, _table: FlowTable) -> Request:
+def _help(view: View, _table: AnyTable) -> Request:
     view.overlay, view.scroll = "help", 0
     return NOTHING
 
 
-def _back(view: View, _table: FlowTable) -> Request:
+def _back(view: View, _table: AnyTable) -> Request:
     """Esc: the overlay, then the view that Enter has led away from, then the filter, then the selection."""
     if view.overlay:
         view.overlay = "details" if view.overlay == "whois" and view.flow is not None else ""
@@ -250,7 +250,7 @@ def _is_chosen(view: View, again: str) -> bool:
     return True
 
 
-def _details(view: View, _table: FlowTable) -> Request:
+def _details(view: View, _table: AnyTable) -> Request:
     """Everything about a flow; of a sum the flows that it is made of."""
     spec = view.spec
     if not _is_chosen(view, "show its flows" if spec.enters else "show its details"):
@@ -282,7 +282,7 @@ def _enter_usage(view: View, row: UsageRow) -> None:
 
 
 def _show(name: str) -> Action:
-    def action(view: View, _table: FlowTable) -> Request:
+    def action(view: View, _table: AnyTable) -> Request:
         view.trail = []
         view.show(name)
         return NOTHING
@@ -290,18 +290,27 @@ def _show(name: str) -> Action:
     return action
 
 
+def _show_tab(key: str) -> Action:
+    def action(view: View, table: AnyTable) -> Request:
+        spec = next(spec for spec in tabs(view.context.is_among_others()) if spec.key == key)
+        return _show(spec.name)(view, table)
+
+    return action
+
+
 def _next_view(step: int) -> Action:
-    def action(view: View, _table: FlowTable) -> Request:
-        names: list[str] = [spec.name for spec in VIEWS if spec.key]
-        at = names.index(view.spec.tab or view.spec.name)
+    def action(view: View, _table: AnyTable) -> Request:
+        several = view.context.is_among_others()
+        specs = tabs(several)
+        at = specs.index(tab_of(view.spec, several))
         view.trail = []
-        view.show(names[(at + step) % len(names)])
+        view.show(specs[(at + step) % len(specs)].name)
         return NOTHING
 
     return action
 
 
-def _turn(view: View, _table: FlowTable) -> Request:
+def _turn(view: View, _table: AnyTable) -> Request:
     """The other end; on the map the other measure."""
     spec = view.spec
     if spec.turned_sort:
@@ -313,7 +322,7 @@ def _turn(view: View, _table: FlowTable) -> Request:
     return NOTHING
 
 
-def _ask_whois(view: View, _table: FlowTable) -> Request:
+def _ask_whois(view: View, _table: AnyTable) -> Request:
     """Whose the remote end of the selected flow is, or the selected host: a server is asked, so only where this is."""
     if not _is_chosen(view, "ask whois about it"):
         return NOTHING
@@ -327,7 +336,7 @@ def _ask_whois(view: View, _table: FlowTable) -> Request:
     return Request(Do.WHOIS, address) if address else NOTHING
 
 
-def _set_baseline(view: View, _table: FlowTable) -> Request:
+def _set_baseline(view: View, _table: AnyTable) -> Request:
     """From now on what comes new is shown as new; a second time forgets it."""
     if view.baseline is not None:
         view.baseline = None
@@ -341,7 +350,7 @@ def _set_baseline(view: View, _table: FlowTable) -> Request:
     return NOTHING
 
 
-def _health(view: View, _table: FlowTable) -> Request:
+def _health(view: View, _table: AnyTable) -> Request:
     view.overlay, view.scroll = ("" if view.overlay == "health" else "health"), 0
     view.entry, view.entries = "", ()
     return NOTHING
@@ -372,7 +381,7 @@ def _enter_health(view: View) -> None:
     view.trail.append(came)
 
 
-def _export(view: View, _table: FlowTable) -> Request:
+def _export(view: View, _table: AnyTable) -> Request:
     text = f"conntrack-{view.spec.name}.json"
     view.overlay = ""
     view.prompt = Prompt(Purpose.EXPORT, text, len(text))
@@ -382,7 +391,7 @@ def _export(view: View, _table: FlowTable) -> Request:
 def _copy_row(do: Do) -> Action:
     """Of the selected row."""
 
-    def action(view: View, _table: FlowTable) -> Request:
+    def action(view: View, _table: AnyTable) -> Request:
         return Request(do) if _is_chosen(view, "copy it") else NOTHING
 
     return action
@@ -398,7 +407,7 @@ FAR_AWAY = 9999  # rows: to the first or the last one
 def _move(step: Callable[[View], int]) -> Action:
     """Where details stand beside the rows, pages are theirs, and steps the rows'."""
 
-    def action(view: View, _table: FlowTable) -> Request:
+    def action(view: View, _table: AnyTable) -> Request:
         if view.overlay == "health":
             if abs(step(view)) == 1 and view.entries:
                 _choose_entry(view, step(view))
@@ -415,7 +424,7 @@ def _move(step: Callable[[View], int]) -> Action:
     return action
 
 
-def _go_to_selected(view: View, _table: FlowTable) -> Request:
+def _go_to_selected(view: View, _table: AnyTable) -> Request:
     """Bring the selected row back into sight, and stay with it."""
     if view.selected is None:
         view.message = "No row is selected"
@@ -424,9 +433,21 @@ def _go_to_selected(view: View, _table: FlowTable) -> Request:
     return NOTHING
 
 
+def _columns(view: View) -> list[AnyColumn]:
+    """The columns of the view, also those that have nothing to show now; a single node needs no column of nodes."""
+    several = view.context.is_among_others()
+    return [column for column in view.spec.columns if several or column.only_with != "nodes"]
+
+
+def _sorts(view: View) -> list[str]:
+    """The columns that one can sort by."""
+    there = {column.key for column in _columns(view)}
+    return [key for key in view.spec.sorts if key in there]
+
+
 def _sort_by(step: int) -> Action:
-    def action(view: View, _table: FlowTable) -> Request:
-        sorts = view.spec.sorts
+    def action(view: View, _table: AnyTable) -> Request:
+        sorts = _sorts(view)
         view.sort = sorts[(sorts.index(view.sort) + step) % len(sorts)]
         view.reverse = view.frozen = False
         return NOTHING
@@ -434,21 +455,21 @@ def _sort_by(step: int) -> Action:
     return action
 
 
-def _pick_sort(view: View, _table: FlowTable) -> Request:
+def _pick_sort(view: View, _table: AnyTable) -> Request:
     """A list of the columns to sort by."""
-    spec = view.spec
-    choices = [(f"{spec.column(key).title:<12} {key}", key) for key in spec.sorts]
-    return _open_picker(view, Picker(Picks.SORT, choices, spec.sorts.index(view.sort)))
+    spec, sorts = view.spec, _sorts(view)
+    choices = [(f"{spec.column(key).title:<12} {key}", key) for key in sorts]
+    return _open_picker(view, Picker(Picks.SORT, choices, sorts.index(view.sort)))
 
 
-def _pick_columns(view: View, _table: FlowTable) -> Request:
+def _pick_columns(view: View, _table: AnyTable) -> Request:
     """A list of the columns, to show them or not."""
-    columns = [column for column in view.spec.columns if not column.narrow_form_of]
+    columns = [column for column in _columns(view) if not column.narrow_form_of]
     choices = [(f"{column.title:<12} {column.key}", column.key) for column in columns]
     return _open_picker(view, Picker(Picks.COLUMNS, choices))
 
 
-def _pick_term(view: View, _table: FlowTable) -> Request:
+def _pick_term(view: View, _table: AnyTable) -> Request:
     """A list of what is in the selected row, to filter by; that of the cell that was clicked on first."""
     if not _is_chosen(view, "filter by what is in it") or view.selected is None:
         return NOTHING
@@ -466,54 +487,54 @@ def _open_picker(view: View, picker: Picker) -> Request:
     return NOTHING
 
 
-def _reverse(view: View, _table: FlowTable) -> Request:
+def _reverse(view: View, _table: AnyTable) -> Request:
     view.reverse = not view.reverse
     view.frozen = False
     return NOTHING
 
 
-def _open_filter(view: View, _table: FlowTable) -> Request:
+def _open_filter(view: View, _table: AnyTable) -> Request:
     view.overlay = ""
     text = clean(view.filter, 500)  # --filter may hold what no key types
     view.prompt = Prompt(Purpose.FILTER, text, len(text), before=view.filter)
     return NOTHING
 
 
-def _toggle_pause(view: View, table: FlowTable) -> Request:
+def _toggle_pause(view: View, table: AnyTable) -> Request:
     view.pause = None if view.pause else Pause(table)
     view.rows.expire()
     return NOTHING
 
 
-def _freeze(view: View, _table: FlowTable) -> Request:
+def _freeze(view: View, _table: AnyTable) -> Request:
     view.frozen = not view.frozen
     return NOTHING
 
 
-def _names(view: View, _table: FlowTable) -> Request:
+def _names(view: View, _table: AnyTable) -> Request:
     view.names = not view.names
     return NOTHING
 
 
-def _bits(view: View, _table: FlowTable) -> Request:
+def _bits(view: View, _table: AnyTable) -> Request:
     view.bits = not view.bits
     view.message = f"Rates are in {'bits' if view.bits else 'bytes'} per second"
     return NOTHING
 
 
-def _closed(view: View, _table: FlowTable) -> Request:
+def _closed(view: View, _table: AnyTable) -> Request:
     view.closed = not view.closed
     return NOTHING
 
 
-def _geo(view: View, _table: FlowTable) -> Request:
+def _geo(view: View, _table: AnyTable) -> Request:
     view.geo = GEO_MODES[(GEO_MODES.index(view.geo) + 1) % len(GEO_MODES)]
     view.message = f"geography: {view.geo}"
     return NOTHING
 
 
 def _shift(step: int) -> Action:
-    def action(view: View, _table: FlowTable) -> Request:
+    def action(view: View, _table: AnyTable) -> Request:
         if view.overlay == "details":  # the next flow, or the one before
             view.select(view.at + step)
             view.scroll = 0
@@ -524,7 +545,7 @@ def _shift(step: int) -> Action:
     return action
 
 
-def _open_row(view: View, table: FlowTable) -> Request:
+def _open_row(view: View, table: AnyTable) -> Request:
     """What the selected sum is made of stands below it: countries of a host, hosts of a country. Else columns move."""
     row, grouping = view.selected, view.spec.grouping
     can = isinstance(row, GroupRow) and grouping is not None and not grouping.is_part(row.key)
@@ -534,7 +555,7 @@ def _open_row(view: View, table: FlowTable) -> Request:
     return _shift(1)(view, table)
 
 
-def _close_row(view: View, table: FlowTable) -> Request:
+def _close_row(view: View, table: AnyTable) -> Request:
     """The opposite: first the columns come back, then the row is closed."""
     row = view.selected
     if isinstance(row, GroupRow) and not view.shift and not view.overlay:
@@ -546,14 +567,14 @@ def _close_row(view: View, table: FlowTable) -> Request:
     return _shift(-1)(view, table)
 
 
-def _redraw(view: View, _table: FlowTable) -> Request:
+def _redraw(view: View, _table: AnyTable) -> Request:
     view.rows.expire()
     return Request(Do.REDRAW)
 
 
 BINDINGS: tuple[Binding, ...] = (
     Binding(("?", "h", "f1"), _help, "this help", "help"),
-    *(Binding((spec.key,), _show(spec.name), f"view: {spec.title.lower()}") for spec in VIEWS if spec.key),
+    *(Binding((spec.key,), _show_tab(spec.key), f"view: {spec.title.lower()}") for spec in tabs(several=False)),
     Binding(("q", "ctrl-c", "f10"), _quit, "quit", "quit"),
     Binding(
         ("/", "f4", "\\"), _open_filter, "filter, live while you type: proto:tcp port:443 !src:10.0.0.0/8", "filter"
@@ -606,7 +627,7 @@ BINDINGS: tuple[Binding, ...] = (
 BINDING_BY_KEY = {key: binding for binding in BINDINGS for key in binding.keys}
 
 
-def press(view: View, table: FlowTable, key: str) -> Request:
+def press(view: View, table: AnyTable, key: str) -> Request:
     """Do what a key means to the view. Returns what is to be done outside."""
     view.message = ""
     dialog = view.dialog
@@ -636,7 +657,7 @@ def press(view: View, table: FlowTable, key: str) -> Request:
     return binding.action(view, table)
 
 
-def _press_over_deletion(view: View, table: FlowTable, binding: Binding | None) -> Request:
+def _press_over_deletion(view: View, table: AnyTable, binding: Binding | None) -> Request:
     """While a deletion is running, keys do not act on the rows that it covers: they scroll, leave it or stop it."""
     if binding is None:
         return NOTHING
@@ -648,7 +669,7 @@ def _press_over_deletion(view: View, table: FlowTable, binding: Binding | None) 
 
 _SCROLLING = [BINDING_BY_KEY[key].action for key in ("down", "up", "pgdn", "pgup", "ctrl-d", "ctrl-u", "g", "G")]
 # What opens something else; the deletion goes on behind it.
-_LEAVING = {"?", "q", "/", "tab", "shift-tab", "H", "e", "ctrl-l", *(spec.key for spec in VIEWS if spec.key)}
+_LEAVING = {"?", "q", "/", "tab", "shift-tab", "H", "e", "ctrl-l", *(spec.key for spec in tabs(several=False))}
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
@@ -692,7 +713,7 @@ def _take_choice(view: View, picker: Picker, but: bool = False) -> None:
 WHEEL = 3  # lines that a notch of the wheel moves, as in less(1)
 
 
-def point(view: View, table: FlowTable, mouse: Mouse) -> Request:
+def point(view: View, table: AnyTable, mouse: Mouse) -> Request:
     """Do what the mouse means: the wheel moves the rows, or what covers them; a click does what stands there.
 
     Where a question or a prompt waits for its answer, a click does nothing.
@@ -752,7 +773,7 @@ def _turn_wheel(view: View, lines: int, on_rows: bool) -> None:
         view.roll(lines)
 
 
-def _click_row(view: View, table: FlowTable, area: Area) -> Request:
+def _click_row(view: View, table: AnyTable, area: Area) -> Request:
     """Select a row; a click on the selected one is Enter."""
     if area.what == view.selected:
         return _details(view, table)

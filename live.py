@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import re
 import shlex
@@ -15,28 +16,28 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from addresses import Lookups, scope
+from addresses import Context, Lookups, scope
 from child import Child, this_program
 from columns import VIEW_BY_NAME, ViewSpec
 from deletion import Deletion, Phase, Refusal, selection
 from export import json_line, usage_texts, view_texts
 from filters import asked_moment, compile_filter, expanded, shown_as
-from flows import ICMP, TAPE, Flow, FlowTable, Group, LastSeen, Progress
+from flows import ICMP, TAPE, AnyTable, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
-from grouping import Baseline, GroupRow, UsageRow, group_object, logged_keys, row_of, usage_row
-from health import Census, Notice, Surroundings, Survey, notices_of
-from intake import SUCCESS, Ended, ListingEnded
+from grouping import BETWEEN, Baseline, GroupRow, UsageRow, group_object, logged_keys, row_of, term_of, usage_row
+from health import NOTHING_AROUND, Census, Notice, Surroundings, Survey, by_weight, notices_of
+from intake import SUCCESS, Ended, ListingEnded, Problem, Status, together
 from keyboard import Mouse, Pasted
 from keys import Do, Request, paste, point, press
 from names import Resolver
 from parse import PROTOCOLS, Kind
 from recording import Recorder, Replay
 from render import frame
-from run import FRAME, Feed, Options, Signals, give_up, log_notices, metrics_notices, say
+from run import FRAME, Feed, Nodes, Options, Signals, give_up, log_notices, metrics_notices, say, wait_for_any
 from screen import Screen, take_keyboard
 from source import Command, Source
 from text import clean, printable
-from view import SPANS, Dialog, LoggedFlows, LoggedUsage, Registered, Scene, View, flow_of, refresh
+from view import SPANS, Dialog, LoggedFlows, LoggedUsage, NodeScene, Registered, Scene, View, flow_of, refresh
 
 # --- out of the screen ------------------------------------------------------------------------------------------------
 
@@ -102,7 +103,7 @@ def command_for(view: View, command: Command | None) -> str:
     return printable(shlex.join([*via, program, "-D", *found.deleting()]))[:COPIED]
 
 
-def affected_flows(view: View, table: FlowTable, everything: bool, stale: bool = False) -> list[Flow]:
+def affected_flows(view: View, table: AnyTable, everything: bool, stale: bool = False) -> list[Flow]:
     """The live flows that a key means: those of the selected row, or all that the filter wants (if there is one).
 
     ``stale``: the header tells of flows that use an old address of this host's.
@@ -110,16 +111,16 @@ def affected_flows(view: View, table: FlowTable, everything: bool, stale: bool =
     row, wanted = view.selected, view.predicate
     if everything:  # without a filter those that the header's notice tells of
         chosen = wanted or (compile_filter("nat:stale", view.context) if stale else None)
-        return list(filter(chosen, table.live.values())) if chosen is not None else []
+        return list(filter(chosen, table.live_flows())) if chosen is not None else []
     if isinstance(row, GroupRow):
         grouping = view.spec.grouping
         if grouping is None:
             return []
-        flows = (flow for flow in table.live.values() if wanted is None or wanted(flow))
+        flows = (flow for flow in table.live_flows() if wanted is None or wanted(flow))
         key_of = row_of(grouping.of(row.key), view.context)
         return [flow for flow in flows if key_of(flow) == row.key]
     flow = flow_of(row)
-    return [] if flow is None or table.live.get(flow.key) is not flow else [flow]
+    return [] if flow is None or table.living(flow) is not flow else [flow]
 
 
 # --- the flow log -----------------------------------------------------------------------------------------------------
@@ -318,6 +319,89 @@ SIFTED = 0.4  # seconds between frames when what a filter wants has arrived
 TIDIED_EVERY, UNTOUCHED = 3600.0, 60.0
 
 
+class Watched:
+    """A node on the screen: its feed, and what is counted of its table beside the rows."""
+
+    def __init__(self, name: str, feed: Feed, context: Context) -> None:
+        """``context``: the node's own."""
+        self.name, self.feed, self.context = name, feed, context
+        self.table, self.status = feed.table, feed.intake.status
+        self.census, self.next_census = Census(), 0.0
+        self._census_cost = 0.0  # seconds that the present count has taken
+        self._census_watched = False  # the panel of the table's health is on show
+        self.survey, self.next_survey = Survey(context), 0.0
+        self._survey_cost = 0.0  # seconds that the present survey has taken
+        self._surveyed_own = context.own  # the machine's addresses when it began
+
+    @property
+    def is_listed(self) -> bool:
+        """Is there a whole table to look at?"""
+        return self.table.listings > 0 or not (self.feed.source.live or self.table.listing)
+
+    def wants_census(self, watched: bool) -> bool:
+        """Is it asked for who fills the table, or about to matter, and is there a whole table to count?"""
+        facts = self.status.facts
+        crowded = facts.get("count", 0) > facts.get("max", 0) * CROWDED
+        return self.is_listed and (crowded or watched)
+
+    def due(self, watched: bool) -> float:
+        """When ``count`` or ``look`` have something to do. ``watched``: the panel of its health is on show."""
+        now = time.monotonic()
+        census = max(self.next_census, now) if self.wants_census(watched) else math.inf
+        return min(census, max(self.next_survey, now)) if self.is_listed else census
+
+    def count(self, watched: bool) -> bool:
+        """Count on who fills the table; True when a count is through."""
+        before, now = self._census_watched, time.monotonic()
+        wanted = self.wants_census(watched)
+        self._census_watched = watched
+        if not wanted or (watched and not before):  # the last count may be of an hour ago
+            self.census.begin_anew()
+            self.next_census = 0.0
+        if not wanted or now < self.next_census:
+            return False
+        done = self.census.step(self.table, now=self.feed.source.clock())
+        self._census_cost += time.monotonic() - now
+        rest = FRAME if watched else min(CENSUS_REST, max(CENSUS_LEAST_REST, CENSUS_SHARE * self._census_cost))
+        self.next_census = now + (rest if done else CENSUS_STEP_WATCHED if watched else CENSUS_STEP)
+        self._census_cost = 0.0 if done else self._census_cost
+        return done
+
+    def look(self, watched: bool) -> bool:
+        """Go on with looking for what the tuples of all flows tell; True when a round is through."""
+        now, own = time.monotonic(), self.context.own
+        if own is not self._surveyed_own:
+            self._surveyed_own, self.next_survey = own, 0.0
+        if now < self.next_survey or not self.is_listed:
+            return False
+        done = self.survey.step(self.table, self.feed.source.clock())
+        self._survey_cost += time.monotonic() - now
+        rest = FRAME if watched else max(SURVEY_REST, CENSUS_SHARE * self._survey_cost)
+        self.next_survey = now + (rest if done else SURVEY_STEP)
+        self._survey_cost = 0.0 if done else self._survey_cost
+        return done
+
+    def around(self, around: Surroundings) -> Surroundings:
+        """What is around all nodes, and around this one."""
+        feed = self.feed
+        return around._replace(
+            log=log_notices(feed.log),
+            logged=feed.log.state.text() if feed.log is not None else "",
+            export=feed.exporter.notices() if feed.exporter else (),
+            exported=feed.exporter.states() if feed.exporter else (),
+            metrics=metrics_notices(feed.metrics),
+            measured="" if feed.metrics is None else feed.metrics.state(time.monotonic()),
+            names=feed.names.state(),
+            before=feed.before,
+            findings=self.survey.newest,
+            alerts=feed.alerts.notices(feed.source.clock()) if feed.alerts is not None else (),
+        )
+
+    def notices(self, around: Surroundings) -> list[Notice]:
+        source = self.feed.source
+        return notices_of(self.status, self.table, source.live, source.clock(), around, self.census.so_far)
+
+
 class Live:
     """The screen."""
 
@@ -328,12 +412,14 @@ class Live:
         self.signals = signals
         self.recorder = recorder
         self.geography, self.resolver = Geography(options.plan), Resolver()
-        self.feed = Feed(options, source, signals, recorder, where=self.geography.lookup)
-        self.table, self.status = self.feed.table, self.feed.intake.status
+        lookups = Lookups(self.geography.where, self.geography.detail, self.geography.coordinates, self._name)
+        self.nodes = Nodes(options, source, signals, recorder, lookups, self.geography.lookup)
+        self.table = self.nodes.table
+        self.watched: dict[str, Watched] = {}  # by node
         if "dns" in options.names:
             self.resolver.switch(True)
         self.view = self._first_view()
-        self._begin_alerts()
+        self._watch_nodes()
         self.screen = Screen(options.colour, os.environ, options.mouse)
         self.next_frame = 0.0
         self.last_frame = 0.0
@@ -342,14 +428,9 @@ class Live:
         self.ordering = 0.0  # seconds that the present order of the rows has taken so far
         self.ordering_cost = 0.0  # ... and of processor time
         self.ordered_resyncs = 0  # losses that had been made good when the rows on show were taken from the table
-        self.census, self.next_census = Census(), 0.0
-        self.census_cost = 0.0  # seconds that the present count has taken
-        self.census_watched = False  # the panel of the table's health is on show
-        self.survey, self.next_survey = Survey(self.view.context), 0.0
-        self.survey_cost = 0.0  # seconds that the present survey has taken
-        self.surveyed_own = self.view.context.own  # this host's addresses when it began
         self.aside: frozenset[Hashable] = frozenset()  # notices that were put aside, by their keys
         self.deletion: Deletion | None = None
+        self.deletes_on = ""  # the node whose entries are deleted
         self.exporting: Iterator[str] | None = None
         self.put_off = False  # it needs places that were not looked up yet
         self.sifted = 0  # events that were looked at for what the filter wants
@@ -362,25 +443,57 @@ class Live:
         self.whois: Whois | None = None
 
     def _first_view(self) -> View:
-        options, geography = self.options, self.geography
-        lookups = Lookups(geography.where, geography.detail, geography.coordinates, self._name)
-        context = self.feed.context(lookups, options.site)
+        options, context = self.options, self.nodes.context
         spec = VIEW_BY_NAME[options.view]
         view = View(context, options.base(context), sort=options.sort or "", reverse=options.reverse, spec=spec)
         view.set_filter(options.expression)
         view.span = options.since or view.span
         return view
 
-    def _begin_alerts(self) -> None:
-        """Places are looked up within a budget, and are not known before the databases are open."""
-        geography = self.geography
-        self.feed.begin_alerts(
-            self.view.context, False, geography.begin_frame, lambda: geography.short or not geography.opened
-        )
+    def _watch_nodes(self) -> None:
+        """Watch the nodes that have come, each by the settings' rules, too.
+
+        Places are looked up within a budget, and are not known before the databases are open.
+        """
+        geography, nodes = self.geography, self.nodes
+        for name in [name for name in self.watched if name not in nodes.feeds]:
+            del self.watched[name]
+        for name, feed in nodes.feeds.items():
+            if name not in self.watched:
+                context = nodes.contexts[name]
+                self.watched[name] = Watched(name, feed, context)
+                feed.begin_alerts(
+                    context, False, geography.begin_frame, lambda: geography.short or not geography.opened
+                )
+        self.view.set_filter(self.view.filter)  # it asks each node's own addresses
 
     def _name(self, address: str) -> str | None:
         """What stands in place of an address where key N has been pressed: who is known is not asked for."""
-        return (self.feed.names.directory.label(address) or self.resolver.name(address)) if self.resolver.on else None
+        if not self.resolver.on:
+            return None
+        labels = (feed.names.directory.label(address) for feed in self.nodes.feeds.values())
+        return next(filter(None, labels), None) or self.resolver.name(address)
+
+    @property
+    def feeds(self) -> list[Feed]:
+        return [*self.nodes.feeds.values()]
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why nothing could ever be read: of several nodes why none of them could be."""
+        problems = [feed.problem for feed in self.feeds]
+        return problems[0] if None not in problems else None
+
+    @property
+    def resyncs(self) -> int:
+        """Losses that were made good."""
+        return sum(each.status.resyncs for each in self.watched.values())
+
+    @property
+    def status(self) -> Status:
+        """The status of the one node; of several what holds for all."""
+        statuses = [each.status for each in self.watched.values()]
+        return statuses[0] if len(statuses) == 1 else together(statuses)
 
     def run(self) -> int:
         """Until somebody quits; returns the exit code."""
@@ -393,7 +506,7 @@ class Live:
             gc.freeze()  # the end would look for cycles among all flows: 0.25 s
             gc.enable()
             self.screen.close()
-            self.feed.close()
+            self.nodes.close()
             self.inquiry.close()
             self.news.close()
             if self.whois:
@@ -404,11 +517,11 @@ class Live:
             self.resolver.close()
         if self.quits and self.options.starts_again:
             say(self.options.starts_again)
-        return SUCCESS if self.feed.problem is None else give_up(self.feed.problem)
+        return SUCCESS if self.problem is None else give_up(self.problem)
 
     @property
     def helps_memory(self) -> str:
-        return self.feed.helps_memory
+        return self.feeds[0].helps_memory
 
     def _wait(self, keyboard: int | None) -> set[int]:
         """Wait until there is anything to do; the fds that are ready."""
@@ -425,12 +538,10 @@ class Live:
             until = min(until, self.whois.deadline() or until)
         if self.inquiry.ends or self.news.ends:
             until = min(until, time.monotonic() + 0.02)
-        if self._wants_census():
-            until = min(until, max(self.next_census, time.monotonic()))
-        until = min(until, max(self.next_survey, time.monotonic())) if self._is_listed else until
+        until = min(until, *(each.due(self._is_shown(each)) for each in self.watched.values()))
         if self.screen.more_keys or self.exporting is not None or (self.view.rows.working and not writing):
             until = time.monotonic()
-        return self.feed.wait(reading, writing, until)
+        return wait_for_any(self.feeds, self.signals, reading, writing, until)
 
     def _turn(self) -> bool:
         """Once round the loop; True when it is time to go."""
@@ -440,20 +551,23 @@ class Live:
             return True
         if (keyboard in ready or self.screen.more_keys or self._key_is_due()) and self._take_keys():
             return True
-        resyncs = self.status.resyncs
-        for item in self.source.poll():
-            self.feed.take(item)
+        resyncs = self.resyncs
+        for feed, item in self.nodes.poll():
+            if self.watched.keys() != self.nodes.feeds.keys():
+                self._watch_nodes()
+            feed.take(item)
             if isinstance(item, Ended) and isinstance(self.source, Replay) and self.source.playback() is not None:
                 self.view.message = "The recording has ended; { goes back 10 s, q quits"
-            if self.feed.problem is not None:
+            if feed.problem is not None and self.problem is not None:
                 return True
             if self.table.events - self.sifted > TAPE // 4:  # the tape would lose what nobody has looked at
                 self._sift()
-            if isinstance(item, ListingEnded) and (self.table.listings <= 1 or self.status.resyncs > resyncs):
+            if isinstance(item, ListingEnded) and (feed.table.listings <= 1 or self.resyncs > resyncs):
                 self._soon()
             elif isinstance(item, ListingEnded) and self.view.predicate is not None:
                 self.view.rows.expire()  # counters, and what no event told of, may be what the filter wants
-        self.table.tick(self._now())
+        for feed in self.feeds:
+            feed.table.tick(self._now())
         self._sift()
         self._go_on_beside()
         if self.screen.pending:
@@ -479,23 +593,27 @@ class Live:
             self.geography.poll()
             if self.geography.renewed():
                 self._soon()
-                if self.feed.alerts is not None:
-                    self.feed.alerts.relearn()
+                for feed in self.feeds:
+                    if feed.alerts is not None:
+                        feed.alerts.relearn()
         if self.exporting is not None:
             self._export()
         self.resolver.poll()
         # Rows that are sorted by a name wait for their next turn: sorting 200,000 at each change would cost too much.
-        if self.resolver.renewed() | self.feed.names.renewed():
+        if self.resolver.renewed() | (True in [feed.names.renewed() for feed in self.feeds]):
             self._frame_after(PROGRESS)
         if self.deletion and self.deletion.poll():
             self._tell_deletion(self.deletion)
         if self.whois and (known := self.whois.poll()) is not None:
             self.view.whois = known
             self._frame_after(QUICK)
-        if self.feed.fired():  # the header has a place for them
+        if [alert for feed in self.feeds for alert in feed.fired()]:  # the header has a place for them
             self._frame_after(QUICK)
-        self._take_census()
-        self._take_survey()
+        for each in self.watched.values():
+            if each.count(self._is_shown(each)):
+                self._frame_after(QUICK)
+            if each.look(self._is_shown(each)):
+                self._frame_after(FRAME)
         self._inquire()
 
     def _key_is_due(self) -> bool:
@@ -522,10 +640,16 @@ class Live:
         if width <= 0 or height <= 0:
             return
         around = self._surroundings(time.time())
-        self.aside &= {notice.key for notice in self._notices(around)}  # what has gone may come again
+        told = self._notices(around)
+        self.aside &= {notice.key for notice in told}  # what has gone may come again
+        around = around._replace(aside=self.aside)
+        focus = self._focus()
+        self.nodes.tell_facts()
         scene = Scene(
-            *(self.view, self.table, self.status, self.source.name, self.source.live, self.screen.glyphs),
-            *(self.census.so_far, around._replace(aside=self.aside), late),
+            *(self.view, self.table, self.status, self._called(), self.source.live, self.screen.glyphs),
+            *(focus.census.so_far, focus.around(around), late),
+            told=told,
+            focus=self._scene_of(focus, around),
         )
         drawn = frame(scene, width, height)
         self.view.drawn(drawn)
@@ -534,43 +658,51 @@ class Live:
             self.put_off = False
             self._soon()
 
+    def _scene_of(self, its: Watched, around: Surroundings) -> NodeScene:
+        term = term_of("node", its.name) if len(self.watched) > 1 else ""
+        return NodeScene(its.name, term, its.status, its.table, its.census.so_far, its.around(around))
+
+    def _called(self) -> str:
+        """What is watched, for the header: of several machines their names."""
+        return " ".join(self.watched) if len(self.watched) > 1 and self.source.live else self.source.name
+
+    def _focus(self) -> Watched:
+        """The node whose health is asked for: that of the selected row, else the first that is in trouble."""
+        row, every = self.view.selected, self.watched
+        grouping = self.view.spec.grouping
+        if isinstance(row, GroupRow) and grouping is not None and grouping.is_of_nodes:
+            node = row.key.partition(BETWEEN)[0]
+        else:
+            node = flow.node if (flow := flow_of(row)) is not None else ""
+        stale = (each for each in every.values() if each.status.troubles)
+        return every.get(node) or next(stale, next(iter(every.values())))
+
+    def _is_shown(self, each: Watched) -> bool:
+        """Is the panel of its table's health on show?"""
+        return self.view.overlay == "health" and each is self._focus()
+
     def _surroundings(self, now: float) -> Surroundings:
-        """``now`` in seconds since 1970."""
+        """What is around all nodes. ``now`` in seconds since 1970."""
         return Surroundings(
             settings=self.options.settings_problem,
             recording=self.recorder.stopped if self.recorder else "",
             attached=bool(self.options.heartbeat),
             records=self.recorder is not None and not self.recorder.stopped,
             geography=self.geography.notices() + self.resolver.notices(),
-            log=log_notices(self.feed.log),
-            logged=self._logged(),
-            export=self.feed.exporter.notices() if self.feed.exporter else (),
-            exported=self.feed.exporter.states() if self.feed.exporter else (),
-            metrics=metrics_notices(self.feed.metrics),
-            measured=self._measured(),
             attributions=self.geography.attributions(),
             databases=self.geography.databases(now),
-            names=self.feed.names.state(),
-            before=self.options.before,
-            findings=self.survey.newest,
             playback=self.source.playback() if isinstance(self.source, Replay) else None,
             demo=self.options.demo,
-            alerts=self.feed.alerts.notices(self._now()) if self.feed.alerts is not None else (),
         )
 
-    def _logged(self) -> str:
-        """How the flow log is doing, for the panel of the table's health; "" without one."""
-        if self.feed.log is None:
-            return ""
-        return self.feed.log.state.text()
-
-    def _measured(self) -> str:
-        """How the file of metrics is doing, for the same panel."""
-        return "" if self.feed.metrics is None else self.feed.metrics.state(time.monotonic())
-
     def _notices(self, around: Surroundings) -> list[Notice]:
-        status, shares = self.status, self.census.so_far
-        return notices_of(status, self.table, self.source.live, self._now(), around, shares)
+        """All that is wrong, the heaviest first; where there are several nodes, each says whose it is."""
+        every = [*self.watched.values()]
+        if len(every) == 1:
+            return every[0].notices(every[0].around(around))
+        of_all = notices_of(Status(), FlowTable(), self.source.live, self._now(), around)
+        of_each = [notice.of(each.name) for each in every for notice in each.notices(each.around(NOTHING_AROUND))]
+        return by_weight([*of_each, *of_all])
 
     def _put_aside(self) -> None:
         """The notice on show leaves the header until it changes; where none is left, all come back."""
@@ -593,7 +725,8 @@ class Live:
             return spent > SLICE and (page or self.ordering + spent > FIRST_SLICE)
 
         if not rows.working:
-            self.ordered_resyncs = self.status.resyncs
+            self.ordered_resyncs = self.resyncs
+        self.nodes.tell_facts()
         if not refresh(view, self.table, self._now(), enough):
             return
         self.ordering += time.monotonic() - began
@@ -605,7 +738,7 @@ class Live:
             return
         if not rows.ordered:
             return
-        if self.ordered_resyncs == self.status.resyncs:
+        if self.ordered_resyncs == self.resyncs:
             rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering_cost, ORDERED_EVERY))
         else:  # a loss was made good meanwhile: these rows are still those that were wrong
             self._soon()
@@ -660,7 +793,7 @@ class Live:
         view, do = self.view, request.do
         if do is Do.REDRAW:
             self.screen.repaint()
-            self.source.list_now()
+            self._list_now()
         elif do in (Do.DELETE, Do.DELETE_ALL):
             self._ask_to_delete(everything=do is Do.DELETE_ALL)
         elif do in (Do.ANSWER, Do.STOP):
@@ -668,13 +801,13 @@ class Live:
         elif do is Do.SWITCH_NAMES:
             view.message = self.resolver.switch(not self.resolver.on)
         elif do in (Do.COPY_ROW, Do.COPY_COMMAND):
-            self._copy(copied(view) if do is Do.COPY_ROW else command_for(view, self.source.command))
+            self._copy(copied(view) if do is Do.COPY_ROW else command_for(view, self._focus().feed.source.command))
         elif do is Do.WHOIS:
             self._ask_whois_of(request.text)
         elif do is Do.PUT_ASIDE:
             self._put_aside()
         elif do is Do.EXPORT:
-            moment, node = self.feed.recorded_time(), self.status.node
+            moment, node = self.feeds[0].recorded_time(), self.status.node
             self.exporting = export_rows(view, request.text, moment, node)
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN) and view.spec.logged:
             at = SPANS.index(view.span) if view.span in SPANS else 0
@@ -682,7 +815,8 @@ class Live:
         elif do in (Do.SEEK_BACK, Do.SEEK_ON, Do.STEP) or (do in SPEED and not self.source.live):
             self._move_in_recording(do)
         elif do in (Do.LIST_MORE_OFTEN, Do.LIST_LESS_OFTEN):
-            seconds = self.source.pace(0.5 if do is Do.LIST_MORE_OFTEN else 2.0)
+            factor = 0.5 if do is Do.LIST_MORE_OFTEN else 2.0
+            [seconds, *_] = [feed.source.pace(factor) for feed in self.feeds]
             view.message = f"Refreshing every {seconds:g} s"
 
     def _move_in_recording(self, do: Do) -> None:
@@ -702,15 +836,15 @@ class Live:
     def _begin_anew(self) -> None:
         """The recording is read anew, up to a moment before this one: what is known of the table is forgotten."""
         view = self.view
-        if self.feed.exporter is not None:
-            lost = self.feed.stop_exporting()
+        if self.options.ipfix is not None:
+            lost = [text for feed in self.feeds for text in feed.stop_exporting()]
             self.options = replace(self.options, ipfix=None)
             view.message = "IPFIX has stopped: going back would send everything twice"
             view.message += "".join(f"; {text}" for text in lost)
-        self.feed = Feed(self.options, self.source, self.signals, self.recorder)
-        self.table, self.status = self.feed.table, self.feed.intake.status
-        self._begin_alerts()
-        self.census, self.survey, self.sifted = Census(), Survey(view.context), 0
+        self.nodes.begin_anew(self.options)
+        self.table, self.sifted = self.nodes.table, 0
+        self.watched.clear()
+        self._watch_nodes()
         view.drop_selection()
         view.overlay, view.pause = "", None
         view.rows.clear()
@@ -753,18 +887,23 @@ class Live:
 
     def _ask_to_delete(self, everything: bool) -> None:
         """Ask how many entries the command matches; nothing is deleted before that was answered."""
-        view, command = self.view, self.source.command
-        if not self.options.allow_delete or command is None:
+        view = self.view
+        if not self.options.allow_delete or not self.source.live:
             off = "Deleting is disabled; restart with --allow-delete"
-            view.message = off if command else "Nothing to delete: this is a recording"
+            view.message = off if self.source.live else "Nothing to delete: this is a recording"
             return
-        found = self.survey.newest
-        flows = affected_flows(view, self.table, everything, stale=found is not None and bool(found.old))
+        found = [each.survey.newest for each in self.watched.values()]
+        flows = affected_flows(view, self.table, everything, stale=any(its is not None and its.old for its in found))
         if self.deletion or not flows:
             nothing = "Nothing to delete: select a row, or set a filter and press X"
             view.message = "A deletion is still running" if self.deletion else nothing
             return
-        self.deletion = Deletion(command, flows)
+        nodes = sorted({flow.node for flow in flows})
+        feed = self.nodes.feeds.get(nodes[0], self.feeds[0])
+        if len(nodes) > 1 or (command := feed.source.command) is None:
+            view.message = f"These flows are on {len(nodes)} nodes; delete on one at a time: / node:{nodes[0]}"
+            return
+        self.deletion, self.deletes_on = Deletion(command, flows), nodes[0]
         view.dialog, view.overlay, view.scroll = Dialog([]), "delete", 0
         self._tell_deletion(self.deletion)
 
@@ -780,59 +919,20 @@ class Live:
     def _tell_deletion(self, deletion: Deletion) -> None:
         view, words = self.view, deletion.words()
         if deletion.phase is not Phase.DONE and view.dialog is not None:
-            lines = [words.command, words.text, *([str(words.problem)] if words.problem else [])]
+            whose = f"On node {clean(self.deletes_on)}: " if len(self.watched) > 1 else ""
+            lines = [words.command, whose + words.text, *([str(words.problem)] if words.problem else [])]
             view.dialog.tell(lines, asks=deletion.phase is Phase.ASKED)
         if deletion.phase is Phase.DONE:
             deletion.close()
             self.deletion, view.dialog = None, None
             view.overlay = "" if view.overlay == "delete" else view.overlay
             view.message = str(words.problem) if words.problem else words.text
-            self.source.list_now()
+            self._list_now()
         self._soon()
 
-    def _wants_census(self) -> bool:
-        """Is it asked for who fills the table, or about to matter, and is there a whole table to count?"""
-        facts, listed = self.status.facts, self._is_listed
-        crowded = facts.get("count", 0) > facts.get("max", 0) * CROWDED
-        return listed and (crowded or self.view.overlay == "health")
-
-    def _take_census(self) -> None:
-        """Count on who fills the table."""
-        watched, before = self.view.overlay == "health", self.census_watched
-        wanted, now = self._wants_census(), time.monotonic()
-        self.census_watched = watched
-        if not wanted or (watched and not before):  # the last count may be of an hour ago
-            self.census.begin_anew()
-            self.next_census = 0.0
-        if not wanted or now < self.next_census:
-            return
-        done = self.census.step(self.table, now=self._now())
-        self.census_cost += time.monotonic() - now
-        rest = FRAME if watched else min(CENSUS_REST, max(CENSUS_LEAST_REST, CENSUS_SHARE * self.census_cost))
-        self.next_census = now + (rest if done else CENSUS_STEP_WATCHED if watched else CENSUS_STEP)
-        if done:
-            self.census_cost = 0.0
-            self._frame_after(QUICK)
-
-    @property
-    def _is_listed(self) -> bool:
-        """Is there a whole table to look at?"""
-        return self.table.listings > 0 or not (self.source.live or self.table.listing)
-
-    def _take_survey(self) -> None:
-        """Go on with looking for what the tuples of all flows tell."""
-        now, own = time.monotonic(), self.view.context.own
-        if own is not self.surveyed_own:
-            self.surveyed_own, self.next_survey = own, 0.0
-        if now < self.next_survey or not self._is_listed:
-            return
-        done = self.survey.step(self.table, self._now())
-        self.survey_cost += time.monotonic() - now
-        rest = FRAME if self.view.overlay == "health" else max(SURVEY_REST, CENSUS_SHARE * self.survey_cost)
-        self.next_survey = now + (rest if done else SURVEY_STEP)
-        if done:
-            self.survey_cost = 0.0
-            self._frame_after(FRAME)
+    def _list_now(self) -> None:
+        for feed in self.feeds:
+            feed.source.list_now()
 
     def _inquire(self) -> None:
         """Ask the flow log what the view is about, again once a minute, and take the answer."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import addresses
 from addresses import UNNAMED, Context, Named
-from columns import VIEWS, exact_moment, facts_of, nat_text
-from flows import Flow, FlowTable
+from columns import exact_moment, facts_of, nat_text, tabs
+from flows import LIVE, AnyTable, Flow, FlowTables, NodeFacts
 from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
@@ -32,7 +32,7 @@ from text import (
     spread,
     wrap,
 )
-from view import Curve, Scene
+from view import Curve, NodeScene, Scene
 from vocabulary import FIELDS
 
 # --- the header -------------------------------------------------------------------------------------------------------
@@ -51,7 +51,9 @@ def header(scene: Scene, width: int, height: int) -> list[Line]:
     return lines + _notice_lines(notices, width, most, scene.glyphs.cut)
 
 
-def _notices(scene: Scene) -> list[Notice]:
+def _notices(scene: Scene) -> Sequence[Notice]:
+    if isinstance(scene.table, FlowTables):
+        return scene.told
     return notices_of(scene.status, scene.table, scene.live, scene.now, scene.around, scene.shares)
 
 
@@ -114,6 +116,8 @@ def _traffic(rate: float, bits: bool) -> str:
 def _state(scene: Scene) -> tuple[str, str]:
     """How true the picture is, in a word, and its role. Green is only what is whole and of now."""
     status, now = scene.status, scene.now
+    if scene.live and (facts := scene.table.facts):
+        return _state_of_nodes(facts)
     if status.troubles:
         return "stale", "bad"
     if status.ended:
@@ -125,6 +129,14 @@ def _state(scene: Scene) -> tuple[str, str]:
         return f"{scene.behind:.0f} s behind", "warn"
     hangs = status.listing_since is not None and now - status.listing_since > SLOW
     return "live", "warn" if hangs or status.healed < status.losses else "good"
+
+
+def _state_of_nodes(facts: Mapping[str, NodeFacts]) -> tuple[str, str]:
+    """How many nodes are live, of all."""
+    live = sum(its.state == LIVE for its in facts.values())
+    if live == len(facts):
+        return f"{live} nodes live", "good"
+    return f"{live} of {len(facts)} nodes live", "warn" if live else "bad"
 
 
 def _table_line(scene: Scene, width: int) -> Line:
@@ -207,14 +219,14 @@ LabelledLine = tuple[str, str]
 
 def details(
     flow: Flow,
-    table: FlowTable,
+    table: AnyTable,
     context: Context,
     curve: Curve | None = None,
     glyphs: Glyphs = UNICODE,
     bits: bool = False,
 ) -> list[LabelledLine]:
     """All that conntrack said, what follows from it, and the flow's life as far as it was seen."""
-    record = flow.record()
+    record, context = flow.record(), context.of(flow)
     lines: list[LabelledLine] = [("", _title(flow, record))]
     lines += _state_lines(flow, record, context)
     lines += [("", "")]
@@ -387,7 +399,7 @@ def _other_lines(record: Record, context: Context) -> list[LabelledLine]:
     return lines
 
 
-def _life_lines(flow: Flow, table: FlowTable, now: float) -> list[LabelledLine]:
+def _life_lines(flow: Flow, table: AnyTable, now: float) -> list[LabelledLine]:
     life = table.life(flow)
     lines: list[LabelledLine] = []
     for at, event, state in life[-12:]:
@@ -410,17 +422,27 @@ def panel_lines(scene: Scene, width: int) -> tuple[list[Line], list[tuple[int, s
 
     With them the lines that can be entered: where each begins, and the filter that shows its flows.
     """
-    rows = panel(scene.status, scene.table, scene.shares, scene.now, scene.live, scene.around)
+    its = health_of(scene)
+    rows = panel(its.status, its.table, its.shares, scene.now, scene.live, its.around)
     room = min(24, max(cells(row.label) for row in rows)) if rows and width >= 60 else 0
     lines, entries = notice_lines(scene, width), []
     for row in rows:
         found = _row_lines(scene, row, room, width)
         if row.term:
-            entries.append((len(lines), row.term))
-            if row.term == scene.view.entry:
+            term = f"{row.term} {its.term}".rstrip()
+            entries.append((len(lines), term))
+            if term == scene.view.entry:
                 found[0] = [(pad("".join(text for text, _ in found[0]), width, False), "selected")]
         lines += found
     return lines, entries
+
+
+def health_of(scene: Scene) -> NodeScene:
+    """What the panel is about: of several nodes the one that was asked for."""
+    if isinstance(scene.table, FlowTables):
+        assert scene.focus is not None
+        return scene.focus
+    return NodeScene("", "", scene.status, scene.table, scene.shares, scene.around)
 
 
 def notice_lines(scene: Scene, width: int) -> list[Line]:
@@ -467,7 +489,7 @@ def help_lines(scene: Scene, width: int) -> list[Line]:
     lines: list[Line] = []
     spec = scene.view.spec
     lines += [[(text, "plain")] for text in wrap(f" {spec.title}: {spec.about}", max(8, width), mark)]
-    views = [spec for spec in VIEWS if spec.key]
+    views = tabs(scene.view.context.is_among_others())
     names = " ".join(spec.name for spec in views)
     lines += _wrapped(f"{views[0].key} to {views[-2].key}, {views[-1].key}", f"views: {names}", width, mark)
     left: Binding | None = None

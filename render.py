@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from addresses import Place
 from columns import (
     MOST_IMPORTANT,
-    VIEWS,
     AnyColumn,
     EventFacts,
     FlowFacts,
@@ -28,6 +27,8 @@ from columns import (
     common_wan,
     fit,
     part_text,
+    tab_of,
+    tabs,
     zone_text,
 )
 from flows import Flow, TapeEvent
@@ -155,22 +156,29 @@ def _title_line(scene: Scene, width: int, place: str) -> _Drawn:
     At the right end are the views with their keys: by their names, by short ones, or the keys alone. What the title
     says may lose its end for the keys.
     """
-    view, glyphs = scene.view, scene.glyphs
-    name: Span = scene.covered.capitalize() or view.spec.title, "title"
-    facts, tabs = _beside_tabs(scene, width - cells(name[0]), place)
-    wanted = sum(length(tab) for _, tab in tabs)
-    room = width - (wanted + 3 if tabs else 0)
+    glyphs = scene.glyphs
+    name: Span = _title_word(scene), "title"
+    facts, shown = _beside_tabs(scene, width - cells(name[0]), place)
+    wanted = sum(length(tab) for _, tab in shown)
+    room = width - (wanted + 3 if shown else 0)
     line = _Line([name])
     for text, role in facts:
         if (left := room - line.used - 3) >= min(8, cells(text)):
             line.add((f" {glyphs.middle} ", "dim"), (shorten(text, left, glyphs.cut), role))
-    if tabs:
+    if shown:
         line.add((" " + glyphs.rule * (width - line.used - wanted - 2) + " ", "dim"))
-        for name_of, tab in tabs:
+        for name_of, tab in shown:
             line.add(*tab, part=Target.TAB, what=name_of)
     elif line.used + 2 < width:
         line.add((" " + glyphs.rule * (width - line.used - 1), "dim"))
     return _Drawn([line.spans], line.areas)
+
+
+def _title_word(scene: Scene) -> str:
+    """The name of what is on show, and of which node it is where there are several."""
+    if scene.covered == "health" and scene.focus is not None and scene.focus.term:
+        return f"Health of {clean(scene.focus.node, 40)}"
+    return scene.covered.capitalize() or scene.view.spec.title
 
 
 def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], _Tabs]:
@@ -183,9 +191,9 @@ def _beside_tabs(scene: Scene, room: int, place: str) -> tuple[list[Span], _Tabs
     if scene.covered:
         return facts, []
     names, short, keys = _tabs(view, lambda spec: spec.title), _tabs(view, lambda spec: spec.tab_name), _tabs(view)
-    for said, tabs in ((facts, names), (facts, short), (brief, short), (facts, keys), (brief, keys)):
-        if sum(3 + cells(text) for text, _ in said) + sum(length(tab) for _, tab in tabs) + 3 <= room:
-            return said, tabs
+    for said, shown in ((facts, names), (facts, short), (brief, short), (facts, keys), (brief, keys)):
+        if sum(3 + cells(text) for text, _ in said) + sum(length(tab) for _, tab in shown) + 3 <= room:
+            return said, shown
     return (brief, keys) if room + cells(view.spec.title) >= TABS_FROM else (facts, [])
 
 
@@ -256,15 +264,17 @@ _Tabs = list[tuple[str, Line]]  # the name of each view that has a key, and what
 
 def _tabs(view: View, named: Callable[[ViewSpec], str] | None = None) -> _Tabs:
     """All views with their keys, as ``named``; None: the keys alone."""
-    tabs: _Tabs = []
-    for spec in VIEWS:
-        here = spec.name == (view.spec.tab or view.spec.name)
-        if spec.key and named is None:
-            tabs.append((spec.name, [(spec.key, "selected" if here else "key")]))
-        elif spec.key and named is not None:
+    found: _Tabs = []
+    several = view.context.is_among_others()
+    lit = tab_of(view.spec, several)
+    for spec in tabs(several):
+        here = spec is lit
+        if named is None:
+            found.append((spec.name, [(spec.key, "selected" if here else "key")]))
+        else:
             name = named(spec), "title" if here else "dim"
-            tabs.append((spec.name, [(" " * bool(tabs) + spec.key, "key"), name]))
-    return tabs
+            found.append((spec.name, [(" " * bool(found) + spec.key, "key"), name]))
+    return found
 
 
 MESSAGE_LINES = 3  # of a message in a narrow window; in a low one it has a single line
@@ -659,7 +669,7 @@ def _empty_lines(scene: Scene, width: int) -> list[Line]:
 
 
 ASKED = 35  # the rank of columns that a key has asked for: after the two ends, before all others
-FIXED = ("proto", "source", "destination")  # whose row it is stays in sight while the others move
+FIXED = ("node", "proto", "source", "destination")  # whose row it is stays in sight while the others move
 
 
 def _wanted_columns(view: View, width: int) -> tuple[list[AnyColumn], int]:
@@ -851,6 +861,8 @@ def _role(key: str, text: str, base: str) -> str:
     """State and change carry colour, all else is calm."""
     if base == "closed":
         return base
+    if key == "status":  # of a node
+        return "good" if text.rstrip().endswith("live") else "bad" if text.rstrip().endswith("stale") else "warn"
     if key == "state":
         return "warn" if text in _BEGINNING else "good" if text in _ESTABLISHED else "dim"
     if key in ("nat", "natkind", "translated", "kind"):

@@ -11,16 +11,17 @@ import select
 import shlex
 import signal
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import click
 
 import export
-from addresses import NO_LOOKUPS, Context, Lookups, Place, Site
+from addresses import NO_LOOKUPS, Context, Contexts, Lookups, Place, Site
 from filters import Predicate, all_of, asks, asks_fans, compile_filter, from_flags
-from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, Flow, FlowTable
+from flows import MAX_LIVE, PAST, SHORTEST_INTERVAL, TAPE, AnyTable, Flow, FlowTable, FlowTables, TapeLine
 from intake import (
     BEHIND,
     FAILED,
@@ -315,9 +316,13 @@ class Feed:
         report: Report | None = None,
         on_inferred: Callable[[Flow], None] | None = None,
         where: Callable[[str], Place] = NO_LOOKUPS.where,
+        tape: deque[TapeLine] | None = None,
     ) -> None:
-        """``where``: looks a place up at once, for metrics; a frame's budget is not theirs."""
-        self.source = source
+        """``where``: looks a place up at once, for metrics; a frame's budget is not theirs.
+
+        ``tape``: see ``FlowTable``.
+        """
+        self.source, self.before = source, options.before
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
@@ -325,7 +330,7 @@ class Feed:
         self.log, self.exporter = self._log(options), self._exporter(options)
         self.alerts: Watch | None = None  # see ``begin_alerts``
         self._options = options
-        self.table = self._table(options, report is None and not options.headless, on_inferred)
+        self.table = self._table(options, report is None and not options.headless, on_inferred, tape)
         self.metrics = self._metrics(options, where)
         lists_again = not options.once or options.sample is not None
         self.intake = Intake(self.table, report, time.time(), lists_again)
@@ -346,9 +351,15 @@ class Feed:
         from flowlog import FlowLog
 
         setup = options.log.setup(self._node, options.plan.paths, options.site)
-        return FlowLog(options.log, setup, self._epoch, self.names.directory)
+        return FlowLog(options.log, setup, self.epoch, self.names.directory)
 
-    def _table(self, options: Options, is_shown: bool, on_inferred: Callable[[Flow], None] | None) -> FlowTable:
+    def _table(
+        self,
+        options: Options,
+        is_shown: bool,
+        on_inferred: Callable[[Flow], None] | None,
+        tape: deque[TapeLine] | None,
+    ) -> FlowTable:
         """The table, which keeps what somebody asks for; ``is_shown``: a person looks at it."""
         # Two samples of a flow may be a little closer than the listings that they come from.
         shortest = min(SHORTEST_INTERVAL, (options.sample or math.inf) / 2)
@@ -360,6 +371,7 @@ class Feed:
             totals=is_shown or is_judged or options.metrics is not None,
             on_closed=both(self.log.ended if self.log else None, self.exporter.ended if self.exporter else None),
             on_new=self.exporter.began if self.exporter else None,
+            tape=tape,
         )
 
     def _metrics(self, options: Options, where: Callable[[str], Place]) -> MetricsFile | None:
@@ -374,7 +386,7 @@ class Feed:
         from collectors import Exporter
 
         node = options.node or (self.source.name if self.source.live else self._node)
-        return Exporter(options.ipfix, node, self.source.live, options.site, self._epoch)
+        return Exporter(options.ipfix, node, self.source.live, options.site, self.epoch)
 
     def begin_alerts(
         self,
@@ -530,15 +542,15 @@ class Feed:
                 return
             self.names.poll()
 
-    def context(self, lookups: Lookups, site: Site) -> Context:
-        """What predicates are to know, on this source's clock; it is not told the time yet."""
+    def context(self, lookups: Lookups, site: Site, among: Callable[[], bool] = lambda: False) -> Context:
+        """What predicates are to know, on this source's clock; it is not told the time yet. ``among``: see Context."""
         known = self.names.directory
         sockets = self.names.sockets
         lookups = replace(lookups, who=known.who, device=known.device, knows_names=lambda: known.named)
         lookups = replace(lookups, process=sockets.process, knows_processes=sockets.known)
-        return Context(lookups, site, epoch=self._epoch)
+        return Context(lookups, site, epoch=self.epoch, among=among)
 
-    def _epoch(self) -> float:
+    def epoch(self) -> float:
         """What to add to the source's clock for seconds since 1970. A recording's clock says these already."""
         if not self.source.live:
             return 0.0
@@ -572,6 +584,99 @@ def wait_for_any(
         poll.register(fd, select.POLLOUT)
     timeout = None if due == math.inf else max(0.0, due - time.monotonic()) * 1000
     return {fd for fd, _ in poll.poll(None if timeout is None else int(timeout) + (timeout % 1 > 0))}
+
+
+class Nodes:
+    """What is watched as one table: a machine, several machines, or those that a recording tells of.
+
+    Of a single machine ``table`` and ``context`` are its own.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        source: Source,
+        signals: Signals,
+        recorder: Recorder | None,
+        lookups: Lookups,
+        where: Callable[[str], Place],
+    ) -> None:
+        """``lookups``: what is known of an address, whichever node has seen it. ``where``: see ``Feed``."""
+        self.feeds: dict[str, Feed] = {}  # by node
+        self.contexts: dict[str, Context] = {}
+        self._tables: dict[str, FlowTable] = {}
+        self._options, self._source, self._signals = options, source, signals
+        self._recorder, self._lookups, self._where = recorder, lookups, where
+        self.apart = bool(options.others) or not (source.live or options.node)  # each flow is asked whose it is
+        self._tape = deque[TapeLine](maxlen=TAPE) if self.apart else None
+        first = self._told = self._add(options, source)  # _told: a recording's next item is of this node
+        for other in options.others:
+            self._add(other, other.source())
+        self.table: AnyTable = first.table
+        self.context = self.contexts[options.node]
+        if self._tape is not None:
+            self.table = FlowTables(self._tables, self._tape)
+            self.context = Contexts(self.contexts, lookups, options.site, epoch=first.epoch)
+
+    def _add(self, options: Options, source: Source) -> Feed:
+        feed = Feed(options, source, self._signals, self._recorder, where=self._where, tape=self._tape)
+        return self._place(options.node, feed)
+
+    def _place(self, name: str, feed: Feed) -> Feed:
+        self.feeds[name], self._tables[name] = feed, feed.table
+        feed.table.know_node(name)
+        self.contexts[name] = feed.context(self._lookups, self._options.site, lambda: len(self.feeds) > 1)
+        return feed
+
+    def poll(self) -> Iterator[tuple[Feed, Item]]:
+        """What has come, and whose it is. A recording says that, and its end is that of all."""
+        if self._source.live:
+            for feed in [*self.feeds.values()]:
+                for item in feed.source.poll():
+                    yield feed, item
+            return
+        for item in self._source.poll():
+            if isinstance(item, OfNode) and self.apart:
+                self._told = self._of(item.node)
+            for feed in [*self.feeds.values()] if isinstance(item, Ended) else [self._told]:
+                yield feed, item
+
+    def _of(self, node: str) -> Feed:
+        """The feed of a node; a node that is heard of for the first time gets one."""
+        if node in self.feeds:
+            return self.feeds[node]
+        if list(self.feeds) == [""] and not self.feeds[""].intake.status.began:  # nobody had said whose it is
+            for of_nobody in (self._tables, self.contexts):
+                of_nobody.clear()
+            return self._place(node, self.feeds.pop(""))
+        return self._add(replace(self._options, node=node), self._source)
+
+    def tell_facts(self) -> None:
+        """How the nodes are doing now goes to the table that stands for all."""
+        if isinstance(self.table, FlowTables):
+            from health import node_facts
+
+            each = {
+                node: node_facts(feed.intake.status, feed.table, feed.source.live, feed.source.clock())
+                for node, feed in self.feeds.items()
+            }
+            self.table.know_facts(each)
+
+    def begin_anew(self, options: Options) -> None:
+        """The recording is read anew, with these options: what is known of the tables is forgotten."""
+        self._options = options
+        if self._tape is not None:
+            self._tape.clear()
+        for name in [*self.feeds]:
+            self._told = self._add(replace(options, node=name), self._source)
+        self.table = self.table if self.apart else self._told.table
+
+    def close(self) -> None:
+        """Who started us closes the first source."""
+        for feed in self.feeds.values():
+            feed.close()
+            if feed.source is not self._source:
+                feed.source.close()
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
@@ -857,13 +962,13 @@ def metrics_notices(file: MetricsFile | None) -> list[tuple[str, str]]:
     return [] if file is None or file.problem is None else [(file.problem.what, file.problem.cure)]
 
 
-def pipe_notices(feed: Feed, options: Options, is_news: Callable[[Notice], bool] = lambda _: True) -> list[Notice]:
+def pipe_notices(feed: Feed, is_news: Callable[[Notice], bool] = lambda _: True) -> list[Notice]:
     """What a header would say. Who holds most of a table that is nearly full is looked for where that ``is_news``."""
     from health import Surroundings, fills, notices_of, sampled_shares
 
     status, table, source = feed.intake.status, feed.table, feed.source
     around = Surroundings(
-        before=options.before,
+        before=feed.before,
         log=log_notices(feed.log),
         export=feed.exporter.notices() if feed.exporter else (),
         metrics=metrics_notices(feed.metrics),
@@ -994,69 +1099,78 @@ class Once:
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options = options
         self._signals = signals
-        self._feed = Feed(options, source, signals, recorder)
-        self._table, self._status = self._feed.table, self._feed.intake.status
-        self._pipe = Pipe(signals)
         from geoip import GeoIP
 
         self._geoip = GeoIP(options.plan.paths)
-        self._context = self._feed.context(Lookups(where=self._geoip.lookup), options.site)
+        lookups = Lookups(where=self._geoip.lookup)
+        self._nodes = Nodes(options, source, signals, recorder, lookups, NO_LOOKUPS.where)
+        self._context, self._pipe = self._nodes.context, Pipe(signals)
+        self._feed = next(iter(self._nodes.feeds.values()))  # of the one machine, where there is one
         self._metrics: MetricsFile | None = None
         if options.metrics is not None:
             self._metrics = MetricsFile(options.metrics, self._context, self._geoip.lookup)
         self._problem: Problem | None = None  # why there is nothing to print
-        self._listings_left = 2 if options.sample else 1
-        self._why_empty = ""  # ... though there are flows
+        self._problems: dict[str, Problem] = {}  # why nothing could be read, by node
+        self._listed: dict[str, int] = {}  # complete listings, by node
+        self._why_empty = ""  # why there is nothing though there are flows
 
     def run(self) -> int:
         """Until the table is printed; returns the exit code."""
-        with contextlib.closing(self._feed):
+        with contextlib.closing(self._nodes):
             return self._run()
 
     def _run(self) -> int:
         job: tuple[Rows, RowsWanted] | None = None
         complete = False
         while not complete and self._problem is None:
-            self._feed.wait()
+            wait_for_any([*self._nodes.feeds.values()], self._signals)
             if self._signals.ending():
                 return SUCCESS
             complete = self._read_on()
             if job is None:  # conntrack has been started: now there is time for what takes 20 ms to import
                 job = self._job()
             elif self._feed.source.live and not complete and not self._options.sample:
-                job[0].look_ahead(job[1], self._table)
+                job[0].look_ahead(job[1], self.table)
         if self._problem is not None:
             return give_up(self._problem)
         assert job
-        self._feed.await_names(time.monotonic() + NAMES_PATIENCE)
+        until = time.monotonic() + NAMES_PATIENCE
+        for feed in self._nodes.feeds.values():
+            feed.await_names(until)
         open_databases(self._geoip, self._options.plan)
-        self._context.advance(self._feed.intake.newest or 0.0, self._table.own, self._table.timeouts)
+        self.table.advance(self._context, self._newest)
+        self._nodes.tell_facts()
         if self._metrics is None:
             self._pipe.write(self._texts(*job))
         elif (problem := self._write_metrics(self._metrics)) is not None:
             return give_up(problem)
         self._say_state()
-        return SUCCESS
+        return next((problem.code for problem in self._problems.values()), SUCCESS)
+
+    @property
+    def _newest(self) -> float:
+        """The newest time that the source has named."""
+        return max(feed.intake.newest or 0.0 for feed in self._nodes.feeds.values())
 
     def _write_metrics(self, file: MetricsFile) -> Problem | None:
         """In place of the table; returns why that was impossible."""
-        until = time.monotonic() + STATISTICS_PATIENCE
-        while self._feed.source.live and not self._status.counted and time.monotonic() < until:
+        until, status, table = time.monotonic() + STATISTICS_PATIENCE, self._feed.intake.status, self._feed.table
+        while self._feed.source.live and not status.counted and time.monotonic() < until:
             self._feed.wait(until=time.monotonic() + 0.02)  # its end comes a moment after its answer
             if self._signals.ending():
                 raise KeyboardInterrupt
             for item in self._feed.source.poll():
                 if isinstance(item, Statistics):  # the table is told already
                     self._feed.take(item)
-        while not file.add_up(self._table, self._feed.source.clock(), time.monotonic() + FRAME):
+        while not file.add_up(table, self._feed.source.clock(), time.monotonic() + FRAME):
             if self._signals.ending():
                 raise KeyboardInterrupt
-        file.tell(self._table, self._status, self._feed.source.clock(), self._pipe)
+        file.tell(table, status, self._feed.source.clock(), self._pipe)
         return file.problem
 
     @property
-    def table(self) -> FlowTable:
-        return self._table
+    def table(self) -> AnyTable:
+        return self._nodes.table
 
     @property
     def helps_memory(self) -> str:
@@ -1064,22 +1178,37 @@ class Once:
 
     def _read_on(self) -> bool:
         """Take in what is there; True when that is all, or there is a problem."""
-        source = self._feed.source
-        for item in source.poll():
-            self._feed.take(item)
-            if source.live:  # as soon as the table is whole
-                self._listings_left -= isinstance(item, ListingEnded) and item.complete
-                complete = self._listings_left == 0
+        wanted = 2 if self._options.sample else 1
+        for feed, item in self._nodes.poll():
+            node, status = feed.table.node, feed.intake.status
+            if self._listed.get(node, 0) >= wanted:  # as soon as the table is whole
+                continue
+            feed.take(item)
+            if feed.source.live:
+                if isinstance(item, ListingEnded) and item.complete:
+                    self._listed[node] = self._listed.get(node, 0) + 1
+                complete = self._listed.get(node, 0) >= wanted
             else:  # a recording: as it stands at its end
                 complete = isinstance(item, Ended)
-            self._problem = self._feed.problem
+            problem = feed.problem
             if isinstance(item, Trouble) and item.part == "listing":
-                self._problem = item.problem  # also of one that broke off: nobody waits here for a better one
-            if self._is_junk(complete):
-                self._problem = self._status.junk()
-            if complete or self._problem is not None:
-                return complete
+                problem = item.problem  # also of one that broke off: nobody waits here for a better one
+            if self._is_junk(status, complete):
+                problem = status.junk()
+            if problem is not None:
+                self._problems[node], self._listed[node] = problem, wanted
+            if self._is_through(complete or problem is not None, wanted):
+                return True
         return False
+
+    def _is_through(self, complete: bool, wanted: int) -> bool:
+        """Have all nodes been read? Then what keeps all of them from being read is known, too."""
+        feeds = self._nodes.feeds
+        if self._feed.source.live:
+            complete = sum(listed >= wanted for listed in self._listed.values()) == len(feeds)
+        if complete and self._problems and len(self._problems) == len(feeds):
+            self._problem = next(iter(self._problems.values()))
+        return complete
 
     def _job(self) -> tuple[Rows, RowsWanted]:
         """What puts the rows into order, and which rows are wanted."""
@@ -1102,12 +1231,19 @@ class Once:
         from columns import table_text
 
         spec, context, format = wanted.spec, self._context, self._options.format
-        found = rows.all(wanted, self._table)
+        found = rows.all(wanted, self.table)
         if not found:
             self._why_empty = self._reason(spec)
         if format == "text":
             return [table_text(spec, found, context)]
-        return export.view_texts(spec.grouping, found, format, context, self._feed.recorded_time(), self._status.node)
+        node = "" if len(self._nodes.feeds) > 1 else self._feed.intake.status.node
+        return export.view_texts(spec.grouping, found, format, context, self._moment(), node)
+
+    def _moment(self) -> str | None:
+        """What ``Feed.recorded_time`` says of the newest of all."""
+        if self._feed.source.live:
+            return self._feed.recorded_time()
+        return f"{self._newest:.6f}" if self._newest else None
 
     def _reason(self, spec: ViewSpec) -> str:
         """Why a view that is not of all flows has no row; "" where the table says it itself."""
@@ -1119,39 +1255,48 @@ class Once:
         if spec.tape:
             return "no events: the recording has none, only listings"
         words, cure = spec.empty
-        return f"{words}; try: {cure}" if words and self._table.live and not self._options.expression else ""
+        return f"{words}; try: {cure}" if words and len(self.table) and not self._options.expression else ""
 
-    def _is_junk(self, complete: bool) -> bool:
+    @staticmethod
+    def _is_junk(status: Status, complete: bool) -> bool:
         """There were lines, and not one of them was understood: an empty table would be a lie."""
         most = 0 if complete else MOST_JUNK  # some that write no end of it never end
-        return not self._status.understood and self._status.rejects > most
+        return not status.understood and status.rejects > most
 
     def _say_state(self) -> None:
         from view import unwatched
 
-        self._pipe.say_unread(self._status)
         say_unanswered(self._options)
-        if self._options.asks_names:
-            self._pipe.say_once(self._feed.names.problems())
         history = self._options.view == "nat"
-        if reach := unwatched(self._options.expression, self._context, self._table, history):
+        if reach := unwatched(self._options.expression, self._context, self.table, history):
             say(f"{reach}: earlier flows are unknown")
-        if not self._feed.source.live and self._status.losses > self._status.healed:
-            say(f"lost: {self._status.last_loss}")
+        for node, feed in self._nodes.feeds.items():
+            before = f"{clean(node)}: " if len(self._nodes.feeds) > 1 else ""
+            self._say_of_node(feed, Pipe(self._signals, before))
         if self._why_empty:
             say(self._why_empty)
-        if not self._feed.source.live:
+        if self._feed.source.live and not self._options.sample and self._asks_rates():
+            say("a single listing has no rates; try: --sample 5")
+
+    def _say_of_node(self, feed: Feed, pipe: Pipe) -> None:
+        """What is wrong with a node, or with what was read of it."""
+        status = feed.intake.status
+        pipe.say_unread(status)
+        if self._options.asks_names:
+            pipe.say_once(feed.names.problems())
+        if not feed.source.live:
+            pipe.say_once([f"lost: {status.last_loss}"] if status.losses > status.healed else [])
             return
-        if not self._table.live and not (self._options.protocols or self._options.families):
-            cure = cure_there(TRACKING_CURE, self._options.before)
-            say(f"0 entries: {TRACKING_OFF}; try: {cure}")
+        if (problem := self._problems.get(feed.table.node)) is not None:
+            pipe.say(str(problem))
+            return
+        if not feed.table.live and not (self._options.protocols or self._options.families):
+            pipe.say(f"0 entries: {TRACKING_OFF}; try: {cure_there(TRACKING_CURE, feed.before)}")
             return
         from health import OF_A_TABLE
 
-        notices = pipe_notices(self._feed, self._options)
-        self._pipe.say_notices((notice for notice in notices if notice.about in OF_A_TABLE), 0.0)
-        if not self._options.sample and self._asks_rates():
-            say("a single listing has no rates; try: --sample 5")
+        notices = pipe_notices(feed)
+        pipe.say_notices((notice for notice in notices if notice.about in OF_A_TABLE), 0.0)
 
     def _asks_rates(self) -> bool:
         return self._options.sort in ("rate", "in", "out") or self._options.asks("rate")
@@ -1270,7 +1415,7 @@ class NodeStream:
         self._next_look = now + FRAME
         from health import SAID_AS_IT_COMES
 
-        notices = pipe_notices(self.feed, self._options, lambda notice: self.pipe.is_news(notice, now))
+        notices = pipe_notices(self.feed, lambda notice: self.pipe.is_news(notice, now))
         self.pipe.say_notices((notice for notice in notices if notice.about not in SAID_AS_IT_COMES), now)
 
     def _take_in_order(self, item: Item) -> None:
@@ -1496,5 +1641,5 @@ class Headless:
         if now >= self._next_look and self._feed.table.listings:
             self._next_look = now + FRAME
             self._pipe.say_unread(self._feed.intake.status)
-            notices = pipe_notices(self._feed, self._options, lambda notice: self._pipe.is_news(notice, now))
+            notices = pipe_notices(self._feed, lambda notice: self._pipe.is_news(notice, now))
             self._pipe.say_notices(notices, now)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from addresses import Context
 from columns import CLOCKLESS, TIES, VIEW_BY_NAME, VIEWS, FlowFacts, FlowSum, Keys, ViewSpec, facts_of, moment_text
 from filters import Predicate, all_of, asks, asks_fans, compile_filter, expanded, moments
-from flows import TAPE, Flow, FlowTable, TapeEvent, tape_events
+from flows import TAPE, AnyTable, Flow, FlowTable, TapeEvent, tape_events
 from grouping import (
     BETWEEN,
     Baseline,
@@ -32,7 +32,7 @@ from grouping import (
     shares_of,
     usage_total,
 )
-from health import NOTHING_AROUND, Shares, Surroundings
+from health import NOTHING_AROUND, Notice, Shares, Surroundings
 from intake import LATE, Status
 from text import UNICODE, Glyphs, Line, clean
 
@@ -202,13 +202,13 @@ SPANS = ("24h", "48h", "7d", "30d", "90d", "365d")
 class Pause:
     """What was there when a pause began, and the rows of flows as they were first shown in it."""
 
-    def __init__(self, table: FlowTable) -> None:
+    def __init__(self, table: AnyTable) -> None:
         self.flows = list(table)
         self.tape = tape_events(table)
         self._events = table.events
         self._facts: dict[Flow, FlowFacts] = {}
 
-    def held(self, table: FlowTable) -> int:
+    def held(self, table: AnyTable) -> int:
         """Events since the pause began."""
         return table.events - self._events
 
@@ -412,7 +412,7 @@ class View:
         is_here = self.top <= self.at < self.top + self.page
         return self.selected is not None and not is_here and not self.spec.on_map and bool(self.rows.order)
 
-    def watch(self, table: FlowTable) -> None:
+    def watch(self, table: AnyTable) -> None:
         """While details are open, go on with the curve of their flow."""
         if self.overlay not in ("details", "whois") or self.flow is None:
             self.curve = None
@@ -482,12 +482,23 @@ def _position(order: list[Any], selected: Row) -> int:
 # --- what a frame is made of ------------------------------------------------------------------------------------------
 
 
+class NodeScene(NamedTuple):
+    """What the panel of a table's health is made of."""
+
+    node: str
+    term: str  # the filter that selects its flows; "" where there is no other node
+    status: Status
+    table: FlowTable
+    shares: Shares | None
+    around: Surroundings
+
+
 @dataclass(frozen=True)
 class Scene:
     """All that a frame is made of."""
 
     view: View
-    table: FlowTable
+    table: AnyTable
     status: Status
     source: str
     live: bool
@@ -496,6 +507,8 @@ class Scene:
     around: Surroundings = NOTHING_AROUND
     late: float = 0.0  # seconds by which the frame comes later than it was due: the next one may, too
     beside: bool = False  # details stand beside the rows, or below them
+    told: Sequence[Notice] = ()  # what is wrong, of all nodes, the heaviest first
+    focus: NodeScene | None = None  # of several nodes that whose health is on show
 
     @property
     def covered(self) -> str:
@@ -585,12 +598,12 @@ KEYED_EARLY = ("bytes", "packets", "source", "destination")  # columns whose key
 RowsMade = Generator[None, None, list[Any]]
 
 
-def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool] = lambda: False) -> bool:
+def refresh(view: View, table: AnyTable, now: float, enough: Callable[[], bool] = lambda: False) -> bool:
     """Put the rows into order if that is due, or go on with it until it is done or ``enough``.
 
     Returns whether there was anything to do; ``view.rows.working`` tells whether there still is.
     """
-    view.context.advance(now, table.own, table.timeouts)
+    table.advance(view.context, now)
     worked, shown = view.rows.go_on(view.rows_wanted(), table, now, enough)
     if shown:
         view.follow(whole=not view.rows.working)
@@ -602,7 +615,7 @@ def refresh(view: View, table: FlowTable, now: float, enough: Callable[[], bool]
     return worked
 
 
-def unwatched(expression: str, context: Context, table: FlowTable, history: bool) -> str:
+def unwatched(expression: str, context: Context, table: AnyTable, history: bool) -> str:
     """Since when the table was watched, or what has ended is kept, where at: in a filter asks for a time before.
 
     Else "". ``history``: as in ``FlowTable.keeps_since``.
@@ -724,7 +737,7 @@ class Rows:
         self._due = 0.0
 
     def go_on(
-        self, wanted: RowsWanted, table: FlowTable, now: float, enough: Callable[[], bool] = lambda: False
+        self, wanted: RowsWanted, table: AnyTable, now: float, enough: Callable[[], bool] = lambda: False
     ) -> tuple[bool, bool]:
         """Begin a new order if it is due, and go on until it is done or ``enough``.
 
@@ -747,7 +760,7 @@ class Rows:
         self._merged_at = now
         return True, True
 
-    def _begin(self, wanted: RowsWanted, table: FlowTable, now: float) -> None:
+    def _begin(self, wanted: RowsWanted, table: AnyTable, now: float) -> None:
         before = self._wanted
         self._new = not wanted.same_but(before, "frozen")
         # While flows are added up, another order is no reason to begin anew: it comes afterwards.
@@ -761,15 +774,17 @@ class Rows:
         if not keeps_groups:
             self._job = self._make(wanted, table, takes)
 
-    def all(self, wanted: RowsWanted, table: FlowTable) -> list[Any]:
+    def all(self, wanted: RowsWanted, table: AnyTable) -> list[Any]:
         """The rows in order, at most ``wanted.limit``, at the moment that the context has."""
         self._wanted = wanted
         for _ in self._make(wanted, table, takes=False):
             pass
         return self.order[: wanted.limit]
 
-    def look_ahead(self, wanted: RowsWanted, table: FlowTable) -> None:
+    def look_ahead(self, wanted: RowsWanted, table: AnyTable) -> None:
         """Make sort keys while conntrack goes on: 0.15 s of 200,000 flows are not to come after its last line."""
+        if not isinstance(table, FlowTable):
+            return  # of several tables the newest flows do not stand last
         flows, keys = self._early
         missing = len(table) - len(flows)
         plain = wanted.spec.rows_are_flows and not wanted.spec.translated and wanted.predicate is None
@@ -780,7 +795,7 @@ class Rows:
 
     # --- what arrives meanwhile ---
 
-    def hear(self, table: FlowTable) -> bool:
+    def hear(self, table: AnyTable) -> bool:
         """Sift the events that have come since the last call; True if one of them is what a filter wants.
 
         The order of 60,000 flows is made anew every 10 s, by when the tape has lost what came between.
@@ -800,10 +815,10 @@ class Rows:
         self._arrived += found[::-1]
         return bool(found) and predicate is not None
 
-    def _begin_hearing(self, table: FlowTable) -> None:
+    def _begin_hearing(self, table: AnyTable) -> None:
         self._heard, self._arrived, self._merged = table.events, [], 0
 
-    def _merge(self, wanted: RowsWanted, table: FlowTable, now: float) -> bool:
+    def _merge(self, wanted: RowsWanted, table: AnyTable, now: float) -> bool:
         """Put what has arrived on show, if that is due and no great work."""
         passed, new = now - self._merged_at, self._arrived[self._merged :]
         if wanted.spec.logged:
@@ -830,7 +845,7 @@ class Rows:
             return rows
         return self._sorted(wanted, rows) if len(rows) <= MERGED else None
 
-    def _merged_flows(self, wanted: RowsWanted, new: list[Any], table: FlowTable, now: float) -> list[Any] | None:
+    def _merged_flows(self, wanted: RowsWanted, new: list[Any], table: AnyTable, now: float) -> list[Any] | None:
         """The flows on show and the new ones, those that the filter still wants."""
         predicate = wanted.predicate
         if predicate is None or wanted.spec.grouping is not None or len(self.order) + len(new) > MERGED:
@@ -847,7 +862,7 @@ class Rows:
 
     # --- the job ---
 
-    def _make(self, wanted: RowsWanted, table: FlowTable, takes: bool) -> Iterator[None]:
+    def _make(self, wanted: RowsWanted, table: AnyTable, takes: bool) -> Iterator[None]:
         """Make the rows. It may be left off, or given up, at each yield. ``takes``: the order that is there serves."""
         self._ranking, self._found, self._grouping = not takes, [], False
         if wanted.baseline is not None and not wanted.baseline.complete:
@@ -868,7 +883,7 @@ class Rows:
             self._ranking = False
             yield from self._sift(wanted)
 
-    def _rank(self, wanted: RowsWanted, table: FlowTable) -> Generator[None, None, list[Flow]]:
+    def _rank(self, wanted: RowsWanted, table: AnyTable) -> Generator[None, None, list[Flow]]:
         """All flows of the view in their order."""
         flows = yield from self._flows(wanted, table)
         if wanted.at_once and wanted.predicate is not None:  # keys for what is wanted only
@@ -881,7 +896,7 @@ class Rows:
             return [*kept, *there]
         return (yield from self._ordered(wanted, flows))
 
-    def _flows(self, wanted: RowsWanted, table: FlowTable) -> Generator[None, None, list[Flow]]:
+    def _flows(self, wanted: RowsWanted, table: AnyTable) -> Generator[None, None, list[Flow]]:
         """The flows that the view is about. The question who it was is mostly asked of what is gone."""
         if wanted.pause is not None and wanted.closed:
             flows = wanted.pause.flows
@@ -897,12 +912,12 @@ class Rows:
             yield
         return [flow for flow in plainly if flow.ends().nat] if wanted.at_once else plainly
 
-    def _live(self, wanted: RowsWanted, table: FlowTable) -> list[Flow]:
+    def _live(self, wanted: RowsWanted, table: AnyTable) -> list[Flow]:
         """The flows that are there, or were when the pause began."""
         if wanted.pause is not None:
             flows = [flow for flow in wanted.pause.flows if flow.ended is None]
         else:
-            flows = list(table.live.values())
+            flows = table.live_flows()
         if not wanted.spec.translated:  # which counts its rows
             self.total = len(flows)
         return flows
@@ -941,7 +956,7 @@ class Rows:
         found.add(flows, self._context)
         return found
 
-    def _sum_up(self, table: FlowTable) -> Iterator[None]:
+    def _sum_up(self, table: AnyTable) -> Iterator[None]:
         """The sum of all groups, and what their rates were."""
         wanted = self._now_wanted()
         found = GroupRow("", self.groups[0].span if self.groups else None)
@@ -955,7 +970,7 @@ class Rows:
         if wanted.pause is None:
             self.rates.take(self.groups, table.listings)
 
-    def _add_up(self, table: FlowTable) -> Iterator[None]:
+    def _add_up(self, table: AnyTable) -> Iterator[None]:
         wanted = self._now_wanted()
         grouped_for = wanted.filter, wanted.spec, wanted.pause, wanted.opened
         if not (self._new and self._grouped_for == grouped_for):  # only the order is new: the sums are not
@@ -985,7 +1000,7 @@ class Rows:
             yield
         return placed
 
-    def _sum(self, wanted: RowsWanted, table: FlowTable) -> Iterator[None]:
+    def _sum(self, wanted: RowsWanted, table: AnyTable) -> Iterator[None]:
         """Add the flows up, and those of the opened rows by what is within these."""
         grouping, context = wanted.spec.grouping, self._context
         assert grouping is not None
@@ -1001,6 +1016,8 @@ class Rows:
                 parts.add([flow for flow in found if row(flow) in opened])
             yield
         grouper.finish()
+        if grouping.is_of_nodes:
+            grouper.join_nodes(table.facts, with_empty=predicate is None)
         self.groups, self.fitting = list(grouper.sums.values()), grouper.flows
         self._parts = [] if parts is None else list(parts.sums.values())
 
@@ -1033,7 +1050,7 @@ class Rows:
         assert self._wanted is not None
         return self._wanted
 
-    def _play_tape(self, wanted: RowsWanted, table: FlowTable) -> Iterator[None]:
+    def _play_tape(self, wanted: RowsWanted, table: AnyTable) -> Iterator[None]:
         """Events, the newest first."""
         tape = wanted.pause.tape if wanted.pause else tape_events(table)
         self._begin_hearing(table)
@@ -1092,18 +1109,18 @@ class Rows:
 SAME_TIME = 2.0  # seconds: two flows of one key whose ends are no further apart are one
 
 
-def _not_there(wanted: RowsWanted, table: FlowTable) -> list[Flow]:
+def _not_there(wanted: RowsWanted, table: AnyTable) -> list[Flow]:
     """The flows of the log that are not in memory, too."""
     if wanted.logged is None:
         return []
-    ends: dict[bytes, list[float]] = {}
+    ends: dict[tuple[str, bytes], list[float]] = {}
     for flow in table.past:
-        ends.setdefault(flow.key, []).append(flow.ended or 0.0)
+        ends.setdefault((flow.node, flow.key), []).append(flow.ended or 0.0)
     return [
         flow
         for flow in wanted.logged.flows
-        if not any(abs(end - (flow.ended or 0.0)) <= SAME_TIME for end in ends.get(flow.key, ()))
-        and not (flow.key in table.live and table.live[flow.key].birth() <= flow.born + SAME_TIME)
+        if not any(abs(end - (flow.ended or 0.0)) <= SAME_TIME for end in ends.get((flow.node, flow.key), ()))
+        and not ((there := table.living(flow)) is not None and there.birth() <= flow.born + SAME_TIME)
     ]
 
 
@@ -1120,8 +1137,8 @@ def _pieces(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield rows[at : at + size]
 
 
-def _learn(table: FlowTable, baseline: Baseline) -> Iterator[None]:
-    for piece in _pieces([*table.live.values(), *table.past], ROWS_AT_ONCE):
+def _learn(table: AnyTable, baseline: Baseline) -> Iterator[None]:
+    for piece in _pieces([*table.live_flows(), *table.past], ROWS_AT_ONCE):
         for flow in piece:
             if flow.born <= baseline.at:
                 baseline.learn(flow)
@@ -1129,13 +1146,15 @@ def _learn(table: FlowTable, baseline: Baseline) -> Iterator[None]:
     baseline.finish()
 
 
-def _count_fans(table: FlowTable, context: Context) -> Iterator[None]:
+def _count_fans(table: AnyTable, context: Context) -> Iterator[None]:
     """How many ends and ports each host is connected with: what fanout: and ports: ask."""
-    fans = FanCount()
-    for piece in _pieces(list(table.live.values()), ROWS_AT_ONCE):
-        fans.add_flows(piece, context)
+    fans: dict[Context, FanCount] = {}
+    for piece in _pieces(table.live_flows(), ROWS_AT_ONCE):
+        for its, flows in context.parts(piece):
+            fans.setdefault(its, FanCount()).add_flows(flows, its)
         yield
-    context.know_fans(fans.counted())
+    for its in (context, *context.nodes.values()):
+        its.know_fans(fans[its].counted() if its in fans else {})
 
 
 def in_order(rows: Sequence[Any], keys: Sequence[Any], falling: bool, limit: int | None = None) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 ViewName = Literal[
     "connections", "hosts", "countries", "networks", "services", "nat", "events", "map", "states", "usage", "remotes",
-    "zones", "marks", "usage-countries", "usage-networks", "usage-services",
+    "zones", "marks", "nodes", "usage-countries", "usage-networks", "usage-services",
 ]  # fmt: skip
 # Where names of hosts are read: what --names takes. The first ones are read where nobody says anything.
 USUAL_NAMES = ("leases", "neighbours", "containers", "wireguard", "hosts", "processes")
@@ -68,6 +68,7 @@ FIELDS = (
     FilterField("process", "nginx", "process on this host, by part of its name or its pid"),
     FilterField("far", "8.8.8.0/24", "remote end: an address or a network"),
     FilterField("service", "tcp/443", "protocol and port; only the protocol if it has no ports"),
+    FilterField("node", "r7", "machine whose table it is in, where several are watched"),
     FilterField("wan", "203.0.113.1:38768", "address (and port) that NAT shows to the other side"),
     FilterField("at", "14:02", "existed at that local time; with a date: `2026-11-24T14:02`"),
     FilterField(

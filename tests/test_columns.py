@@ -603,6 +603,7 @@ def test_events_are_sorted() -> None:
         },
         **{"destination": [2, 1, 0, 3], "cc": [2, 0, 3, 1], "bytes": [0, 2, 3, 1], "lasted": [1, 0, 3, 2]},
         "first": [0, 3, 1, 2],
+        "node": [0, 1, 2, 3],
     }
     for column in EVENT_COLUMNS:
         order = in_order(told, column.keys(told, CONTEXT), False)
@@ -764,6 +765,7 @@ def test_the_views_and_what_each_is_sorted_by() -> None:
         ("remotes", "", "Remote hosts", "sums", "rate", "bytes"),
         ("zones", "", "Zones", "sums", "rate", "bytes"),
         ("marks", "", "Marks", "sums", "rate", "bytes"),
+        ("nodes", "9", "Nodes", "sums", "node", "node"),
         ("usage-countries", "", "Usage by country", "country", "bytes", ""),
         ("usage-networks", "", "Usage by network", "network", "bytes", ""),
         ("usage-services", "", "Usage by service", "service", "bytes", ""),

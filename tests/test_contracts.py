@@ -20,6 +20,7 @@ from columns import VIEW_BY_NAME, VIEWS, ViewSpec
 from conntrack_monitor import VERSION, command
 from download import FETCHED_KINDS, FILE
 from export import CSV_COLUMNS
+from flows import NodeFacts
 from grouping import GroupRow, group_object
 from past import (
     DAY_SECONDS,
@@ -155,6 +156,7 @@ def test_the_keys_of_a_view_s_rows(kind: ViewSpec) -> None:
     row.label = "a name" if kind.name in ("countries", "networks", "zones", "marks") else ""
     row.flows = row.rated = row.counted = 1
     who = Named("laptop", "02:00:5e:10:00:01", "web-db-1", "web/db")
+    row.node = NodeFacts("stale", "ssh: timed out", 1, 2, 3.0, 4, 5.0) if kind.name == "nodes" else None
     row.fan = Fan(1, 1) if kind.name == "hosts" else None
     assert said[kind.name] == [*group_object(row, kind.grouping, who)]
 

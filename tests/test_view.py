@@ -1303,7 +1303,7 @@ def test_once() -> None:
     assert [row.split()[3] for row in text.splitlines()[1:]] == ["192.0.2.1:443"] * 3
     assert [row.split()[2] for row in text.splitlines()[1:]] == ["10.0.0.1:10003", "10.0.0.3:10002", "10.0.0.2:10001"]
     assert text.splitlines()[0].split() == [
-        column.title for column in FLOW_COLUMNS if column.key not in ("natkind", "name", "process")
+        column.title for column in FLOW_COLUMNS if column.key not in ("natkind", "name", "process", "node")
     ]
     assert [row.split()[2] for row in once(monitor.table, reverse=True, limit=1).splitlines()[1:]] == ["10.0.0.2:10001"]
     assert once(monitor.table, sort="source").splitlines()[1].split()[2] == "10.0.0.1:10003"
