@@ -60,7 +60,7 @@ mutants: ## Break the program on purpose, one small change at a time: some test 
 INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz wheel deb unit ssh tmux))
 
 # What waits for a kernel, for timeouts, for a screen: half of the rest's time, a quarter of its CPU.
-KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal prometheus))
+KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle nodes nodes_screen kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal prometheus))
 
 # The flow log, other people's stores, databases that are fetched, small Pythons: their tests wait for disks, restarts, minutes.
 LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log small_pythons geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))

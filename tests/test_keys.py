@@ -101,11 +101,11 @@ def test_details_of_a_flow_that_vanishes_stay(monitor: Monitor) -> None:
 
 
 def test_sort_goes_through_all_columns_and_back(monitor: Monitor) -> None:
-    seen = []
-    for _ in SORTS:
+    seen, there = [], {*SORTS} - {"node"}  # a single machine has no column of nodes
+    for _ in there:
         monitor.keys("s")
         seen.append(monitor.view.sort)
-    assert sorted(seen) == sorted(SORTS)
+    assert sorted(seen) == sorted(there)
     assert monitor.view.sort == "bytes"
     monitor.keys(">", "s", "<", "<")
     assert monitor.view.sort == "bytes"
