@@ -1007,7 +1007,7 @@ NODE_COLUMNS = (
         lambda its: its.events,
     ),
     *(_MOVED_BY_KEY[key] for key in ("new", "rate", "in", "out", "bytes")),
-    _node_column("lost", "LOST", 5, 42, lambda its: str(its.lost), lambda its: float(its.lost)),
+    _node_column("lost", "LOST", 5, 42, lambda its: "-" if its.lost is None else str(its.lost), lambda its: its.lost),
     _node_column("late", "LATE", 5, 44, lambda its: span_text(its.behind), lambda its: its.behind),
     _SHARE,
     _UNREPLIED,

@@ -1131,8 +1131,8 @@ class NodeFacts(NamedTuple):
     entries: int | None = None  # in the kernel's table, and how many it may have
     limit: int | None = None
     events: float | None = None  # a second
-    lost: int = 0  # how often events were lost
-    behind: float = 0.0  # seconds by which its events are late
+    lost: int | None = None  # how often events were lost
+    behind: float | None = None  # seconds by which its events are late
 
     @property
     def fill(self) -> float | None:
@@ -1142,14 +1142,16 @@ class NodeFacts(NamedTuple):
     def and_of(self, other: NodeFacts) -> NodeFacts:
         """Both together: sums of what is known, and the longest delay."""
         events = [each.events for each in (self, other) if each.events is not None]
+        lost = [each.lost for each in (self, other) if each.lost is not None]
+        behind = [each.behind for each in (self, other) if each.behind is not None]
         known = [each for each in (self, other) if each.fill is not None]
         entries, limit = sum(each.entries or 0 for each in known), sum(each.limit or 0 for each in known)
         return NodeFacts(
             entries=entries if known else None,
             limit=limit if known else None,
             events=sum(events) if events else None,
-            lost=self.lost + other.lost,
-            behind=max(self.behind, other.behind),
+            lost=sum(lost) if lost else None,
+            behind=max(behind, default=None),
         )
 
 

@@ -653,7 +653,8 @@ NODE_KEYS = ("status", "reason", "entries", "limit", "events_per_second", "lost"
 
 def node_object(its: NodeFacts) -> GroupObject:
     """The keys that say how a node is doing; ``behind`` is in seconds."""
-    values = its.state, its.reason or None, its.entries, its.limit, its.events, its.lost, round(its.behind, 1)
+    behind = None if its.behind is None else round(its.behind, 1)
+    values = its.state, its.reason or None, its.entries, its.limit, its.events, its.lost, behind
     return {key: value for key, value in zip(NODE_KEYS, values) if value is not None}
 
 

@@ -839,8 +839,8 @@ def node_facts(status: Status, table: FlowTable, live: bool, now: float) -> Node
     return NodeFacts(
         *(state, reason, status.facts.get("count"), status.facts.get("max")),
         table.history[-1] if table.watched_since is not None and table.history else None,
-        status.losses,
-        status.behind,
+        None if table.listed_at is None else status.losses,
+        status.behind if state in (LIVE, LATE_NODE) else None,
     )
 
 

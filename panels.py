@@ -78,7 +78,7 @@ def _top_line(scene: Scene, width: int) -> Line:
     played = _played_line(scene, 20 if width >= 120 else 8)
     if played and width < 100:
         del right[1]  # the sparkline: the bar takes its room
-    if played and length(left) + length(played) + length(right) + 2 > width:
+    if (played or table.facts) and length(left) + length(played) + length(right) + 2 > width:
         left = left[1:]  # what it is that is looked at says more than who shows it
     room = width - length(left) - length(played) - length(right) - 3
     if room >= 8:

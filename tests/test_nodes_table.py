@@ -302,7 +302,7 @@ def test_several_nodes_in_every_view_at_any_size(fleet: Fleet, spec: ViewSpec, s
 def test_whose_flow_it_is_stands_first_at_80_columns() -> None:
     monitor = FleetMonitor(fleet_of_three())
     lines = shown(monitor, (80, 24))
-    assert lines[0].startswith("conntrack-monitor \u25cf 2 of 3 nodes live")
+    assert lines[0].startswith("\u25cf 2 of 3 nodes live")
     assert "! r1: accounting is off" in lines[2]
     assert [row.split()[:2] for row in lines[4:7]] == [["NODE", "PROTO"], ["r1", "tcp"], ["r2", "tcp"]]
     monitor.keys("9")
