@@ -500,7 +500,7 @@ class Feed:
 
     def take(self, item: Item) -> None:
         if self._recorder:
-            self._recorder.take(item)
+            self._recorder.take(item, self.intake.status.node)
         if isinstance(item, Trouble) and item.problem is not None and not self.intake.status.began:
             # Without events there are still listings; without a first listing there is nothing.
             fatal = item.part == "listing" or item.problem.code in (NOT_PERMITTED, NOT_FOUND)
