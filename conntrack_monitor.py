@@ -1090,7 +1090,7 @@ def _check_nodes(options: CommandLine) -> None:
         raise click.UsageError("--via can be repeated only with --json or --csv, without --once.")
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
-    for what in ("log", "metrics", "record"):
+    for what in ("log", "metrics"):
         if options[what]:
             raise click.UsageError(f"--{what} is for one machine: it can't be combined with several --via.")
     names = [node.name for node in _nodes(options)]
@@ -1160,7 +1160,8 @@ def _replay(options: CommandLine) -> Callable[[], Source]:
     assert path is not None
     try:
         speed = options["speed"] if _is_screen(options) else 0.0
-        replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"])
+        every = not (options["node"] or options["once"] or _format(options) == "text")
+        replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"], every)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise click.BadParameter(

@@ -258,7 +258,7 @@ class Replay:
         self._splitter, self._unpacker, self._json = Splitter(), Unpacker(), JsonLines(*self._asked)
         self._left_out = 0
         self._whole: set[str] = set()  # nodes whose lines that follow are
-        self._told: str | None = None if self._asked[1] else ""  # the node that was told last
+        self._told: str | None = None if self.every else ""  # the node that was told last
 
     def fds(self) -> list[int]:
         return [self._file.fileno()] if self._reading and len(self._waiting) < 1000 else []
@@ -379,9 +379,14 @@ class Replay:
         return Block(data, None, whole=self._whole_key in self._whole)
 
     @property
+    def every(self) -> bool:
+        """Does it read the lines of all nodes?"""
+        return self._asked[1]
+
+    @property
     def _whole_key(self) -> str:
         """Where one node is read, what names none may come before its name does."""
-        return self._node if self._asked[1] else ""
+        return self._node if self.every else ""
 
     def _push_directive(self, at: float, word: bytes, text: bytes) -> None:
         words = text.decode("utf-8", "replace")
@@ -414,6 +419,93 @@ class Replay:
             self._told = self._node
             self._waiting.append((at, OfNode(0.0, self._node)))
         self._waiting.append((at, item))
+
+
+class Mixture:
+    """A recording of several nodes, taken apart: a source for each, as they are met.
+
+    It reads on when all that it gave is taken, so that it waits for the slowest.
+    """
+
+    def __init__(self, whole: Replay) -> None:
+        self._whole = whole
+        self._parts: dict[str, NodeReplay] = {}
+        self._current: NodeReplay | None = None  # whose items come
+
+    def read(self) -> list[NodeReplay]:
+        """Read on, if all was taken; returns the parts of nodes that were not met before. With the end there is one."""
+        met: list[NodeReplay] = []
+        if any(part.has_items for part in self._parts.values()):
+            return met
+        for item in self._whole.poll():
+            if isinstance(item, OfNode) or self._current is None:
+                node = item.node if isinstance(item, OfNode) else ""
+                if node not in self._parts:
+                    self._parts[node] = NodeReplay(self._whole, node)
+                    met.append(self._parts[node])
+                self._current = self._parts[node]
+            for part in self._parts.values() if isinstance(item, Ended) else [self._current]:
+                part.give(item)
+        return met
+
+    def fds(self) -> list[int]:
+        return [] if any(part.has_items for part in self._parts.values()) else self._whole.fds()
+
+    def deadline(self) -> float | None:
+        """On the scale of time.monotonic()."""
+        return self._whole.deadline()
+
+
+class NodeReplay:
+    """What a recording of several nodes has of one of them. The mixture is waited for, and gives the items."""
+
+    live = False
+    command = None
+
+    def __init__(self, whole: Replay, node: str) -> None:
+        self.name, self.node = whole.name, node
+        self._whole = whole
+        self._items: deque[tuple[float, Item]] = deque()  # with the time that it was when they came
+        self._at: float | None = None  # that of the item that is being taken
+        self._told = False  # whose items these are: once is enough
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._items)
+
+    def give(self, item: Item) -> None:
+        if not isinstance(item, OfNode) or not self._told:
+            self._told = True
+            self._items.append((self._whole.clock(), item))
+
+    def clock(self) -> float:
+        return self._whole.clock() if self._at is None else self._at
+
+    def fds(self) -> list[int]:
+        return []
+
+    def deadline(self) -> float | None:
+        return 0.0 if self._items else None
+
+    def poll(self) -> Iterator[Item]:
+        try:
+            while self._items:
+                self._at, item = self._items.popleft()
+                yield item
+        finally:
+            self._at = None
+
+    def list_now(self) -> None:
+        pass
+
+    def pace(self, factor: float) -> None:  # noqa: ARG002
+        return None
+
+    def unannounced(self, flows: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass  # the whole is closed by who has opened it
 
 
 class Unpacker:

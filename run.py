@@ -49,7 +49,7 @@ from intake import (
 )
 from names import Names
 from parse import STAMP, Parts
-from recording import Recorder
+from recording import Mixture, Recorder, Replay
 from source import Source, node_of
 from text import clean
 from vocabulary import ViewName
@@ -751,8 +751,8 @@ LAST_LINE, LOOK_AGAIN = 1.0, 0.05  # seconds that a reader has for the rest of a
 class Pipe:
     """Standard output for a program, and standard error for the person beside it."""
 
-    def __init__(self, signals: Signals, before: str = "") -> None:
-        """``before``: what stands before each message: the node, where there are several."""
+    def __init__(self, signals: Signals, before: Callable[[], str] = str) -> None:
+        """``before``: tells what stands before each message: the node, where there are several."""
         self._signals, self._before = signals, before
         self._said: set[str] = set()
         self._noticed: dict[Hashable, float] = {}  # notices that were said, by their keys: when last
@@ -802,7 +802,7 @@ class Pipe:
 
     def say(self, text: str) -> None:
         """A line for people."""
-        say(self._before + text)
+        say(self._before() + text)
 
     def say_once(self, texts: Iterable[str]) -> None:
         for text in texts:
@@ -1173,7 +1173,7 @@ class NodeStream:
         recorder: Recorder | None,
         where: Callable[[str], Place],
         out: list[str],
-        before: str = "",
+        before: Callable[[], str] = str,
     ) -> None:
         """``where``: looks a place up. ``out``: lines of all nodes that are to be written. ``before``: see ``Pipe``."""
         self._options = options
@@ -1353,41 +1353,52 @@ class Stream:
     """``--json`` and ``--csv``: the flows that exist, then every event, a line each; of one node, or of several."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
-        self._options, self._signals = options, signals
+        self._options, self._signals, self._recorder = options, signals, recorder
         from geoip import GeoIP
 
         self._geoip = GeoIP(options.plan.paths)
-        out = [export.csv_header()] if options.format == "csv" else []
+        self._pipe = Pipe(signals)
+        self._out = [export.csv_header()] if options.format == "csv" else []
+        self._mixture = Mixture(source) if isinstance(source, Replay) and source.every else None
+        self._nodes: list[NodeStream] = []
+        if self._mixture is None:
+            self._nodes = [
+                self._told(options, source),
+                *(self._told(other, other.source()) for other in options.others),
+            ]
 
-        def told(node: Options, its: Source) -> NodeStream:
-            before = f"{clean(node.node)}: " if options.others else ""
-            return NodeStream(node, its, signals, recorder, self._geoip.lookup, out, before)
+    def _told(self, node: Options, source: Source) -> NodeStream:
+        def before() -> str:
+            return f"{clean(node.node)}: " if node.node and len(self._nodes) > 1 else ""
 
-        self._first = told(options, source)
-        self._others = [told(other, other.source()) for other in options.others]
-        self._nodes = [self._first, *self._others]
+        return NodeStream(node, source, self._signals, self._recorder, self._geoip.lookup, self._out, before)
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
         with contextlib.ExitStack() as opened:
-            for node in self._others:  # who started us closes the first one's source
+            for node in self._nodes[1:]:  # who started us closes the first one's source
                 opened.callback(node.feed.source.close)
-            for node in self._nodes:
-                opened.callback(node.feed.close)
+            opened.callback(self._close)
             return self._run()
+
+    def _close(self) -> None:
+        with contextlib.ExitStack() as closing:
+            for node in reversed(self._nodes):
+                closing.callback(node.feed.close)
 
     def _run(self) -> int:
         say_unanswered(self._options)
         open_databases(self._geoip, self._options.plan)
-        feeds, turns, began = [node.feed for node in self._nodes], 0, time.monotonic()
-        while not self._first.status.ended:
-            if not self._first.pipe.has_reader():  # seen on a quiet table, too
+        turns, began = 0, time.monotonic()
+        while not (self._nodes and all(node.status.ended for node in self._nodes)):
+            if not self._pipe.has_reader():  # seen on a quiet table, too
                 raise BrokenPipeError
-            ready = wait_for_any(feeds, self._signals, until=time.monotonic() + FRAME)
+            ready = self._wait()
             if self._signals.ending():
                 break
             turns += 1
-            for node in [node for node in self._nodes if len(self._nodes) == 1 or node.is_due(ready)]:
+            alone = self._mixture is None and len(self._nodes) == 1
+            for node in [node for node in self._nodes if alone or node.is_due(ready)]:
                 if node.feed.refused is not None:
                     return give_up(node.feed.refused)
                 if turns > 1:  # conntrack has been started
@@ -1399,19 +1410,30 @@ class Stream:
                 elif self._options.others:
                     node.complain()
             problems = [node.problem for node in self._nodes if node.problem is not None]
-            if len(problems) == len(self._nodes):
+            if problems and len(problems) == len(self._nodes):
                 return give_up(problems[0])
         for node in self._nodes:
             node.end()
         return SUCCESS
 
+    def _wait(self) -> set[int]:
+        """Wait for any node, or for what tells of several; nodes that it tells of for the first time are added."""
+        until, fds = time.monotonic() + FRAME, []
+        if self._mixture is not None:
+            for part in self._mixture.read():
+                self._nodes.append(self._told(replace(self._options, node=part.node), part))
+            due = self._mixture.deadline()
+            fds, until = self._mixture.fds(), until if due is None else min(until, due)
+        return wait_for_any([node.feed for node in self._nodes], self._signals, fds, until=until)
+
     @property
     def table(self) -> FlowTable:
-        return self._first.table
+        """The largest one."""
+        return max((node.table for node in self._nodes), key=lambda table: len(table.live), default=FlowTable())
 
     @property
     def helps_memory(self) -> str:
-        return self._first.feed.helps_memory
+        return self._nodes[0].feed.helps_memory if self._nodes else "a shorter recording"
 
 
 def say_unsaid(feed: Feed, pipe: Pipe) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import os
 import re
@@ -439,15 +441,57 @@ def of_node(node: str, number: int, **more: Any) -> bytes:
     )
 
 
-def test_the_first_node_s_lines_are_read_and_the_others_counted(tmp_path: Path) -> None:
+def test_lines_of_other_nodes_than_the_chosen_one_are_counted(tmp_path: Path) -> None:
     data = of_node("r7", 2) + of_node("r9", 3) + of_node("", 1) + of_node("r8", 1) + of_node("r7", 1)
-    result = run("--replay", "-", "--json", stdin=data, folder=tmp_path)
-    assert [json.loads(line)["node"] for line in result.stdout.splitlines()] == ["r7"] * 4
+    result = run("--replay", "-", "--once", "--json", stdin=data, folder=tmp_path)
     said = "4 lines of other nodes are left out (r9 3, r8 1); try: --node r9 --replay FILE\n"
     assert said in result.stderr.decode()
     chosen = run("--replay", "-", "--json", "--node", "r9", stdin=data, folder=tmp_path)
     assert [json.loads(line)["node"] for line in chosen.stdout.splitlines()] == ["r9"] * 4
     assert b"4 lines of other nodes are left out (r7 3, r8 1)" in chosen.stderr
+
+
+@pytest.mark.parametrize("way", ["--json", "--csv"])
+def test_a_stream_tells_of_all_nodes(way: str, tmp_path: Path) -> None:
+    """The same flow on two of them is two."""
+    flow = {"event": "new", "time": "2026-11-22T22:26:53.000000Z"}
+    over = {"event": "destroy", "time": "2026-11-22T22:26:54.000000Z", "inferred": True}
+    lines = [of_node("r7", 1, **flow), of_node("r9", 1, **flow), of_node("", 1, **flow), of_node("r7", 1, **over)]
+    data = b"".join([*lines, of_node("r9", 1, **over)])
+    result = run("--replay", "-", way, stdin=data, folder=tmp_path)
+    rows = [json.loads(line) for line in result.stdout.splitlines()] if way == "--json" else table_of(result.stdout)
+    told = [(row.get("node") or "", row["event"]) for row in rows]
+    assert sorted(told) == [("", "new"), ("r7", "destroy"), ("r7", "new"), ("r9", "destroy"), ("r9", "new")]
+    assert b"left out" not in result.stderr
+
+
+def table_of(data: bytes) -> list[dict[str, Any]]:
+    return list(csv.DictReader(io.StringIO(data.decode())))
+
+
+def test_a_stream_of_several_nodes_comes_back(tmp_path: Path) -> None:
+    """`... --json | ... --replay - --json` keeps the nodes, also by way of a recording."""
+    data = b"".join(retold(DEMO.read_bytes(), node) for node in ("r7", "r9", ""))
+    lines = data.splitlines(keepends=True)
+    third = len(lines) // 3
+    mixed = b"".join(line for its in zip(lines[:third], lines[third : 2 * third], lines[2 * third :]) for line in its)
+    saved = tmp_path / "mixed.rec"
+    again = run("--replay", "-", "--json", "--record", str(saved), stdin=mixed, folder=tmp_path)
+    assert sorted(again.stdout.splitlines(keepends=True)) == sorted(lines)
+    read = run("--replay", str(saved), "--json", stdin=b"", folder=tmp_path)
+    assert sorted(read.stdout.splitlines(keepends=True)) == sorted(lines)
+    chosen = run("--replay", str(saved), "--json", "--node", "r9", stdin=b"", folder=tmp_path)
+    assert set(chosen.stdout.splitlines(keepends=True)) >= set(lines[third : 2 * third])
+    assert re.search(rb"\d+ lines of another node|\d+ lines of other nodes", chosen.stderr)
+
+
+def test_what_is_wrong_with_a_node_is_said_with_its_name(tmp_path: Path) -> None:
+    data = of_node("r7", 1) + of_node("r9", 1) + b'{"node": "r9", "even\n' + LINE + b"\n"
+    result = run("--replay", "-", "--json", stdin=data, folder=tmp_path)
+    assert (result.returncode, result.stdout.count(b"\n")) == (0, 3)
+    assert "conntrack-monitor: r9: 1 line not understood; first: {" in result.stderr.decode()
+    only = run("--replay", "-", "--json", stdin=of_node("r7", 1) + b"{junk\n", folder=tmp_path)
+    assert "conntrack-monitor: 1 line not understood; first: {" in only.stderr.decode()
 
 
 def test_recordings_of_two_nodes() -> None:
