@@ -296,10 +296,8 @@ def _metrics_plan(ctx: click.Context, options: CommandLine) -> MetricsPlan | Non
     if not path or (looks and not _is_typed(ctx, "metrics")):
         return None
     from run import MetricsPlan
-    from source import node_of
 
-    node = _nodes(options)[0]
-    return MetricsPlan(path, node.name or node_of(node.words), VERSION)
+    return MetricsPlan(path, VERSION)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -1090,9 +1088,8 @@ def _check_nodes(options: CommandLine) -> None:
         raise click.UsageError("--via can be repeated only with --json or --csv, without --once.")
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
-    for what in ("log", "metrics"):
-        if options[what]:
-            raise click.UsageError(f"--{what} is for one machine: it can't be combined with several --via.")
+    if options["log"]:
+        raise click.UsageError("--log is for one machine: it can't be combined with several --via.")
     names = [node.name for node in _nodes(options)]
     for name in names:
         if names.count(name) > 1:
