@@ -296,10 +296,8 @@ def _metrics_plan(ctx: click.Context, options: CommandLine) -> MetricsPlan | Non
     if not path or (looks and not _is_typed(ctx, "metrics")):
         return None
     from run import MetricsPlan
-    from source import node_of
 
-    node = _nodes(options)[0]
-    return MetricsPlan(path, node.name or node_of(node.words), VERSION)
+    return MetricsPlan(path, VERSION)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -645,7 +643,7 @@ NOTES = {
     multiple=True,
     type=Via(),
     metavar="[NAME=]COMMAND",
-    help='Prefix for every command that is run, e.g. "ssh root@router"; repeatable with --json and --csv.',
+    help='Prefix for every command that is run, e.g. "ssh root@router"; repeatable, for several machines.',
 )
 @click.option("--by", metavar="KEYS", help="With --once: one row per combination, e.g. near/24,service,state.")
 @click.option(
@@ -1088,9 +1086,8 @@ def _check_nodes(options: CommandLine) -> None:
     """What holds where several machines are watched in one run."""
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
-    for what in ("log", "metrics", "record"):
-        if options[what]:
-            raise click.UsageError(f"--{what} is for one machine: it can't be combined with several --via.")
+    if options["log"]:
+        raise click.UsageError("--log is for one machine: it can't be combined with several --via.")
     names = [node.name for node in _nodes(options)]
     for name in names:
         if names.count(name) > 1:
@@ -1158,7 +1155,7 @@ def _replay(options: CommandLine) -> Callable[[], Source]:
     assert path is not None
     try:
         speed = options["speed"] if _is_screen(options) else 0.0
-        replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"])
+        replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"], not options["node"])
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise click.BadParameter(

@@ -1,4 +1,4 @@
-"""Our own JSON lines, and inputs of several nodes, as the text of one node's recording.
+"""Our own JSON lines, and inputs of several nodes, as the texts of recordings, each of one node.
 
 A JSON object becomes the line of conntrack that says the same, and before it what no line says: the directives of a
 recording (see ``recording``). So nobody behind knows anything of JSON.
@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from json import JSONDecoder
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from addresses import BROADCAST, LONGEST_NODE, scope
 from parse import ADDRESS, EVENTS, FAMILIES, FLAGS
 
-MOST_NODES = 1000  # whose lines are counted each by itself
+MOST_NODES = 1000  # that are read, and whose lines are counted each by itself
 MOST_OWN = 1024  # own addresses: with each new one all are told again
 MOST_OTHERS = 65_536  # addresses that are known to be of others
 OTHER_NODES = "others"
@@ -249,88 +249,152 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON")
 
 
+_LINE_TIME = re.compile(rb"(?:# |\[)(\d{1,12}\.\d{1,6})")
 _item_in = JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number).decode
-_NODE_NAMED = re.compile(rb"# \d{1,12}\.\d{1,6} node +([^\n]+)")
+_NODE_NAMED = re.compile(rb"# \d{1,12}\.\d{1,6} node(?: ([^\n]*))?")
 _NO_FLOWS = ("alert",)  # our own lines that are about flows, and are none
 
 
+class NodeText(NamedTuple):
+    """Whole lines of one node, as its recording has them."""
+
+    node: str
+    data: bytes
+
+
+class _Sorted:
+    """Lines by their nodes: of all that is read at once, or of a tenth of a second of it, which is then played."""
+
+    def __init__(self, by_time: bool) -> None:
+        self._by_time = by_time
+        self._tenth = -1
+        self._texts: dict[str, list[bytes]] = {}
+        self._over: list[tuple[str, list[bytes]]] = []
+
+    def of(self, node: str, moment: bytes = b"") -> list[bytes]:
+        """Where a line of that node and moment goes; b"": of the same moment as the one before."""
+        if self._by_time and moment and (tenth := int(float(moment) * 10)) > self._tenth:
+            self._tenth = tenth
+            if len(self._texts) > 1:
+                self._over += self._texts.items()
+                self._texts = {}
+        if (found := self._texts.get(node)) is None:
+            found = self._texts[node] = []
+        return found
+
+    def all(self) -> list[tuple[str, list[bytes]]]:
+        return [*self._over, *self._texts.items()]
+
+
 class JsonLines:
-    """What an input says, as the text of a recording of one node.
+    """What an input says, as the text of a recording of one node, or as one of each node.
 
     ``node``: whose lines these are; "" until one is named. Lines of other nodes are left out and counted. A line that
-    names no node is of the one that is read.
+    names no node is of the one that is read. ``every``: all nodes are read, and such a line is of the node "".
     """
 
-    def __init__(self, node: str = "") -> None:
+    def __init__(self, node: str = "", every: bool = False) -> None:
         self.node = node
         self.left_out: dict[str, int] = {}  # lines by their nodes
-        self._own = OwnFromFlows()
-        self._whole = False  # whether the lines that were written last are whole
-        self._elsewhere = ""  # the other node whose lines follow in a recording
+        self._every = every
+        self._own: dict[str, OwnFromFlows] = {}  # by node, of which there is none but "" where one is read
+        self._whole: set[str] = set()  # nodes whose lines that were written last are whole
+        self._known: set[str] = set()  # all nodes that were met
+        self._named = ""  # the node whose lines follow in a recording,
+        self._named_text: str | None = ""  # and the text that they go into
+        self._newest = ""  # the text that got the newest object
 
-    def concern(self, block: bytes) -> bool:
-        """Has a block anything that a recording of one node has not? Asked of each block: 10 us for 256 KiB."""
-        return b"{" in block or b" node " in block or self._whole or bool(self._elsewhere)
+    def recordings_in(self, block: bytes, by_time: bool = False) -> list[NodeText]:
+        """``block``: whole lines; the last one of an input may lack its newline.
 
-    def as_recording(self, block: bytes) -> bytes:
-        """``block``: whole lines; the last one of an input may lack its newline."""
-        out: list[bytes] = []
+        Each node's lines keep their order; those of different nodes do only where it is sorted ``by_time``, to a tenth
+        of a second. Changes of node for each line would cost more than the lines.
+        """
+        if not self._concern(block):
+            return [NodeText(self._named if self._every else self.node, block)]
+        texts = _Sorted(by_time)
         lines = block.split(b"\n")
         for line in lines:
             if line.lstrip()[:1] == b"{":
-                self._take_object(line, out)
+                self._take_object(line, texts)
             elif line:
-                self._take_text(line, out)
-        if not out or (lines[-1] and out[-1] is lines[-1]):  # what was cut off must not look whole
-            return b"\n".join(out)
-        return b"\n".join(out) + b"\n"
+                self._take_text(line, texts)
+        cut_off = lines[-1]  # it must not look whole
+        return [
+            NodeText(
+                node if self._every else self.node,
+                b"\n".join(out) + (b"" if cut_off and out[-1] is cut_off else b"\n"),
+            )
+            for node, out in texts.all()
+        ]
 
-    def _take_object(self, line: bytes, out: list[bytes]) -> None:
+    def _concern(self, block: bytes) -> bool:
+        """Has a block anything that a recording of one node has not? Asked of each block: 10 us for 256 KiB."""
+        its = self._named_text
+        return b"{" in block or b" node" in block or its is None or its in self._whole
+
+    def _take_object(self, line: bytes, texts: _Sorted) -> None:
         try:
             item = _item_in(line.decode())
             if item.get("event") in _NO_FLOWS:
                 return
             node, text = _node_in(item), line_of(item)
         except (ValueError, RecursionError, AttributeError):
-            out.append(line)  # it is counted where all lines are that nobody understands
+            texts.of(self._near(line)).append(line)  # it is counted where all lines are that nobody understands
             return
-        if self._is_left_out(node or self._elsewhere):
+        if (its := self._text_of(node or self._named)) is None:
+            self._leave_out(node or self._named)
             return
         moment = text[1 : text.index(b"]")] if text[:1] == b"[" and b"]\t" in text[:24] else UNTIMED
-        own = self._own.learn(item)
+        self._newest, out = its, texts.of(its, moment)
+        if (learnt := self._own.get(its)) is None:
+            learnt = self._own[its] = OwnFromFlows()
+        own = learnt.learn(item)
         if own is not None:
             out.append(b"# %b own %b" % (moment, own))
         if item.get("inferred") is True and item["event"] == "destroy":
             out.append(b"# %b gone %b" % (moment, text))
             return
-        if not self._whole:
-            self._whole = True
+        if its not in self._whole:
+            self._whole.add(its)
             out.append(WHOLE)
         out.append(text)
 
-    def _take_text(self, line: bytes, out: list[bytes]) -> None:
-        if match := _NODE_NAMED.fullmatch(line):
-            name = match[1].decode("utf-8", "replace")[:LONGEST_NODE]
-            self._elsewhere = "" if self._is_ours(name) else name
-        elif self._elsewhere:
+    def _take_text(self, line: bytes, texts: _Sorted) -> None:
+        if line[:1] == b"#" and (match := _NODE_NAMED.fullmatch(line)):
+            self._named = (match[1] or b"").decode("utf-8", "replace")[:LONGEST_NODE]
+            self._named_text = self._text_of(self._named)
+        elif (its := self._named_text) is None:
             if line[:2] != b"# ":
-                self._is_left_out(self._elsewhere)
+                self._leave_out(self._named)
         else:
-            if self._whole:
-                self._whole = False
+            if not self._named:
+                its = self._near(line)
+            stamp = _LINE_TIME.match(line)
+            out = texts.of(its, stamp[1] if stamp else b"")
+            if its in self._whole:
+                self._whole.discard(its)
                 out.append(NOT_WHOLE)
             out.append(line)
 
-    def _is_ours(self, node: str) -> bool:
-        self.node = self.node or node
-        return not node or node == self.node
+    def _near(self, line: bytes) -> str:
+        """The text that a line without a node goes into: what is no flow, and no directive, is of the one before."""
+        return self._named_text or ("" if b"src=" in line or line[:2] == b"# " else self._newest)
 
-    def _is_left_out(self, node: str) -> bool:
-        if self._is_ours(node):
-            return False
+    def _text_of(self, node: str) -> str | None:
+        """The key of the text that its lines go into; None where they are left out."""
+        if not self._every:
+            self.node = self.node or node
+            return "" if not node or node == self.node else None
+        if node and node not in self._known:
+            if len(self._known) >= MOST_NODES:
+                return None
+            self._known.add(node)
+        return node
+
+    def _leave_out(self, node: str) -> None:
         key = node if node in self.left_out or len(self.left_out) < MOST_NODES else OTHER_NODES
         self.left_out[key] = self.left_out.get(key, 0) + 1
-        return True
 
 
 def _node_in(item: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple, TypeVar
 
@@ -384,22 +384,24 @@ METRICS = (
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def exposition(measured: Measured) -> str:
-    """All families that have a value now, each with its HELP and TYPE, in the order of METRICS."""
+def exposition(*nodes: Measured) -> str:
+    """All families that have a value now, each with its HELP and TYPE once, in the order of METRICS; of all nodes."""
     lines = []
     for family in METRICS:
-        if measured.stage < family.stage:
-            continue
-        samples = [(labels, number) for labels, number in family.values(measured) if number is not None]
-        if not samples:
-            continue
-        name = family.whole_name
-        lines += [f"# HELP {name} {_escaped(family.help)}", f"# TYPE {name} {family.kind}"]
-        for labels, number in samples:
-            named = zip(("node", *family.labels), (measured.node, *labels))
-            inside = ",".join(f'{label}="{label_value(value)}"' for label, value in named)
-            lines.append(f"{name}{{{inside}}} {+number}")  # + makes 1 of True
+        samples = [sample for its in nodes if its.stage >= family.stage for sample in _samples_of(family, its)]
+        if samples:
+            name = family.whole_name
+            lines += [f"# HELP {name} {_escaped(family.help)}", f"# TYPE {name} {family.kind}", *samples]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _samples_of(family: Family, its: Measured) -> Iterator[str]:
+    """The lines of a family that are a node's."""
+    for labels, number in family.values(its):
+        if number is not None:
+            named = zip(("node", *family.labels), (its.node, *labels))
+            inside = ",".join(f'{label}="{label_value(value)}"' for label, value in named)
+            yield f"{family.whole_name}{{{inside}}} {+number}"  # + makes 1 of True
 
 
 def _escaped(text: str) -> str:

@@ -9,8 +9,8 @@ A recording holds conntrack's own lines as they came, and between them directive
     # 1795386414.200000 facts count=12 max=262144 acct=1
     # 1795386414.200000 statistics insert=12259 insert_failed=0
     # 1795386414.200000 own 192.0.2.1 2001:db8::1 198.51.100.0/24 broadcast=192.0.2.255
-    # 1795386414.200000 node r7               whose lines follow
-    # 1795386414.200000 whole 1               the lines that follow come from JSON: none was cut off; 0: that ends here
+    # 1795386414.200000 node r7               whose lines follow: with all directives, till another one is named
+    # 1795386414.200000 whole 1               its lines that follow come from JSON: none was cut off; 0: that ends here
     # 1795386414.300000 gone LINE             the line of a flow that a listing showed to be gone
 
 So what `conntrack -E` or `-L` printed, saved by hand, is a recording too. Our own JSON lines become one
@@ -77,15 +77,16 @@ class Recorder:
         self._file = io.BufferedWriter(io.FileIO(fd, "wb"), 1 << 16)
         self._file.write(FIRST_LINE)
         self._flushed = 0.0
-        self._whole = False  # the lines that were written last are
+        self._node = ""  # whose items were written last
+        self._whole: set[str] = set()  # nodes whose lines that were written last are
         self.stopped = ""  # why nothing is written any more
         self._has_complained = False  # somebody has asked why
 
-    def take(self, item: Item) -> None:
-        """Write it. The first error ends the recording, because one with a hole would lie."""
+    def take(self, item: Item, node: str = "") -> None:
+        """Write what comes of a node. The first error ends the recording, because one with a hole would lie."""
         if not self.stopped:
             try:
-                self.write(item)
+                self.write(item, node)
                 self.flush()
             except OSError as error:
                 self._stop(error)
@@ -101,10 +102,14 @@ class Recorder:
         self._has_complained = True
         return self.stopped
 
-    def write(self, item: Item) -> None:
+    def write(self, item: Item, node: str = "") -> None:
+        node = item.node if isinstance(item, OfNode) else node
+        if node != self._node:
+            self._node = node
+            self._file.write(f"# {time.time():.6f} node {node}\n".encode("utf-8", "replace"))
         if isinstance(item, Block):
-            if item.whole != self._whole:
-                self._whole = item.whole
+            if item.whole != (node in self._whole):
+                self._whole ^= {node}
                 self._file.write((WHOLE if item.whole else NOT_WHOLE) + b"\n")
             self._file.write(item.data if item.data.endswith(b"\n") else item.data + b"\n")
         elif isinstance(item, Gone):
@@ -139,8 +144,6 @@ def _directive(item: Item) -> str | None:
         return f"{word} " + " ".join(f"{name}={value}" for name, value in item.values.items())
     if isinstance(item, OwnAddresses):
         return "own " + " ".join(sorted(item.addresses))
-    if isinstance(item, OfNode):
-        return f"node {item.node}"
     return None
 
 
@@ -157,8 +160,12 @@ class Replay:
     live = False
     command = None
 
-    def __init__(self, path: str, speed: float, data: bytes | None = None, node: str = "") -> None:
-        """``data``: what is played in place of the file of this name. ``node``: whose lines are, "" the first one's."""
+    def __init__(self, path: str, speed: float, data: bytes | None = None, node: str = "", every: bool = False) -> None:
+        """``data``: what is played in place of the file of this name. ``node``: whose lines are, "" the first one's.
+
+        ``every``: those of all nodes are. Then an ``OfNode`` comes before the first item, and before each that is of
+        another node than the one before; ``Ended`` is of all.
+        """
         self.name = "standard input" if path == "-" else clean(os.path.basename(path))
         self.speed = speed
         if path == "-" and sys.stdin is None:
@@ -166,10 +173,10 @@ class Replay:
         self._file = _file_of(path, data)
         self._ready = select.poll()  # O_NONBLOCK would hold for standard output, too, if both are one terminal
         self._ready.register(self._file.fileno(), select.POLLIN)
-        self._splitter, self._unpacker = Splitter(), Unpacker()
-        self._asked_node = self._node = node
-        self._json, self._left_out, self._whole = JsonLines(node), 0, False
-        self._waiting: deque[tuple[float, Item]] = deque([(0.0, OfNode(0.0, node))] if node else ())
+        self._asked = node, every
+        self._node = node  # whose lines are being read
+        self._begin_reading()
+        self._waiting: deque[tuple[float, Item]] = deque()
         self._position: float | None = None  # the recorded time that was reached, seconds since 1970
         self._started: tuple[float, float] | None = None  # recorded and monotonic time of the first item
         self._reading = True
@@ -242,13 +249,16 @@ class Replay:
         if target >= before:
             return False
         self._file.seek(0)
-        self._splitter, self._unpacker = Splitter(), Unpacker()
-        self._json, self._left_out, self._whole = JsonLines(self._asked_node), 0, False
+        self._begin_reading()
         self._waiting.clear()
-        if self._node:
-            self._waiting.append((0.0, OfNode(0.0, self._node)))
         self._position, self._reading, self._over = None, True, False
         return True
+
+    def _begin_reading(self) -> None:
+        self._splitter, self._unpacker, self._json = Splitter(), Unpacker(), JsonLines(*self._asked)
+        self._left_out = 0
+        self._whole: set[str] = set()  # nodes whose lines that follow are
+        self._told: str | None = None if self.every else ""  # the node that was told last
 
     def fds(self) -> list[int]:
         return [self._file.fileno()] if self._reading and len(self._waiting) < 1000 else []
@@ -314,9 +324,12 @@ class Replay:
         block = self._splitter.feed(data)
         if not data:
             self._reading = False
-        if self._json.concern(block):
-            block = self._json.as_recording(block)
-            self._tell_nodes()
+        for text in self._json.recordings_in(block, self.speed > 0):
+            self._node = text.node
+            self._push_recording(text.data)
+        self._tell_left_out()
+
+    def _push_recording(self, block: bytes) -> None:
         at = 0
         for match in _DIRECTIVE.finditer(block) if b"# " in block else ():
             self._push_lines(block[at : match.start()])
@@ -336,11 +349,8 @@ class Replay:
             return b""
         return None if packed and not data else data
 
-    def _tell_nodes(self) -> None:
-        """Whose lines these are, and how many lines of others were left out."""
-        if self._json.node != self._node:
-            self._node = self._json.node
-            self._push(OfNode(0.0, self._node), None)
+    def _tell_left_out(self) -> None:
+        """How many lines of other nodes were left out."""
         if (number := sum(self._json.left_out.values())) != self._left_out:
             self._left_out = number
             self._push(LeftOut(0.0, dict(self._json.left_out)), None)
@@ -366,7 +376,17 @@ class Replay:
         self._push(self._block(block[start:]), last)
 
     def _block(self, data: bytes) -> Block:
-        return Block(data, None, whole=self._whole)
+        return Block(data, None, whole=self._whole_key in self._whole)
+
+    @property
+    def every(self) -> bool:
+        """Does it read the lines of all nodes?"""
+        return self._asked[1]
+
+    @property
+    def _whole_key(self) -> str:
+        """Where one node is read, what names none may come before its name does."""
+        return self._node if self.every else ""
 
     def _push_directive(self, at: float, word: bytes, text: bytes) -> None:
         words = text.decode("utf-8", "replace")
@@ -383,7 +403,7 @@ class Replay:
         elif word == b"own":
             self._push(OwnAddresses(at, frozenset(_OWN.findall(words))), at)
         elif word == b"whole":
-            self._whole = words.strip() == "1"
+            (self._whole.add if words.strip() == "1" else self._whole.discard)(self._whole_key)
         elif word == b"gone":
             self._push(Gone(at, text), at)
 
@@ -395,7 +415,97 @@ class Replay:
         at = max(at, newest)
         if self._started is None and at:
             self._started = at, time.monotonic()
+        if self._told != self._node:
+            self._told = self._node
+            self._waiting.append((at, OfNode(0.0, self._node)))
         self._waiting.append((at, item))
+
+
+class Mixture:
+    """A recording of several nodes, taken apart: a source for each, as they are met.
+
+    It reads on when all that it gave is taken, so that it waits for the slowest.
+    """
+
+    def __init__(self, whole: Replay) -> None:
+        self._whole = whole
+        self._parts: dict[str, NodeReplay] = {}
+        self._current: NodeReplay | None = None  # whose items come
+
+    def read(self) -> list[NodeReplay]:
+        """Read on, if all was taken; returns the parts of nodes that were not met before. With the end there is one."""
+        met: list[NodeReplay] = []
+        if any(part.has_items for part in self._parts.values()):
+            return met
+        for item in self._whole.poll():
+            if isinstance(item, OfNode) or self._current is None:
+                node = item.node if isinstance(item, OfNode) else ""
+                if node not in self._parts:
+                    self._parts[node] = NodeReplay(self._whole, node)
+                    met.append(self._parts[node])
+                self._current = self._parts[node]
+            for part in self._parts.values() if isinstance(item, Ended) else [self._current]:
+                part.give(item)
+        return met
+
+    def fds(self) -> list[int]:
+        return [] if any(part.has_items for part in self._parts.values()) else self._whole.fds()
+
+    def deadline(self) -> float | None:
+        """On the scale of time.monotonic()."""
+        return self._whole.deadline()
+
+
+class NodeReplay:
+    """What a recording of several nodes has of one of them. The mixture is waited for, and gives the items."""
+
+    live = False
+    command = None
+
+    def __init__(self, whole: Replay, node: str) -> None:
+        self.name, self.node = whole.name, node
+        self._whole = whole
+        self._items: deque[tuple[float, Item]] = deque()  # with the time that it was when they came
+        self._at: float | None = None  # that of the item that is being taken
+        self._told = False  # whose items these are: once is enough
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._items)
+
+    def give(self, item: Item) -> None:
+        if not isinstance(item, OfNode) or not self._told:
+            self._told = True
+            self._items.append((self._whole.clock(), item))
+
+    def clock(self) -> float:
+        return self._whole.clock() if self._at is None else self._at
+
+    def fds(self) -> list[int]:
+        return []
+
+    def deadline(self) -> float | None:
+        return 0.0 if self._items else None
+
+    def poll(self) -> Iterator[Item]:
+        try:
+            while self._items:
+                self._at, item = self._items.popleft()
+                yield item
+        finally:
+            self._at = None
+
+    def list_now(self) -> None:
+        pass
+
+    def pace(self, factor: float) -> None:  # noqa: ARG002
+        return None
+
+    def unannounced(self, flows: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass  # the whole is closed by who has opened it
 
 
 class Unpacker:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import click
@@ -50,7 +51,7 @@ from intake import (
 )
 from names import Names
 from parse import STAMP, Parts
-from recording import Recorder
+from recording import Mixture, Recorder, Replay
 from source import Source, node_of
 from text import clean
 from vocabulary import ViewName
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from geography import Plan
     from geoip import GeoIP
     from health import Notice
-    from metrics import Stage
+    from metrics import Measured, Stage
     from past import Question
     from view import Rows, RowsWanted
 
@@ -201,7 +202,6 @@ class MetricsPlan:
     """What the command line says of metrics."""
 
     path: str  # "-": standard output
-    node: str  # this machine's name
     version: str
 
 
@@ -317,10 +317,11 @@ class Feed:
         on_inferred: Callable[[Flow], None] | None = None,
         where: Callable[[str], Place] = NO_LOOKUPS.where,
         tape: deque[TapeLine] | None = None,
+        first: Feed | None = None,
     ) -> None:
         """``where``: looks a place up at once, for metrics; a frame's budget is not theirs.
 
-        ``tape``: see ``FlowTable``.
+        ``tape``: see ``FlowTable``. ``first``: the feed of another node, which keeps the files that are of all nodes.
         """
         self.source, self.before = source, options.before
         self._told_epoch = 0.0
@@ -331,9 +332,9 @@ class Feed:
         self.alerts: Watch | None = None  # see ``begin_alerts``
         self._options = options
         self.table = self._table(options, report is None and not options.headless, on_inferred, tape)
-        self.metrics = self._metrics(options, where)
         lists_again = not options.once or options.sample is not None
         self.intake = Intake(self.table, report, time.time(), lists_again)
+        self.metrics = self._metrics(options, first, where)
         self.problem: Problem | None = None  # why nothing could ever be read
         self._signals = signals
         self._recorder = recorder
@@ -374,11 +375,21 @@ class Feed:
             tape=tape,
         )
 
-    def _metrics(self, options: Options, where: Callable[[str], Place]) -> MetricsFile | None:
+    def _metrics(self, options: Options, first: Feed | None, where: Callable[[str], Place]) -> MetricsFile | None:
+        """The file, which the first node's feed renews for all."""
         if options.metrics is None or options.once:
             return None
-        context = self.context(Lookups(), options.site)
-        return MetricsFile(options.metrics, context, where, lambda: self.alerts.counts() if self.alerts else {})
+        file = MetricsFile(options.metrics) if first is None else first.metrics
+        if file is not None:
+            file.add(self.measured(self.context(Lookups(), options.site), where))
+        return file if first is None else None
+
+    def measured(self, context: Context, where: Callable[[str], Place]) -> NodeMetrics:
+        """Its part of metrics."""
+        return NodeMetrics(
+            *(self._node, self.table, self.intake.status, self.source.clock, context, where),
+            lambda: self.alerts.counts() if self.alerts else {},
+        )
 
     def _exporter(self, options: Options) -> Exporter | None:
         if options.ipfix is None:
@@ -432,7 +443,7 @@ class Feed:
         if self.log is not None:
             self.log.close(self.table, self.source.clock())
         if self.metrics is not None:
-            self.metrics.close(self.table, self.intake.status, self.source.clock())
+            self.metrics.close()
 
     def _go_on_beside(self, fds: list[int], until: float) -> tuple[list[int], float]:
         """Log, metrics and alerts do what is due; returns the fds and the time till then that are waited for."""
@@ -441,7 +452,7 @@ class Feed:
             self.log.poll(self.table, status, now)
             fds, until = [*fds, *self.log.fds()], min(self.log.deadline(), until)
         if self.metrics is not None:
-            self.metrics.poll(self.table, status, now)
+            self.metrics.poll()
             until = min(self.metrics.deadline(), until)
         if self.alerts is not None:
             self.alerts.poll(now)
@@ -512,7 +523,7 @@ class Feed:
 
     def take(self, item: Item) -> None:
         if self._recorder:
-            self._recorder.take(item)
+            self._recorder.take(item, self.intake.status.node)
         if isinstance(item, Trouble) and item.problem is not None and not self.intake.status.began:
             # Without events there are still listings; without a first listing there is nothing.
             fatal = item.part == "listing" or item.problem.code in (NOT_PERMITTED, NOT_FOUND)
@@ -619,7 +630,8 @@ class Nodes:
             self.context = Contexts(self.contexts, lookups, options.site, epoch=first.epoch)
 
     def _add(self, options: Options, source: Source) -> Feed:
-        feed = Feed(options, source, self._signals, self._recorder, where=self._where, tape=self._tape)
+        first = next(iter(self.feeds.values()), None)
+        feed = Feed(options, source, self._signals, self._recorder, where=self._where, tape=self._tape, first=first)
         return self._place(options.node, feed)
 
     def _place(self, name: str, feed: Feed) -> Feed:
@@ -688,95 +700,144 @@ SUMS_SLICE, SUMS_PAUSE = 0.005, 0.02  # seconds at a time, and between: a fifth 
 SUMMED_AT_ONCE = 100  # flows between two looks at the clock: 0.3 ms
 
 
-class MetricsFile:
-    """The file of ``--metrics``, renewed by the loop: it is never seen half written, and its folder need not be there.
-
-    All flows are added up, a moment in each turn of the loop, so early that they are when the file is to be written.
-    """
+class NodeMetrics:
+    """What is measured of a node: its table, and the sums over all of its flows."""
 
     def __init__(
         self,
-        plan: MetricsPlan,
+        node: str,
+        table: FlowTable,
+        status: Status,
+        clock: Callable[[], float],
         context: Context,
         where: Callable[[str], Place],
         alerts: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """``alerts``: how many each rule has fired, by its name."""
+        """``node``: its name, where nothing that is read has another one. ``alerts``: how many each rule has fired."""
         from metrics import KernelCounters, Tally
 
+        self._node, self._table, self._status, self._clock = node, table, status, clock
+        self._context, self._alerts = context, alerts
+        self._tally, self._kernel = Tally(context, where), KernelCounters()
+
+    @property
+    def is_listed(self) -> bool:
+        """Is there a table?"""
+        return self._table.listings > 0
+
+    @property
+    def is_read(self) -> bool:
+        """Can it be read now?"""
+        return self.is_listed and "listing" not in self._status.troubles
+
+    @property
+    def has_sums(self) -> bool:
+        return self._tally.newest is not None
+
+    def add_up(self, until: float) -> bool:
+        """Go on adding up all flows till then; True when that is done."""
+        now = self._clock()
+        self._context.advance(now, self._table.own, self._table.timeouts)
+        while not self._tally.step(self._table, now, SUMMED_AT_ONCE):
+            if time.monotonic() >= until:
+                return False
+        return True
+
+    def measured(self, version: str, stage: Stage, failures: int) -> Measured:
+        """What there is to say at that stage."""
+        from metrics import Measured
+
+        self._kernel.take(self._status)
+        node, sums = self._status.node or self._node, self._tally.newest
+        return Measured(
+            *(node, version, stage, self._table, self._status, sums, self._kernel.values, self._clock(), failures),
+            self._alerts(),
+        )
+
+
+class MetricsFile:
+    """The file of ``--metrics``, renewed by the loop: it is never seen half written, and its folder need not be there.
+
+    All flows are added up, a moment in each turn of the loop, so early that they are when the file is to be written.
+    Those of several nodes are, one node after the other.
+    """
+
+    def __init__(self, plan: MetricsPlan) -> None:
         self.problem: Problem | None = None  # why it was not written last time
         self.failures = 0
         self.written: float | None = None  # when it was written last, on the scale of time.monotonic()
-        self._plan, self._context, self._alerts = plan, context, alerts
-        self._tally, self._kernel = Tally(context, where), KernelCounters()
+        self._plan = plan
+        self._nodes: list[NodeMetrics] = []
         self._due = self._next_turn = 0.0
         self._is_first, self._summed = True, False  # the next write: nothing was tried before; there are sums for it
+        self._to_sum: list[NodeMetrics] = []  # nodes whose flows are still to be added up in this round
         self._began = self._takes = 0.0  # when adding up began, and how long it took last time
         self._ours: tuple[int, int] | None = None  # the file as it was left: inode and time of change
+
+    def add(self, node: NodeMetrics) -> None:
+        """It is in the file, too."""
+        self._nodes.append(node)
 
     def deadline(self) -> float:
         """When ``poll`` must be called, on the scale of time.monotonic()."""
         return self._next_turn
 
-    def poll(self, table: FlowTable, status: Status, now: float) -> None:
-        """Do what is due; ``now`` by the source's clock."""
+    def poll(self) -> None:
+        """Do what is due."""
         moment = time.monotonic()
         if moment < self._next_turn:
             return
         self._due = self._due or moment  # the first time as soon as there is a table
-        listed = table.listings > 0
-        if listed and not self._summed and (moment >= self._due - self._takes or not self._tally.rests):
-            self._began = moment if self._tally.rests else self._began
-            self._summed = self.add_up(table, now, moment + SUMS_SLICE)
+        listed = [node for node in self._nodes if node.is_listed]
+        if listed and not self._summed and (self._to_sum or moment >= self._due - self._takes):
+            if not self._to_sum:
+                self._began, self._to_sum = moment, listed
+            self._summed = self.add_up(moment + SUMS_SLICE)
             self._takes = min(moment - self._began, METRICS_EVERY) if self._summed else self._takes
-        patience = SUMS_PATIENCE if self._is_first and self._tally.newest is None else 0.0
+        patience = 0.0 if not self._is_first or all(node.has_sums for node in self._nodes) else SUMS_PATIENCE
         if moment >= self._due + patience:
-            self.write(table, status, now, listed and "listing" not in status.troubles)
+            self.write()
             self._due, self._summed, self._is_first = max(self._due + METRICS_EVERY, moment), False, False
-        begins = self._due if self._summed else self._due - self._takes if self._tally.rests else 0.0
+        begins = self._due if self._summed else 0.0 if self._to_sum else self._due - self._takes
         self._next_turn = max(begins, time.monotonic() + (SUMS_PAUSE if listed else LOOKS_FOR_TABLE))
 
-    def add_up(self, table: FlowTable, now: float, until: float) -> bool:
+    def add_up(self, until: float) -> bool:
         """Go on adding up all flows till then; True when that is done."""
-        self._context.advance(now, table.own, table.timeouts)
-        while not self._tally.step(table, now, SUMMED_AT_ONCE):
-            if time.monotonic() >= until:
-                return False
-        return True
+        self._to_sum = self._to_sum or list(self._nodes)
+        while self._to_sum[0].add_up(until):
+            self._to_sum = self._to_sum[1:]
+            if not self._to_sum:
+                return True
+        return False
 
-    def text(self, table: FlowTable, status: Status, now: float, stage: Stage) -> str:
-        """What is to be written now."""
-        from metrics import Measured, exposition
+    def _text(self, stage: Callable[[NodeMetrics], Stage]) -> str:
+        """What is to be written now. ``stage``: what there is to say of a node."""
+        from metrics import exposition
 
-        self._kernel.take(status)
-        plan, sums = self._plan, self._tally.newest
-        measured = Measured(
-            *(plan.node, plan.version, stage, table, status, sums, self._kernel.values, now, self.failures),
-            self._alerts(),
-        )
-        return exposition(measured)
+        return exposition(*(node.measured(self._plan.version, stage(node), self.failures) for node in self._nodes))
 
-    def write(self, table: FlowTable, status: Status, now: float, reads: bool = True) -> None:
-        """Write it; what is in the way is kept for people. ``reads``: the table can be read now."""
+    def write(self) -> None:
+        """Write it; what is in the way is kept for people."""
         from metrics import Stage
 
-        self._replace(self.text(table, status, now, Stage.READING if reads else Stage.LOST))
+        self._replace(self._text(lambda node: Stage.READING if node.is_read else Stage.LOST))
 
-    def tell(self, table: FlowTable, status: Status, now: float, pipe: Pipe) -> None:
-        """Write it once, where "-" is standard output."""
+    def tell(self, pipe: Pipe) -> None:
+        """Write of tables that were read once, where "-" is standard output."""
         from metrics import Stage
 
+        text = self._text(lambda _node: Stage.READING)
         if self._plan.path == "-":
-            pipe.write([self.text(table, status, now, Stage.READING)])
+            pipe.write([text])
         else:
-            self.write(table, status, now)
+            self._replace(text)
 
-    def close(self, table: FlowTable, status: Status, now: float) -> None:
+    def close(self) -> None:
         """The last word is that nobody looks any more, unless another process writes the file, or none could."""
         from metrics import Stage
 
         if self.written is not None and self._found() == self._ours:
-            self._replace(self.text(table, status, now, Stage.ENDED))
+            self._replace(self._text(lambda _node: Stage.ENDED))
 
     def state(self, moment: float) -> str:
         """How it is doing, for people; ``moment`` on the scale of time.monotonic()."""
@@ -856,8 +917,8 @@ LAST_LINE, LOOK_AGAIN = 1.0, 0.05  # seconds that a reader has for the rest of a
 class Pipe:
     """Standard output for a program, and standard error for the person beside it."""
 
-    def __init__(self, signals: Signals, before: str = "") -> None:
-        """``before``: what stands before each message: the node, where there are several."""
+    def __init__(self, signals: Signals, before: Callable[[], str] = str) -> None:
+        """``before``: tells what stands before each message: the node, where there are several."""
         self._signals, self._before = signals, before
         self._said: set[str] = set()
         self._noticed: dict[Hashable, float] = {}  # notices that were said, by their keys: when last
@@ -907,7 +968,7 @@ class Pipe:
 
     def say(self, text: str) -> None:
         """A line for people."""
-        say(self._before + text)
+        say(self._before() + text)
 
     def say_once(self, texts: Iterable[str]) -> None:
         for text in texts:
@@ -1108,7 +1169,9 @@ class Once:
         self._feed = next(iter(self._nodes.feeds.values()))  # of the one machine, where there is one
         self._metrics: MetricsFile | None = None
         if options.metrics is not None:
-            self._metrics = MetricsFile(options.metrics, self._context, self._geoip.lookup)
+            self._metrics = MetricsFile(options.metrics)
+            for node, feed in self._nodes.feeds.items():
+                self._metrics.add(feed.measured(self._nodes.contexts[node], self._geoip.lookup))
         self._problem: Problem | None = None  # why there is nothing to print
         self._problems: dict[str, Problem] = {}  # why nothing could be read, by node
         self._listed: dict[str, int] = {}  # complete listings, by node
@@ -1154,18 +1217,20 @@ class Once:
 
     def _write_metrics(self, file: MetricsFile) -> Problem | None:
         """In place of the table; returns why that was impossible."""
-        until, status, table = time.monotonic() + STATISTICS_PATIENCE, self._feed.intake.status, self._feed.table
-        while self._feed.source.live and not status.counted and time.monotonic() < until:
-            self._feed.wait(until=time.monotonic() + 0.02)  # its end comes a moment after its answer
+        until, feeds = time.monotonic() + STATISTICS_PATIENCE, [*self._nodes.feeds.values()]
+        asked = [feed for feed in feeds if feed.source.live and feed.table.node not in self._problems]
+        while any(not feed.intake.status.counted for feed in asked) and time.monotonic() < until:
+            # its end comes a moment after its answer
+            wait_for_any(feeds, self._signals, until=time.monotonic() + 0.02)
             if self._signals.ending():
                 raise KeyboardInterrupt
-            for item in self._feed.source.poll():
+            for feed, item in self._nodes.poll():
                 if isinstance(item, Statistics):  # the table is told already
-                    self._feed.take(item)
-        while not file.add_up(table, self._feed.source.clock(), time.monotonic() + FRAME):
+                    feed.take(item)
+        while not file.add_up(time.monotonic() + FRAME):
             if self._signals.ending():
                 raise KeyboardInterrupt
-        file.tell(table, status, self._feed.source.clock(), self._pipe)
+        file.tell(self._pipe)
         return file.problem
 
     @property
@@ -1272,7 +1337,7 @@ class Once:
             say(f"{reach}: earlier flows are unknown")
         for node, feed in self._nodes.feeds.items():
             before = f"{clean(node)}: " if len(self._nodes.feeds) > 1 else ""
-            self._say_of_node(feed, Pipe(self._signals, before))
+            self._say_of_node(feed, Pipe(self._signals, partial(str, before)))
         if self._why_empty:
             say(self._why_empty)
         if self._feed.source.live and not self._options.sample and self._asks_rates():
@@ -1318,12 +1383,16 @@ class NodeStream:
         recorder: Recorder | None,
         where: Callable[[str], Place],
         out: list[str],
-        before: str = "",
+        before: Callable[[], str] = str,
+        first: Feed | None = None,
     ) -> None:
-        """``where``: looks a place up. ``out``: lines of all nodes that are to be written. ``before``: see ``Pipe``."""
+        """``where``: looks a place up. ``out``: lines of all nodes that are to be written. ``before``: see ``Pipe``.
+
+        ``first``: see ``Feed``.
+        """
         self._options = options
         self._recorder = recorder
-        self.feed = Feed(options, source, signals, recorder, self._report, self._gone, where)
+        self.feed = Feed(options, source, signals, recorder, self._report, self._gone, where, first=first)
         self.table, self.status = self.feed.table, self.feed.intake.status
         self.pipe = Pipe(signals, before)
         self._context = self.feed.context(Lookups(where=where), options.site)
@@ -1498,41 +1567,53 @@ class Stream:
     """``--json`` and ``--csv``: the flows that exist, then every event, a line each; of one node, or of several."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
-        self._options, self._signals = options, signals
+        self._options, self._signals, self._recorder = options, signals, recorder
         from geoip import GeoIP
 
         self._geoip = GeoIP(options.plan.paths)
-        out = [export.csv_header()] if options.format == "csv" else []
+        self._pipe = Pipe(signals)
+        self._out = [export.csv_header()] if options.format == "csv" else []
+        self._mixture = Mixture(source) if isinstance(source, Replay) and source.every else None
+        self._nodes: list[NodeStream] = []
+        if self._mixture is None:
+            self._nodes.append(self._told(options, source))
+            for other in options.others:
+                self._nodes.append(self._told(other, other.source()))
 
-        def told(node: Options, its: Source) -> NodeStream:
-            before = f"{clean(node.node)}: " if options.others else ""
-            return NodeStream(node, its, signals, recorder, self._geoip.lookup, out, before)
+    def _told(self, node: Options, source: Source) -> NodeStream:
+        def before() -> str:
+            return f"{clean(node.node)}: " if node.node and len(self._nodes) > 1 else ""
 
-        self._first = told(options, source)
-        self._others = [told(other, other.source()) for other in options.others]
-        self._nodes = [self._first, *self._others]
+        first = self._nodes[0].feed if self._nodes else None
+        where = self._geoip.lookup
+        return NodeStream(node, source, self._signals, self._recorder, where, self._out, before, first)
 
     def run(self) -> int:
         """Until there is nothing more to tell; returns the exit code."""
         with contextlib.ExitStack() as opened:
-            for node in self._others:  # who started us closes the first one's source
+            for node in self._nodes[1:]:  # who started us closes the first one's source
                 opened.callback(node.feed.source.close)
-            for node in self._nodes:
-                opened.callback(node.feed.close)
+            opened.callback(self._close)
             return self._run()
+
+    def _close(self) -> None:
+        with contextlib.ExitStack() as closing:
+            for node in reversed(self._nodes):
+                closing.callback(node.feed.close)
 
     def _run(self) -> int:
         say_unanswered(self._options)
         open_databases(self._geoip, self._options.plan)
-        feeds, turns, began = [node.feed for node in self._nodes], 0, time.monotonic()
-        while not self._first.status.ended:
-            if not self._first.pipe.has_reader():  # seen on a quiet table, too
+        turns, began = 0, time.monotonic()
+        while not (self._nodes and all(node.status.ended for node in self._nodes)):
+            if not self._pipe.has_reader():  # seen on a quiet table, too
                 raise BrokenPipeError
-            ready = wait_for_any(feeds, self._signals, until=time.monotonic() + FRAME)
+            ready = self._wait()
             if self._signals.ending():
                 break
             turns += 1
-            for node in [node for node in self._nodes if len(self._nodes) == 1 or node.is_due(ready)]:
+            alone = self._mixture is None and len(self._nodes) == 1
+            for node in [node for node in self._nodes if alone or node.is_due(ready)]:
                 if node.feed.refused is not None:
                     return give_up(node.feed.refused)
                 if turns > 1:  # conntrack has been started
@@ -1544,19 +1625,30 @@ class Stream:
                 elif self._options.others:
                     node.complain()
             problems = [node.problem for node in self._nodes if node.problem is not None]
-            if len(problems) == len(self._nodes):
+            if problems and len(problems) == len(self._nodes):
                 return give_up(problems[0])
         for node in self._nodes:
             node.end()
         return SUCCESS
 
+    def _wait(self) -> set[int]:
+        """Wait for any node, or for what tells of several; nodes that it tells of for the first time are added."""
+        until, fds = time.monotonic() + FRAME, []
+        if self._mixture is not None:
+            for part in self._mixture.read():
+                self._nodes.append(self._told(replace(self._options, node=part.node), part))
+            due = self._mixture.deadline()
+            fds, until = self._mixture.fds(), until if due is None else min(until, due)
+        return wait_for_any([node.feed for node in self._nodes], self._signals, fds, until=until)
+
     @property
     def table(self) -> FlowTable:
-        return self._first.table
+        """The largest one."""
+        return max((node.table for node in self._nodes), key=lambda table: len(table.live), default=FlowTable())
 
     @property
     def helps_memory(self) -> str:
-        return self._first.feed.helps_memory
+        return self._nodes[0].feed.helps_memory if self._nodes else "a shorter recording"
 
 
 def say_unsaid(feed: Feed, pipe: Pipe) -> None:

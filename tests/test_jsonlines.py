@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,10 +25,10 @@ from hypothesis import strategies as st
 import export
 from addresses import Context
 from flows import Flow, FlowTable
-from intake import Block, Ended, Gone, Intake, LeftOut, OfNode
+from intake import Block, Ended, Gone, Intake, Item, LeftOut, OfNode, OwnAddresses
 from jsonlines import MOST_NODES, OTHER_NODES, JsonLines, OwnFromFlows, line_of, stamp_of
 from parse import EVENTS, Parts, record, split_lines
-from recording import PACKED_READ_SIZE, Replay, Unpacker
+from recording import PACKED_READ_SIZE, Recorder, Replay, Unpacker
 from support.kernel import Lab, Namespace, insert, listeners, load, needs_kernel
 from support.printing import printed, records
 from support.program import CAPTURES, OnScreen, environment
@@ -49,29 +54,60 @@ def item_of(row: Parts) -> dict[str, Any]:
     return export.json_object(record(row), flow, Context(), EVENTS.get(row[1], "list"), None)
 
 
+class Retelling:
+    """What a stream tells of a node, in process."""
+
+    def __init__(self, way: str = "json") -> None:
+        self.context = Context()
+        self.writer = export.LineWriter(self.context, way)
+        self.out = [export.csv_header()] if way == "csv" else []
+        self.table = FlowTable(*(5.0, frozenset(), 100_000, 0), on_inferred=self.gone)
+        self.intake = Intake(self.table, self.report)
+
+    def gone(self, flow: Flow) -> None:
+        self.out.append(self.writer.of_gone(flow, f"{flow.ended:.6f}" if flow.ended else None))
+
+    def report(self, event: str, flow: Flow, row: Parts, now: float) -> None:
+        self.context.advance(now, self.table.own)
+        moment = f"{self.intake.newest:.6f}" if self.intake.newest else None
+        self.out.append(self.writer.of_row(row, flow, event, None if row[0] else moment))
+
+    def take(self, item: Item) -> None:
+        self.intake.take(item)
+        if isinstance(item, OfNode):
+            self.writer.know_node(item.node)
+
+    @property
+    def text(self) -> bytes:
+        return "".join(self.out).encode("utf-8", "replace")
+
+
 def retold(data: bytes, node: str = "", way: str = "json") -> bytes:
     """What a stream tells of this input, in process."""
-    source = Replay("saved", 0.0, data, node)
-    context = Context()
-    writer, out = export.LineWriter(context, way), [export.csv_header()] if way == "csv" else []
-    table = FlowTable(
-        *(5.0, frozenset(), 100_000, 0),
-        on_inferred=lambda flow: out.append(writer.of_gone(flow, f"{flow.ended:.6f}" if flow.ended else None)),
-    )
-
-    def report(event: str, flow: Flow, row: Parts, now: float) -> None:
-        context.advance(now, table.own)
-        moment = f"{intake.newest:.6f}" if intake.newest else None
-        out.append(writer.of_row(row, flow, event, None if row[0] else moment))
-
-    intake = Intake(table, report)
-    while not intake.status.ended:
+    source, told = Replay("saved", 0.0, data, node), Retelling(way)
+    while not told.intake.status.ended:
         for item in source.poll():
-            intake.take(item)
-            if isinstance(item, OfNode):
-                writer.know_node(item.node)
+            told.take(item)
     source.close()
-    return "".join(out).encode("utf-8", "replace")
+    return told.text
+
+
+def retold_by_node(data: bytes, speed: float = 0.0) -> dict[str, bytes]:
+    """The same of an input of several nodes, and what is told of each."""
+    source = Replay("saved", speed, data, every=True)
+    told: dict[str, Retelling] = {}
+    current: Retelling | None = None
+    ended = False
+    while not ended:
+        for item in source.poll():
+            ended = isinstance(item, Ended)
+            if isinstance(item, OfNode):
+                current = told.setdefault(item.node, Retelling())
+            for its in told.values() if ended else [current]:
+                assert its is not None
+                its.take(item)
+    source.close()
+    return {node: its.text for node, its in told.items()}
 
 
 def run(*words: str, stdin: bytes, folder: Path) -> subprocess.CompletedProcess[bytes]:
@@ -166,7 +202,7 @@ json_values = st.recursive(
 @given(st.sampled_from(sorted({*GOOD, "direction", "remote", "node", "inferred"})), json_values)
 def test_any_value_is_a_flow_or_a_reject(key: str, value: Any) -> None:
     data = json.dumps({**GOOD, key: value}).encode() + b"\n"
-    made = JsonLines().as_recording(data)
+    made = b"".join(text.data for text in JsonLines().recordings_in(data))
     assert made.endswith(b"\n")
     assert len([line for line in made.splitlines() if line[:2] != b"# "]) <= 1
 
@@ -405,15 +441,57 @@ def of_node(node: str, number: int, **more: Any) -> bytes:
     )
 
 
-def test_the_first_node_s_lines_are_read_and_the_others_counted(tmp_path: Path) -> None:
+def test_lines_of_other_nodes_than_the_chosen_one_are_counted(tmp_path: Path) -> None:
     data = of_node("r7", 2) + of_node("r9", 3) + of_node("", 1) + of_node("r8", 1) + of_node("r7", 1)
-    result = run("--replay", "-", "--json", stdin=data, folder=tmp_path)
-    assert [json.loads(line)["node"] for line in result.stdout.splitlines()] == ["r7"] * 4
+    result = run("--replay", "-", "--once", "--json", stdin=data, folder=tmp_path)
     said = "4 lines of other nodes are left out (r9 3, r8 1); try: --node r9 --replay FILE\n"
     assert said in result.stderr.decode()
     chosen = run("--replay", "-", "--json", "--node", "r9", stdin=data, folder=tmp_path)
     assert [json.loads(line)["node"] for line in chosen.stdout.splitlines()] == ["r9"] * 4
     assert b"4 lines of other nodes are left out (r7 3, r8 1)" in chosen.stderr
+
+
+@pytest.mark.parametrize("way", ["--json", "--csv"])
+def test_a_stream_tells_of_all_nodes(way: str, tmp_path: Path) -> None:
+    """The same flow on two of them is two."""
+    flow = {"event": "new", "time": "2026-11-22T22:26:53.000000Z"}
+    over = {"event": "destroy", "time": "2026-11-22T22:26:54.000000Z", "inferred": True}
+    lines = [of_node("r7", 1, **flow), of_node("r9", 1, **flow), of_node("", 1, **flow), of_node("r7", 1, **over)]
+    data = b"".join([*lines, of_node("r9", 1, **over)])
+    result = run("--replay", "-", way, stdin=data, folder=tmp_path)
+    rows = [json.loads(line) for line in result.stdout.splitlines()] if way == "--json" else table_of(result.stdout)
+    told = [(row.get("node") or "", row["event"]) for row in rows]
+    assert sorted(told) == [("", "new"), ("r7", "destroy"), ("r7", "new"), ("r9", "destroy"), ("r9", "new")]
+    assert b"left out" not in result.stderr
+
+
+def table_of(data: bytes) -> list[dict[str, Any]]:
+    return list(csv.DictReader(io.StringIO(data.decode())))
+
+
+def test_a_stream_of_several_nodes_comes_back(tmp_path: Path) -> None:
+    """`... --json | ... --replay - --json` keeps the nodes, also by way of a recording."""
+    data = b"".join(retold(DEMO.read_bytes(), node) for node in ("r7", "r9", ""))
+    lines = data.splitlines(keepends=True)
+    third = len(lines) // 3
+    mixed = b"".join(line for its in zip(lines[:third], lines[third : 2 * third], lines[2 * third :]) for line in its)
+    saved = tmp_path / "mixed.rec"
+    again = run("--replay", "-", "--json", "--record", str(saved), stdin=mixed, folder=tmp_path)
+    assert sorted(again.stdout.splitlines(keepends=True)) == sorted(lines)
+    read = run("--replay", str(saved), "--json", stdin=b"", folder=tmp_path)
+    assert sorted(read.stdout.splitlines(keepends=True)) == sorted(lines)
+    chosen = run("--replay", str(saved), "--json", "--node", "r9", stdin=b"", folder=tmp_path)
+    assert set(chosen.stdout.splitlines(keepends=True)) >= set(lines[third : 2 * third])
+    assert re.search(rb"\d+ lines of another node|\d+ lines of other nodes", chosen.stderr)
+
+
+def test_what_is_wrong_with_a_node_is_said_with_its_name(tmp_path: Path) -> None:
+    data = of_node("r7", 1) + of_node("r9", 1) + b'{"node": "r9", "even\n' + LINE + b"\n"
+    result = run("--replay", "-", "--json", stdin=data, folder=tmp_path)
+    assert (result.returncode, result.stdout.count(b"\n")) == (0, 3)
+    assert "conntrack-monitor: r9: 1 line not understood; first: {" in result.stderr.decode()
+    only = run("--replay", "-", "--json", stdin=of_node("r7", 1) + b"{junk\n", folder=tmp_path)
+    assert "conntrack-monitor: 1 line not understood; first: {" in only.stderr.decode()
 
 
 def test_recordings_of_two_nodes() -> None:
@@ -452,11 +530,84 @@ def re_read(path: Path) -> bytes:
     return retold(path.read_bytes())
 
 
+def stamped(block: bytes, at: float) -> bytes:
+    """Each line of it with a time, a little after the one before."""
+    return b"".join(b"[%.6f]\t%b" % (at + n / 32, line) for n, line in enumerate(block.splitlines(keepends=True)))
+
+
+FEW_NODES = ["r7", "r9", "kids' router", " ü", "node", ""]
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> dict[str, list[bytes]]:
+    """Of some of few nodes, pieces about few flows: JSON lines with that node, or text. All nodes' clocks agree."""
+    found = {}
+    for node in draw(st.lists(st.sampled_from(FEW_NODES), min_size=2, max_size=4, unique=True)):
+        blocks = draw(histories(blocks=4, lines=4))
+        found[node] = [stamped(block, 1e9 + at) if draw(st.booleans()) else block for at, block in enumerate(blocks)]
+    return found
+
+
+@given(mixtures(), st.randoms(use_true_random=False), st.sampled_from([0.0, 1e6]))
+def test_lines_of_several_nodes_give_each_the_table_that_its_own_give(
+    nodes: dict[str, list[bytes]], random: Random, speed: float
+) -> None:
+    """Whatever their order is, a line at a time."""
+    lines = {node: retold(b"".join(blocks), node).splitlines(keepends=True) for node, blocks in nodes.items()}
+    alone = {node: retold(b"".join(its), node) for node, its in lines.items() if its}
+    order = [node for node, its in lines.items() for _ in its]
+    random.shuffle(order)
+    rest = {node: iter(its) for node, its in lines.items()}
+    mixed = b"".join(next(rest[node]) for node in order)
+    assert retold_by_node(mixed, speed) == alone
+
+
+@given(mixtures(), st.randoms(use_true_random=False), st.sampled_from([0.0, 1e6]))
+def test_a_recording_of_several_nodes_gives_them_back(
+    nodes: dict[str, list[bytes]], random: Random, speed: float
+) -> None:
+    """Text and JSON, and what no line says; each by itself is what ``--node`` reads of it, too."""
+    order = [node for node, its in nodes.items() for _ in its]
+    random.shuffle(order)
+    rest = {node: iter(enumerate(its)) for node, its in nodes.items()}
+    single: dict[str, list[bytes]] = {}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "mixed.rec"
+        recorder = Recorder(str(path))
+        for node in order:
+            at, block = next(rest[node])
+            whole = bool(at % 2)
+            for item in (OwnAddresses(1e9 + at, frozenset({f"192.0.2.{at}"})), Block(block, None, whole=whole)):
+                recorder.write(item, node)
+            directives = (b"1000000000.0 own 192.0.2.%d" % at, b"0.0 whole %d" % whole)
+            single.setdefault(node, []).append(b"".join(b"# %b\n" % text for text in directives) + block)
+        recorder.close()
+        data = re.sub(rb"^# [\d.]+ own", b"# 1000000000.0 own", path.read_bytes(), flags=re.M)
+    alone = {node: retold(b"".join(pieces), node) for node, pieces in single.items()}
+    assert retold_by_node(data, speed) == alone
+    for node in alone if "" not in alone else ():  # what names none goes with the chosen one
+        assert retold(data, node) == alone[node]
+
+
+@pytest.mark.parametrize("junk", [b'{"node": "r7", "ev\n', b'nt": "new", "family": "ip\n', b"conntrack v1.4.7\n"])
+def test_junk_between_lines_of_nodes_makes_no_node(junk: bytes) -> None:
+    data = of_node("r7", 1) + junk + of_node("r9", 1) + junk
+    found = JsonLines(every=True).recordings_in(data)
+    assert [(text.node, text.data.count(junk)) for text in found] == [("r7", 1), ("r9", 1)]
+    assert [text.node for text in JsonLines(every=True).recordings_in(of_node("r7", 1) + LINE)] == ["r7", ""]
+
+
 def test_the_number_of_nodes_is_bounded() -> None:
     lines = JsonLines("r7")
-    lines.as_recording(b"".join(of_node(f"n{number}", 1) for number in range(MOST_NODES + 5)))
+    lines.recordings_in(b"".join(of_node(f"n{number}", 1) for number in range(MOST_NODES + 5)))
     assert len(lines.left_out) == MOST_NODES + 1
     assert lines.left_out[OTHER_NODES] == 5
+    every = JsonLines(every=True)
+    data = b"".join(of_node(f"n{number}", 1) for number in [*range(MOST_NODES), *range(MOST_NODES + 5)])
+    found = every.recordings_in(data)
+    assert len(found) == MOST_NODES
+    assert all(text.data.count(b"\n") == 3 for text in found)  # that lines are whole, and two of them
+    assert every.left_out == {f"n{MOST_NODES + number}": 1 for number in range(5)}
 
 
 @pytest.mark.parametrize("node", ["\x1b[2J", "x" * 256, "a\nb"])

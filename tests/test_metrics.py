@@ -40,7 +40,7 @@ from metrics import (
     label_value,
 )
 from parse import PROTOCOLS, STATES, split_lines
-from run import METRICS_EVERY, SUMMED_AT_ONCE, SUMS_SLICE, MetricsFile, MetricsPlan, replace_file
+from run import METRICS_EVERY, SUMMED_AT_ONCE, SUMS_SLICE, MetricsFile, MetricsPlan, NodeMetrics, replace_file
 from support.exposition import samples, values
 from support.kernel import kernel_mark
 from support.logs import WAN, Conn, nat
@@ -458,7 +458,11 @@ class Kept:
         self.flows = [
             line(number, sport=1 + number % 60_000, src=f"10.0.{number // 60_000}.1") for number in range(flows)
         ]
-        self.file = MetricsFile(MetricsPlan(str(path), "r7", "1.2"), Context(), lambda _: Place("DE"))
+        self.file = MetricsFile(MetricsPlan(str(path), "1.2"))
+        self.add("r7", self.table, self.status)
+
+    def add(self, node: str, table: FlowTable, status: Status) -> None:
+        self.file.add(NodeMetrics(node, table, status, lambda: self.clock, Context(), lambda _: Place("DE")))
 
     def list(self) -> None:
         listing(self.table, self.flows, self.clock)
@@ -467,7 +471,7 @@ class Kept:
         """Time passes, and the loop comes round whenever it is due."""
         until = self.clock + seconds
         while self.clock < until:
-            self.file.poll(self.table, self.status, self.clock)
+            self.file.poll()
             self.clock = max(self.clock + 0.0001, min(until, self.file.deadline()))
 
     def written(self) -> int:
@@ -498,7 +502,7 @@ def test_all_flows_are_added_up_a_moment_at_a_time(tmp_path: Path, monkeypatch: 
     longest, turns = 0.0, 0
     while not kept.path.exists():
         before = kept.clock
-        kept.file.poll(kept.table, kept.status, kept.clock)
+        kept.file.poll()
         longest, turns = max(longest, kept.clock - before), turns + 1
         kept.clock = max(kept.clock, kept.file.deadline())
     assert longest <= SUMS_SLICE + 0.0011
@@ -541,7 +545,7 @@ def test_at_the_end_the_file_says_that_nobody_looks(tmp_path: Path, monkeypatch:
     kept = Kept(tmp_path / "c.prom", monkeypatch)
     kept.list()
     kept.seconds(1.0)
-    kept.file.close(kept.table, kept.status, kept.clock)
+    kept.file.close()
     assert kept.found() == {'build_info version="1.2"': 1, "up": 0}
     assert os.listdir(tmp_path) == ["c.prom"]
 
@@ -572,7 +576,7 @@ def test_nothing_is_left_or_made_by_a_file_that_never_could_be_written(
     assert kept.file.problem == Problem(
         f"metrics are not being written: Not a directory: {kept.path}", f"ls -ld {tmp_path}/file"
     )
-    kept.file.close(kept.table, kept.status, kept.clock)
+    kept.file.close()
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -583,7 +587,7 @@ def test_another_process_that_writes_the_same_file_is_noticed(tmp_path: Path, mo
     kept.seconds(31.0)
     assert kept.file.problem is None
     replace_file(str(kept.path), "other\n")
-    kept.file.close(kept.table, kept.status, kept.clock)
+    kept.file.close()
     assert kept.path.read_text() == "other\n"  # the other one goes on
     kept.seconds(15.0)
     assert kept.file.problem == Problem(f"another process also writes {kept.path}", "pgrep -af conntrack.monitor")

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ TRACKS = "table ip tracks { chain c { type filter hook input priority 0; ct stat
 class Streaming(Piped):
     """The program with several --via, and what its stream has told so far."""
 
-    def __init__(self, folder: Path, *ways: str, way: str = "--json") -> None:
-        super().__init__(folder, "--no-config", *(word for via in ways for word in ("--via", via)), mode=(way,))
+    def __init__(self, folder: Path, *ways: str, way: str = "--json", more: Sequence[object] = ()) -> None:
+        words = [word for via in ways for word in ("--via", via)]
+        super().__init__(folder, "--no-config", *words, *more, mode=(way,))
 
     def __enter__(self) -> Streaming:
         return self
@@ -37,12 +39,16 @@ class Streaming(Piped):
         return [json.loads(line) for line in whole.splitlines()]
 
     def live(self) -> dict[str, set[int]]:
-        """By node, the ids of the flows that are there by what the stream has told."""
-        found: dict[str, set[int]] = {}
-        for item in self.items:
-            ids = found.setdefault(item["node"], set())
-            (ids.discard if item["event"] == "destroy" else ids.add)(item["id"])
-        return found
+        return live_in(self.items)
+
+
+def live_in(items: Iterable[dict[str, Any]]) -> dict[str, set[int]]:
+    """By node, the ids of the flows that are there by what a stream has told."""
+    found: dict[str, set[int]] = {}
+    for item in items:
+        ids = found.setdefault(item["node"], set())
+        (ids.discard if item["event"] == "destroy" else ids.add)(item["id"])
+    return found
 
 
 def ids_of(namespace: Namespace) -> set[int]:
@@ -104,6 +110,48 @@ def test_three_routers_in_one_stream(tmp_path: Path) -> None:
             stream.wait(agrees)
             stream.leave()
         assert [line for line in stream.words().splitlines() if "r2: " in line or "r3: " in line] == []
+
+
+def told_again(folder: Path, *words: str, lines: bytes = b"") -> list[dict[str, Any]]:
+    """What a stream of what was kept tells."""
+    argv = [*PROGRAM, "--no-config", "--json", *words]
+    settings = {**os.environ, **environment(folder)}
+    done = subprocess.run(argv, env=settings, input=lines, capture_output=True, check=True)
+    assert b"not understood" not in done.stderr
+    assert b"left out" not in done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@needs_kernel
+def test_a_recording_of_three_routers_gives_them_back(tmp_path: Path) -> None:
+    """So do the lines of their stream; each router's flows are the kernel's, and its addresses its own."""
+    with Namespace("a") as a, Namespace("b") as b, Namespace("c") as c:
+        nodes, saved = {"r1": a, "r2": b, "r3": c}, tmp_path / "three.rec"
+        for of, namespace in enumerate(nodes.values(), 1):
+            namespace.ip("link set lo up", f"addr add 203.0.113.{of}/32 dev lo")
+            load(namespace, flows(50 * of, of))
+        ways = [f"{name}={namespace.via}" for name, namespace in nodes.items()]
+        with Streaming(tmp_path, *ways, more=("--record", saved)) as stream:
+            stream.wait(lambda: stream.live() == {name: ids_of(namespace) for name, namespace in nodes.items()})
+            stream.wait(lambda: all(listeners(namespace) for namespace in nodes.values()))
+            for namespace in nodes.values():  # the same flow on all of them is a flow on each
+                insert(namespace, src="10.0.0.1", dst="192.0.2.9", sport=5, dport=80)
+            b.run(["conntrack", "-F"])
+            c.run(["conntrack", "-D", "-s", "10.0.0.1"])
+            there = {name: ids_of(namespace) for name, namespace in nodes.items()}
+            stream.wait(lambda: stream.live() == there)
+            stream.leave()
+        told = stream.items
+    assert {name: len(ids) for name, ids in there.items()} == {"r1": 51, "r2": 0, "r3": 150}
+    again = (
+        told_again(tmp_path, "--replay", str(saved)),
+        told_again(tmp_path, "--replay", "-", lines=stream.out.read_bytes()),
+    )
+    for items in again:
+        assert live_in(items) == there
+        facts = {(item["node"], item["direction"]) for item in items if item["reply"]["dst"].startswith("203.")}
+        assert facts == {(name, "fwd") for name in nodes}
+    assert Counter(map(str, told)) == Counter(map(str, again[1]))
 
 
 @needs_kernel

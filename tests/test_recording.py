@@ -21,6 +21,7 @@ from intake import (
     ListingBegan,
     ListingEnded,
     Lost,
+    OfNode,
     OwnAddresses,
     Problem,
     Statistics,
@@ -281,6 +282,60 @@ def test_wherever_it_is_all_that_came_before_has_been_played_once(moves: list[fl
             assert found == [1000 + number for number in range(60) if 100.0 + number <= source.clock()]
     finally:
         source.close()
+
+
+def of_nodes(*nodes: str) -> str:
+    """The recording above, whose seconds are of these nodes in turn, and so are directives of each."""
+    texts = [f"# 99.0 node {node}\n# 99.5 facts count={number}\n" for number, node in enumerate(nodes)]
+    for number, line in enumerate(SECONDS.splitlines(keepends=True)):
+        texts.append(f"# {100 + number}.0 node {nodes[number % len(nodes)]}\n{line}")
+    return "".join(texts)
+
+
+def by_node(found: list[Item], told: dict[str, list[int]], node: str) -> str:
+    """Add the ports of each node to those that were told; ``node``: whose items come first. Returns whose are next."""
+    for item in found:
+        node = item.node if isinstance(item, OfNode) else node
+        told.setdefault(node, [])
+        told[node] += ports([item])
+    return node
+
+
+@given(moves=st.lists(st.floats(-30, 30), min_size=1, max_size=6))
+def test_wherever_it_is_all_of_each_node_has_been_played_once(moves: list[float]) -> None:
+    source = Replay("some.rec", 1.0, of_nodes("r7", "", "r9").encode(), every=True)
+    try:
+        source.hold(True)
+        told: dict[str, list[int]] = {}
+        node = by_node(list(source.poll()), told, "none was told")
+        for seconds in moves:
+            if source.seek(seconds):
+                told, node = {}, "none was told"
+            node = by_node(list(source.poll()), told, node)
+            played = [number for number in range(60) if 100.0 + number <= source.clock()]
+            assert {of: its for of, its in told.items() if its} == {
+                of: its
+                for at, of in enumerate(("r7", "", "r9"))
+                if (its := [1000 + number for number in played if number % 3 == at])
+            }
+    finally:
+        source.close()
+
+
+def test_a_step_among_nodes_shows_something_each_time(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    path = tmp_path / "some.rec"
+    path.write_text(of_nodes("r7", "r9"))
+    with closing(Replay(str(path), 1.0, every=True)) as source:
+        list(source.poll())
+        clock(1.6)  # those of the first two seconds
+        list(source.poll())
+        found: list[Item] = []
+        for number in range(2, 6):
+            source.step()
+            items = list(source.poll())
+            assert ports(items) == [1000 + number]
+            found += items
+        assert [item.node for item in found if isinstance(item, OfNode)] == ["r7", "r9", "r7", "r9"]
 
 
 def test_steps_and_standing_still(tmp_path: Path, clock: Callable[[float], None]) -> None:
