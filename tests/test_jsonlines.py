@@ -443,9 +443,9 @@ def of_node(node: str, number: int, **more: Any) -> bytes:
 
 def test_lines_of_other_nodes_than_the_chosen_one_are_counted(tmp_path: Path) -> None:
     data = of_node("r7", 2) + of_node("r9", 3) + of_node("", 1) + of_node("r8", 1) + of_node("r7", 1)
-    result = run("--replay", "-", "--once", "--json", stdin=data, folder=tmp_path)
-    said = "4 lines of other nodes are left out (r9 3, r8 1); try: --node r9 --replay FILE\n"
-    assert said in result.stderr.decode()
+    result = run("--replay", "-", "--once", "--view", "nodes", "--json", stdin=data, folder=tmp_path)
+    assert "left out" not in result.stderr.decode()
+    assert [json.loads(line).get("node") for line in result.stdout.splitlines()] == [None, "r7", "r8", "r9"]
     chosen = run("--replay", "-", "--json", "--node", "r9", stdin=data, folder=tmp_path)
     assert [json.loads(line)["node"] for line in chosen.stdout.splitlines()] == ["r9"] * 4
     assert b"4 lines of other nodes are left out (r7 3, r8 1)" in chosen.stderr
@@ -749,9 +749,11 @@ def test_the_screen_shows_a_pipe_that_goes_on(tmp_path: Path) -> None:
         screen.wait("10.0.0.1:1")
         with open(path, "ab") as file:
             file.write(of_node("r7", 1, event="new", original={**GOOD["original"], "src": "10.0.0.77"}))
-            file.write(of_node("r9", 2))
+            file.write(of_node("r9", 1, event="new", original={**GOOD["original"], "src": "10.0.0.78"}))
         screen.wait("10.0.0.77")
-        screen.wait("2 lines of other nodes")
+        screen.wait(lambda: re.search(r"r9 +tcp .*10\.0\.0\.78", screen.text) is not None)
+        screen.type("/node:r7\r")
+        screen.wait(lambda: "10.0.0.77" in screen.text and "10.0.0.78" not in screen.text)
 
 
 def test_a_hundred_thousand_lines_take_seconds(tmp_path: Path) -> None:
