@@ -643,7 +643,7 @@ NOTES = {
     multiple=True,
     type=Via(),
     metavar="[NAME=]COMMAND",
-    help='Prefix for every command that is run, e.g. "ssh root@router"; repeatable with --json and --csv.',
+    help='Prefix for every command that is run, e.g. "ssh root@router"; repeatable with --json, --csv, --headless.',
 )
 @click.option("--by", metavar="KEYS", help="With --once: one row per combination, e.g. near/24,service,state.")
 @click.option(
@@ -1084,8 +1084,8 @@ def _check_names(ctx: click.Context, options: CommandLine) -> None:
 
 def _check_nodes(options: CommandLine) -> None:
     """What holds where several machines are watched in one run."""
-    if options["once"] or _format(options) == "text":
-        raise click.UsageError("--via can be repeated only with --json or --csv, without --once.")
+    if options["once"] or _is_screen(options):
+        raise click.UsageError("--via can be repeated only with --json, --csv or --headless, without --once.")
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
     if options["log"]:
@@ -1157,7 +1157,7 @@ def _replay(options: CommandLine) -> Callable[[], Source]:
     assert path is not None
     try:
         speed = options["speed"] if _is_screen(options) else 0.0
-        every = not (options["node"] or options["once"] or _format(options) == "text")
+        every = not (options["node"] or options["once"] or _is_screen(options))
         replay = Replay(path, speed, _demo() if options["demo"] else None, options["node"], every)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)

@@ -93,7 +93,7 @@ def test_help_and_version() -> None:
         (["--json", "--csv"], "can't be combined"),
         (["--once", "--via", "'"], "--via"),
         (["--once", "--via", " "], "--via"),
-        (["--once", "--via", "ssh a", "--via", "ssh b"], "--via can be repeated only with --json or --csv"),
+        (["--once", "--via", "ssh a", "--via", "ssh b"], "--via can be repeated only with --json, --csv or"),
         (["--json", "--via", "ssh a", "--via", "a="], "Two nodes are named 'a'; try: --via NAME=COMMAND"),
         (["--json", "--via", "a=ssh a", "--via", "b=", "--node", "c"], "--node names one machine"),
         (["--json", "--via", "a=ssh a", "--via", "b=", "--record", "/tmp/x"], "--record is for one machine"),
