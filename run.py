@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypedDict, TypeVar
 
 import click
 
@@ -1372,8 +1372,54 @@ class Once:
 HELD = 64 << 20  # bytes of events kept back while the first listing runs
 
 
-class NodeStream:
-    """A node of a stream: its source, its table, and the lines that tell of it."""
+class NodeWatch:
+    """A node of a run without a screen: its source, its table, and what is said of it."""
+
+    def __init__(self, feed: Feed, pipe: Pipe) -> None:
+        self.feed, self.pipe = feed, pipe
+        self.table, self.status = feed.table, feed.intake.status
+        self.problem: Problem | None = None  # why nothing could ever be read
+        self._next_turn = 0.0  # when it is its turn at the latest
+
+    def is_due(self, ready: Set[int]) -> bool:
+        """Is there anything to do? Of ten programs' CPU ten machines take 0.54 to 0.61; without this 0.64."""
+        now = time.monotonic()
+        if now < min(self._next_turn, self.feed.due) and ready.isdisjoint(self.feed.source.fds()):
+            return False
+        self._next_turn = now + FRAME
+        return True
+
+    def read(self) -> None:
+        """Take in what is there, up to what shows that nothing can be read."""
+        for item in self.feed.source.poll():
+            self.take(item)
+            self.problem = self._why_nothing(item)
+            if self.problem is not None:
+                return
+
+    def _why_nothing(self, _item: Item) -> Problem | None:
+        """Why nothing can be read, as it is after an item."""
+        return self.feed.problem
+
+    def take(self, item: Item) -> None:
+        self.feed.take(item)
+
+    def complain(self) -> None:
+        """Say why nothing can be read; others are, and it is tried again."""
+        if self.problem is not None:
+            self.pipe.say_once([f"{self.problem}; retrying"])
+
+    def tell(self) -> None:
+        """Tell what has come, and say what is wrong."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Tell and say what is left."""
+        raise NotImplementedError
+
+
+class NodeStream(NodeWatch):
+    """A node of a stream: also the lines that tell of it."""
 
     def __init__(
         self,
@@ -1390,11 +1436,10 @@ class NodeStream:
 
         ``first``: see ``Feed``.
         """
+        feed = Feed(options, source, signals, recorder, self._report, self._gone, where, first=first)
+        super().__init__(feed, Pipe(signals, before))
         self._options = options
         self._recorder = recorder
-        self.feed = Feed(options, source, signals, recorder, self._report, self._gone, where, first=first)
-        self.table, self.status = self.feed.table, self.feed.intake.status
-        self.pipe = Pipe(signals, before)
         self._context = self.feed.context(Lookups(where=where), options.site)
         self._wanted = options.wanted(self._context)
         self._writer = export.LineWriter(self._context, options.format)
@@ -1408,16 +1453,6 @@ class NodeStream:
         self._said_late = 0.0  # by how much events come late, as said last
         self._next_look = 0.0  # at what is to be said
         self._told_unread = False
-        self.problem: Problem | None = None  # why nothing could ever be read
-        self._next_turn = 0.0  # when it is its turn at the latest
-
-    def is_due(self, ready: Set[int]) -> bool:
-        """Is there anything to do? Of ten programs' CPU ten machines take 0.54 to 0.61; without this 0.64."""
-        now = time.monotonic()
-        if now < min(self._next_turn, self.feed.due) and ready.isdisjoint(self.feed.source.fds()):
-            return False
-        self._next_turn = now + FRAME
-        return True
 
     def hear_names(self) -> None:
         if self.feed.names.renewed():
@@ -1425,20 +1460,10 @@ class NodeStream:
         if self._options.asks_names:
             self.pipe.say_once(self.feed.names.problems())
 
-    def read(self) -> None:
-        """Take in what is there, up to what shows that nothing can be read."""
-        for item in self.feed.source.poll():
-            self._take_in_order(item)
-            self.problem = self.feed.problem
-            if isinstance(item, ListingEnded | Ended) and not self.status.understood and self.status.rejects:
-                self.problem = self.status.junk()
-            if self.problem is not None:
-                return
-
-    def complain(self) -> None:
-        """Say why nothing can be read; others are, and it is tried again."""
-        if self.problem is not None:
-            self.pipe.say_once([f"{self.problem}; retrying"])
+    def _why_nothing(self, item: Item) -> Problem | None:
+        if isinstance(item, ListingEnded | Ended) and not self.status.understood and self.status.rejects:
+            return self.status.junk()
+        return self.feed.problem
 
     def tell(self) -> None:
         """Write what has come, and say what is wrong."""
@@ -1487,7 +1512,7 @@ class NodeStream:
         notices = pipe_notices(self.feed, lambda notice: self.pipe.is_news(notice, now))
         self.pipe.say_notices((notice for notice in notices if notice.about not in SAID_AS_IT_COMES), now)
 
-    def _take_in_order(self, item: Item) -> None:
+    def take(self, item: Item) -> None:
         """The flows that exist come first: events wait until the first listing is through."""
         if self._held is not None:
             if isinstance(item, Block) and item.events:
@@ -1563,33 +1588,37 @@ class NodeStream:
         self._out.clear()
 
 
-class Stream:
-    """``--json`` and ``--csv``: the flows that exist, then every event, a line each; of one node, or of several."""
+NodeT = TypeVar("NodeT", bound=NodeWatch)
+
+
+class Several(Generic[NodeT]):
+    """A way to run without a screen: with the machines of the command line, or a recording's nodes as they are met."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
         self._options, self._signals, self._recorder = options, signals, recorder
-        from geoip import GeoIP
-
-        self._geoip = GeoIP(options.plan.paths)
-        self._pipe = Pipe(signals)
-        self._out = [export.csv_header()] if options.format == "csv" else []
+        self._source = source
         self._mixture = Mixture(source) if isinstance(source, Replay) and source.every else None
-        self._nodes: list[NodeStream] = []
-        if self._mixture is None:
-            self._nodes.append(self._told(options, source))
-            for other in options.others:
-                self._nodes.append(self._told(other, other.source()))
+        self._nodes: list[NodeT] = []
 
-    def _told(self, node: Options, source: Source) -> NodeStream:
+    def _made(self, node: Options, source: Source, first: Feed | None, before: Callable[[], str]) -> NodeT:
+        """A node that is watched. ``first``: see ``Feed``. ``before``: see ``Pipe``."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """Begin with the nodes that are known now."""
+        if self._mixture is None:
+            self._add(self._options, self._source)
+            for other in self._options.others:
+                self._add(other, other.source())
+
+    def _add(self, node: Options, source: Source) -> None:
         def before() -> str:
             return f"{clean(node.node)}: " if node.node and len(self._nodes) > 1 else ""
 
-        first = self._nodes[0].feed if self._nodes else None
-        where = self._geoip.lookup
-        return NodeStream(node, source, self._signals, self._recorder, where, self._out, before, first)
+        self._nodes.append(self._made(node, source, self._nodes[0].feed if self._nodes else None, before))
 
     def run(self) -> int:
-        """Until there is nothing more to tell; returns the exit code."""
+        """Until there is nothing more to tell, or somebody asks it to end; returns the exit code."""
         with contextlib.ExitStack() as opened:
             for node in self._nodes[1:]:  # who started us closes the first one's source
                 opened.callback(node.feed.source.close)
@@ -1602,12 +1631,8 @@ class Stream:
                 closing.callback(node.feed.close)
 
     def _run(self) -> int:
-        say_unanswered(self._options)
-        open_databases(self._geoip, self._options.plan)
         turns, began = 0, time.monotonic()
         while not (self._nodes and all(node.status.ended for node in self._nodes)):
-            if not self._pipe.has_reader():  # seen on a quiet table, too
-                raise BrokenPipeError
             ready = self._wait()
             if self._signals.ending():
                 break
@@ -1616,9 +1641,8 @@ class Stream:
             for node in [node for node in self._nodes if alone or node.is_due(ready)]:
                 if node.feed.refused is not None:
                     return give_up(node.feed.refused)
-                if turns > 1:  # conntrack has been started
-                    node.feed.await_names(began + NAMES_PATIENCE)
-                node.hear_names()
+                # Names wait until conntrack has been started.
+                self._hear_names(node, began + NAMES_PATIENCE if turns > 1 else began)
                 node.read()
                 if node.problem is None:
                     node.tell()
@@ -1631,12 +1655,15 @@ class Stream:
             node.end()
         return SUCCESS
 
+    def _hear_names(self, node: NodeT, until: float) -> None:
+        """What tells names may have answered. ``until``: when it is waited for no longer."""
+
     def _wait(self) -> set[int]:
         """Wait for any node, or for what tells of several; nodes that it tells of for the first time are added."""
         until, fds = time.monotonic() + FRAME, []
         if self._mixture is not None:
             for part in self._mixture.read():
-                self._nodes.append(self._told(replace(self._options, node=part.node), part))
+                self._add(replace(self._options, node=part.node), part)
             due = self._mixture.deadline()
             fds, until = self._mixture.fds(), until if due is None else min(until, due)
         return wait_for_any([node.feed for node in self._nodes], self._signals, fds, until=until)
@@ -1649,6 +1676,36 @@ class Stream:
     @property
     def helps_memory(self) -> str:
         return self._nodes[0].feed.helps_memory if self._nodes else "a shorter recording"
+
+
+class Stream(Several[NodeStream]):
+    """``--json`` and ``--csv``: the flows that exist, then every event, a line each; of one node, or of several."""
+
+    def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
+        super().__init__(options, source, signals, recorder)
+        from geoip import GeoIP
+
+        self._geoip = GeoIP(options.plan.paths)
+        self._pipe = Pipe(signals)
+        self._out = [export.csv_header()] if options.format == "csv" else []
+        self._begin()
+
+    def _made(self, node: Options, source: Source, first: Feed | None, before: Callable[[], str]) -> NodeStream:
+        return NodeStream(node, source, self._signals, self._recorder, self._geoip.lookup, self._out, before, first)
+
+    def _run(self) -> int:
+        say_unanswered(self._options)
+        open_databases(self._geoip, self._options.plan)
+        return super()._run()
+
+    def _wait(self) -> set[int]:
+        if not self._pipe.has_reader():  # seen on a quiet table, too
+            raise BrokenPipeError
+        return super()._wait()
+
+    def _hear_names(self, node: NodeStream, until: float) -> None:
+        node.feed.await_names(until)
+        node.hear_names()
 
 
 def say_unsaid(feed: Feed, pipe: Pipe) -> None:
@@ -1673,48 +1730,59 @@ def _geoip_of(options: Options) -> GeoIP | None:
     return GeoIP(options.plan.paths)
 
 
-class Headless:
+class NodeHeadless(NodeWatch):
+    """A node of a run that writes nothing to standard output."""
+
+    def __init__(self, feed: Feed, pipe: Pipe, options: Options, where: Callable[[str], Place]) -> None:
+        super().__init__(feed, pipe)
+        self._options = options
+        self._next_look = 0.0
+        feed.begin_alerts(feed.context(Lookups(where=where), options.site))
+
+    def tell(self) -> None:
+        self.table.tick(self.feed.source.clock())
+        self._say_alerts()
+        self._say_notices()
+
+    def end(self) -> None:
+        self._say_alerts()
+        say_unsaid(self.feed, self.pipe)
+
+    def _say_alerts(self) -> None:
+        for alert in self.feed.fired():
+            self.pipe.say(alert.line)
+
+    def _say_notices(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look and self.table.listings:
+            self._next_look = now + FRAME
+            self.pipe.say_unread(self.status)
+            notices = pipe_notices(self.feed, lambda notice: self.pipe.is_news(notice, now))
+            self.pipe.say_notices(notices, now)
+
+
+class Headless(Several[NodeHeadless]):
     """``--headless``: log, metrics and IPFIX are written; standard error hears alerts and what is wrong."""
 
     def __init__(self, options: Options, source: Source, signals: Signals, recorder: Recorder | None = None) -> None:
-        self._options, self._signals = options, signals
+        super().__init__(options, source, signals, recorder)
         self._geoip = _geoip_of(options)
-        self._where = self._geoip.lookup if self._geoip is not None else NO_LOOKUPS.where
-        self._feed = Feed(options, source, signals, recorder, where=self._where)
-        self._pipe = Pipe(signals)
-        self._next_look = self._next_renewal = 0.0
+        self._next_renewal = 0.0
+        self._begin()
 
-    @property
-    def table(self) -> FlowTable:
-        return self._feed.table
-
-    @property
-    def helps_memory(self) -> str:
-        return self._feed.helps_memory
-
-    def run(self) -> int:
-        """Until somebody asks it to end; returns the exit code."""
-        with contextlib.closing(self._feed):
-            return self._run()
+    def _made(self, node: Options, source: Source, first: Feed | None, before: Callable[[], str]) -> NodeHeadless:
+        where = self._geoip.lookup if self._geoip is not None else NO_LOOKUPS.where
+        feed = Feed(node, source, self._signals, self._recorder, where=where, first=first)
+        return NodeHeadless(feed, Pipe(self._signals, before), node, where)
 
     def _run(self) -> int:
-        feed = self._feed
         if self._geoip is not None:
             open_databases(self._geoip, self._options.plan)
-        feed.begin_alerts(feed.context(Lookups(where=self._where), self._options.site))
-        while not (self._signals.ending() or feed.intake.status.ended):
-            feed.wait(until=time.monotonic() + FRAME)
-            for item in feed.source.poll():
-                feed.take(item)
-            if (problem := feed.problem or feed.refused) is not None:
-                return give_up(problem)
-            feed.table.tick(feed.source.clock())
-            self._renew_databases()
-            self._say_alerts()
-            self._say_notices()
-        self._say_alerts()
-        say_unsaid(feed, self._pipe)
-        return SUCCESS
+        return super()._run()
+
+    def _wait(self) -> set[int]:
+        self._renew_databases()
+        return super()._wait()
 
     def _renew_databases(self) -> None:
         """Where others are there by now, open these: it runs for months, and one takes 0.3 s at most."""
@@ -1723,15 +1791,3 @@ class Headless:
             self._next_renewal = now + RENEWED_EVERY
             if self._geoip.changed():
                 self._geoip.open()
-
-    def _say_alerts(self) -> None:
-        for alert in self._feed.fired():
-            say(alert.line)
-
-    def _say_notices(self) -> None:
-        now = time.monotonic()
-        if now >= self._next_look and self._feed.table.listings:
-            self._next_look = now + FRAME
-            self._pipe.say_unread(self._feed.intake.status)
-            notices = pipe_notices(self._feed, lambda notice: self._pipe.is_news(notice, now))
-            self._pipe.say_notices(notices, now)

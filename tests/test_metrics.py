@@ -541,6 +541,31 @@ def test_a_table_that_cannot_be_read_is_said_to_be_down(tmp_path: Path, monkeypa
     assert 'flows protocol="tcp",state="ESTABLISHED"' not in kept.found()
 
 
+def test_a_file_of_several_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each family is there once. Sums are of all; who has no table yet keeps nobody waiting, and is down."""
+    kept = Kept(tmp_path / "c.prom", monkeypatch, flows=300)
+    other, down = FlowTable(), FlowTable()
+    kept.add("r8", other, Status())
+    kept.add("r9", down, Status())
+    kept.list()
+    listing(other, kept.flows[:5], kept.clock)
+    kept.seconds(10.5)
+    text = kept.path.read_text()
+    assert [f'conntrack_monitor_up{{node="r{number}"}} {up}' in text for number, up in ((7, 1), (8, 1), (9, 0))]
+    for node, number in (("r7", 300), ("r8", 5)):
+        assert f'conntrack_monitor_nat_flows{{node="{node}",nat="none"}} {number}\n' in text
+    assert re.findall(r'conntrack_monitor_(\w+)\{node="r9"', text) == [
+        *("build_info", "up", "losses_total", "resyncs_total", "rejected_lines_total", "dropped_flows_total"),
+        "write_failures_total",
+    ]
+    heads = re.findall(r"^# TYPE (\S+)", text, re.M)
+    assert len(heads) == len(set(heads))
+    in_order = [line.partition("{")[0] for line in samples(text)]
+    assert in_order == sorted(in_order, key=in_order.index)  # each family's samples stand together
+    kept.file.close()
+    assert samples(kept.path.read_text())[3:] == [f'up{{node="r{number}"}} 0' for number in (7, 8, 9)]
+
+
 def test_at_the_end_the_file_says_that_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept(tmp_path / "c.prom", monkeypatch)
     kept.list()

@@ -26,7 +26,7 @@ from metrics import METRICS, PREFIX, KernelCounters, Measured, Stage, Tally, exp
 from parse import split_lines
 from source import parse_statistics
 from support.exposition import samples, values
-from support.kernel import Lab, Namespace, insert, kernel_mark
+from support.kernel import Lab, Namespace, insert, kernel_mark, load
 from support.kernel import missing as missing_kernel
 from support.program import OnScreen, Piped, environment, inside
 from support.tables import line
@@ -174,13 +174,13 @@ def kernel_counters(namespace: Namespace) -> dict[str, int]:
 QUICK = "import run; run.METRICS_EVERY = 0.5"
 
 
-def quickly(namespace: Namespace) -> list[str]:
-    """The program in a namespace; it renews its file every half second."""
+def quickly(namespace: Namespace | None = None) -> list[str]:
+    """The program, maybe in a namespace; it renews its file every half second."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); {QUICK}; sys.argv[0] = {str(ROOT / 'conntrack_monitor.py')!r}"
     )
     return [
-        *inside(namespace)[: -len(PROGRAM)],
+        *(inside(namespace)[: -len(PROGRAM)] if namespace is not None else ()),
         sys.executable,
         "-c",
         f"{code}; import conntrack_monitor; conntrack_monitor.main()",
@@ -206,6 +206,56 @@ def wait_values(running: Piped, path: Path, holds: Callable[[dict[str, float]], 
 
 def is_renewed(path: Path, before: str) -> bool:
     return path.read_text() != before
+
+
+def of_each_node(text: str, family: str) -> dict[str, float]:
+    """The values of a family of one series, by node."""
+    return {
+        its[1]: float(its[2])
+        for its in re.finditer(rf'^conntrack_monitor_{family}\{{node="(.*)"\}} (\S+)$', text, re.M)
+    }
+
+
+@needs("promtool", kernel=True)
+@pytest.mark.parametrize("mode", ["--headless", "--json"])
+def test_a_file_of_three_routers_is_the_kernels(tmp_path: Path, mode: str) -> None:
+    """One comes late, and goes again: it is down then, and its numbers are left out; the others' go on."""
+    path = tmp_path / "conntrack.prom"
+    with Namespace("a") as a, Namespace("b") as b, Namespace("late") as late:
+        for number, namespace in ((10, a), (20, b)):
+            load(namespace, routed(number))
+        late.delete()
+        ways = [word for name, its in (("r1", a), ("r2", b), ("r3", late)) for word in ("--via", f"{name}={its.via}")]
+        words = ("--no-config", "--interval", "0.2", "--metrics", path, *ways)
+        with Piped(tmp_path, *words, program=quickly(), mode=(mode,)) as running:
+
+            def told(family: str, *numbers: float) -> bool:
+                there = of_each_node(path.read_text(), family) if path.exists() else {}
+                return there == {f"r{node}": number for node, number in enumerate(numbers, 1)}
+
+            running.wait(f"r3: there is no network namespace '{late.name}'")
+            late.create()
+            load(late, routed(30))
+            running.wait(lambda: told("up", 1, 1, 1) and told("entries", 10, 20, 30))
+            running.wait(lambda: path.read_text().count('nat="snat"} ') == 3)
+            has_no_remark(path.read_text())
+            insert(b, src="10.0.0.1", dst="192.0.2.9", sport=5, dport=80)
+            running.wait(lambda: told("entries", 10, 21, 30))
+            late.delete()
+            running.wait(lambda: told("up", 1, 1, 0) and told("entries", 10, 21))
+            assert of_each_node(path.read_text(), "data_age_seconds")["r3"] > 0
+            running.leave()
+        assert told("up", 0, 0, 0)
+        has_no_remark(path.read_text())
+
+
+def routed(count: int) -> list[str]:
+    """So many flows of a router that masquerades."""
+    return [
+        f"-A -t 9000 -u SEEN_REPLY,ASSURED -s 10.0.0.{i + 1} -d 198.51.100.7 -r 198.51.100.7 -q 203.0.113.1 -p tcp "
+        f"--sport {i + 1} --dport 443 --reply-port-src 443 --reply-port-dst {i + 1} --state ESTABLISHED"
+        for i in range(count)
+    ]
 
 
 @needs("promtool", kernel=True)
