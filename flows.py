@@ -66,6 +66,8 @@ class Counts(NamedTuple):
 
 
 _COUNTERS = re.compile(COUNTERS)
+# A text with both counters, in the seven pieces that _COUNTERS splits it into: every third is none of the numbers.
+_COUNTED_TEXT, _PIECES = b"%bpackets=%b bytes=%b%bpackets=%b bytes=%b%b", 7
 _TUPLE = re.compile(
     rf"(?<![^ ])src=({ADDRESS}) dst=({ADDRESS})".encode()
     + rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
@@ -83,11 +85,13 @@ _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock tha
 class Group:
     """Flows of one kind in one state: what 200,000 of them share, and how many live ones there are."""
 
-    __slots__ = ("kind", "number", "prefix", "state")
+    __slots__ = ("begin", "kind", "number", "prefix", "state")
 
-    def __init__(self, kind: Kind, state: str | None) -> None:
+    def __init__(self, kind: Kind, state: str | None, begin: bytes = b"") -> None:
+        """``begin``: head and state, with which a listing's line begins but for the timeout between them."""
         self.kind = kind
         self.state = state
+        self.begin = begin
         self.prefix = b"%d " % kind.number  # what a key begins with
         self.number = 0
 
@@ -608,7 +612,7 @@ class FlowTable:
     def _group(self, head: bytes, state: bytes) -> Group:
         group = self._groups.get(head + state)
         if group is None:
-            group = Group(kind_of(head), state[:-1].decode("ascii", "replace") or None)
+            group = Group(kind_of(head), state[:-1].decode("ascii", "replace") or None, head + state)
             self._groups[head + state] = group
         return group
 
@@ -785,17 +789,19 @@ class FlowTable:
         marks, flows, others, known = order.marks, order.flows, [], b""
         for number, (head, timeout, after, _) in enumerate(cuts):
             mark, flow = hash((head, after)), None
-            if head and marks:
+            if head and at < len(flows):
                 try:
                     at = marks.index(mark, at, at + REORDERED) + 1
                     flow = flows[at - 1]
+                    flow = flow if flow is not None and self._rests(flow, after, now) else None
                 except ValueError:
-                    pass
-            if flow is not None and self._rests(flow, after, now):
+                    flow = flows[at]
+                    flow = flow if flow is not None and self._moves(flow, head + after, now) else None
+                    at += flow is not None
+            if flow is not None:
                 flow.timeout, flow.last_seen, flow.sampled = int(timeout), last_seen, now
                 known = after
             else:
-                flow = None
                 others.append(number)
             new.marks.append(mark)
             new.flows.append(flow)
@@ -814,6 +820,24 @@ class FlowTable:
             flow.progress = AT_REST
             return True
         return False
+
+    def _moves(self, flow: Flow, line: bytes, now: float) -> bool:
+        """Does a line say of a flow what is known of it, but for the counters? Then they are taken in.
+
+        ``line``: without its timeout. It takes a third of the time of ``listed_all``; 40,000 of 200,000 flows move.
+        """
+        its, tail, begin = flow.progress, flow.tail, flow.group.begin + flow.original
+        if its.listed is not None or its.ended is not None or not line.startswith(begin) or b"delta-time=" in tail:
+            return False
+        there = _COUNTERS.split(line[len(begin) :])
+        known = _COUNTERS.split(with_reply(flow.original, tail) if flow.plain else tail)
+        if len(there) != len(known) or len(known) != _PIECES or there[::3] != known[::3]:
+            return False
+        self._count(flow, (int(known[2]), int(known[5])), (int(there[2]), int(there[5])), now)
+        kept = _COUNTERS.split(tail) if flow.plain else known
+        kept[1:3], kept[4:6] = there[1:3], there[4:6]
+        flow.tail = _COUNTED_TEXT % tuple(kept)
+        return True
 
     def remember(self, others: Sequence[int], rows: Sequence[Parts], number: int, news: Sequence[Found]) -> None:
         """The flows of the lines that ``listed_again`` left over, of ``number`` lines in all, for the next listing.
@@ -960,13 +984,17 @@ class FlowTable:
             flow.born = flow.birth()
         after, before = moved_in(tail), flow.moved()
         if after is not None and before is not None:
-            self._rate(flow, *self._since(flow, before, after), now)
+            self._count(flow, before, after, now)
         elif after is not None and flow.exact:
             self._rate_newborn(flow, *self._since(flow, (0, 0), after), now)
         flow.tail = tail
         if flow.progress.listed is not None:
             self._set(flow, listed=None)
         flow.sampled = now
+
+    def _count(self, flow: Flow, before: BytesMoved, after: BytesMoved, now: float) -> None:
+        """A listing brought these counters where those were known."""
+        self._rate(flow, *self._since(flow, before, after), now)
 
     def _rate(self, flow: Flow, original: int, reply: int, now: float) -> None:
         """So many bytes have moved since the listing before: set the flow's rates."""
