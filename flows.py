@@ -171,11 +171,20 @@ class Flow:
 
     __slots__ = ("born", "group", "key", "last_seen", "progress", "sampled", "tail", "timeout")
 
-    def __init__(self, key: bytes, group: Group, born: float, progress: Progress, last_seen: LastSeen) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        group: Group,
+        born: float,
+        progress: Progress,
+        last_seen: LastSeen,
+        tail: bytes = b"",
+        timeout: int | None = None,
+    ) -> None:
         self.key = key
         self.group = group
-        self.timeout: int | None = None  # seconds, at the time of ``last_seen``
-        self.tail = b""  # the newest line's text behind the original tuple, as parse.tail_of gives it
+        self.timeout = timeout  # seconds, at the time of ``last_seen``
+        self.tail = tail  # the newest line's text behind the original tuple, as parse.tail_of gives it
         self.born = born  # its birth where ``exact``; else it was born then or earlier, see ``birth``
         self.progress = progress
         self.last_seen = last_seen
@@ -746,10 +755,8 @@ class FlowTable:
                 flow = flow_of(key)
                 if flow is None:
                     if key not in gone and len(live) < self.limit:
-                        flow = live[key] = Flow(key, group, now, FIRST_LISTED, last_seen)
+                        flow = live[key] = Flow(key, group, now, FIRST_LISTED, last_seen, tail, int(timeout))
                         group.number += 1
-                        flow.tail = tail
-                        flow.timeout = int(timeout)
                         counters_seen = counters_seen or counted
                         if news is not None:
                             news.append(("list", flow, row))
@@ -956,9 +963,8 @@ class FlowTable:
         self, key: bytes, group: Group, timeout: bytes, tail: bytes, now: float, inferred: bool = False
     ) -> Flow:
         """Of a flow only the end was heard."""
-        flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now, inferred=inferred), self._seen(now))
-        flow.tail = tail
-        flow.timeout = int(timeout) if timeout else None
+        its, left = FIRST_LISTED._replace(ended=now, inferred=inferred), int(timeout) if timeout else None
+        flow = Flow(key, group, now, its, self._seen(now), tail, left)
         self._bury(flow)
         return flow
 

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import click
@@ -745,6 +746,7 @@ def _cure_of_file(path: str, error: OSError) -> str:
 
 
 SAID_AGAIN = 600.0  # seconds
+WRITTEN_AT_ONCE = 500  # lines
 LAST_LINE, LOOK_AGAIN = 1.0, 0.05  # seconds that a reader has for the rest of a line at the end; between two looks
 
 
@@ -759,12 +761,17 @@ class Pipe:
         self._held: set[Hashable] = set()  # those that held when they were asked for last
 
     def write(self, texts: Iterable[str]) -> None:
-        """Write to standard output, all of it; a full disk is an OSError that names it.
+        """Write to standard output, all of it, as it is made: 200,000 flows are 108 MB of JSON."""
+        made = iter(texts)
+        while some := [*islice(made, WRITTEN_AT_ONCE)]:
+            self._write("".join(some).encode("utf-8", "replace"))
+
+    def _write(self, text: bytes) -> None:
+        """Write some of it; a full disk is an OSError that names it.
 
         A reader that stalls must not keep us from ending (Python goes on with a write after a signal): a pipe that
         poll calls writable takes PIPE_BUF bytes without blocking. Who reads on gets the line whole that was begun.
         """
-        text = "".join(texts).encode("utf-8", "replace")
         written, end, until = 0, len(text), math.inf
         poll = select.poll()
         poll.register(1, select.POLLOUT)
