@@ -197,6 +197,7 @@ def test_a_reader_that_stood_still_is_told_how_late_it_is_and_gets_what_was_lost
         words = stream.err.read_text()
         assert re.search(r"\d+ s behind: events arrive faster than they can be read", words), words
         assert "lost: events (ENOBUFS); the table is being reloaded" in words
+        stream.read_until(lambda: "no longer behind" in stream.err.read_text())
 
 
 class Late:
