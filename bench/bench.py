@@ -599,6 +599,7 @@ def main() -> None:
         parser.error(f"no benchmark called {' '.join(sorted(unknown))}; there are: {' '.join(BENCHES)}")
     with home(not arguments.nameless):
         for name in arguments.names or BENCHES:
+            print(f"--- {name}, at {time.strftime('%H:%M')} with a load of {os.getloadavg()[0]:.1f} ---", flush=True)
             for row in BENCHES[name](arguments.flows):
                 print(row, flush=True)
 
