@@ -750,22 +750,23 @@ class FlowTable:
             group = group_of(head + state)
             tail = before + turned + after
             if group is not None and timeout and not tag and b"zone" not in tail:
-                counted = b"packets=" in before or after[:8] == b"packets="  # has_counters
                 key = group.prefix + original
                 flow = flow_of(key)
                 if flow is None:
                     if key not in gone and len(live) < self.limit:
                         flow = live[key] = Flow(key, group, now, FIRST_LISTED, last_seen, tail, int(timeout))
                         group.number += 1
-                        counters_seen = counters_seen or counted
+                        counters_seen = counters_seen or has_counters(row)
                         if news is not None:
                             news.append(("list", flow, row))
                         continue
-                elif flow.group is group and key not in gone and self._goes_on(flow, tail, now, counted):
-                    flow.timeout = int(timeout)
-                    flow.last_seen = last_seen
-                    counters_seen = counters_seen or counted
-                    continue
+                elif flow.group is group and key not in gone:
+                    counted = has_counters(row)
+                    if self._goes_on(flow, tail, now, counted):
+                        flow.timeout = int(timeout)
+                        flow.last_seen = last_seen
+                        counters_seen = counters_seen or counted
+                        continue
             found = self.event(row, now) if tag else self.listed(row, now)
             if news is not None and found is not None:
                 news.append((EVENTS[tag] if tag else "list", found, row))
