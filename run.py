@@ -836,6 +836,22 @@ class Pipe:
         return notice.key not in self._held and (last is None or now - last >= SAID_AGAIN)
 
 
+class Lateness:
+    """Says that events come late, again when it has become twice as late, and when that is over."""
+
+    def __init__(self, say_it: Callable[[str], None]) -> None:
+        self._say, self._said = say_it, 0.0  # by how much they come late, as said last
+
+    def hear(self, seconds: float) -> None:
+        """By so much the events are late that are read now."""
+        if seconds >= max(LATE, 2 * self._said):
+            self._said = seconds
+            self._say(f"{seconds:.0f} s behind: {BEHIND}")
+        elif self._said and seconds < LATE / 2:
+            self._said = 0.0
+            self._say("no longer behind")
+
+
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
     """For a pipe: what is there, opened before the first line is written; how to get the rest is said once."""
     from geography import MISSING, denied_cure
@@ -1198,7 +1214,7 @@ class NodeStream:
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._left_out = 0  # nodes whose lines are left out, as said last
-        self._said_late = 0.0  # by how much events come late, as said last
+        self._lateness = Lateness(self.pipe.say)
         self._next_look = 0.0  # at what is to be said
         self._told_unread = False
         self.problem: Problem | None = None  # why nothing could ever be read
@@ -1294,7 +1310,7 @@ class NodeStream:
                 self._release()
                 return
         if isinstance(item, Behind):
-            self._say_late(item.seconds)
+            self._lateness.hear(item.seconds)
         elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
             if not self.feed.source.live:
@@ -1310,15 +1326,6 @@ class NodeStream:
                 self.pipe.say(f"{item.part} stopped: {item.problem}; retrying")
             return
         self._take(item)
-
-    def _say_late(self, seconds: float) -> None:
-        """Say that events come late, again when it has become twice as late, and when that is over."""
-        if seconds >= max(LATE, 2 * self._said_late):
-            self._said_late = seconds
-            self.pipe.say(f"{seconds:.0f} s behind: {BEHIND}")
-        elif self._said_late and seconds < LATE / 2:
-            self._said_late = 0.0
-            self.pipe.say("no longer behind")
 
     def _release(self) -> None:
         """Take in the events that were held back, and hold no more."""
@@ -1452,6 +1459,7 @@ class Headless:
         self._where = self._geoip.lookup if self._geoip is not None else NO_LOOKUPS.where
         self._feed = Feed(options, source, signals, recorder, where=self._where)
         self._pipe = Pipe(signals)
+        self._lateness = Lateness(self._pipe.say)
         self._next_look = self._next_renewal = 0.0
 
     @property
@@ -1476,6 +1484,8 @@ class Headless:
             feed.wait(until=time.monotonic() + FRAME)
             for item in feed.source.poll():
                 feed.take(item)
+                if isinstance(item, Behind):
+                    self._lateness.hear(item.seconds)
             if (problem := feed.problem or feed.refused) is not None:
                 return give_up(problem)
             feed.table.tick(feed.source.clock())
@@ -1503,5 +1513,7 @@ class Headless:
         if now >= self._next_look and self._feed.table.listings:
             self._next_look = now + FRAME
             self._pipe.say_unread(self._feed.intake.status)
+            from health import About
+
             notices = pipe_notices(self._feed, self._options, lambda notice: self._pipe.is_news(notice, now))
-            self._pipe.say_notices(notices, now)
+            self._pipe.say_notices((notice for notice in notices if notice.about is not About.BEHIND), now)
