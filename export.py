@@ -288,11 +288,10 @@ class LineWriter:
             text, user = self._cut_user(text)
         if flow.progress.listed is not None:
             text = _with_listed(text, flow.original + flow.progress.listed)
-        kind, state = flow.kind, flow.state
-        key = event, kind, state, b":" in flow.key, shape_of(text)
+        key = event, flow.group, b":" in flow.key, shape_of(text)
         template = self._templates.get(key, _UNKNOWN)
         if template is _UNKNOWN:
-            template = self._learn(key, text, event, kind, state)
+            template = self._learn(key, text, event, flow.kind, flow.state)
         if template is None or has_leading_zero(text):
             return self.of_item(json_object(flow.record(), flow, self._context, event, time))
         timeout = b"" if flow.timeout is None else self._timeout(flow.timeout)

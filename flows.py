@@ -66,6 +66,8 @@ class Counts(NamedTuple):
 
 
 _COUNTERS = re.compile(COUNTERS)
+# A text with both counters, in the seven pieces that _COUNTERS splits it into: every third is none of the numbers.
+_COUNTED_TEXT, _PIECES = b"%bpackets=%b bytes=%b%bpackets=%b bytes=%b%b", 7
 _TUPLE = re.compile(
     rf"(?<![^ ])src=({ADDRESS}) dst=({ADDRESS})".encode()
     + rb"(?: sport=(\d{1,5}) dport=(\d{1,5})(?!\d)| type=(\d{1,3}) code=\d{1,3} id=(\d{1,5})(?!\d)"
@@ -83,11 +85,13 @@ _DELTA = re.compile(rb" delta-time=(\d{1,9})(?!\d)")  # more digits: a clock tha
 class Group:
     """Flows of one kind in one state on one node: what 200,000 of them share, and how many live ones there are."""
 
-    __slots__ = ("kind", "node", "number", "prefix", "state")
+    __slots__ = ("begin", "kind", "node", "number", "prefix", "state")
 
-    def __init__(self, kind: Kind, state: str | None, node: str = "") -> None:
+    def __init__(self, kind: Kind, state: str | None, begin: bytes = b"", node: str = "") -> None:
+        """``begin``: head and state, with which a listing's line begins but for the timeout between them."""
         self.kind = kind
         self.state = state
+        self.begin = begin
         self.node = node  # the machine whose table they are in; "" where nobody has named it
         self.prefix = b"%d " % kind.number  # what a key begins with
         self.number = 0
@@ -168,11 +172,20 @@ class Flow:
 
     __slots__ = ("born", "group", "key", "last_seen", "progress", "sampled", "tail", "timeout")
 
-    def __init__(self, key: bytes, group: Group, born: float, progress: Progress, last_seen: LastSeen) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        group: Group,
+        born: float,
+        progress: Progress,
+        last_seen: LastSeen,
+        tail: bytes = b"",
+        timeout: int | None = None,
+    ) -> None:
         self.key = key
         self.group = group
-        self.timeout: int | None = None  # seconds, at the time of ``last_seen``
-        self.tail = b""  # the newest line's text behind the original tuple, as parse.tail_of gives it
+        self.timeout = timeout  # seconds, at the time of ``last_seen``
+        self.tail = tail  # the newest line's text behind the original tuple, as parse.tail_of gives it
         self.born = born  # its birth where ``exact``; else it was born then or earlier, see ``birth``
         self.progress = progress
         self.last_seen = last_seen
@@ -627,7 +640,8 @@ class FlowTable:
     def _group(self, head: bytes, state: bytes) -> Group:
         group = self._groups.get(head + state)
         if group is None:
-            group = Group(kind_of(head), state[:-1].decode("ascii", "replace") or None, self.node)
+            name = state[:-1].decode("ascii", "replace") or None
+            group = Group(kind_of(head), name, head + state, self.node)
             self._groups[head + state] = group
         return group
 
@@ -756,24 +770,23 @@ class FlowTable:
             group = group_of(head + state)
             tail = before + turned + after
             if group is not None and timeout and not tag and b"zone" not in tail:
-                counted = b"packets=" in before or after[:8] == b"packets="  # has_counters
                 key = group.prefix + original
                 flow = flow_of(key)
                 if flow is None:
                     if key not in gone and len(live) < self.limit:
-                        flow = live[key] = Flow(key, group, now, FIRST_LISTED, last_seen)
+                        flow = live[key] = Flow(key, group, now, FIRST_LISTED, last_seen, tail, int(timeout))
                         group.number += 1
-                        flow.tail = tail
-                        flow.timeout = int(timeout)
-                        counters_seen = counters_seen or counted
+                        counters_seen = counters_seen or has_counters(row)
                         if news is not None:
                             news.append(("list", flow, row))
                         continue
-                elif flow.group is group and key not in gone and self._goes_on(flow, tail, now, counted):
-                    flow.timeout = int(timeout)
-                    flow.last_seen = last_seen
-                    counters_seen = counters_seen or counted
-                    continue
+                elif flow.group is group and key not in gone:
+                    counted = has_counters(row)
+                    if self._goes_on(flow, tail, now, counted):
+                        flow.timeout = int(timeout)
+                        flow.last_seen = last_seen
+                        counters_seen = counters_seen or counted
+                        continue
             found = self.event(row, now) if tag else self.listed(row, now)
             if news is not None and found is not None:
                 news.append((EVENTS[tag] if tag else "list", found, row))
@@ -804,17 +817,19 @@ class FlowTable:
         marks, flows, others, known = order.marks, order.flows, [], b""
         for number, (head, timeout, after, _) in enumerate(cuts):
             mark, flow = hash((head, after)), None
-            if head and marks:
+            if head and at < len(flows):
                 try:
                     at = marks.index(mark, at, at + REORDERED) + 1
                     flow = flows[at - 1]
+                    flow = flow if flow is not None and self._rests(flow, after, now) else None
                 except ValueError:
-                    pass
-            if flow is not None and self._rests(flow, after, now):
+                    flow = flows[at]
+                    flow = flow if flow is not None and self._moves(flow, head + after, now) else None
+                    at += flow is not None
+            if flow is not None:
                 flow.timeout, flow.last_seen, flow.sampled = int(timeout), last_seen, now
                 known = after
             else:
-                flow = None
                 others.append(number)
             new.marks.append(mark)
             new.flows.append(flow)
@@ -833,6 +848,24 @@ class FlowTable:
             flow.progress = AT_REST
             return True
         return False
+
+    def _moves(self, flow: Flow, line: bytes, now: float) -> bool:
+        """Does a line say of a flow what is known of it, but for the counters? Then they are taken in.
+
+        ``line``: without its timeout. It takes a third of the time of ``listed_all``; 40,000 of 200,000 flows move.
+        """
+        its, tail, begin, plain = flow.progress, flow.tail, flow.group.begin + flow.original, flow.plain
+        if its.listed is not None or its.ended is not None or not line.startswith(begin) or b"delta-time=" in tail:
+            return False
+        there = _COUNTERS.split(line[len(begin) :])
+        known = _COUNTERS.split(with_reply(flow.original, tail) if plain else tail)
+        if len(there) != len(known) or len(known) != _PIECES or there[::3] != known[::3]:
+            return False
+        self._count(flow, (int(known[2]), int(known[5])), (int(there[2]), int(there[5])), now)
+        kept = _COUNTERS.split(tail) if plain else known
+        kept[1:3], kept[4:6] = there[1:3], there[4:6]
+        flow.tail = _COUNTED_TEXT % tuple(kept)
+        return True
 
     def remember(self, others: Sequence[int], rows: Sequence[Parts], number: int, news: Sequence[Found]) -> None:
         """The flows of the lines that ``listed_again`` left over, of ``number`` lines in all, for the next listing.
@@ -951,9 +984,8 @@ class FlowTable:
         self, key: bytes, group: Group, timeout: bytes, tail: bytes, now: float, inferred: bool = False
     ) -> Flow:
         """Of a flow only the end was heard."""
-        flow = Flow(key, group, now, FIRST_LISTED._replace(ended=now, inferred=inferred), self._seen(now))
-        flow.tail = tail
-        flow.timeout = int(timeout) if timeout else None
+        its, left = FIRST_LISTED._replace(ended=now, inferred=inferred), int(timeout) if timeout else None
+        flow = Flow(key, group, now, its, self._seen(now), tail, left)
         self._bury(flow)
         return flow
 
@@ -979,13 +1011,17 @@ class FlowTable:
             flow.born = flow.birth()
         after, before = moved_in(tail), flow.moved()
         if after is not None and before is not None:
-            self._rate(flow, *self._since(flow, before, after), now)
+            self._count(flow, before, after, now)
         elif after is not None and flow.exact:
             self._rate_newborn(flow, *self._since(flow, (0, 0), after), now)
         flow.tail = tail
         if flow.progress.listed is not None:
             self._set(flow, listed=None)
         flow.sampled = now
+
+    def _count(self, flow: Flow, before: BytesMoved, after: BytesMoved, now: float) -> None:
+        """A listing brought these counters where those were known."""
+        self._rate(flow, *self._since(flow, before, after), now)
 
     def _rate(self, flow: Flow, original: int, reply: int, now: float) -> None:
         """So many bytes have moved since the listing before: set the flow's rates."""
@@ -1328,17 +1364,19 @@ def _smoothed(old: tuple[float, float] | None, original: float, reply: float, sp
 
 MATCHED_AT_ONCE = 20_000  # flows whose text is joined: 2 MB
 
-# The counters of both directions where they mostly are, at the beginning of a flow's text; else two empty groups.
+# The counters of both directions where they mostly are, at the beginning of a flow's text; else two empty groups. What
+# stands between them is named: to try each of its letters for the end took as long again.
+_REPLY_TUPLE = rb"src=\S+ dst=\S+ (?:sport=\d+ dport=\d+|[^\n]*?)"
 BYTES, PACKETS = (
     re.compile(
-        rb"^(?:(?:zone-orig=\d+ )?%b (?:\[UNREPLIED\] )?(?:=|src=[^\n]*?) %b(?= |$))?" % (counter, counter), re.M
+        rb"^(?:(?:zone-orig=\d+ |)%b (?:\[UNREPLIED\] |)(?:=|%b) %b(?= |$)|)" % (counter, _REPLY_TUPLE, counter), re.M
     )
     for counter in (rb"packets=\d+ bytes=(\d+)", rb"packets=(\d+) bytes=\d+")
 )
 
 
 # What may stand before a reply tuple that is no mirror of the original one.
-BEFORE_REPLY = rb"(?:zone-orig=\d+ )?(?:packets=\d+ bytes=\d+ )?(?:\[UNREPLIED\] )?"
+BEFORE_REPLY = rb"(?:zone-orig=\d+ |)(?:packets=\d+ bytes=\d+ |)(?:\[UNREPLIED\] |)"
 
 
 def matched(pattern: re.Pattern[bytes], texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

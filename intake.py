@@ -609,7 +609,7 @@ class Intake:
         if self._lists_again and block.at is not None and not block.events and self.table.listing:
             self._take_again(block, block.at)
         else:
-            self._take_rows(block, [])
+            self._take_rows(block, None if self._report is None else [])
 
     def _take_again(self, block: Block, at: float) -> None:
         """Of a listing that is not the first, most lines say what they said before, and are not read again."""
@@ -627,8 +627,8 @@ class Intake:
         if len(rows) == len(others):  # else some are none, and nobody knows which
             self.table.remember(others, rows, len(cuts), news)
 
-    def _take_rows(self, block: Block, news: list[Found]) -> list[Parts]:
-        """``news`` gets what a listing tells that was not known."""
+    def _take_rows(self, block: Block, news: list[Found] | None) -> list[Parts]:
+        """``news`` gets what a listing tells that was not known; None: nobody asks for it."""
         rows, rejects = split_lines(block.data, self._last, self._now, block.events and self._with_ids, block.whole)
         if rejects:
             rejects = [line for line in rejects if len(line) < SHORTEST or not self._is_remark(line, block.at)]
@@ -644,7 +644,7 @@ class Intake:
             return rows
         self.table.listed_all(rows, block.at, news)
         if self._report is not None:  # almost all lines of a listing bring nothing to report
-            for name, flow, row in news:
+            for name, flow, row in news or ():
                 self._report(name, flow, row, block.at)
         return rows
 

@@ -411,7 +411,7 @@ def _are_whole(rows: list[Parts], whole: bool) -> bool:
 
     ``whole``: see ``_is_whole``.
     """
-    if not all(map(_is_usual, {row[HEAD] + row[STATE] for row in rows})):
+    if not all(_is_usual(head + state) for head, state in set(map(_HEAD_AND_STATE_OF, rows))):
         return False
     if not all(map(_TIMEOUT_OF, rows)) and any(row[EVENT] != _DESTROY for row in rows if not row[TIMEOUT]):
         return False
@@ -428,6 +428,7 @@ def _are_whole(rows: list[Parts], whole: bool) -> bool:
 
 
 _TIMEOUT_OF, _SRC_OF, _DST_OF = itemgetter(TIMEOUT), itemgetter(SRC), itemgetter(DST)
+_HEAD_AND_STATE_OF = itemgetter(HEAD, STATE)
 _FEW_ROWS = 16  # rows of which all is looked at: events as they come where little happens, and lines by hand
 _DESTROY = b"[DESTROY] "
 _STATELESS = (_DESTROY, b" [UPDATE] ")  # events that may lack the state

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypedDict, TypeVar
 
 import click
@@ -911,6 +912,7 @@ def _cure_of_file(path: str, error: OSError) -> str:
 
 
 SAID_AGAIN = 600.0  # seconds
+WRITTEN_AT_ONCE = 500  # lines
 LAST_LINE, LOOK_AGAIN = 1.0, 0.05  # seconds that a reader has for the rest of a line at the end; between two looks
 
 
@@ -925,12 +927,17 @@ class Pipe:
         self._held: set[Hashable] = set()  # those that held when they were asked for last
 
     def write(self, texts: Iterable[str]) -> None:
-        """Write to standard output, all of it; a full disk is an OSError that names it.
+        """Write to standard output, all of it, as it is made: 200,000 flows are 108 MB of JSON."""
+        made = iter(texts)
+        while some := [*islice(made, WRITTEN_AT_ONCE)]:
+            self._write("".join(some).encode("utf-8", "replace"))
+
+    def _write(self, text: bytes) -> None:
+        """Write some of it; a full disk is an OSError that names it.
 
         A reader that stalls must not keep us from ending (Python goes on with a write after a signal): a pipe that
         poll calls writable takes PIPE_BUF bytes without blocking. Who reads on gets the line whole that was begun.
         """
-        text = "".join(texts).encode("utf-8", "replace")
         written, end, until = 0, len(text), math.inf
         poll = select.poll()
         poll.register(1, select.POLLOUT)
@@ -993,6 +1000,22 @@ class Pipe:
     def is_news(self, notice: Notice, now: float) -> bool:
         last = self._noticed.get(notice.key)
         return notice.key not in self._held and (last is None or now - last >= SAID_AGAIN)
+
+
+class Lateness:
+    """Says that events come late, again when it has become twice as late, and when that is over."""
+
+    def __init__(self, say_it: Callable[[str], None]) -> None:
+        self._say, self._said = say_it, 0.0  # by how much they come late, as said last
+
+    def hear(self, seconds: float) -> None:
+        """By so much the events are late that are read now."""
+        if seconds >= max(LATE, 2 * self._said):
+            self._said = seconds
+            self._say(f"{seconds:.0f} s behind: {BEHIND}")
+        elif self._said and seconds < LATE / 2:
+            self._said = 0.0
+            self._say("no longer behind")
 
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
@@ -1450,7 +1473,7 @@ class NodeStream(NodeWatch):
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._left_out = 0  # nodes whose lines are left out, as said last
-        self._said_late = 0.0  # by how much events come late, as said last
+        self._lateness = Lateness(self.pipe.say)
         self._next_look = 0.0  # at what is to be said
         self._told_unread = False
 
@@ -1526,7 +1549,7 @@ class NodeStream(NodeWatch):
                 self._release()
                 return
         if isinstance(item, Behind):
-            self._say_late(item.seconds)
+            self._lateness.hear(item.seconds)
         elif isinstance(item, Lost):
             # A storm of losses is one loss until the table has been read anew.
             if not self.feed.source.live:
@@ -1542,15 +1565,6 @@ class NodeStream(NodeWatch):
                 self.pipe.say(f"{item.part} stopped: {item.problem}; retrying")
             return
         self._take(item)
-
-    def _say_late(self, seconds: float) -> None:
-        """Say that events come late, again when it has become twice as late, and when that is over."""
-        if seconds >= max(LATE, 2 * self._said_late):
-            self._said_late = seconds
-            self.pipe.say(f"{seconds:.0f} s behind: {BEHIND}")
-        elif self._said_late and seconds < LATE / 2:
-            self._said_late = 0.0
-            self.pipe.say("no longer behind")
 
     def _release(self) -> None:
         """Take in the events that were held back, and hold no more."""
@@ -1735,9 +1749,14 @@ class NodeHeadless(NodeWatch):
 
     def __init__(self, feed: Feed, pipe: Pipe, options: Options, where: Callable[[str], Place]) -> None:
         super().__init__(feed, pipe)
-        self._options = options
+        self._options, self._lateness = options, Lateness(pipe.say)
         self._next_look = 0.0
         feed.begin_alerts(feed.context(Lookups(where=where), options.site))
+
+    def take(self, item: Item) -> None:
+        super().take(item)
+        if isinstance(item, Behind):
+            self._lateness.hear(item.seconds)
 
     def tell(self) -> None:
         self.table.tick(self.feed.source.clock())
@@ -1757,8 +1776,10 @@ class NodeHeadless(NodeWatch):
         if now >= self._next_look and self.table.listings:
             self._next_look = now + FRAME
             self.pipe.say_unread(self.status)
+            from health import About
+
             notices = pipe_notices(self.feed, lambda notice: self.pipe.is_news(notice, now))
-            self.pipe.say_notices(notices, now)
+            self.pipe.say_notices((notice for notice in notices if notice.about is not About.BEHIND), now)
 
 
 class Headless(Several[NodeHeadless]):

@@ -124,6 +124,7 @@ def lines(_flows: int) -> Iterator[Row]:
         argv = [*PROGRAM, "--replay", str(churned(folder))]
         written = subprocess.run([*argv, "--json"], capture_output=True, check=True).stdout
         dumps, ours = [], {kind: list[float]() for kind in ("--json", "--csv")}
+        its = inside.parts(Path(folder, "events").read_bytes())
         for _ in range(RUNS):
             dumps.append(inside.dumping(written))
             for kind, measured in ours.items():
@@ -132,6 +133,9 @@ def lines(_flows: int) -> Iterator[Row]:
         yield at_most(
             f"{len(written.splitlines())} events, --replay {kind}", best(measured) / best(dumps), 2.0, "x json.dumps"
         )
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in its._asdict().items())
+    whole = 1e6 * best(ours["--json"]) / len(written.splitlines())
+    yield Row("... an event as JSON, us", f"{whole:.1f}, of that {parts}", "", True)
 
 
 def ipfix(_flows: int) -> Iterator[Row]:
@@ -175,7 +179,9 @@ def memory(flows: int) -> Iterator[Row]:
             screen.until(b"%d" % flows if count else FRAME)
             screen.watch(25.0 if count else CALM)  # three listings
             sizes.append(resident(screen.pid))
+            data = listing_bytes(ns)
     yield at_most(f"memory of a flow, {flows} live", (sizes[1] - sizes[0]) / flows, 350, "B")
+    yield Row("... of that", ", ".join(f"{name} {size:.0f}" for name, size in inside.sizes(data).items()), "", True)
 
 
 def keys(flows: int) -> Iterator[Row]:
@@ -599,6 +605,7 @@ def main() -> None:
         parser.error(f"no benchmark called {' '.join(sorted(unknown))}; there are: {' '.join(BENCHES)}")
     with home(not arguments.nameless):
         for name in arguments.names or BENCHES:
+            print(f"--- {name}, at {time.strftime('%H:%M')} with a load of {os.getloadavg()[0]:.1f} ---", flush=True)
             for row in BENCHES[name](arguments.flows):
                 print(row, flush=True)
 

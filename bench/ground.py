@@ -47,10 +47,11 @@ def home(named: bool = True) -> Iterator[None]:
     """A user's folders: databases of real size in the cache, and settings that name all near hosts (or none).
 
     The program puts databases that it downloads into that cache, and the C reader reads them there. Files in other
-    folders take the pure reader, and 7 to 19 times as long.
+    folders take the pure reader, and 7 to 19 times as long. Compiled modules are kept, as wherever it is installed.
     """
-    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
-    for name, folder in zip(before, ("cache", "config")):
+    folders = {"XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config", "PYTHONPYCACHEPREFIX": "code"}
+    before = {name: os.environ.pop(name, None) for name in (*folders, "PYTHONDONTWRITEBYTECODE")}
+    for name, folder in folders.items():
         os.environ[name] = str(PLACES / folder)
         (PLACES / folder / "conntrack-monitor").mkdir(parents=True)
     try:
@@ -63,7 +64,7 @@ def home(named: bool = True) -> Iterator[None]:
     finally:
         shutil.rmtree(PLACES)
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
 

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections import deque
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -18,11 +19,13 @@ from ground import best, cpu, resident
 
 from addresses import Context, Lookups, Site
 from collectors import Translator
+from export import LineWriter
 from flows import Counts, Flow, FlowTable
 from geography import Geography, Plan
+from geoip import GeoIP, search_paths
 from intake import Status
 from ipfix import CREATED, DELETED, IDLE_TIMEOUT, FlowReport, MessageStream, Records, TuplePair
-from parse import Splitter, split_lines
+from parse import EVENT, EVENTS, Splitter, split_lines
 from render import frame
 from screen import Screen
 from support.kernel import Namespace, listeners
@@ -32,10 +35,15 @@ from view import Scene, View, refresh
 READ = 1 << 17  # as child.py reads
 
 
+def _garbage_waits() -> None:
+    """As the program does."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 50)
+
+
 def listings(data: bytes, runs: int) -> tuple[float, float]:
     """Seconds to parse and apply a listing: to an empty table, and to one that knows all of it."""
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)  # as the program does
+    _garbage_waits()
     first, again = [], []
     for _ in range(runs):
         table = FlowTable()
@@ -71,6 +79,52 @@ def dumping(lines: bytes) -> float:
     return time.process_time() - start
 
 
+class Parts(NamedTuple):
+    """Where the time of an event as JSON goes: microseconds of CPU each."""
+
+    grammar: float
+    table: float
+    line: float
+    places: float  # looking up each far host for the first time, and writing down what was found
+
+
+def parts(lines: bytes) -> Parts:
+    """Of events as ``--json`` takes them; the rest is the start, reading and writing."""
+    geoip = GeoIP(search_paths((), os.environ))
+    geoip.open()
+    writer = LineWriter(Context(Lookups(where=geoip.lookup)), "json")
+    table = FlowTable(0.0, on_show=False, totals=False)
+    _garbage_waits()
+    marks, (rows, _) = [time.process_time()], split_lines(lines)
+    marks.append(time.process_time())
+    told = [(row, table.event(row, 1.0), EVENTS[row[EVENT]]) for row in rows]
+    for _ in range(2):
+        marks.append(time.process_time())
+        for row, flow, event in told:
+            writer.of_row(row, flow, event, None)
+    marks.append(time.process_time())
+    grammar, events, first, again = (1e6 * (later - sooner) / len(rows) for sooner, later in pairwise(marks))
+    return Parts(grammar, events, again, first - again)
+
+
+def sizes(data: bytes) -> dict[str, float]:
+    """Bytes of a flow's parts, of a listing whose flows are in a table."""
+    table = FlowTable()
+    _apply(data, table, 0.0)
+    flows = list(table.live.values())
+    named = {
+        "object": lambda flow: sys.getsizeof(flow),
+        "key": lambda flow: sys.getsizeof(flow.key),
+        "text": lambda flow: sys.getsizeof(flow.tail),
+        "timeout": lambda flow: sys.getsizeof(flow.timeout) if flow.timeout > SHARED_NUMBERS else 0,
+    }
+    found = {name: sum(map(size, flows)) / len(flows) for name, size in named.items()}
+    return {**found, "dict": sys.getsizeof(table.live) / len(flows), "order": 16.0}  # a hash and a reference
+
+
+SHARED_NUMBERS = 256  # CPython has numbers up to that once
+
+
 class Exported(NamedTuple):
     """What IPFIX of the same flows takes."""
 
@@ -88,8 +142,7 @@ def exporting(lines: bytes) -> Exported:
     table = FlowTable(0.0, on_show=False, on_closed=ended.append, on_new=begun.append)
     for row in split_lines(lines)[0]:
         table.event(row, 1.0)
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 50)  # as the program does
+    _garbage_waits()
     translator, start = Translator(Site()), time.process_time()
     created = [translator.pair(flow)[0] for flow in begun]
     pairs = [translator.pair(flow) for flow in ended]

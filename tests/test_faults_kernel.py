@@ -197,6 +197,24 @@ def test_a_reader_that_stood_still_is_told_how_late_it_is_and_gets_what_was_lost
         words = stream.err.read_text()
         assert re.search(r"\d+ s behind: events arrive faster than they can be read", words), words
         assert "lost: events (ENOBUFS); the table is being reloaded" in words
+        stream.read_until(lambda: "no longer behind" in stream.err.read_text())
+
+
+def test_without_a_screen_or_a_stream_it_also_says_how_late_it_was_and_that_this_is_over(
+    ns: Namespace, tmp_path: Path
+) -> None:
+    words = ("--metrics", tmp_path / "flows.prom")
+    with Piped(tmp_path, *words, program=inside(ns), mode=("--headless",)) as running:
+        listener(running)
+        running.wait(lambda: (tmp_path / "flows.prom").exists())
+        os.kill(running.pid, signal.SIGSTOP)
+        load(ns, entries(21, 60))
+        stopped = time.monotonic()
+        wait_for(lambda: time.monotonic() - stopped > 3.0, what="the program to be late")
+        os.kill(running.pid, signal.SIGCONT)
+        running.wait(lambda: "no longer behind" in running.err.read_text())
+        assert re.search(r"\d+ s behind: events arrive faster than they can be read", running.err.read_text())
+        running.leave()
 
 
 class Late:

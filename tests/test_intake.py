@@ -105,6 +105,21 @@ UPDATED = b" [UPDATE] " + TCP + BACK + b"id=1\n"
 GONE = UPDATED.replace(b" [UPDATE] ", b"[DESTROY] ").replace(b" 300 ", b" ")
 NEXT = UPDATED.replace(b" [UPDATE] ", b"    [NEW] ").replace(b"id=1", b"id=2")
 MOVED = COUNTED.replace(b"packets=1 bytes=60", b"packets=9 bytes=90000")
+NATED = COUNTED.replace(b"dst=10.0.0.1 sport=2 dport=1 ", b"dst=203.0.113.7 sport=2 dport=4000 ")
+NATED_MOVED = NATED.replace(b"packets=0 bytes=0", b"packets=7 bytes=700")
+OTHERS = [  # what moved, and more: another flow of the tuple, another reply, mark, state, flag, helper, no counters back
+    NATED_MOVED.replace(old, new)
+    for old, new in (
+        (b"id=1", b"id=2"),
+        (b"dport=4000", b"dport=4001"),
+        (b"mark=0", b"mark=1"),
+        (b"ESTABLISHED", b"CLOSE_WAIT"),
+        (b"mark=0", b"[ASSURED] mark=0"),
+        (b" use=1", b" helper=ftp use=1"),
+        (b" use=1", b" delta-time=9 use=1"),
+        (b"packets=7 bytes=700 ", b""),
+    )
+]
 SUMMARY = b"conntrack v1.4.7 (conntrack-tools): 1 flow entries have been shown.\n"
 
 
@@ -126,6 +141,14 @@ SUMMARY = b"conntrack v1.4.7 (conntrack-tools): 1 flow entries have been shown.\
 )
 @example(blocks=[COUNTED], steps=[([0], True, 0.0)] * 3 + [([0], True, 4.0)], reports=False)
 @example(blocks=[COUNTED, MOVED], steps=[([0], True, 4.0)] * 2 + [([1], True, 4.0)] * 5, reports=False)
+@example(
+    blocks=[NATED, NATED_MOVED, MOVED, COUNTED],
+    steps=[([at], True, 4.0) for at in (0, 0, 1, 1, 0, 2, 3)],
+    reports=False,
+)
+@example(blocks=[COUNTED, MOVED, UPDATED], steps=[([at], True, 4.0) for at in (0, 1, 0, 2, 1, 0)], reports=False)
+@example(blocks=[NATED, *OTHERS[:4]], steps=[([at], True, 4.0) for at in (0, 1, 0, 2, 0, 3, 0, 4)], reports=True)
+@example(blocks=[NATED, *OTHERS[4:]], steps=[([at], True, 4.0) for at in (0, 1, 0, 2, 0, 3, 0, 4)], reports=True)
 @example(blocks=[COUNTED, SUMMARY], steps=[([0, 1], True, 4.0)] * 4, reports=False)
 def test_a_line_that_comes_again_does_what_it_does_when_it_is_read(
     blocks: list[bytes], steps: list[tuple[list[int], bool, float]], reports: bool
@@ -173,6 +196,30 @@ class CountingTable(FlowTable):
     def listed_again(self, cuts: Sequence[Cut], now: float) -> list[int]:
         self.read = super().listed_again(cuts, now)
         return self.read
+
+
+def moved(line: bytes, turn: int) -> bytes:
+    return line.replace(b"packets=1 bytes=60", b"packets=%d bytes=%d" % (turn, 1000 * turn))
+
+
+def test_a_line_that_says_nothing_new_but_counters_is_not_read_anew() -> None:
+    """Of 40 flows, half of them translated, half move; one has another mark, one is new, one is gone."""
+    resting = [numbered(number, NATED if number % 2 else COUNTED) for number in range(40)]
+    table, read = CountingTable(), []
+    intake = Intake(table)
+    for turn in range(5):
+        listed = [moved(line, turn) if number % 4 < 2 else line for number, line in enumerate(resting)]
+        if turn == 4:
+            listed[8] = listed[8].replace(b"mark=0", b"mark=7")
+            listed[20:21] = [numbered(99)]
+        intake.take(ListingBegan(4.0 * turn))
+        intake.take(Block(b"".join(listed), 4.0 * turn))
+        intake.take(ListingEnded(4.0 * turn, True))
+        read.append(table.read)
+    assert read[0] == list(range(40))
+    assert read[2:4] == [[], []]
+    assert set(read[4]) >= {8, 20}
+    assert len(read[4]) < 8
 
 
 def test_what_a_listing_that_broke_off_did_not_reach_is_not_read_anew() -> None:
