@@ -116,7 +116,7 @@ def test_a_deletion_names_its_node_and_runs_there(tmp_path: Path) -> None:
             screen.type("X")
             screen.wait("On node r2: ")
             screen.wait(f"{b.via} conntrack -D")
-            screen.wait("5 ")
+            screen.wait("delete? [No]")
             screen.type("5\r")
             screen.wait("5 deleted")
             screen.leave()
