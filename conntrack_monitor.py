@@ -1088,8 +1088,6 @@ def _check_nodes(options: CommandLine) -> None:
         raise click.UsageError("--via can be repeated only with --json, --csv or --headless, without --once.")
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
-    if options["log"]:
-        raise click.UsageError("--log is for one machine: it can't be combined with several --via.")
     names = [node.name for node in _nodes(options)]
     for name in names:
         if names.count(name) > 1:

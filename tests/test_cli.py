@@ -96,7 +96,6 @@ def test_help_and_version() -> None:
         (["--once", "--via", "ssh a", "--via", "ssh b"], "--via can be repeated only with --json, --csv or"),
         (["--json", "--via", "ssh a", "--via", "a="], "Two nodes are named 'a'; try: --via NAME=COMMAND"),
         (["--json", "--via", "a=ssh a", "--via", "b=", "--node", "c"], "--node names one machine"),
-        (["--json", "--via", "a=ssh a", "--via", "b=", "--record", "/tmp/x"], "--record is for one machine"),
         (["--json", "--via", "a=ssh a", "--via", "b=-x"], "'-x' is not a program"),
         (["--once", "--via", "-x"], "'-x' is not a program"),
         (["--once", "--conntrack", "-x"], "'-x' is not a program"),
