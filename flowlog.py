@@ -664,9 +664,7 @@ class NodeRows:
 
     def _put(self, file: DayFile, flow: Flow, known: Unfinished | None, told: Told, unfinished: Mark | None) -> int:
         """Write a flow's row as it is, and add what it moved since the row was written last."""
-        sums = (
-            self._log.kept(day_of(told.counted)) or file
-        )  # of a day that is deleted already, they count from midnight on
+        sums = self._log.kept(day_of(told.counted)) or file  # of a day that is deleted, they count from midnight on
         number = known.id if known and known.day == file.day else 0
         if known and known.day != file.day:  # a flow is in the file of the day of its end
             self._log.drop(known.day, known.id)

@@ -922,6 +922,11 @@ def _nodes_in(db: sqlite3.Connection) -> set[str]:
     return {text for (text,) in rows}
 
 
+def _has_several(folder: str) -> bool:
+    """Is the log of several nodes? Raises OSError."""
+    return len(_read_each(folder, lambda _day, db, extent: extent.nodes.update(_nodes_in(db))).nodes) > 1
+
+
 def _read_each(
     folder: str,
     take: Callable[[int, sqlite3.Connection, Extent], None],
@@ -1406,9 +1411,7 @@ def usage(folder: str, sort: str, since: float, now: float, near: str = "") -> U
     a folder.
     """
     windows, per_day = _windows(since, now), _is_per_day(since, now)
-    by_node = (
-        sort == "host" and len(_read_each(folder, lambda _day, db, its: its.nodes.update(_nodes_in(db))).nodes) > 1
-    )
+    by_node = sort == "host" and _has_several(folder)
     sums: dict[tuple[str, str], _Sums] = {}
     labels: dict[str, str] = {}
     whole = _Sums(len(windows.slots))
