@@ -63,7 +63,7 @@ INSTALL := $(addprefix tests/test_,$(addsuffix .py,docker guide setup pyz wheel 
 KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle nodes nodes_screen kernel rates source live ipfix_kernel faults_table faults_conntrack faults_kernel faults_terminal prometheus))
 
 # The flow log, other people's stores, databases that are fetched, small Pythons: their tests wait for disks, restarts, minutes.
-LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log small_pythons geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))
+LOG := $(addprefix tests/test_,$(addsuffix .py,past log_nodes flowlog flowlog_oracle usage guide_to_the_log small_pythons geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))
 
 .PHONY: test-plain test-install test-kernel test-log
 test-plain: ## pytest without what installs or waits

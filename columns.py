@@ -1098,7 +1098,8 @@ _USAGE_NAME = UsageColumn(
 
 
 def _usage_host(s: UsageFacts) -> str:
-    return clean(s.row.label) or s.name(s.row.key) or clean(s.row.key)
+    host = clean(s.row.label) or s.name(s.row.key) or clean(s.row.key)
+    return f"{clean(s.row.node)} {host}" if s.row.node else host
 
 
 def _order_by_key(rows: Sequence[UsageRow], _context: Context) -> SortKeys:

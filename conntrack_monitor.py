@@ -1106,8 +1106,6 @@ def _check_nodes(options: CommandLine) -> None:
     """What holds where several machines are watched in one run."""
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
-    if options["log"]:
-        raise click.UsageError("--log is for one machine: it can't be combined with several --via.")
     names = [node.name for node in _nodes(options)]
     for name in names:
         if names.count(name) > 1:

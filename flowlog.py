@@ -19,7 +19,7 @@ import signal
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress, repeat
@@ -56,6 +56,7 @@ from past import (
     day_name,
     day_of,
     hold,
+    host_label,
     hour_of,
     make_folder,
     prune,
@@ -70,6 +71,7 @@ from text import clean, size_text
 # Seconds; with the one in which the loop gathers, a crash loses 3 s of closed flows, and 10 s are promised.
 COMMIT_EVERY = 2.0
 MOST_UNWRITTEN = 200_000  # rows kept while the disk takes nothing: 100 MiB; those beyond are a gap
+STARTING = 10.0  # seconds for which a log that is new waits for the first tables of several nodes, and begins then
 LATE_DESTROY = 10.0  # seconds for which, at least, the flows that were swept are remembered
 SAME_BIRTH = 2.0  # seconds: delta-time is in whole ones
 PRUNE_EVERY = 60.0  # seconds between two looks at what is too old or too much
@@ -106,7 +108,8 @@ class EndedFlows(NamedTuple):
 # What the loop tells the writer: a tuple that begins with one of these.
 # PASSED: all flows that were born before a time have been told, and were there at another one.
 # UNSEEN: from now on flows may end and nobody tells.
-GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED, TOLD_NAMES = range(11)
+# OF_NODE: whose messages follow; of the first node, if nothing says it.
+GROUP, ENDED, OPEN, OWN, GAP_BEGAN, GAP_OVER, PASSED, UNSEEN, CLOCK_SET, ALL_ENDED, TOLD_NAMES, OF_NODE = range(12)
 Message = tuple[Any, ...]
 NumberColumn = list[int] | None  # see past.Columns
 OF_FLOWS = ENDED, OPEN, ALL_ENDED
@@ -126,7 +129,7 @@ class Setup(TypedDict):
     folder: str
     keep: float  # days
     size: int  # bytes
-    node: str
+    nodes: list[str]
     databases: list[str]
     networks: list[str]
 
@@ -195,7 +198,7 @@ class _Asking(dict[Any, Any]):
 class _Numbers:
     """Numbers that a day's file has for what flows say. Those of near ends' names are asked for anew: names change."""
 
-    def __init__(self, file: DayFile, writer: Writer) -> None:
+    def __init__(self, file: DayFile, writer: NodeRows) -> None:
         self.file, self.node = file, file.name(writer.node)
         self.ints: dict[bytes, int] = _Asking(lambda digits: int(digits or 0))  # a third of what int() takes
         self.hosts: dict[bytes, int] = _Asking(lambda address: file.host(address.decode()))
@@ -206,31 +209,27 @@ class _Numbers:
 
 
 class Writer:
-    """The flow log as the process sees it that writes it. ``take`` gathers, ``commit`` writes."""
+    """The flow log as the process sees it that writes it, for all nodes. ``take`` gathers, ``commit`` writes."""
 
-    def __init__(self, folder: str, node: str, context: Context) -> None:
-        self.folder, self.node = folder, node
-        self._context = context
-        self._names = Directory()  # of near ends, as the loop has told it
+    def __init__(self, folder: str, nodes: Mapping[str, Context]) -> None:
+        self.folder = folder
+        self._nodes = {node: NodeRows(node, context, self) for node, context in nodes.items()}
+        self._current = next(iter(self._nodes.values()))  # whose messages come
         self._files: dict[int, DayFile] = {}
-        self._groups: dict[int, Group] = {}
-        self._numbers: _Numbers | None = None
         self._first_seen: FirstSeen | None = None
         self._met: set[tuple[str, str]] = set()  # hosts, countries, networks and services that may be new
-        self._unfinished: dict[bytes, Unfinished] = {}
-        self._earlier: dict[bytes, Unfinished] = {}  # flows that may be seen again
-        self._swept: dict[bytes, Unfinished] = {}  # of late: a DESTROY may be on its way
-        self._swept_before: dict[bytes, Unfinished] = {}  # those of the LATE_DESTROY seconds before
         self._swept_until = 0.0
-        self._gaps: dict[str, OpenGap] = {}
-        self._notes: list[Note] = []
         self._lost: tuple[float, int] | None = None  # since when flows were given up, and how many
-        self._first = True  # nothing was written there before
-        self._whole: float | None = None  # the flows that were born before have been told
-        self._seen: float | None = None  # all that are open were there then
         self.now = 0.0  # the newest time that the loop has told
         self._begins: dict[int, float] = {}  # of a day's file
         self.set_aside = ""  # what happened to a damaged file
+
+    def take(self, message: Message) -> None:
+        """Raises sqlite3.Error, Damaged and OSError where a day's file can't be opened; it can be taken again then."""
+        if message[0] == OF_NODE:
+            self._current = self._nodes[message[1]]
+        else:
+            self._current.take(message)
 
     # --- files ---
 
@@ -239,16 +238,242 @@ class Writer:
         self.now, newest = now, None
         today = day_of(now)
         for day in [day for day in day_files(self.folder) if day <= today][-2:]:
-            file = self._file(day)
+            file = self.file(day)
             try:
                 self._take_up(file)
             except Damaged as damage:
                 self.set_aside_damaged(damage)
-                file = self._file(day)
+                file = self.file(day)
             file.end_gaps()
             if not file.fresh:
                 newest = file
-        self._first = newest is None
+        for node in self._nodes.values():
+            node.begin(now, newest, is_alone=len(self._nodes) == 1)
+        self.file(today)
+
+    def _take_up(self, file: DayFile) -> None:
+        """The flows that are unfinished in a file may be seen again; until then they ended when it was written last."""
+        with _told_apart(file.day):
+            found = file.earlier()
+        for name, key, flow in found:
+            if (node := self._nodes.get(name)) is not None:
+                node.take_up(key, flow)
+            else:  # nobody looks at its machine any more
+                file.finish(flow.id)
+        file.end_open()
+
+    def file(self, day: int) -> DayFile:
+        if (file := self._files.get(day)) is not None:
+            return file
+        now = max(self.now, day * DAY_SECONDS)
+        try:
+            with _told_apart(day):
+                file = DayFile(self.folder, day, now, self._told_by_all(NodeRows.whole_up_to))
+        except Damaged as damage:
+            self._put_aside(day, damage.why)
+            file = DayFile(self.folder, day, now, self._told_by_all(NodeRows.whole_up_to))
+        self._files[day] = file
+        return file
+
+    def end_open(self) -> None:
+        """From now on nobody tells when flows end that are open in the files."""
+        for file in self._files.values():
+            file.end_open()
+
+    def begin_at(self, moment: float) -> None:
+        """What was there before that is not known."""
+        file = self.file(day_of(self.now))
+        file.begin_at(moment if len(self._nodes) == 1 else max(moment, file.began))
+
+    def began_before(self, day: int, at: float) -> bool:
+        """Is there a file of that day, which began before that time?"""
+        file = self._files.get(day)
+        return file is not None and file.began < at
+
+    def _put_aside(self, day: int, why: str) -> None:
+        name = day_file(day)
+        other = set_aside(os.path.join(self.folder, name))
+        self.set_aside = f"{name} is damaged ({clean(why, 60)}): set aside as {other}"
+        begins = float(day * DAY_SECONDS)
+        until = min(max(self.now, begins), begins + DAY_SECONDS)
+        self._note(Note(begins, until, f"the file of {day_name(day)} was damaged and is set aside", day))
+
+    def _note(self, note: Note) -> None:
+        """A gap of all nodes."""
+        for node in self._nodes.values():
+            node.note(note)
+
+    def _told_by_all(self, of: Callable[[NodeRows], float | None]) -> float | None:
+        """The earliest of all nodes' times; None where none has told one."""
+        return min((at for node in self._nodes.values() if (at := of(node)) is not None), default=None)
+
+    def drop(self, day: int, number: int) -> None:
+        """A row moves to another file, where its own is not deleted already."""
+        if number and (file := self.kept(day)) is not None:
+            file.drop(number)
+
+    def kept(self, day: int) -> DayFile | None:
+        """The file of a day, where it is not deleted."""
+        return self.file(day) if day in self._files or day in day_files(self.folder) else None
+
+    # --- writing ---
+
+    def commit(self, now: float) -> None:
+        """Write what was gathered, and that it is all up to ``now``. Raises sqlite3.Error, Damaged and OSError."""
+        self.now, today = now, day_of(now)
+        self._look_for_files()
+        self.file(today)
+        if self._lost is not None:
+            since, number = self._lost
+            whose = "" if len(self._nodes) == 1 else " of all machines"
+            self._note(Note(since, now, f"{number} flows{whose} could not be written", today))
+            self._lost = None
+        if late := now > self._swept_until:
+            self._swept_until = now + LATE_DESTROY
+        for node in self._nodes.values():
+            node.settle(today, late)
+        told = self._told_by_all(NodeRows.whole_up_to), self._told_by_all(NodeRows.seen_at)
+        # Today's first: a flow that moves is in both files for a moment, and not in none.
+        for file in sorted(self._files.values(), key=lambda file: file.day, reverse=True):
+            with _told_apart(file.day):
+                file.commit(*((now, *told) if file.day == today else (None,)))
+            if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
+                self._files.pop(file.day).close()
+        self._learn(now)
+
+    def _learn(self, now: float) -> None:
+        """Note what was not there before: hosts, countries, networks, services. Raises sqlite3.Error and OSError."""
+        if self._first_seen is not None and not self._first_seen.is_there():
+            self._close_first_seen()
+            self.forget_places()  # who asks for numbers meets all of them again
+        if self._first_seen is None:
+            self._first_seen = FirstSeen(self.folder)
+        self._first_seen.learn(self._met, now)
+        self._met.clear()
+
+    def _close_first_seen(self) -> None:
+        if self._first_seen is not None:
+            self._first_seen.close()
+            self._first_seen = None
+
+    def let_go(self) -> None:
+        """Close all files but today's: they may be deleted. Raises what ``commit`` raises."""
+        self.commit(self.now)
+        for day in [day for day in self._files if day != day_of(self.now)]:
+            self._files.pop(day).close()
+
+    def give_up(self, more: int = 0) -> None:
+        """Too much waits to be written: forget it, and note the gap when there is room again. Raises sqlite3.Error.
+
+        ``more``: flows that were not even taken. What is on disk of flows that are still there is taken up from there.
+        """
+        number = more + sum(file.give_up() for file in self._files.values())
+        first = min((file.certain for file in self._files.values()), default=self.now)
+        since, before = self._lost or (first, 0)
+        self._lost = since, before + number
+        for node in self._nodes.values():
+            node.forget_flows()
+        for file in sorted(self._files.values(), key=lambda file: file.day):
+            self._take_up(file)
+
+    def since(self) -> float:
+        """When the log begins: with the oldest file, which may have begun in the middle of its day."""
+        oldest = next(iter(day_files(self.folder)), None)
+        if oldest is None:
+            return self.now
+        if oldest not in self._begins:
+            self._begins[oldest] = covered(self.folder, oldest).began
+        file = self._files.get(oldest)
+        return file.began if file else self._begins[oldest]
+
+    @property
+    def waiting(self) -> int:
+        return sum(file.waiting for file in self._files.values())
+
+    def written_before(self, at: float) -> float:
+        """Up to when the log was written by then."""
+        for day in sorted((day for day in day_files(self.folder) if day <= day_of(at)), reverse=True):
+            file = self._files.get(day)
+            alive = file.alive if file else covered(self.folder, day).alive
+            if alive < at:
+                return alive
+        return -math.inf
+
+    def _look_for_files(self) -> None:
+        """What was removed is begun anew. Raises FileNotFoundError once, so that all flows are told again."""
+        gone = [file for file in self._files.values() if not file.is_there()]
+        for file in gone:
+            self._lose(file.day)
+            until = min(self.now, file.begins + DAY_SECONDS)
+            reason = f"the file of {day_name(file.day)} was removed"
+            self._note(Note(min(file.began, until), until, reason, day_of(self.now)))
+        if gone:
+            self.set_aside = f"{gone[0].path} was removed while in use: a new file is started"
+            raise FileNotFoundError(errno.ENOENT, "removed", gone[0].path)
+
+    def _lose(self, day: int) -> None:
+        """The rows of a day's file are lost, and what was gathered for it. Gaps that go on are written again."""
+        self._files.pop(day).close()
+        for node in self._nodes.values():
+            node.lose(day)
+
+    def forget_places(self) -> None:
+        """The databases are others now."""
+        for node in self._nodes.values():
+            node.forget_numbers()
+
+    def meet(self, *found: tuple[str, str]) -> None:
+        """Hosts, countries, networks and services that may be new."""
+        self._met.update(found)
+
+    def drop_files(self) -> None:
+        self.forget_places()
+        self._close_first_seen()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def set_aside_damaged(self, damage: Damaged) -> None:
+        """A file that was open turned out to be damaged. Raises OSError."""
+        self._put_aside(damage.day, damage.why)
+        self._lose(damage.day)
+
+
+class NodeRows:
+    """What the loop tells of a node, as rows of the days' files."""
+
+    def __init__(self, node: str, context: Context, log: Writer) -> None:
+        self.node, self._context, self._log = node, context, log
+        self._names = Directory()  # of near ends, as the loop has told it
+        self._groups: dict[int, Group] = {}
+        self._numbers: _Numbers | None = None
+        self._unfinished: dict[bytes, Unfinished] = {}
+        self._earlier: dict[bytes, Unfinished] = {}  # flows that may be seen again
+        self._swept: dict[bytes, Unfinished] = {}  # of late: a DESTROY may be on its way
+        self._swept_before: dict[bytes, Unfinished] = {}  # those of the LATE_DESTROY seconds before
+        self._gaps: dict[str, OpenGap] = {}
+        self._notes: list[Note] = []
+        self._first = True  # nothing was written there before
+        self._began, self._unknown_until = (
+            0.0,
+            math.inf,
+        )  # it is a gap from then on, if it lasts so long till it is read
+        self._whole: float | None = None  # the flows that were born before have been told
+        self._seen: float | None = None  # all that are open were there then
+
+    def whole_up_to(self) -> float | None:
+        return self._whole
+
+    def seen_at(self) -> float | None:
+        return self._seen
+
+    # --- an earlier run ---
+
+    def begin(self, now: float, newest: DayFile | None, is_alone: bool) -> None:
+        """``newest``: the file that an earlier run has written last. ``is_alone``: there is no other node."""
+        self._first, self._began = newest is None, now
+        self._unknown_until = math.inf if is_alone else now + STARTING
+        today = day_of(now)
         if newest is not None:
             self._whole = min(now, newest.alive)  # what may be missing before that is a gap
             if newest.alive > now:
@@ -257,48 +482,13 @@ class Writer:
             self._gaps[NOT_RUNNING] = OpenGap(min(now, newest.alive), today)
             if newest.whole < newest.alive:
                 self._notes.append(Note(newest.certain, newest.alive, CUT_OFF, today))
-        self._file(today)
 
-    def _take_up(self, file: DayFile) -> None:
-        """The flows that are unfinished in a file may be seen again; until then they ended when it was written last."""
-        with _told_apart(file.day):
-            found = file.earlier()
-        for key, flow in found:
-            before = self._earlier.get(key)
-            if before is not None and before.day < flow.day and before.kernel_id == flow.kernel_id:
-                self._drop(before.day, before.id)  # it was being moved
-            self._earlier[key] = flow
-        file.end_open()
-
-    def _file(self, day: int) -> DayFile:
-        if (file := self._files.get(day)) is not None:
-            return file
-        now = max(self.now, day * DAY_SECONDS)
-        try:
-            with _told_apart(day):
-                file = DayFile(self.folder, day, now, self._whole)
-        except Damaged as damage:
-            self._put_aside(day, damage.why)
-            file = DayFile(self.folder, day, now, self._whole)
-        self._files[day] = file
-        return file
-
-    def _put_aside(self, day: int, why: str) -> None:
-        name = day_file(day)
-        other = set_aside(os.path.join(self.folder, name))
-        self.set_aside = f"{name} is damaged ({clean(why, 60)}): set aside as {other}"
-        begins = float(day * DAY_SECONDS)
-        until = min(max(self.now, begins), begins + DAY_SECONDS)
-        self._notes.append(Note(begins, until, f"the file of {day_name(day)} was damaged and is set aside", day))
-
-    def _drop(self, day: int, number: int) -> None:
-        """A row moves to another file, where its own is not deleted already."""
-        if number and (file := self._kept(day)) is not None:
-            file.drop(number)
-
-    def _kept(self, day: int) -> DayFile | None:
-        """The file of a day, where it is not deleted."""
-        return self._file(day) if day in self._files or day in day_files(self.folder) else None
+    def take_up(self, key: bytes, flow: Unfinished) -> None:
+        """A flow that an earlier run has left unfinished."""
+        before = self._earlier.get(key)
+        if before is not None and before.day < flow.day and before.kernel_id == flow.kernel_id:
+            self._log.drop(before.day, before.id)  # it was being moved
+        self._earlier[key] = flow
 
     # --- taking in ---
 
@@ -315,7 +505,7 @@ class Writer:
             _, number, family, protocol, protocol_number, state = message
             self._groups[number] = Group(Kind(family, protocol, protocol_number), state)
         elif what == OWN:
-            self._context.advance(self.now, frozenset(message[1]))
+            self._context.advance(self._log.now, frozenset(message[1]))
         elif what == TOLD_NAMES:
             self._names = Directory(Site(hosts=dict(message[1])))
         elif what == GAP_BEGAN:
@@ -338,7 +528,7 @@ class Writer:
         if len(days) > 1:
             days = set(map(day_of, columns[-1]))
         for day in days:  # what can't be opened is found now, before any of them is taken
-            self._file(day)
+            self._log.file(day)
         if any(unusual := columns[UNUSUAL]):
             for flow in zip(*columns[UNUSUAL:]):
                 if flow[0]:
@@ -350,7 +540,7 @@ class Writer:
                 self._put_usual(self._numbers_of(day), *of_day[:UNUSUAL], *of_day[UNUSUAL + 1 :])
 
     def _numbers_of(self, day: int) -> _Numbers:
-        file = self._file(day)
+        file = self._log.file(day)
         if self._numbers is None or self._numbers.file is not file:
             self._numbers = _Numbers(file, self)
         return self._numbers
@@ -433,7 +623,7 @@ class Writer:
         swept = self._swept.get(flow.key) or self._swept_before.get(flow.key)
         if known is None and swept is not None and not flow.exact and swept.kernel_id == kernel_id:
             known = swept  # its DESTROY was read after a listing that no longer had it
-        file = self._file(day_of(told.at))
+        file = self._log.file(day_of(told.at))
         number = self._put(file, flow, known, told, None)
         self._forget(flow.key, known)
         for some in (self._swept, self._swept_before):
@@ -445,7 +635,7 @@ class Writer:
     def _go_on(self, flow: Flow, told: Told) -> None:
         kernel_id = id_in(flow.progress.listed or flow.tail)
         known = self._known(flow, kernel_id)
-        file = self._file(day_of(told.at))
+        file = self._log.file(day_of(told.at))
         number = self._put(file, flow, known, told, (flow.key, kernel_id))
         self._forget(flow.key, known)
         start, exact, counts = flow.born, flow.exact, _storable(flow)
@@ -462,7 +652,7 @@ class Writer:
         self._whole = whole if self._whole is None else max(self._whole, whole)
         self._seen = seen
         for flow in self._earlier.values():
-            if (file := self._kept(flow.day)) is not None:
+            if (file := self._log.kept(flow.day)) is not None:
                 file.finish(flow.id)
         self._earlier.clear()
 
@@ -470,15 +660,14 @@ class Writer:
         """From now on flows may end, and nobody tells: those that are told again were there all the time."""
         self._earlier |= {key: known for key, known in self._unfinished.items() if known.id}
         self._unfinished.clear()
-        for file in self._files.values():
-            file.end_open()
+        self._log.end_open()
 
     def _put(self, file: DayFile, flow: Flow, known: Unfinished | None, told: Told, unfinished: Mark | None) -> int:
         """Write a flow's row as it is, and add what it moved since the row was written last."""
-        sums = self._kept(day_of(told.counted)) or file  # of a day that is deleted already, they count from midnight on
+        sums = self._log.kept(day_of(told.counted)) or file  # of a day that is deleted, they count from midnight on
         number = known.id if known and known.day == file.day else 0
         if known and known.day != file.day:  # a flow is in the file of the day of its end
-            self._drop(known.day, known.id)
+            self._log.drop(known.day, known.id)
         number = number or file.next_flow()
         start, exact = (known.start, known.exact) if known else (flow.born, flow.exact)
         ends, counts, mark, zone = told_by(flow)
@@ -505,16 +694,16 @@ class Writer:
 
     def near_end(self, file: DayFile, address: str) -> int:
         """The number of its name."""
-        self._met.add(("host", address))
+        self._log.meet(("host", address))
         if not (name := self._names.label(address)):
             return NO_NAME
-        file.label_host(address, name)
+        file.label_host(host_label(address, self.node), name)
         return file.name(name)
 
     def far_end(self, file: DayFile, address: str) -> int:
         """The number of its place; the address gets its own with it."""
         place = self._context.where(address)
-        self._met |= {("country", place.country or ""), ("network", str(place.asn or ""))}
+        self._log.meet(("country", place.country or ""), ("network", str(place.asn or "")))
         return file.place(address, place)
 
     def usual_kind(self, file: DayFile, group: int, snat: bool, dnat: bool, far: int, inward: bool) -> int:
@@ -526,7 +715,7 @@ class Writer:
         return self._service(file, service_of(self._groups[group].kind, port.decode()))
 
     def _service(self, file: DayFile, key: str) -> int:
-        self._met.add(("service", key))
+        self._log.meet(("service", key))
         return file.name(key)
 
     # --- gaps ---
@@ -543,7 +732,7 @@ class Writer:
                 self._first = False
         elif reason == NOT_RUNNING and self._first:  # what was there before is known from now on
             self._first = False
-            self._file(day_of(self.now)).begin_at(until)
+            self._log.begin_at(until)
 
     def _split_gaps(self, day: int) -> None:
         """A gap that goes on beyond midnight is one in the file of each day."""
@@ -556,125 +745,51 @@ class Writer:
     def _clock_was_set(self, reason: str, before: float, after: float, since: float) -> None:
         """``since``: from when on the clock had gone as it did before it was set."""
         if after > before:  # nobody looked at the times between; a router without a battery starts in 1970
-            if (written := self._written_before(after)) > before:
+            if (written := self._log.written_before(after)) > before:
                 before = self._whole = written
             self._notes.append(Note(before, after, reason, day_of(after)))
         else:  # these times come twice
-            file = self._files.get(day_of(since))
-            since = after if file is not None and file.began < since - 1.0 else since
+            since = after if self._log.began_before(day_of(since), since - 1.0) else since
             self._whole = None if self._whole is None else min(self._whole, after)
             self._notes.append(Note(max(after, since), before, reason, day_of(before)))
 
-    def _written_before(self, at: float) -> float:
-        """Up to when the log was written by then."""
-        for day in sorted((day for day in day_files(self.folder) if day <= day_of(at)), reverse=True):
-            file = self._files.get(day)
-            alive = file.alive if file else covered(self.folder, day).alive
-            if alive < at:
-                return alive
-        return -math.inf
-
     def _note_gaps(self) -> None:
         for note in self._notes:
-            file = self._file(note.day)
+            file = self._log.file(note.day)
             file.gap(self.node, *note[:3], note.number)
         self._notes.clear()
         for reason, gap in list(self._gaps.items()):
             if not gap.number:
-                number = self._file(gap.day).gap(self.node, gap.since, None, reason)
+                number = self._log.file(gap.day).gap(self.node, gap.since, None, reason)
                 self._gaps[reason] = gap._replace(number=number)
 
-    # --- writing ---
+    def note(self, note: Note) -> None:
+        self._notes.append(note)
 
-    def commit(self, now: float) -> None:
-        """Write what was gathered, and that it is all up to ``now``. Raises sqlite3.Error, Damaged and OSError."""
-        self.now, today = now, day_of(now)
+    # --- the files ---
+
+    def settle(self, today: int, late: bool) -> None:
+        """Before all is written: note the gaps. ``late``: what was swept some seconds ago has ended."""
+        if self._first and self._log.now > self._unknown_until:  # the log has begun with others
+            self._first = False
+            self._begin_gap(NOT_RUNNING, self._began)
+        self._split_gaps(today)
         if self._numbers is not None:
             self._numbers.names.clear()
-        self._look_for_files()
-        self._file(today)
-        self._split_gaps(today)
-        if now > self._swept_until:
-            self._swept_until = now + LATE_DESTROY
+        if late:
             self._swept_before, self._swept = self._swept, {}
-        if self._lost is not None:
-            since, number = self._lost
-            self._notes.append(Note(since, now, f"{number} flows could not be written", today))
-            self._lost = None
         self._note_gaps()
-        # Today's first: a flow that moves is in both files for a moment, and not in none.
-        for file in sorted(self._files.values(), key=lambda file: file.day, reverse=True):
-            with _told_apart(file.day):
-                file.commit(*((now, self._whole, self._seen) if file.day == today else (None,)))
-            if file.day < today - 1 or (file.day < today and now - today * DAY_SECONDS > LATE_ENDS):
-                self._files.pop(file.day).close()
-        self._learn(now)
 
-    def _learn(self, now: float) -> None:
-        """Note what was not there before: hosts, countries, networks, services. Raises sqlite3.Error and OSError."""
-        if self._first_seen is not None and not self._first_seen.is_there():
-            self._close_first_seen()
-            self._numbers = None  # who asks for numbers meets all of them again
-        if self._first_seen is None:
-            self._first_seen = FirstSeen(self.folder)
-        self._first_seen.learn(self._met, now)
-        self._met.clear()
+    def forget_numbers(self) -> None:
+        self._numbers = None
 
-    def _close_first_seen(self) -> None:
-        if self._first_seen is not None:
-            self._first_seen.close()
-            self._first_seen = None
-
-    def let_go(self) -> None:
-        """Close all files but today's: they may be deleted. Raises what ``commit`` raises."""
-        self.commit(self.now)
-        for day in [day for day in self._files if day != day_of(self.now)]:
-            self._files.pop(day).close()
-
-    def give_up(self, more: int = 0) -> None:
-        """Too much waits to be written: forget it, and note the gap when there is room again. Raises sqlite3.Error.
-
-        ``more``: flows that were not even taken. What is on disk of flows that are still there is taken up from there.
-        """
-        number = more + sum(file.give_up() for file in self._files.values())
-        first = min((file.certain for file in self._files.values()), default=self.now)
-        since, before = self._lost or (first, 0)
-        self._lost = since, before + number
+    def forget_flows(self) -> None:
         self._unfinished.clear()
         self._earlier.clear()
         self._forget_swept()
-        for file in sorted(self._files.values(), key=lambda file: file.day):
-            self._take_up(file)
 
-    def since(self) -> float:
-        """When the log begins: with the oldest file, which may have begun in the middle of its day."""
-        oldest = next(iter(day_files(self.folder)), None)
-        if oldest is None:
-            return self.now
-        if oldest not in self._begins:
-            self._begins[oldest] = covered(self.folder, oldest).began
-        file = self._files.get(oldest)
-        return file.began if file else self._begins[oldest]
-
-    @property
-    def waiting(self) -> int:
-        return sum(file.waiting for file in self._files.values())
-
-    def _look_for_files(self) -> None:
-        """What was removed is begun anew. Raises FileNotFoundError once, so that all flows are told again."""
-        gone = [file for file in self._files.values() if not file.is_there()]
-        for file in gone:
-            self._lose(file.day)
-            until = min(self.now, file.begins + DAY_SECONDS)
-            reason = f"the file of {day_name(file.day)} was removed"
-            self._notes.append(Note(min(file.began, until), until, reason, day_of(self.now)))
-        if gone:
-            self.set_aside = f"{gone[0].path} was removed while in use: a new file is started"
-            raise FileNotFoundError(errno.ENOENT, "removed", gone[0].path)
-
-    def _lose(self, day: int) -> None:
-        """The rows of a day's file are lost, and what was gathered for it. Gaps that go on are written again."""
-        self._files.pop(day).close()
+    def lose(self, day: int) -> None:
+        """The rows of a day's file are lost."""
         begins = day * DAY_SECONDS
         # What a flow moved in hours of days before is in their files; what it moved on that day counts anew.
         self._unfinished = {
@@ -686,22 +801,6 @@ class Writer:
         self._forget_swept()
         self._notes = [note._replace(number=0) if note.day == day else note for note in self._notes]
         self._gaps = {reason: gap._replace(number=0) if gap.day == day else gap for reason, gap in self._gaps.items()}
-
-    def forget_places(self) -> None:
-        """The databases are others now."""
-        self._numbers = None
-
-    def drop_files(self) -> None:
-        self._numbers = None
-        self._close_first_seen()
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-
-    def set_aside_damaged(self, damage: Damaged) -> None:
-        """A file that was open turned out to be damaged. Raises OSError."""
-        self._put_aside(damage.day, damage.why)
-        self._lose(damage.day)
 
 
 MOST_COUNTED = 1 << 62  # SQLite ends at twice that; the kernel counts further, and no flow ever got there
@@ -874,8 +973,9 @@ class _Service:
         self._geoip = GeoIP(setup["databases"])
         self._geoip.open()
         networks = tuple(map(ip_network, setup["networks"]))
-        context = Context(Lookups(where=self._geoip.lookup), Site(networks=networks))
-        self._writer = Writer(folder, setup["node"], context)
+        where, site = Lookups(where=self._geoip.lookup), Site(networks=networks)
+        self._several = len(setup["nodes"]) > 1
+        self._writer = Writer(folder, {node: Context(where, site) for node in setup["nodes"]})
         self.lock = lock
         self._untaken: deque[Message] = deque()  # what the loop told and the writer could not take yet
         self._began = False
@@ -904,7 +1004,8 @@ class _Service:
             self._began = True
         while self._untaken:
             self._writer.take(self._untaken[0])
-            self._untaken.popleft()
+            if self._untaken.popleft()[0] == UNSEEN and self._several:  # open rows of the others have ended with it
+                _tell({"again": True})
 
     def _commit(self) -> None:
         if not self._now or not self._keeps_lock():
@@ -1029,12 +1130,12 @@ class LogPlan:
     keep: float = 30.0  # days
     size: int = 2 << 30  # bytes
 
-    def setup(self, node: str, databases: Sequence[str], site: Site) -> Setup:
+    def setup(self, nodes: Sequence[str], databases: Sequence[str], site: Site) -> Setup:
         return Setup(
             folder=self.folder,
             keep=self.keep,
             size=self.size,
-            node=node,
+            nodes=list(nodes),
             databases=list(databases),
             networks=list(map(str, site.networks)),
         )
@@ -1071,22 +1172,136 @@ class LogState:
         )
 
 
-class FlowLog:
-    """What the loop holds of the log. It never waits for the writer."""
+class LogWire:
+    """The process that writes, for all nodes: it is started, fed and heard, and never waited for but at the end."""
 
-    def __init__(self, plan: LogPlan, setup: Setup, epoch: Callable[[], float], names: Directory | None = None) -> None:
-        """``epoch``: what to add to the source's clock for seconds since 1970. ``names``: of near ends."""
+    def __init__(self, plan: LogPlan, setup: Setup) -> None:
         self.state = LogState(plan)
-        self._setup, self._epoch_of = setup, epoch
-        self._epoch = epoch()
+        self.run = 0  # which process it is that writes
+        self.asked = 0  # how often it has asked for all flows
+        self._setup = setup
         self._child: Child | None = None
         self._failures = 0
         self._start_due = 0.0
+        self._out: deque[memoryview] = deque()
+        self._out_size = 0
+        self._open = len(setup["nodes"])  # nodes that have something to tell
+
+    def fds(self) -> list[int]:
+        return self._child.fds() if self._child else []
+
+    @property
+    def waits(self) -> bool:
+        """Is there something that it has not taken yet?"""
+        return bool(self._out)
+
+    @property
+    def is_behind(self) -> bool:
+        """Does too much wait already?"""
+        return self._out_size > MOST_BEHIND
+
+    def runs(self, moment: float, wall: float) -> bool:
+        """Does it run? It is started where that is due, and heard. ``wall``: seconds since 1970."""
+        if self._child is None:
+            if self.state.holder or moment < self._start_due:
+                return False
+            self._start(wall)
+        if self._child is not None:
+            self._hear(self._child)
+        return True
+
+    def _start(self, wall: float) -> None:
+        try:
+            self._child = Child(this_program("--no-config", "--log-writer", self.state.plan.folder), fed=True)
+        except OSError as error:
+            self._fail(Problem(f"the flow log's writer could not be started: {error.strerror}"))
+            return
+        self.run += 1
+        self._out.clear()
+        self._out_size = 0
+        self._put((wall, self._setup))
+
+    def _fail(self, problem: Problem) -> None:
+        """Try again later. A writer that never wrote anything and ends each time never will."""
+        never = self.state.alive is None and self._failures >= len(AGAIN)
+        self.state = replace(self.state, problem=problem, refused=problem if never else self.state.refused)
+        self._start_due = time.monotonic() + AGAIN[min(self._failures, len(AGAIN) - 1)]
+        self._failures += 1
+
+    def send(self, wall: float, node: str, batch: list[Message]) -> None:
+        """Hand over what a node tells."""
+        if self._child is not None:
+            self._put((wall, batch if len(self._setup["nodes"]) == 1 else [(OF_NODE, node), *batch]))
+
+    def _put(self, frame: tuple[float, Any]) -> None:
+        data = marshal.dumps(frame)
+        self._out.append(memoryview(len(data).to_bytes(4, "big") + data))
+        self._out_size += len(data) + 4
+
+    def flush(self) -> None:
+        while self._child is not None and self._out:
+            taken = self._child.feed(self._out[0])
+            self._out_size -= taken
+            if taken < len(self._out[0]):
+                self._out[0] = self._out[0][taken:]
+                return
+            self._out.popleft()
+
+    def _hear(self, child: Child) -> None:
+        for line in child.read().decode("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut when it was killed
+                self._take_report(json.loads(line))
+        child.read_errors()
+        if (status := child.ended()) is not None:
+            child.stop()
+            self._child = None
+            if self.state.refused is not None:
+                self._start_due = time.monotonic() + REFUSED_AGAIN
+            else:
+                self._fail(child.problem(status))
+
+    def _take_report(self, said: dict[str, Any]) -> None:
+        if "refused" in said:
+            self.state = replace(self.state, refused=Problem(*said["refused"]), holder=said["holder"])
+        elif "again" in said:
+            self.asked += 1
+        else:
+            self._failures = 0
+            problem = Problem(*said["problem"]) if said["problem"] else None
+            found = {name: said[name] for name in ("alive", "since", "bytes", "pace", "aside")}
+            self.state = replace(self.state, refused=None, problem=problem, **found)
+
+    @property
+    def is_running(self) -> bool:
+        return self._child is not None
+
+    def leave(self) -> None:
+        """A node has told all. After the last one, wait a while for the writer to write it."""
+        self._open -= 1
+        child = self._child
+        if child is None or self._open > 0:
+            return
+        until = time.monotonic() + LAST_WORDS
+        while self._out and time.monotonic() < until and child.feed_soon(until):
+            self.flush()
+        child.end_feed()
+        while not child.is_over() and time.monotonic() < until:
+            child.read()
+            time.sleep(0.005)
+        child.stop()
+
+
+class FlowLog:
+    """What the loop holds of the log for a node. It never waits for the writer."""
+
+    def __init__(self, wire: LogWire, node: str, epoch: Callable[[], float], names: Directory | None = None) -> None:
+        """``epoch``: what to add to the source's clock for seconds since 1970. ``names``: of near ends."""
+        self.wire, self._node, self._epoch_of = wire, node, epoch
+        self._epoch = epoch()
+        self._run = self._asked = 0  # of the writer: which one it is, and how often it has asked for all flows
         self._batch: list[Message] = []
         self._texts: list[bytes] = []  # of flows that are over, and beside it what else is known of each
         self._ended_groups, self._starts, self._ends = array("L"), array("d"), array("d")
-        self._out: deque[memoryview] = deque()
-        self._out_size = 0
         self._due = self._pass_due = 0.0
         self._passed_hour = -1.0
         self._left: list[Flow] = []  # still to be looked at in this pass
@@ -1156,31 +1371,42 @@ class FlowLog:
     # --- the loop ---
 
     def fds(self) -> list[int]:
-        return self._child.fds() if self._child else []
+        return self.wire.fds()
 
     def deadline(self) -> float:
         """When ``poll`` must be called, on the scale of time.monotonic()."""
-        soon = self._left or self._out
+        soon = self._left or self.wire.waits
         return min(self._due, time.monotonic() + 0.05) if soon else self._due
 
     def poll(self, table: FlowTable, status: Status, now: float) -> None:
         """Do what is due; ``now`` by the source's clock."""
         moment = time.monotonic()
-        if self._child is None:
-            if self.state.holder or moment < self._start_due:
-                self._batch.clear()
-                self._take_texts()
-                self._due = max(moment + GATHER, min(self._start_due, moment + GATHER))
-                return
-            self._start(now)
-        if self._child is not None:
-            self._hear(self._child)
+        if not self.wire.runs(moment, now + self._epoch):
+            self._batch.clear()
+            self._take_texts()
+            self._due = moment + GATHER
+            return
+        if self.wire.run != self._run:
+            self._begin_anew(now)
+        if self.wire.asked != self._asked:
+            self._asked = self.wire.asked
+            self._tell_all()
         self._pass(now)
         if moment >= self._due:
             self._due = moment + GATHER
             self._look(table, status, now)
             self._send(now)
-        self._flush()
+        self.wire.flush()
+
+    def _begin_anew(self, now: float) -> None:
+        """Another writer knows nothing of what was told before."""
+        self._run, self._started = self.wire.run, now
+        for kept in (self._told, self._groups, self._gaps):
+            kept.clear()
+        self._own, self._listings = None, 0
+        self._names_version, self._told_names = 0, []
+        self._batch, self._left, self._left_since, self._dropped = [], [], None, None
+        self._take_texts()
 
     def _look(self, table: FlowTable, status: Status, now: float) -> None:
         """Once a second: clock, gaps, own addresses, and whether a pass is due."""
@@ -1263,36 +1489,19 @@ class FlowLog:
 
     # --- the writer ---
 
-    def _start(self, now: float) -> None:
-        try:
-            self._child = Child(this_program("--no-config", "--log-writer", self.state.plan.folder), fed=True)
-        except OSError as error:
-            self._fail(Problem(f"the flow log's writer could not be started: {error.strerror}"))
-            return
-        self._started = now
-        for kept in (self._out, self._told, self._groups, self._gaps):
-            kept.clear()
-        self._out_size, self._own, self._listings = 0, None, 0
-        self._names_version, self._told_names = 0, []
-        self._batch, self._left, self._left_since, self._dropped = [], [], None, None
-        self._take_texts()
-        self._put((now + self._epoch, self._setup))
-
-    def _fail(self, problem: Problem) -> None:
-        """Try again later. A writer that never wrote anything and ends each time never will."""
-        never = self.state.alive is None and self._failures >= len(AGAIN)
-        self.state = replace(self.state, problem=problem, refused=problem if never else self.state.refused)
-        self._start_due = time.monotonic() + AGAIN[min(self._failures, len(AGAIN) - 1)]
-        self._failures += 1
+    @property
+    def state(self) -> LogState:
+        """How the log is doing."""
+        return self.wire.state
 
     def _send(self, now: float) -> None:
         """Hand the batch over; where too much waits already, it is dropped and counted."""
-        if self._child is None:
+        if not self.wire.is_running:
             return
         batch, self._batch = self._batch, []
         if self._texts:
             batch.append((ALL_ENDED, *self._take_texts()))
-        if self._out_size > MOST_BEHIND:
+        if self.wire.is_behind:
             # What says how things are must not be lost: only flows are.
             kept = [message for message in batch if message[0] not in (*OF_FLOWS, PASSED)]
             if self._dropped is None:
@@ -1305,7 +1514,7 @@ class FlowLog:
             batch.append((GAP_OVER, TOO_FAST, now + self._epoch, said))
             self._dropped = None
             self._tell_all()
-        self._put((now + self._epoch, batch))
+        self.wire.send(now + self._epoch, self._node, batch)
 
     def _take_texts(self) -> EndedFlows:
         """What was gathered of flows that are over; from now on others are."""
@@ -1321,60 +1530,13 @@ class FlowLog:
         self._told.clear()
         self._pass_due = 0.0
 
-    def _put(self, frame: tuple[float, Any]) -> None:
-        data = marshal.dumps(frame)
-        self._out.append(memoryview(len(data).to_bytes(4, "big") + data))
-        self._out_size += len(data) + 4
-
-    def _flush(self) -> None:
-        while self._child is not None and self._out:
-            taken = self._child.feed(self._out[0])
-            self._out_size -= taken
-            if taken < len(self._out[0]):
-                self._out[0] = self._out[0][taken:]
-                return
-            self._out.popleft()
-
-    def _hear(self, child: Child) -> None:
-        for line in child.read().decode("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut when it was killed
-                self._take_report(json.loads(line))
-        child.read_errors()
-        if (status := child.ended()) is not None:
-            child.stop()
-            self._child = None
-            if self.state.refused is not None:
-                self._start_due = time.monotonic() + REFUSED_AGAIN
-            else:
-                self._fail(child.problem(status))
-
-    def _take_report(self, said: dict[str, Any]) -> None:
-        if "refused" in said:
-            self.state = replace(self.state, refused=Problem(*said["refused"]), holder=said["holder"])
-        elif "again" in said:
-            self._tell_all()
-        else:
-            self._failures = 0
-            problem = Problem(*said["problem"]) if said["problem"] else None
-            found = {name: said[name] for name in ("alive", "since", "bytes", "pace", "aside")}
-            self.state = replace(self.state, refused=None, problem=problem, **found)
-
     def close(self, table: FlowTable, now: float) -> None:
         """Tell of all flows that are there, and wait a while for the writer to write it."""
-        child = self._child
-        if child is None:
-            return
-        for flow in table.live.values():
-            self._open(flow, now)
-        if table.listings:
-            seen = min((flow.last_seen.at for flow in table.live.values()), default=now)
-            self._batch.append((PASSED, now + self._epoch, seen + self._epoch))
-        self._send(now)
-        until = time.monotonic() + LAST_WORDS
-        while self._out and time.monotonic() < until and child.feed_soon(until):
-            self._flush()
-        child.end_feed()
-        while not child.is_over() and time.monotonic() < until:
-            child.read()
-            time.sleep(0.005)
-        child.stop()
+        if self.wire.is_running:
+            for flow in table.live.values():
+                self._open(flow, now)
+            if table.listings:
+                seen = min((flow.last_seen.at for flow in table.live.values()), default=now)
+                self._batch.append((PASSED, now + self._epoch, seen + self._epoch))
+            self._send(now)
+        self.wire.leave()

@@ -685,6 +685,7 @@ class UsageRow:
     week: InAndOut  # the 7 days before today
     month: InAndOut  # the 30 days before today
     slots: tuple[int | None, ...]  # bytes of each hour or day of the span, both ways
+    node: str = ""  # whose host it is, where the log has several nodes
 
     @property
     def size(self) -> int | None:
@@ -715,7 +716,8 @@ USAGE_SLOTS = "hours", "days"
 def usage_object(row: UsageRow, sort: str, per_day: bool) -> GroupObject:
     """The JSON object of a row of usage; what nothing counted has no key, and is null among ``hours`` or ``days``."""
     key: object = int(row.key) if sort == "network" and row.key else row.key or None
-    item: GroupObject = {USAGE_NAMES[sort]: key}
+    item: GroupObject = {"node": row.node} if row.node else {}
+    item[USAGE_NAMES[sort]] = key
     if row.label:
         item["name"] = row.label
     item["flows"] = row.flows
@@ -731,11 +733,11 @@ def usage_row(item: GroupObject, sort: str) -> UsageRow:
         (_bytes_in(item.get(f"{name}_in")), _bytes_in(item.get(f"{name}_out"))) for name in _WINDOWS_OF_USAGE
     )
     slots = next(item[name] for name in USAGE_SLOTS if name in item)
-    flows, label = item["flows"], item.get("name", "")
+    flows, label, node = item["flows"], item.get("name", ""), str(item.get("node", ""))
     if not isinstance(flows, int) or not isinstance(slots, list):
         raise ValueError(item)
     bars = tuple(_bytes_in(value) for value in slots)
-    return UsageRow("" if key is None else str(key), str(label), flows, span, today, week, month, bars)
+    return UsageRow("" if key is None else str(key), str(label), flows, span, today, week, month, bars, node)
 
 
 def _bytes_in(value: object) -> int | None:
@@ -747,7 +749,7 @@ def _bytes_in(value: object) -> int | None:
 def usage_columns(sort: str) -> list[str]:
     """All keys that objects of usage may have, in their order: the columns of CSV."""
     sizes = [f"{name}_{way}" for name in _WINDOWS_OF_USAGE for way in ("in", "out")]
-    return [USAGE_NAMES[sort], "name", "flows", *sizes, *USAGE_SLOTS]
+    return [USAGE_NAMES[sort], "name", "flows", *sizes, *USAGE_SLOTS, "node"]
 
 
 # --- what is new ------------------------------------------------------------------------------------------------------

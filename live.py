@@ -385,12 +385,8 @@ class Watched:
         """What is around all nodes, and around this one."""
         feed = self.feed
         return around._replace(
-            log=log_notices(feed.log),
-            logged=feed.log.state.text() if feed.log is not None else "",
             export=feed.exporter.notices() if feed.exporter else (),
             exported=feed.exporter.states() if feed.exporter else (),
-            metrics=metrics_notices(feed.metrics),
-            measured="" if feed.metrics is None else feed.metrics.state(time.monotonic()),
             names=feed.names.state(),
             before=feed.before,
             findings=self.survey.newest,
@@ -683,7 +679,12 @@ class Live:
 
     def _surroundings(self, now: float) -> Surroundings:
         """What is around all nodes. ``now`` in seconds since 1970."""
+        log, metrics = self.feeds[0].log, self.feeds[0].metrics  # that of all nodes
         return Surroundings(
+            log=log_notices(log),
+            logged=log.state.text() if log is not None else "",
+            metrics=metrics_notices(metrics),
+            measured="" if metrics is None else metrics.state(time.monotonic()),
             settings=self.options.settings_problem,
             recording=self.recorder.stopped if self.recorder else "",
             attached=bool(self.options.heartbeat),

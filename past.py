@@ -282,6 +282,11 @@ class Unfinished(NamedTuple):
     counts: Counts | None  # as they are in the row
 
 
+def host_label(address: str, node: str) -> str:
+    """What a host's name is kept by: each node has its own 10.0.0.5."""
+    return f"{address} {node}"
+
+
 class DayFile:
     """The database of a day: what is to be written is gathered, and written by ``commit`` in one transaction."""
 
@@ -356,21 +361,23 @@ class DayFile:
         (last,) = self._db.execute("SELECT max(id) FROM gap").fetchone()
         self._next_gap = (last or 0) + 1
 
-    def earlier(self) -> list[tuple[bytes, Unfinished]]:
-        """The flows that are unfinished in the file, as it is on disk, each with its key. Raises sqlite3.Error."""
+    def earlier(self) -> list[tuple[str, bytes, Unfinished]]:
+        """The flows that are unfinished in the file, as it is on disk, each with node and key. Raises sqlite3.Error."""
         rows = self._db.execute(
-            "SELECT flow.id, key, kernel_id, start_ms, start_exact, packets_original, bytes_original, packets_reply,"
-            " bytes_reply FROM unfinished JOIN flow ON flow.id = unfinished.flow JOIN kind ON kind.id = flow.kind"
+            "SELECT name.text, flow.id, key, kernel_id, start_ms, start_exact, packets_original, bytes_original,"
+            " packets_reply, bytes_reply FROM unfinished JOIN flow ON flow.id = unfinished.flow"
+            " JOIN kind ON kind.id = flow.kind JOIN name ON name.id = kind.node"
         )
         return [
             (
+                node,
                 key,
                 Unfinished(
                     *(number, self.day, kernel_id, self.begins + start / 1000, bool(exact)),
                     None if counts[0] is None else Counts(*counts),
                 ),
             )
-            for number, key, kernel_id, start, exact, *counts in rows
+            for node, number, key, kernel_id, start, exact, *counts in rows
         ]
 
     def begin_at(self, moment: float) -> None:
@@ -441,10 +448,10 @@ class DayFile:
                 self._labels[sort, str(key)] = self._new_labels[sort, str(key)] = label
         return number
 
-    def label_host(self, address: str, name: str) -> None:
-        """The name by which a host is shown."""
-        if self._labels.get(("host", address)) != name:
-            self._labels["host", address] = self._new_labels["host", address] = name
+    def label_host(self, host: str, name: str) -> None:
+        """The name by which a host is shown; ``host``: see ``host_label``."""
+        if self._labels.get(("host", host)) != name:
+            self._labels["host", host] = self._new_labels["host", host] = name
 
     def kind(self, *values: Any) -> int:
         if (number := self._kinds.get(values)) is None:
@@ -873,8 +880,9 @@ def _connected(path: str) -> sqlite3.Connection:
 
 
 class LoggedGap(NamedTuple):
-    """A time for which the log may lack flows, or their bytes."""
+    """A time for which the log may lack flows of a node, or their bytes."""
 
+    node: str
     since: float
     until: float
     reason: str
@@ -889,6 +897,7 @@ class Extent:
     whole: float = math.inf  # what was born later and is still open may lack a row
     writer: bool = False  # a process writes it now
     gaps: list[LoggedGap] = field(default_factory=list)
+    nodes: set[str] = field(default_factory=set)  # that it is about
     unreadable: dict[int, str] = field(default_factory=dict)  # by day, why
 
     def read(self, db: sqlite3.Connection, counts: bool = True) -> None:
@@ -897,12 +906,25 @@ class Extent:
         self.since = began if self.since is None else min(began, self.since)
         if counts and (self.alive is None or alive > self.alive):
             self.alive, self.whole = alive, whole
-        self.gaps += [LoggedGap(*row) for row in db.execute("SELECT since, until, reason FROM gap_log ORDER BY since")]
+        gaps = db.execute("SELECT node, since, until, reason FROM gap_log ORDER BY since")
+        self.gaps += [LoggedGap(*row) for row in gaps]
+        self.nodes |= _nodes_in(db)
 
     def gaps_in(self, question: Question) -> list[LoggedGap]:
         """The gaps that reach into the time that is asked for."""
         ends = question.begins + question.length
         return [gap for gap in self.gaps if gap.since < ends and gap.until >= question.begins]
+
+
+def _nodes_in(db: sqlite3.Connection) -> set[str]:
+    """The nodes that a file is about."""
+    rows = db.execute("SELECT text FROM name WHERE id IN (SELECT node FROM kind UNION SELECT node FROM gap)")
+    return {text for (text,) in rows}
+
+
+def _has_several(folder: str) -> bool:
+    """Is the log of several nodes? Raises OSError."""
+    return len(_read_each(folder, lambda _day, db, extent: extent.nodes.update(_nodes_in(db))).nodes) > 1
 
 
 def _read_each(
@@ -1211,7 +1233,8 @@ def doubts(question: Question, extent: Extent) -> list[str]:
         out.append("flows that were new when the log was last written have no entry yet")
     for gap in extent.gaps_in(question):
         if gap.reason != UNCOUNTED:
-            out.append(f"from {local_moment(gap.since)} to {local_moment(gap.until)}: {gap.reason}")
+            whose = f"{clean(gap.node)}: " if len(extent.nodes) > 1 else ""
+            out.append(f"from {local_moment(gap.since)} to {local_moment(gap.until)}: {whose}{gap.reason}")
     return out
 
 
@@ -1256,20 +1279,20 @@ def inside_of(flow: LoggedFlow) -> tuple[str, str, str]:
     return endpoint(flow.src, flow.sport), shown, endpoint(flow.reply_src, flow.reply_sport)
 
 
-_TITLES = ("LOCAL", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
+_TITLES = ("NODE", "LOCAL", "NAME", "TRANSLATED", "REMOTE", "PROTO", "START", "END", "BYTES", "CC", "ASN", "KNOWN BY")
 _RIGHT = _TITLES.index("BYTES")
 _KNOWN_BY = {"destroy": "the kernel", "swept": "a listing", "open": "still open"}
 
 
 def answer_text(question: Question, answer: Answer) -> str:
-    """A table for people, and the sentence."""
-    lines = []
+    """A table for people, of several nodes with theirs, and the sentence."""
+    lines, first = [], int(len(answer.extent.nodes) < 2)
     for flow in answer.flows:
         inside, shown, remote = inside_of(flow)
         open_now = flow.reason == "open"
         lines.append(
             [
-                *(inside, clean(flow.near_name or ""), shown or "-", remote, flow.protocol),
+                *(clean(flow.node), inside, clean(flow.near_name or ""), shown or "-", remote, flow.protocol),
                 ("" if flow.start_exact else "<") + _short(flow.start, question.begins),
                 ">" * open_now + _short(flow.end, question.begins),
                 *(size_text(flow.size), flow.country or "-", f"AS{flow.asn}" if flow.asn else "-"),
@@ -1280,7 +1303,8 @@ def answer_text(question: Question, answer: Answer) -> str:
     head = f"{asked} at {local_moment(question.begins)}: "
     number = len(lines)
     head += "no flow had it\n" if not number else f"{number} flow{'s' * (number > 1)}\n"
-    table = text_table(list(_TITLES), lines, lambda i: i == _RIGHT) if lines else ""
+    rows = [line[first:] for line in lines]
+    table = text_table(list(_TITLES[first:]), rows, lambda i: i + first == _RIGHT) if lines else ""
     return f"{head}{table}{completeness(question, answer.extent)}\n"
 
 
@@ -1375,18 +1399,20 @@ class _Sums:
             self.flows += flows
             self.slots[place[1]] = _plus(self.slots[place[1]], _plus(came, went))
 
-    def row(self, key: str, label: str) -> UsageRow:
+    def row(self, key: str, label: str, node: str = "") -> UsageRow:
         span, today, week, month = self.sums
-        return UsageRow(key, label, self.flows, span, today, week, month, tuple(self.slots))
+        return UsageRow(key, label, self.flows, span, today, week, month, tuple(self.slots), node)
 
 
 def usage(folder: str, sort: str, since: float, now: float, near: str = "") -> Usage:
     """What each host, country, network or service moved since then; ``near``: of the flows of that host only.
 
-    Raises OSError without a folder. An hour belongs to the times in which it begins.
+    A host of several nodes has a row for each. An hour belongs to the times in which it begins. Raises OSError without
+    a folder.
     """
     windows, per_day = _windows(since, now), _is_per_day(since, now)
-    sums: dict[str, _Sums] = {}
+    by_node = sort == "host" and _has_several(folder)
+    sums: dict[tuple[str, str], _Sums] = {}
     labels: dict[str, str] = {}
     whole = _Sums(len(windows.slots))
 
@@ -1396,15 +1422,17 @@ def usage(folder: str, sort: str, since: float, now: float, near: str = "") -> U
         if begins + DAY_SECONDS <= windows.first:
             return
         parts = windows.parts(begins)
-        for key, part, flows, came, went in _moved_in(db, sort, near, [hour for hour, _ in parts[1:]]):
-            if (of_key := sums.get(key)) is None:
-                of_key = sums[key] = _Sums(len(windows.slots))
+        for *key, part, flows, came, went in _moved_in(db, sort, near, [hour for hour, _ in parts[1:]], by_node):
+            if (of_key := sums.get((key[0], key[1]))) is None:
+                of_key = sums[key[0], key[1]] = _Sums(len(windows.slots))
             for some in (of_key, whole):
                 some.add(parts[part][1], (flows, came, went))
-        labels.update(db.execute("SELECT key, text FROM label WHERE sort = ?", (sort,)))
+        for key, label in db.execute("SELECT key, text FROM label WHERE sort = ?", (sort,)):
+            labels[key] = labels[key.partition(" ")[0] if sort == "host" and not by_node else key] = label
 
     extent = _read_each(folder, take)
-    rows = [of_key.row(key, labels.get(key, "")) for key, of_key in sums.items()]
+    names = ((of_key, key, node, host_label(key, node) if by_node else key) for (key, node), of_key in sums.items())
+    rows = [of_key.row(key, labels.get(name, ""), node) for of_key, key, node, name in names]
     return Usage(rows, whole.row("all", "all"), windows.since, per_day, _remarks(extent, windows.since, now))
 
 
@@ -1426,10 +1454,13 @@ def _windows(since: float, now: float) -> _Windows:
     return _Windows(since, midnight.timestamp(), week, month, slots)
 
 
+_NO_NODE = "''"
+
+
 def _moved_in(
-    db: sqlite3.Connection, sort: str, near: str, begins: Sequence[int]
-) -> Iterator[tuple[str, int, int, int | None, int | None]]:
-    """Key, part of the day, flows, bytes in and out; ``begins``: the first hours of all parts but the first.
+    db: sqlite3.Connection, sort: str, near: str, begins: Sequence[int], by_node: bool
+) -> Iterator[tuple[str, str, int, int, int | None, int | None]]:
+    """Key, node, part of the day, flows, bytes in and out; ``begins``: the first hours of all parts but the first.
 
     A key may come twice: as it is in the sums, and of what is not in them yet.
     """
@@ -1437,12 +1468,13 @@ def _moved_in(
     part = f"CASE{cases} ELSE {len(begins)} END" if begins else "0"
     sums = f"{part}, sum(flows), {_added('bytes_in')}, {_added('bytes_out')}"
     of_one = "WHERE moved.near = (SELECT id FROM host WHERE address = :near)" if near else ""
-    tables = ["moved"] if near else []
+    tables = ["moved"] if near or by_node else []  # else what is added up already
     if db.execute("SELECT EXISTS (SELECT 1 FROM about, flow WHERE flow.id > about.summed)").fetchone() == (1,):
         tables.append("unsummed")
-    texts = [f"SELECT {_KEYS[sort]}, {sums} FROM {table} {_WITH_TEXTS} {of_one} GROUP BY 1, 2" for table in tables]
-    if not near:
-        texts.append(f"SELECT key, {sums} FROM total WHERE sort = :sort GROUP BY 1, 2")
+    keys = f"{_KEYS[sort]}, {'(SELECT text FROM name WHERE id = moved.node)' if by_node else _NO_NODE}"
+    texts = [f"SELECT {keys}, {sums} FROM {table} {_WITH_TEXTS} {of_one} GROUP BY 1, 2, 3" for table in tables]
+    if not (near or by_node):
+        texts.append(f"SELECT key, {_NO_NODE}, {sums} FROM total WHERE sort = :sort GROUP BY 1, 2, 3")
     return itertools.chain.from_iterable(db.execute(text, {"near": near, "sort": sort}) for text in texts)
 
 

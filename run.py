@@ -324,12 +324,12 @@ class Feed:
 
         ``tape``: see ``FlowTable``. ``first``: the feed of another node, which keeps the files that are of all nodes.
         """
-        self.source, self.before = source, options.before
+        self.source, self.before, self.is_first = source, options.before, first is None
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
         self._node = options.node or node_of(via)
-        self.log, self.exporter = self._log(options), self._exporter(options)
+        self.log, self.exporter = self._log(options, first), self._exporter(options)
         self.alerts: Watch | None = None  # see ``begin_alerts``
         self._options = options
         self.table = self._table(options, report is None and not options.headless, on_inferred, tape)
@@ -347,13 +347,18 @@ class Feed:
         if source.live:  # a recording says itself whose it is
             self.take(OfNode(source.clock(), self._node))
 
-    def _log(self, options: Options) -> FlowLog | None:
+    def _log(self, options: Options, first: Feed | None) -> FlowLog | None:
+        """What is told of this node; one process writes it for all."""
         if options.log is None:
             return None
-        from flowlog import FlowLog
+        from flowlog import FlowLog, LogWire
 
-        setup = options.log.setup(self._node, options.plan.paths, options.site)
-        return FlowLog(options.log, setup, self.epoch, self.names.directory)
+        if first is not None and first.log is not None:
+            wire = first.log.wire
+        else:
+            nodes = [self._node, *(other.node for other in options.others)]
+            wire = LogWire(options.log, options.log.setup(nodes, options.plan.paths, options.site))
+        return FlowLog(wire, self._node, self.epoch, self.names.directory)
 
     def _table(
         self,
@@ -1053,7 +1058,7 @@ def pipe_notices(feed: Feed, is_news: Callable[[Notice], bool] = lambda _: True)
     status, table, source = feed.intake.status, feed.table, feed.source
     around = Surroundings(
         before=feed.before,
-        log=log_notices(feed.log),
+        log=log_notices(feed.log) if feed.is_first else (),
         export=feed.exporter.notices() if feed.exporter else (),
         metrics=metrics_notices(feed.metrics),
         alerts=feed.alerts.problems() if feed.alerts is not None else (),

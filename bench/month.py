@@ -41,7 +41,7 @@ def write_day(folder: Path, flows: int, begins: float) -> float:
     """A day of so many flows; returns the seconds of CPU that it took."""
     geoip = GeoIP([str(PLACES / "conntrack-monitor")], own=str(PLACES / "conntrack-monitor"))
     geoip.open()
-    writer = Writer(str(folder), "router", Context(Lookups(where=geoip.lookup)))
+    writer = Writer(str(folder), {"router": Context(Lookups(where=geoip.lookup))})
     writer.begin(begins)
     writer.take((GROUP, 0, "ipv4", "tcp", 6, "TIME_WAIT"))
     spent = 0.0

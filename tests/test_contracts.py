@@ -187,7 +187,7 @@ def test_the_columns_of_the_flow_log(tmp_path: Path) -> None:
 
 
 def test_the_keys_of_an_answer() -> None:
-    extent = Extent(1.0, 9.0, gaps=[LoggedGap(2.0, 7.0, LOSING)])
+    extent = Extent(1.0, 9.0, gaps=[LoggedGap("r7", 2.0, 7.0, LOSING)])
     (last,) = answer_items(Question("192.0.2.1", None, None, 5.0, 1.0), Answer([], extent))
     before, _, after = chapter("Flow log").partition("then one with ")[2].partition(" (objects with ")
     inner, _, rest = after.partition(")")

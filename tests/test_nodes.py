@@ -7,16 +7,20 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.kernel import Lab, Namespace, insert, listeners, load, needs_kernel
+from support.logs import rows
 from support.program import Piped, environment
 from support.terminal import PROGRAM
 
@@ -152,6 +156,61 @@ def test_a_recording_of_three_routers_gives_them_back(tmp_path: Path) -> None:
         facts = {(item["node"], item["direction"]) for item in items if item["reply"]["dst"].startswith("203.")}
         assert facts == {(name, "fwd") for name in nodes}
     assert Counter(map(str, told)) == Counter(map(str, again[1]))
+
+
+@needs_kernel
+@pytest.mark.parametrize("way", ["--headless", "--json"])
+def test_a_log_of_three_routers(tmp_path: Path, way: str) -> None:
+    """The same flow on all of them is one of each; who loses its listener has a gap, and no other."""
+    log = tmp_path / "log"
+    with Namespace("a") as a, Namespace("b") as b, Namespace("c") as c:
+        nodes = {"r1": a, "r2": b, "r3": c}
+        for of, namespace in enumerate(nodes.values(), 1):
+            namespace.sysctl("net.netfilter.nf_conntrack_acct", 1)
+            load(namespace, flows(20 * of, of))
+        ways = [f"{name}={namespace.via}" for name, namespace in nodes.items()]
+        with Streaming(tmp_path, *ways, way=way, more=("--log", log)) as running:
+            running.wait(lambda: counted(log, "flow_log") == {"r1": 20, "r2": 40, "r3": 60})
+            for namespace in nodes.values():
+                insert(namespace, src="10.0.0.9", dst="192.0.2.9", sport=5, dport=80)
+            for namespace in nodes.values():
+                namespace.run(["conntrack", "-D", "-s", "10.0.0.9"])
+            ended = "flow_log WHERE src = '10.0.0.9' AND reason = 'destroy'"
+            running.wait(lambda: counted(log, ended) == {"r1": 1, "r2": 1, "r3": 1})
+            os.kill(listener_of(b), signal.SIGKILL)
+            running.wait(lambda: counted(log, "gap_log WHERE reason = 'events stopped'") == {"r2": 1})
+            running.wait(lambda: rows(log, "SELECT * FROM gap WHERE until IS NULL") == [])
+            moment = time.time()
+            running.leave()
+        assert set(counted(log, "gap_log")) == {"r2"}
+        assert counted(log, "flow_log WHERE reason = 'open'") == {"r1": 20, "r2": 40, "r3": 60}
+    asked = [
+        *PROGRAM,
+        "--no-config",
+        "--log",
+        str(log),
+        "--who",
+        "10.1.0.1",
+        "--at",
+        f"{datetime.fromtimestamp(moment):%FT%T.%f}",
+    ]
+    answer = subprocess.run(
+        asked, env={**os.environ, **environment(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert [line.split()[0] for line in answer.stdout.splitlines()[1:3]] == ["NODE", "r1"]
+    printed = [*PROGRAM, "--no-config", "--log", str(log), "--view", "usage", "--once", "--json"]
+    usage = subprocess.run(
+        printed, env={**os.environ, **environment(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    hosts = Counter(json.loads(line)["node"] for line in usage.stdout.splitlines())
+    assert hosts == {"r1": 21, "r2": 41, "r3": 61}
+
+
+def counted(log: Path, what: str) -> dict[str, int]:
+    """Rows of each node."""
+    with suppress(sqlite3.Error, OSError):  # being made
+        return {row["node"]: row["n"] for row in rows(log, f"SELECT node, count(*) AS n FROM {what} GROUP BY node")}
+    return {}
 
 
 @needs_kernel

@@ -265,7 +265,7 @@ def test_a_row_is_in_the_sums_where_the_one_before_it_was_deleted(logged: Logged
     (last,) = rows(logged.folder, "SELECT max(id) AS id, (SELECT summed FROM about) AS summed FROM flow")
     assert last["id"] == last["summed"] == 2
     assert logged.writer is not None
-    logged.writer._file(past.day_of(logged.now)).drop(2)
+    logged.writer.file(past.day_of(logged.now)).drop(2)
     logged.seconds(1)
     logged.kill()
     logged.begin()

@@ -18,7 +18,7 @@ import flowlog
 import past
 from addresses import Context, Lookups, Place, Site
 from devices import Directory
-from flowlog import FlowLog, LogPlan, Writer
+from flowlog import FlowLog, LogPlan, LogWire, Writer
 from flows import FlowTable
 from intake import Problem, Status
 from parse import split_lines
@@ -74,10 +74,11 @@ def where_of(address: str) -> Place:
     return Place(country="DE", country_name="Germany", asn=64500, org="Example") if address == SERVER else Place()
 
 
-def new_writer(folder: Path, own: frozenset[str] = frozenset()) -> Writer:
-    context = Context(Lookups(where=where_of), Site())
-    context.advance(0.0, own)
-    return Writer(str(folder), "r7", context)
+def new_writer(folder: Path, own: frozenset[str] = frozenset(), nodes: Sequence[str] = ("r7",)) -> Writer:
+    contexts = {node: Context(Lookups(where=where_of), Site()) for node in nodes}
+    for context in contexts.values():
+        context.advance(0.0, own)
+    return Writer(str(folder), contexts)
 
 
 class Wire:
@@ -149,7 +150,8 @@ class Logged:
     def begin(self) -> None:
         """The program starts."""
         plan = LogPlan(str(self.folder))
-        self.log = FlowLog(plan, plan.setup("r7", [], Site()), lambda: self.epoch, self.names)
+        wire = LogWire(plan, plan.setup(["r7"], [], Site()))
+        self.log = FlowLog(wire, "r7", lambda: self.epoch, self.names)
         self.table = FlowTable(linger=0.0, on_closed=self.log.ended)
         self.writer = None
         self.table.know_own({WAN})
@@ -190,7 +192,7 @@ class Logged:
             return
         for now, messages in self.wires[-1].frames():
             if isinstance(messages, dict):
-                self.writer = new_writer(self.folder)
+                self.writer = new_writer(self.folder, nodes=messages["nodes"])
                 self.writer.begin(now)
                 continue
             assert self.writer is not None
