@@ -8,11 +8,12 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from support.kernel import Lab, Namespace, insert, listeners, load, needs_kernel
 from support.program import OnScreen, environment
 from support.terminal import PROGRAM
-from test_nodes import TRACKS, flows, ids_of, listener_of
+from test_nodes import TRACKS, Streaming, flows, ids_of, listener_of
 
 NODES = re.compile(r"^(\S+) +(?:●|\*) (\S+) +(\d+) ", re.M)
 
@@ -164,3 +165,31 @@ def test_once_has_all_that_can_be_read_and_says_what_can_t(tmp_path: Path) -> No
         done = subprocess.run([*argv[:-2], "--json", "-f", "node:r2"], env=settings, capture_output=True, text=True)
         assert ({json.loads(line)["node"] for line in done.stdout.splitlines()}, done.returncode) == ({"r2"}, 0)
         assert {json.loads(line)["id"] for line in done.stdout.splitlines()} == ids_of(b)
+
+
+@needs_kernel
+def test_the_stream_of_several_machines_comes_back_as_the_table_of_all(tmp_path: Path) -> None:
+    """`... --json | ... --replay - --once --json` is the identity on the flows of each node."""
+    with Namespace("a") as a, Namespace("b") as b:
+        for of, namespace in enumerate((a, b), 1):
+            load(namespace, flows(500 * of, of))
+        with Streaming(tmp_path, f"r1={a.via}", f"r2={b.via}") as stream:
+            stream.wait(lambda: len(stream.items) == 1500)
+            for namespace in (a, b):
+                stream.wait(lambda namespace=namespace: listeners(namespace) > 0)  # type: ignore[misc]
+                insert(namespace, src="10.0.0.1", dst="192.0.2.9", sport=5, dport=80)
+                namespace.run(["conntrack", "-D", "-p", "tcp", "--orig-port-src", "7"])
+            stream.wait(lambda: stream.live() == {"r1": ids_of(a), "r2": ids_of(b)})
+            stream.leave()
+        argv = [*PROGRAM, "--no-config", "--replay", str(stream.out), "--once", "--json"]
+        done = subprocess.run(argv, env={**os.environ, **environment(tmp_path)}, capture_output=True, check=True)
+        newest = {(item["node"], item["id"]): item for item in stream.items}
+        there = {key: flow_of(item) for key, item in newest.items() if item["event"] != "destroy"}
+        back = {(item["node"], item["id"]): flow_of(item) for item in map(json.loads, done.stdout.splitlines())}
+        assert back == there
+        assert len(back) == 1500
+
+
+def flow_of(item: dict[str, Any]) -> dict[str, Any]:
+    """A line without what is of the moment."""
+    return {key: value for key, value in item.items() if key not in ("time", "event")}
