@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from ipfix import domain_of
+from support.ipfix import Listening
 from support.kernel import Lab, Namespace, insert, listeners, load, needs_kernel
 from support.logs import rows
 from support.program import Piped, environment
@@ -114,6 +116,21 @@ def test_three_routers_in_one_stream(tmp_path: Path) -> None:
             stream.wait(agrees)
             stream.leave()
         assert [line for line in stream.words().splitlines() if "r2: " in line or "r3: " in line] == []
+
+
+def test_ipfix_of_a_recording_has_a_domain_for_each_of_its_nodes(tmp_path: Path) -> None:
+    line = (
+        "[1795386413.700000]\t    [NEW] ipv4     2 tcp      6 120 SYN_SENT src=10.0.0.5 dst=198.51.100.7 sport=1000 dport=443 "
+        "[UNREPLIED] src=198.51.100.7 dst=203.0.113.1 sport=443 dport=40000 id=7\n"
+    )
+    saved = tmp_path / "two.rec"
+    saved.write_text("".join(f"# 1795386413.0 node {node}\n{line}" for node in ("r7", "r9", "r7")))
+    with Listening() as own:
+        words = ["--headless", "--replay", str(saved), "--ipfix", f"127.0.0.1:{own.port}", "--ipfix-only", "nat"]
+        argv = [*PROGRAM, "--no-config", *words]
+        subprocess.run(argv, env={**os.environ, **environment(tmp_path)}, capture_output=True, check=True)
+        own.wait_for(3)
+    assert own.decoder.domains == {domain_of("r7"), domain_of("r9")}
 
 
 def told_again(folder: Path, *words: str, lines: bytes = b"") -> list[dict[str, Any]]:
