@@ -391,8 +391,7 @@ class Feed:
             return None
         from collectors import Exporter
 
-        node = options.node or (self.source.name if self.source.live else self._node)
-        return Exporter(options.ipfix, node, self.source.live, options.site, self._epoch)
+        return Exporter(options.ipfix, self._node, self.source.live, options.site, self._epoch)
 
     def begin_alerts(
         self,
