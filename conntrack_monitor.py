@@ -881,13 +881,24 @@ def _is_sudo() -> bool:
 
 
 def _nodes(options: CommandLine) -> list[Machine]:
-    """The machines whose tables are read, by the names that they were given; of several each has one."""
-    from config import machines
-    from source import node_of
+    """The machines whose tables are read, with their names: the given one, the host in an ssh command, or by asking."""
+    import shlex
+
+    from config import is_node_name, machines
+    from source import host_names, node_of, ssh_host
 
     found = machines(options["via"], options["conntrack"])
-    several = len(found) > 1
-    return [its._replace(name=options["node"] or its.name or (node_of(its.words) if several else "")) for its in found]
+    named = [its._replace(name=options["node"] or its.name or ssh_host(its.words)) for its in found]
+    asked = [its for its in named if its.words and not its.name]
+    answers = dict(zip((shlex.join(its.words) for its in asked), host_names([its.words for its in asked])))
+    if len(found) > 1 and (silent := [way for way, name in answers.items() if not (name and is_node_name(name))]):
+        raise click.UsageError(f"hostname gives no name by {silent[0]!r}; try: --via NAME=COMMAND.")
+    names = [its.name or answers.get(shlex.join(its.words), "") for its in named]
+    names = [name if name and is_node_name(name) else node_of(()) for name in names]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"Two nodes are named {name!r}; try: --via NAME=COMMAND.")
+    return [its._replace(name=name) for its, name in zip(named, names)]
 
 
 def _before(words: Sequence[str]) -> list[str]:
@@ -906,12 +917,12 @@ def _checked_options(ctx: click.Context, options: CommandLine) -> Options:
     from config import Settings
 
     _check_combinations(ctx, options)
-    settings, nodes = ctx.obj or Settings(), _nodes(options)
+    settings = ctx.obj or Settings()
     _check_filters(options, _families_of(options), settings.site)
     if options["replay"] is not None:
-        return _options(ctx, options, settings, {"source": _replay(options), "node": nodes[0].name})
+        return _options(ctx, options, settings, {"source": _replay(options), "node": options["node"]})
     counters = settings.alerts is not None and settings.alerts.asks_counters()
-    first, *others = (_reads(options, node, counters) for node in nodes)
+    first, *others = (_reads(options, node, counters) for node in _nodes(options))
     made = _options(ctx, options, settings, first)
     return replace(made, others=[replace(made, **other) for other in others])
 
@@ -1106,10 +1117,6 @@ def _check_nodes(options: CommandLine) -> None:
     """What holds where several machines are watched in one run."""
     if options["node"]:
         raise click.UsageError("--node names one machine; with several, try: --via NAME=COMMAND.")
-    names = [node.name for node in _nodes(options)]
-    for name in names:
-        if names.count(name) > 1:
-            raise click.UsageError(f"Two nodes are named {name!r}; try: --via NAME=COMMAND.")
 
 
 def _check_headless(options: CommandLine, settings: Settings | None) -> None:

@@ -402,8 +402,7 @@ class Feed:
             return None
         from collectors import Exporter
 
-        node = options.node or (self.source.name if self.source.live else self._node)
-        return Exporter(options.ipfix, node, self.source.live, options.site, self.epoch)
+        return Exporter(options.ipfix, self._node, self.source.live, options.site, self.epoch)
 
     def begin_alerts(
         self,

@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -361,10 +362,10 @@ def _named_namespace(via: Sequence[str]) -> str:
 SSH_TAKES = "BbcDEeFIiJLlmOopQRSWw"  # ssh(1): options with a value
 
 
-def node_of(via: Sequence[str]) -> str:
-    """The name of the machine that commands reach this way: the host in an ssh command, else this machine's.
+def ssh_host(via: Sequence[str]) -> str:
+    """The host in an ssh command; "" where there is none.
 
-    >>> node_of(["ssh", "-p", "2222", "-o", "ServerAliveInterval=5", "root@router"])
+    >>> ssh_host(["ssh", "-p", "2222", "-o", "ServerAliveInterval=5", "root@router"])
     'router'
     """
     words = iter(via)
@@ -377,7 +378,56 @@ def node_of(via: Sequence[str]) -> str:
                 return host if host.count(":") > 1 else host.partition(":")[0]
             if word[-1] in SSH_TAKES and len(word) == 2:
                 next(words, None)
-    return os.uname().nodename
+    return ""
+
+
+def node_of(via: Sequence[str]) -> str:
+    """The name of the machine that commands reach this way, as far as nobody is asked: else it is this machine's."""
+    return ssh_host(via) or os.uname().nodename
+
+
+HOSTNAME_PATIENCE = 3.0  # seconds: more than a command needs to get into a container
+
+
+def host_names(ways: Sequence[Sequence[str]]) -> list[str]:
+    """What `hostname` says there, asked of all at once; "" where nothing is answered in time."""
+    asked: list[Child | None] = []
+    try:
+        for via in ways:
+            try:
+                asked.append(Child([*via, "hostname"]))
+            except OSError:  # no such program
+                asked.append(None)
+        until, waits = time.monotonic() + HOSTNAME_PATIENCE, [child for child in asked if child is not None]
+        while waits and time.monotonic() < until:
+            poll = select.poll()
+            for fd in (fd for child in waits for fd in child.fds()):
+                poll.register(fd, select.POLLIN)
+            poll.poll(ANSWER_LOOKED_AT * 1000)
+            waits = [child for child in waits if _goes_on(child)]
+        return [_answer_of(child) for child in asked]
+    finally:
+        for child in asked:
+            if child is not None:
+                child.stop()
+
+
+ANSWER_LOOKED_AT = 0.005  # seconds between two looks whether a child that has closed its output has ended
+
+
+def _goes_on(child: Child) -> bool:
+    """Read on; is there more to come?"""
+    child.collect()
+    child.read_errors()
+    return child.ended() is None
+
+
+def _answer_of(child: Child | None) -> str:
+    """The line that a command has printed, if it was no failure; "" where it is anything else."""
+    if child is None or child.ended() != 0:
+        return ""
+    lines = child.collect().decode("utf-8", "replace").split("\n")
+    return lines[0].strip() if len(lines) == 2 else ""
 
 
 def pushed_down(protocols: Sequence[str], families: Sequence[str]) -> list[str]:

@@ -7,11 +7,13 @@ import shlex
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ipfix import domain_of
 from support.ipfix import (
     Connected,
+    Decoder,
     Listening,
     Record,
     Running,
@@ -25,7 +27,7 @@ from support.ipfix import (
     nfdump,
     records_of_nfdump,
 )
-from support.kernel import Lab, kernel_mark, listeners
+from support.kernel import Lab, Namespace, insert, kernel_mark, listeners
 from support.program import OnScreen, Piped, changed, cpu_used, stays_idle
 from support.terminal import ROOT
 from support.waiting import wait_for
@@ -157,6 +159,72 @@ def test_all_collectors_hear_the_same_and_the_kernel_counted_it(tmp_path: Path) 
         events = Counter(record[230] for record in own.hear() if 230 in record)
         assert events[1] == events[2] == Counter(its["nat_event"] for its in json_lines(print_file))[1] > 5
         the_inside_host_is_named(tmp_path / "nfcapd", port)
+
+
+class ByExporter(Listening):
+    """A UDP collector that keeps apart who sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoders: dict[int, Decoder] = {}  # by port
+
+    def __enter__(self) -> ByExporter:
+        return self
+
+    def hear(self) -> list[Record]:
+        with suppress(BlockingIOError):
+            while True:
+                message, (_, port) = self.socket.recvfrom(65_536)
+                self.decoders.setdefault(port, Decoder()).take(message)
+        return [record for decoder in self.decoders.values() for record in decoder.records]
+
+
+def test_three_routers_send_each_in_a_domain_of_its_own(tmp_path: Path) -> None:
+    """The same flow on all of them is told by each; a collector that counts sequence numbers lacks nothing."""
+    port = free_port()
+    with (
+        Namespace("a") as a,
+        Namespace("b") as b,
+        Namespace("c") as c,
+        ByExporter() as own,
+        nfcapd(tmp_path / "nfcapd", port) as one,
+    ):
+        nodes = {"r1": a, "r2": b, "r3": c}
+        for namespace in nodes.values():
+            namespace.sysctl("net.netfilter.nf_conntrack_acct", 1)
+        ways = [word for name, its in nodes.items() for word in ("--via", f"{name}={its.via}")]
+        to = [word for its in (own.port, port) for word in ("--ipfix", f"127.0.0.1:{its}")]
+        with Piped(tmp_path, "--no-config", *ways, *to, mode=("--headless",)) as running:
+            running.wait(lambda: all(map(listeners, nodes.values())))
+            for number, namespace in enumerate(nodes.values(), 1):
+                for sport in range(1, 2 + number):
+                    insert(
+                        namespace,
+                        src="10.0.0.5",
+                        dst="198.51.100.7",
+                        sport=sport,
+                        dport=443,
+                        src_nat=f"203.0.113.1:{sport}",
+                    )
+            own.wait_for(2 + 3 + 4)
+            for namespace in nodes.values():
+                namespace.run(["conntrack", "-D", "-s", "10.0.0.5"])
+            running.leave()  # what the kernel has told by then is sent
+        one.finish()
+        own.hear()
+        told = {}
+        for decoder in own.decoders.values():
+            assert by_sequence(decoder) == 0
+            (domain,) = decoder.domains
+            told[domain] = Counter(record[230] for record in decoder.records if 230 in record)
+    assert told == {domain_of(name): {4: count, 5: count} for count, name in enumerate(nodes, 2)}
+    said = one.said.read_text()
+    assert said.count("New ipfix exporter") == 3, said
+    assert "Sequence Errors: 0," in said, said
+    events = Counter(
+        str(record["nat_event"]) for record in records_of_nfdump(tmp_path / "nfcapd") if "nat_event" in record
+    )
+    assert events.total() == 2 * (2 + 3 + 4)
 
 
 def the_inside_host_is_named(folder: Path, port: int) -> None:

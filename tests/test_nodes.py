@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,9 @@ from typing import Any
 
 import pytest
 
+from ipfix import domain_of
+from source import HOSTNAME_PATIENCE, host_names
+from support.ipfix import Listening
 from support.kernel import Lab, Namespace, insert, listeners, load, needs_kernel
 from support.logs import rows
 from support.program import Piped, environment
@@ -114,6 +118,21 @@ def test_three_routers_in_one_stream(tmp_path: Path) -> None:
             stream.wait(agrees)
             stream.leave()
         assert [line for line in stream.words().splitlines() if "r2: " in line or "r3: " in line] == []
+
+
+def test_ipfix_of_a_recording_has_a_domain_for_each_of_its_nodes(tmp_path: Path) -> None:
+    line = (
+        "[1795386413.700000]\t    [NEW] ipv4     2 tcp      6 120 SYN_SENT src=10.0.0.5 dst=198.51.100.7 sport=1000 dport=443 "
+        "[UNREPLIED] src=198.51.100.7 dst=203.0.113.1 sport=443 dport=40000 id=7\n"
+    )
+    saved = tmp_path / "two.rec"
+    saved.write_text("".join(f"# 1795386413.0 node {node}\n{line}" for node in ("r7", "r9", "r7")))
+    with Listening() as own:
+        words = ["--headless", "--replay", str(saved), "--ipfix", f"127.0.0.1:{own.port}", "--ipfix-only", "nat"]
+        argv = [*PROGRAM, "--no-config", *words]
+        subprocess.run(argv, env={**os.environ, **environment(tmp_path)}, capture_output=True, check=True)
+        own.wait_for(3)
+    assert own.decoder.domains == {domain_of("r7"), domain_of("r9")}
 
 
 def told_again(folder: Path, *words: str, lines: bytes = b"") -> list[dict[str, Any]]:
@@ -277,6 +296,58 @@ def test_a_single_machine_may_have_a_name_too(tmp_path: Path, name: str) -> None
         argv = [*PROGRAM, "--no-config", "--once", "--json", "--via", way, *words]
         done = subprocess.run(argv, env={**os.environ, **environment(tmp_path)}, capture_output=True, check=True)
     assert {json.loads(line)["node"] for line in done.stdout.splitlines()} == {name}
+
+
+def called(name: str) -> str:
+    """The words that lead to where `hostname` says that."""
+    return f"sh -c 'if test $0 = hostname; then printf %s\\\\n {shlex.quote(name)}; else exec $0 \"$@\"; fi'"
+
+
+def test_the_name_of_a_machine_is_what_hostname_says_there() -> None:
+    """All are asked at once; no name is what fails, says more than a line, or does not answer in time."""
+    words = [
+        "true",
+        "false",
+        "/nonexistent",
+        "sh -c 'printf %s blue'",
+        "sh -c 'echo a; echo b'",
+        "sh -c 'exec sleep 60'",
+    ]
+    ways = [called("blue"), *words, called("ü")]
+    began = time.monotonic()
+    assert host_names([shlex.split(way) for way in ways]) == ["blue", "", "", "", "", "", "", "ü"]
+    assert time.monotonic() - began >= HOSTNAME_PATIENCE
+    assert host_names([]) == []
+
+
+@needs_kernel
+def test_machines_without_a_name_are_called_as_they_call_themselves(tmp_path: Path) -> None:
+    with Namespace("a") as a, Namespace("b") as b:
+        for namespace in (a, b):
+            load(namespace, flows(3, 1))
+        ways = [f"{its.via} {called(name)}" for its, name in ((a, "blue"), (b, "green"))]
+        with Streaming(tmp_path, *ways) as stream:
+            stream.wait(lambda: {node: len(ids) for node, ids in stream.live().items()} == {"blue": 3, "green": 3})
+            stream.leave()
+        argv = [*PROGRAM, "--no-config", "--once", "--json", "--via", ways[0]]
+        done = subprocess.run(argv, env={**os.environ, **environment(tmp_path)}, capture_output=True, check=True)
+    assert [json.loads(line)["node"] for line in done.stdout.splitlines()] == ["blue"] * 3
+
+
+@pytest.mark.parametrize(
+    ("ways", "said"),
+    [
+        ((called("blue"), called("blue")), "Two nodes are named 'blue'; try: --via NAME=COMMAND"),
+        ((called("blue"), "blue="), "Two nodes are named 'blue'; try: --via NAME=COMMAND"),
+        ((called("blue"), "env false"), "hostname gives no name by 'env false'; try: --via NAME=COMMAND"),
+        ((called("blue"), called("a\x1b[2J")), "hostname gives no name by "),
+        ((called("blue"), called("x" * 256)), "hostname gives no name by "),
+    ],
+)
+def test_without_a_name_for_each_machine_one_is_asked_for(ways: tuple[str, str], said: str, tmp_path: Path) -> None:
+    with Streaming(tmp_path, *ways) as stream:
+        stream.has_left(2)
+    assert said in stream.words()
 
 
 @needs_kernel
