@@ -449,3 +449,50 @@ def test_a_table_of_text() -> None:
     text = text_table(["A", "NUMBER"], [["long cell", "1"], ["b", "22"]], lambda i: i == 1)
     assert text == "A          NUMBER\nlong cell       1\nb              22\n"
     assert text_table(["A", "B"], [["x", ""]], lambda _i: False) == "A  B\nx\n"
+
+
+# --- the quick way is taken -------------------------------------------------------------------------------------------
+
+
+def usual_lines() -> list[str]:
+    """Lines as a router sees them all day: every protocol, family, kind of NAT, event and listing, and their words."""
+    near, far, ours = {4: "10.0.0.1", 6: "fd00::1"}, {4: "8.8.8.8", 6: "2606:4700::1"}, {4: "203.0.113.5", 6: "3fff::5"}
+    heads = {"tcp": "tcp      6 {} ESTABLISHED", "udp": "udp      17 {}", 4: "icmp     1 {}", 6: "icmpv6   58 {}"}
+    ports, turned, asks = "sport=7 dport=53", "sport=53 dport={}", "type={} code=0 id=9"
+    lines = []
+    for family, name, nat, listed in itertools.product((4, 6), ("tcp", "udp", "icmp"), ("", "snat", "dnat"), (0, 1)):
+        there, back = (asks.format(8), asks.format(0)) if family == 4 else (asks.format(128), asks.format(129))
+        if name != "icmp":
+            there, back = ports, turned.format(4000 if nat == "snat" else 7)
+        source, target = (far, ours) if nat == "dnat" else (near, far)
+        answers, to = (near, far) if nat == "dnat" else (far, ours if nat else near)
+        before, after = (
+            ("packets=6 bytes=395 ", " packets=7 bytes=697 mark=9 zone=3 use=1 id=5") if listed else ("", " id=5")
+        )
+        kind = (
+            f"{'ipv4     2' if family == 4 else 'ipv6     10'} {heads[family if name == 'icmp' else name].format(30)}"
+        )
+        ends = (
+            f"src={source[family]} dst={target[family]} {there} {before}src={answers[family]} dst={to[family]} {back}"
+        )
+        lines.append(f"{'' if listed else '    [NEW] '}{kind} {ends}{after}")
+    return lines
+
+
+@pytest.mark.parametrize("line", usual_lines())
+def test_what_a_router_sees_all_day_takes_the_quick_way(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, flow = told(line)
+    items = [
+        json.loads(export.json_line(export.json_object(its, flow, CONTEXT, "list", None)))
+        for its in (record(row), flow.record())
+    ]
+
+    def never(*_: object) -> None:
+        raise AssertionError("this line took the slow way")
+
+    monkeypatch.setattr(export, "json_object", never)
+    writer, rows = export.LineWriter(CONTEXT, "json"), export.LineWriter(CONTEXT, "csv")
+    assert [
+        json.loads(text) for text in (writer.of_row(row, flow, "list", None), writer.of_flow(flow, "list", None))
+    ] == items
+    assert rows.of_row(row, flow, "list", None).count("\n") == rows.of_flow(flow, "list", None).count("\n") == 1
