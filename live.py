@@ -25,7 +25,7 @@ from filters import asked_moment, compile_filter, expanded, shown_as
 from flows import ICMP, TAPE, AnyTable, Flow, FlowTable, Group, LastSeen, Progress
 from geography import Geography
 from grouping import BETWEEN, Baseline, GroupRow, UsageRow, group_object, logged_keys, row_of, term_of, usage_row
-from health import NOTHING_AROUND, Census, Notice, Surroundings, Survey, by_weight, notices_of
+from health import NOTHING_AROUND, SLOW, About, Census, Notice, Surroundings, Survey, by_weight, notices_of
 from intake import SUCCESS, Ended, ListingEnded, Problem, Status, together
 from keyboard import Mouse, Pasted
 from keys import Do, Request, paste, point, press
@@ -306,6 +306,7 @@ QUICK = 0.02  # seconds between frames while keys are pressed
 # change only with a listing, every 10 s, so that it need not be rarer. Time on the wall would put it off most where the
 # machine is slow: with a tenth of a CPU the rows of a table that was empty stayed for 10 s.
 ORDERING_SHARE, ORDERED_EVERY = 100, 10.0
+ORDERING_REST = 4  # ... and a fifth of it at most: 600,000 flows of 30 machines take 5 s
 
 # Seconds that ordering goes on before keys have their turn; before anything less than a page of what is wished for is
 # on show (with the frame that is 60 ms after the key); between looks at how far it is.
@@ -702,8 +703,14 @@ class Live:
         if len(every) == 1:
             return every[0].notices(every[0].around(around))
         of_all = notices_of(Status(), FlowTable(), self.source.live, self._now(), around)
-        of_each = [notice.of(each.name) for each in every for notice in each.notices(each.around(NOTHING_AROUND))]
+        of_each = [notice.of(each.name) for each in every for notice in self._of_node(each)]
         return by_weight([*of_each, *of_all])
+
+    def _of_node(self, its: Watched) -> list[Notice]:
+        """Its notices. Listings of several machines share the time of one, so that each of them may take longer."""
+        notices, since = its.notices(its.around(NOTHING_AROUND)), its.status.listing_since
+        waits = since is not None and self._now() - since < SLOW * len(self.watched)
+        return [notice for notice in notices if notice.about is not About.LATE_LISTING or not waits]
 
     def _put_aside(self) -> None:
         """The notice on show leaves the header until it changes; where none is left, all come back."""
@@ -740,7 +747,8 @@ class Live:
         if not rows.ordered:
             return
         if self.ordered_resyncs == self.resyncs:
-            rows.keep_until(view.context.now + min(ORDERING_SHARE * self.ordering_cost, ORDERED_EVERY))
+            rest = min(ORDERING_SHARE * self.ordering_cost, ORDERED_EVERY)
+            rows.keep_until(view.context.now + max(rest, ORDERING_REST * self.ordering_cost))
         else:  # a loss was made good meanwhile: these rows are still those that were wrong
             self._soon()
         if self.ordering > SLICE:  # what was on show meanwhile is not what was wished for

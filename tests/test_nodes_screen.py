@@ -102,6 +102,26 @@ def test_a_flow_through_two_machines_is_on_both_as_each_sees_it(tmp_path: Path) 
 
 
 @needs_kernel
+def test_a_machine_that_can_t_be_reached_from_the_start_keeps_none_of_the_others(tmp_path: Path) -> None:
+    with Namespace("a") as a, Namespace("late") as late:
+        load(a, flows(30, 1))
+        late.delete()
+        with Watching(tmp_path, {"r1": a, "r2": late}) as screen:
+            screen.wait("1 of 2 nodes live")
+            screen.wait(f"r2: listing stopped: there is no network namespace '{late.name}'")
+            screen.wait(lambda: sees(screen, "r1"))
+            late.create()
+            load(late, flows(20, 2))
+            screen.wait("\u25cf 2 nodes live")
+            screen.leave()
+        late.delete()
+        with Watching(tmp_path, {"r2": late, "r3": late}) as screen:
+            screen.has_left(1)
+            assert f"there is no network namespace '{late.name}'; try: ip netns list" in screen.words()
+        late.create()
+
+
+@needs_kernel
 def test_a_deletion_names_its_node_and_runs_there(tmp_path: Path) -> None:
     with Namespace("a") as a, Namespace("b") as b:
         for of, namespace in enumerate((a, b), 1):
