@@ -1010,16 +1010,16 @@ class Lateness:
     """Says that events come late, again when it has become twice as late, and when that is over."""
 
     def __init__(self, say_it: Callable[[str], None]) -> None:
-        self._say, self._said = say_it, 0.0  # by how much they come late, as said last
+        self.say, self._said = say_it, 0.0  # by how much they come late, as said last
 
     def hear(self, seconds: float) -> None:
         """By so much the events are late that are read now."""
         if seconds >= max(LATE, 2 * self._said):
             self._said = seconds
-            self._say(f"{seconds:.0f} s behind: {BEHIND}")
+            self.say(f"{seconds:.0f} s behind: {BEHIND}")
         elif self._said and seconds < LATE / 2:
             self._said = 0.0
-            self._say("no longer behind")
+            self.say("no longer behind")
 
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
