@@ -209,6 +209,30 @@ def test_flows_that_a_run_left_open_are_taken_up_by_their_own_machine(two: Nodes
     assert rows(two.folder, "SELECT count(*) AS n FROM unfinished") == [{"n": 1}]
 
 
+def test_a_writer_that_was_killed_is_told_all_of_both_again(two: Nodes) -> None:
+    for number, node in enumerate(two.nodes.values(), 1):
+        node.list((HTTPS, (1000 * number, 1000)))
+    two.seconds(62)
+    two.kill()
+    two.wires[-1].status = -9
+    two.seconds(3)
+    assert len(two.wires) == 2
+    for number, node in enumerate(two.nodes.values(), 1):
+        node.tell("destroy", HTTPS, (5000 * number, 2000))
+        node.tell("new", nat(6, id=2))
+    two.seconds(2)
+    two.close()
+    ended = [row for row in told(two.folder) if row[1] == "destroy"]
+    assert ended == [("r7", "destroy", INSIDE, 5000), ("r9", "destroy", INSIDE, 10_000)]
+    assert [row[:3] for row in told(two.folder) if row[1] == "open"] == [
+        ("r7", "open", "10.0.0.6"),
+        ("r9", "open", "10.0.0.6"),
+    ]
+    assert [node.gaps()[-1] for node in two.nodes.values()] == [NOT_RUNNING] * 2
+    found = past.usage(str(two.folder), "host", two.now - 3600, two.now)
+    assert {row.node: row.span for row in found.rows if row.key == INSIDE} == {"r7": (2000, 5000), "r9": (2000, 10_000)}
+
+
 def test_what_a_slow_disk_costs_is_said_of_all(two: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where flows can't be told any more, each machine has that gap, and what is there is told again."""
     for node in two.nodes.values():

@@ -334,6 +334,15 @@ def test_machines_without_a_name_are_called_as_they_call_themselves(tmp_path: Pa
     assert [json.loads(line)["node"] for line in done.stdout.splitlines()] == ["blue"] * 3
 
 
+@needs_kernel
+def test_a_single_machine_whose_name_is_none_has_this_machine_s(tmp_path: Path) -> None:
+    with Namespace("a") as a:
+        load(a, flows(3, 1))
+        argv = [*PROGRAM, "--no-config", "--once", "--json", "--via", f"{a.via} {called(chr(27) + '[2J')}"]
+        done = subprocess.run(argv, env={**os.environ, **environment(tmp_path)}, capture_output=True, check=True)
+    assert [json.loads(line)["node"] for line in done.stdout.splitlines()] == [os.uname().nodename] * 3
+
+
 @pytest.mark.parametrize(
     ("ways", "said"),
     [
