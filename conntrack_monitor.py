@@ -1140,7 +1140,7 @@ DEMO = "demo.rec"
 
 def _demo() -> bytes:
     """The bundled recording: of a checkout in its folder fixtures, else beside the program or in the one file."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(os.path.realpath(__file__))  # a link to the program, as the image has it, is beside nothing
     if os.path.isfile(here):
         from zipimport import zipimporter  # zipfile wants what small Pythons lack
 

@@ -589,8 +589,11 @@ get_image() {
 
 build_image() {
     local log
+    local -a labels=()
     if [ "$dry" = 1 ]; then would docker build -t "$image" "$checkout"; return; fi
-    log=$(docker build -t "$image" "$checkout" 2>&1 </dev/null) || {
+    # version, commit and its time: where Python and git are here
+    read -ra labels < <(python3 "$checkout/scripts/release.py" labels 2>/dev/null </dev/null) || true
+    log=$(docker build -t "$image" ${labels[@]+"${labels[@]}"} "$checkout" 2>&1 </dev/null) || {
         printf '\n%s\n' "$log" | tail -n 20 >&2
         die $EX_IMAGE "the image can't be built; see the last lines above"
     }

@@ -72,7 +72,8 @@ def engine(debian: Path) -> Iterator[Engine]:
             pytest.fail(reason)
         pytest.skip(reason)
     with makes.Engine(debian) as made:
-        made.docker("build", "-t", makes.IMAGE, "-t", makes.KEPT, str(ROOT))
+        makes.run("make", "-C", str(ROOT), "image", env=made.env)
+        made.docker("tag", makes.IMAGE, makes.KEPT)
         yield made
 
 
