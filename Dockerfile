@@ -32,7 +32,7 @@ FROM scratch
 COPY --from=build /image /
 
 ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin LANG=C.UTF-8 TERM=xterm-256color PYTHONDONTWRITEBYTECODE=1 GEOIP_DB_PATHS=/usr/share/GeoIP \
-    CONNTRACK_MONITOR_PERMIT="docker run --network host --cap-add NET_ADMIN ..."
+    CONNTRACK_MONITOR_IMAGE=ghcr.io/0xf00f00/conntrack-monitor:latest
 
 ARG VERSION=0.1.0
 ARG REVISION=

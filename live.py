@@ -555,6 +555,7 @@ class Live:
             findings=self.survey.newest,
             playback=self.source.playback() if isinstance(self.source, Replay) else None,
             demo=self.options.demo,
+            tracking=self.options.tracking,
             alerts=self.feed.alerts.notices(self._now()) if self.feed.alerts is not None else (),
         )
 

@@ -27,10 +27,9 @@ from intake import (
     LATE,
     NOT_FOUND,
     NOT_PERMITTED,
+    NOTHING_TRACKED,
     SUCCESS,
     SUDO,
-    TRACKING_CURE,
-    TRACKING_OFF,
     Behind,
     Block,
     Ended,
@@ -50,7 +49,7 @@ from intake import (
 from names import Names
 from parse import STAMP, Parts
 from recording import Recorder
-from source import Source, node_of
+from source import Source, node_of, own_container
 from text import clean
 from vocabulary import ViewName
 
@@ -237,6 +236,7 @@ class Options:
     since: str = ""  # of usage, as it was typed
     by: str = ""  # the keys of --by
     demo: str = ""  # the words that play the bundled recording
+    tracking: Problem = NOTHING_TRACKED  # why there may be no flow
     mouse: bool = True  # clicks and the wheel are ours
     headless: bool = False  # nothing on standard output: the log, IPFIX or metrics are what the run is for
     ipfix: ExportPlan | None = None  # where flow records are sent
@@ -296,7 +296,9 @@ def both(one: Callable[[Flow], None] | None, other: Callable[[Flow], None] | Non
 
 def give_up(problem: Problem) -> int:
     """Say why; returns the exit code."""
-    instead = os.environ.get("CONNTRACK_MONITOR_PERMIT")  # an image has no sudo; it says what its container lacks
+    instead = os.environ.get("CONNTRACK_MONITOR_PERMIT", "")
+    if not instead and problem.cure == SUDO and (inside := own_container()):
+        instead = inside.permitted()  # an image has no sudo
     if instead and problem.cure == SUDO:
         problem = replace(problem, cure=instead)
     say(str(problem))
@@ -1143,8 +1145,8 @@ class Once:
         if not self._feed.source.live:
             return
         if not self._table.live and not (self._options.protocols or self._options.families):
-            cure = cure_there(TRACKING_CURE, self._options.before)
-            say(f"0 entries: {TRACKING_OFF}; try: {cure}")
+            why = self._options.tracking
+            say(f"0 entries: {why.what}; try: {cure_there(why.cure, self._options.before)}")
             return
         from health import OF_A_TABLE
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Gathers in one folder what the container's image holds: the program, and of a Debian only what it can ever need.
 
-The Dockerfile runs it in its first stage. Of Python it takes the modules that the program and its packages can import, of
-Debian the programs below, all with the libraries that they load. Packages that a file is of are noted as distroless
+The Dockerfile runs it in its first stage. Of Python it takes the modules that the program and its packages can import,
+of Debian the programs below, all with the libraries that they load. Packages that a file is of are noted as distroless
 images do it (/var/lib/dpkg/status.d), so that who looks for known flaws in an image finds them.
 """
 
@@ -18,12 +18,11 @@ from collections.abc import Iterable, Iterator
 from modulefinder import ModuleFinder
 from pathlib import Path
 
-# conntrack, and Python. sh, env, find: the Dockerfile's entry point and health check. cp, stty: the setup script and its
-# wrapper. cat: what --via "docker exec NAME" runs. ls, rm: for the volumes.
-PROGRAMS = ("conntrack", "python3", "sh", "env", "find", "cp", "stty", "cat", "ls", "rm")
+# conntrack, and Python. sh, env, find: the Dockerfile's entry point and health check. cp, stty: the setup script and
+# its wrapper. cat, grep: what --via "docker exec NAME" runs. ls, rm: for the volumes.
+PROGRAMS = ("conntrack", "python3", "sh", "env", "find", "cp", "stty", "cat", "grep", "ls", "rm")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # made of the package ca-certificates, and no file of it
-# Text in UTF-8, terminals by name, time zones for TZ, authorities for the download; names of users, hosts and the system; all
-# encodings, as they are imported by name.
+# Text in UTF-8, terminals by name, time zones for TZ, authorities for the download; names of users, hosts, the system.
 DATA = (
     *("/usr/lib/locale/C.utf8", "/lib/terminfo", "/usr/share/zoneinfo", CERTIFICATES),
     *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/services", "/etc/protocols"),
@@ -31,8 +30,8 @@ DATA = (
 )
 # Never used, but named in Python's own modules: its tests, its documentation, what is for other systems.
 UNUSED = ("test", "doctest", "pydoc", "pydoc_data", "tkinter", "distutils", "_testcapi", "_testinternalcapi")
-# Imported by names that are put together: all encodings, terminals by their names. What wcwidth knows of single terminals'
-# emoji, half of all packages, is left out: it can go without, and the program asks for single characters only.
+# Imported by names that are put together: all encodings, terminals by their names. What wcwidth knows of emoji on some
+# terminals, half of all packages, is left out: it can go without, and the program asks for single characters only.
 BY_NAME = ("encodings", "jinxed/terminfo")
 TWICE = (
     Path("/usr/share/zoneinfo/right"),
@@ -48,7 +47,8 @@ def needed(program: Path) -> Iterator[Path]:
     for path in sorted(program.glob("*.py")):
         finder.run_script(str(path))
         yield path
-    yield from (Path(module.__file__) for module in finder.modules.values() if module.__file__)
+    files = (getattr(module, "__file__", None) for module in finder.modules.values())
+    yield from (Path(file) for file in files if file)
     yield from (path for place in places for name in BY_NAME for path in Path(place, name).glob("*.py"))
     yield from (path for pattern in BESIDE for path in program.glob(pattern) if path.is_file())
 

@@ -74,7 +74,7 @@ def python(engine: Engine, words: str) -> str:
 
 
 def set_beat(engine: Engine, when: str) -> None:
-    python(engine, f"os.utime({BEAT!r}, ({when}, {when}))")
+    python(engine, f"open({BEAT!r}, 'a').close(); os.utime({BEAT!r}, ({when}, {when}))")
 
 
 def beat_again(engine: Engine) -> None:
@@ -129,7 +129,7 @@ NEEDED = (
     r"opt/conntrack-monitor/(IPy|blessed|click|jinxed|maxminddb|wcwidth)/([\w/]+/)?[\w.-]+\.(py|pyc|so)",
     r"opt/conntrack-monitor/[\w.-]+\.dist-info/(METADATA|licenses/.*)",
     r"usr/local/bin/conntrack-monitor",
-    r"usr/s?bin/(conntrack|python3(\.\d+)?|sh|dash|env|find|cp|stty|cat|ls|rm)",
+    r"usr/s?bin/(conntrack|python3(\.\d+)?|sh|dash|env|find|cp|stty|cat|grep|ls|rm)",
     r"usr/lib/python3(\.\d+)?/([\w/-]+/)?[\w.-]+\.(py|pyc|so)",
     r"(usr/lib|usr/lib64|lib64)/([\w-]+/)?(lib[\w.+-]+\.so[.\d]*|ld-linux[\w.-]+)",
     r"usr/lib/locale/C\.utf8/.*",
@@ -251,11 +251,61 @@ def test_the_wrapper_is_named_before_docker_attach(name: str) -> None:
             assert -1 < row.find(ours) < row.find(theirs), row
 
 
-def test_an_outsider_reads_nothing_and_is_told_what_helps(engine: Engine) -> None:
-    words = ["run", "--rm", "--network", "host", "--cap-drop", "ALL", IMAGE, "--once"]
-    said = engine.docker(*words, check=False)
-    assert "not permitted: reading the connection table needs root or CAP_NET_ADMIN" in said
-    assert "try: docker run --network host --cap-add NET_ADMIN" in said
+HOST = ("--network", "host")
+NET_ADMIN = ("--cap-add", "NET_ADMIN")
+
+
+def cure_of(said: str, what: str) -> list[str]:
+    """The words of the command that follows what is wrong."""
+    (cure,) = re.findall(rf"{re.escape(what)}[^;\n]*; try: (.*)", said)
+    return str(cure).split()
+
+
+@pytest.mark.parametrize(
+    ("way", "what"),
+    [
+        (["--cap-drop", "ALL", *HOST], "not permitted"),
+        ([], "not permitted"),
+        (["-u", "1000", *HOST, *NET_ADMIN], "not permitted"),  # Docker gives the right to no other user
+        (list(NET_ADMIN), "0 entries: this container has a network of its own"),
+        (["--network", "none", *NET_ADMIN], "0 entries: this container has a network of its own"),
+    ],
+    ids=["no right", "plain", "user", "bridge", "no network"],
+)
+def test_what_a_plain_docker_run_lacks_is_a_command_of_the_host(engine: Engine, way: list[str], what: str) -> None:
+    """Typed as it stands, and with what was asked for behind it, it shows the host's table."""
+    engine.namespace.run(["conntrack", "-F"])
+    engine.add_flow("10.1.2.3")
+    said = engine.docker("run", "--rm", *way, IMAGE, "--once", check=False)
+    words = cure_of(said, what)
+    assert words[:2] == ["docker", "run"]
+    assert ("--user" in words) is ("-u" in way)
+    assert "iptables" not in said
+    assert "10.1.2.3" in engine.docker("run", "--rm", *words[2:], "--once")
+
+
+def test_no_traffic_on_the_host_is_the_host_s_matter(engine: Engine) -> None:
+    engine.namespace.run(["conntrack", "-F"])
+    said = engine.docker("run", "--rm", *HOST, *NET_ADMIN, IMAGE, "--once")
+    assert cure_of(said, "0 entries: either no traffic")[0] == "iptables"
+
+
+def test_databases_of_a_plain_docker_run(engine: Engine) -> None:
+    """While it runs, by docker exec with its own name; of one that has ended, by another with the same volume."""
+    settings = ["-e", "CONNTRACK_MONITOR_GEOIP_URL=http://127.0.0.1:1/"]
+    said = engine.docker("run", "--rm", *HOST, *NET_ADMIN, IMAGE, "--once")
+    words = cure_of(said, "no GeoIP database")
+    assert words[:4] == ["docker", "run", "--rm", "-v"]
+    update = words[2 : words.index("--update-geoip,")]
+    assert "not fetched: 127.0.0.1" in engine.docker("run", *HOST, *settings, *update, "--update-geoip", check=False)
+    words = ["docker", "run", "--rm", "-it", *HOST, *NET_ADMIN, *settings]
+    with Terminal(IMAGE, size=(160, 30), env=engine.env, program=words) as terminal:
+        terminal.wait("--update-geoip")
+        (cure,) = re.findall(r"try: docker (exec \w{12} conntrack-monitor --update-geoip)", terminal.text)
+        assert "not fetched: 127.0.0.1" in engine.docker(*cure.split(), check=False)
+        terminal.type("q")
+        assert terminal.end() == 0
+    engine.docker("volume", "rm", VOLUMES[1], check=False)
 
 
 def test_the_privileged_file_only_adds_that(engine: Engine) -> None:
