@@ -500,16 +500,18 @@ escalate() {
 
 engine=docker settings=docker-compose.yml
 
-# Podman takes Docker's words, but for compose; its package podman-docker gives it Docker's name.
+# Podman takes Docker's words, but for compose; its package podman-docker gives it Docker's name. What is installed stays
+# with the engine that it has.
 choose_engine() {
     local said=''
-    if command -v docker >/dev/null; then
+    if command -v docker >/dev/null && ! [ -e "$folder/podman-run" ]; then
         said=$(docker --version 2>/dev/null </dev/null) || true
         case ${said,,} in *podman*) ;; *) return 0 ;; esac
     fi
     command -v podman >/dev/null || return 0
     engine=podman settings=podman-run
-    docker() { command podman "$@"; }
+    # Without systemd it logs that timers of health checks are none; what fails is said all the same.
+    docker() { command podman --log-level fatal "$@"; }
 }
 
 compose() {

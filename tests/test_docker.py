@@ -730,6 +730,8 @@ def test_setup_from_nothing_to_nothing(engine: Engine, tmux: Tmux) -> None:
     wait_for(lambda: takes_signals(engine), what="the entry point")
     run(*wrapper, "stop", env=engine.env)
     assert engine.inspect("{{.State.Status}} {{.State.ExitCode}}") == "exited 0"
+    said = run(*wrapper, "status", env=engine.env, check=False)
+    assert said == f"{NAME}: exited, since {engine.inspect('{{.State.FinishedAt}}')}, exit status 0\n"  # no stale health
     run(*wrapper, "start", env={**engine.env, **QUIET})  # as it was: nothing is made anew
     assert engine.status() == "running"
     assert "flow-log" not in engine.docker("volume", "ls", "-q")

@@ -52,6 +52,18 @@ def names_of(podman: Podman, *words: str) -> set[str]:
     return set(podman.podman(*words).split())
 
 
+def leave(terminal: Terminal) -> None:
+    """Ctrl+P Ctrl+Q. Podman takes them only where it reads one at a time, as from fingers."""
+
+    def press_both() -> bool:
+        for key in "\x10\x11":
+            terminal.type(key)
+            terminal.read(0.2)
+        return "Detached; the monitor keeps running." in terminal.text
+
+    wait_for(press_both, lambda: terminal.text)
+
+
 def test_setup_from_nothing_to_nothing(podman: Podman, home: Path) -> None:
     before = names_of(podman, "images", "-q")
     for _round in ("first", "again"):
@@ -63,8 +75,7 @@ def test_setup_from_nothing_to_nothing(podman: Podman, home: Path) -> None:
     podman.add_flow("10.1.2.3")
     with Terminal("attach", size=(100, 24), program=wrapper, env=podman.env) as terminal:
         terminal.wait("10.1.2.3")
-        terminal.type("\x10\x11")
-        terminal.wait("Detached; the monitor keeps running.")
+        leave(terminal)
     assert re.search(r"running, since \S+", run(*wrapper, "status", env=podman.env))
     run(*wrapper, "stop", env=podman.env)
     said = run(*wrapper, "status", env=podman.env, check=False)
@@ -78,7 +89,6 @@ def test_setup_from_nothing_to_nothing(podman: Podman, home: Path) -> None:
     wait_for(lambda: "flows-" in podman.podman("exec", NAME, "ls", "/log", check=False), what="the flow log")
     install(podman, home)
     assert "CONNTRACK_MONITOR_LOG=" in (home / NAME / "podman-run").read_text(), "still on"
-    assert "edited" not in install(podman, home)
     run(*wrapper, "uninstall", "--purge", "--yes", env={**podman.env, "SETUP_ROOT": str(podman.folder)})
     assert names_of(podman, "ps", "-aq") == names_of(podman, "volume", "ls", "-q") == set()
     assert IMAGE not in names_of(podman, "images", "--format", "{{.Repository}}:{{.Tag}}")
