@@ -13,9 +13,9 @@ run: ## Watch this machine's connections; where that is impossible, play the bun
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: ## Everything: ruff, mypy, pytest (without ARGS pytest in four parts, all at once; output is grouped)
+test: ## Everything: ruff, mypy, pytest (without ARGS pytest in five parts, all at once; output is grouped)
 	@scripts/bootstrap.sh test
-	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j5 check test-install test-kernel test-log test-plain)
+	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j6 check test-install test-kernel test-log test-ways test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test
@@ -65,9 +65,12 @@ KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle kernel rates source liv
 # The flow log, other people's stores, databases that are fetched, small Pythons: their tests wait for disks, restarts, minutes.
 LOG := $(addprefix tests/test_,$(addsuffix .py,past flowlog flowlog_oracle usage guide_to_the_log small_pythons geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))
 
-.PHONY: test-plain test-install test-kernel test-log
+# From a bare Debian 12 and 13 to a screen and back; Podman. Mostly apt and debootstrap.
+WAYS := $(addprefix tests/test_,$(addsuffix .py,seven_ways podman))
+
+.PHONY: test-plain test-install test-kernel test-log test-ways
 test-plain: ## pytest without what installs or waits
-	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%) $(KERNEL:%=--ignore=%) $(LOG:%=--ignore=%)
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%) $(KERNEL:%=--ignore=%) $(LOG:%=--ignore=%) $(WAYS:%=--ignore=%)
 
 test-kernel: ## pytest of what waits for a kernel: churn, faults, the live screen
 	.venv/bin/pytest -p no:cacheprovider $(KERNEL)
@@ -77,6 +80,9 @@ test-log: ## pytest of the flow log, of recipes, fetching databases, small Pytho
 
 test-install: ## pytest of what installs: one file, wheel, package, ssh, container, setup script
 	.venv/bin/pytest -p no:cacheprovider $(INSTALL)
+
+test-ways: ## pytest of seven ways to install it, each from nothing to a screen and back
+	.venv/bin/pytest -p no:cacheprovider $(WAYS)
 
 bats: ## The tests of the setup script alone (needs bats)
 	bats tests/setup.bats

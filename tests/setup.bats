@@ -795,7 +795,7 @@ installed() {
     [ "$(cat "$STUB/calls")" = "docker --version" ]
     STUB_UID=0 run bash -c '"$0" --uninstall --purge </dev/null' "$SCRIPT"
     [ "$status" = 9 ]
-    [ ! -s "$STUB/calls" ]
+    [ -z "$(grep -v "^docker --version" "$STUB/calls")" ]
     STUB_UID=0 run in_terminal y "$SCRIPT" --uninstall --purge
     [ "$status" = 0 ]
     [[ $output == *"conntrack-monitor_flow-log with the whole flow log?"* ]]

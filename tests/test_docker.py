@@ -204,6 +204,24 @@ def test_packages_are_noted_for_who_looks_for_flaws(tree: Path) -> None:
         assert re.search(r"^Version: \d", path.read_text(), re.M)
 
 
+def test_image_from_nothing_to_the_first_screen_and_back(engine: Engine) -> None:
+    """By hand: make image, docker run, docker rmi."""
+    engine.remove()
+    engine.docker("rmi", IMAGE)
+    run("make", "-C", str(ROOT), "image", env=engine.env)
+    engine.namespace.run(["conntrack", "-F"])
+    engine.add_flow("10.6.6.6")
+    rights = ["--network", "host", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN"]
+    with Terminal(IMAGE, env=engine.env, program=["docker", "run", "--rm", "-it", *rights]) as terminal:
+        terminal.wait("10.6.6.6")
+        terminal.type("q")
+        assert terminal.end() == 0
+    engine.docker("rmi", IMAGE)
+    assert engine.docker("ps", "-aq") == engine.docker("volume", "ls", "-q") == ""
+    assert IMAGE not in engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+    engine.docker("tag", KEPT, IMAGE)
+
+
 def test_the_demonstration_plays(engine: Engine) -> None:
     with Terminal(
         IMAGE, "--demo", "--speed", "0", env=engine.env, program=["docker", "run", "--rm", "-it"]
@@ -731,7 +749,9 @@ def test_setup_from_nothing_to_nothing(engine: Engine, tmux: Tmux) -> None:
     run(*wrapper, "stop", env=engine.env)
     assert engine.inspect("{{.State.Status}} {{.State.ExitCode}}") == "exited 0"
     said = run(*wrapper, "status", env=engine.env, check=False)
-    assert said == f"{NAME}: exited, since {engine.inspect('{{.State.FinishedAt}}')}, exit status 0\n"  # no stale health
+    assert (
+        said == f"{NAME}: exited, since {engine.inspect('{{.State.FinishedAt}}')}, exit status 0\n"
+    )  # no stale health
     run(*wrapper, "start", env={**engine.env, **QUIET})  # as it was: nothing is made anew
     assert engine.status() == "running"
     assert "flow-log" not in engine.docker("volume", "ls", "-q")

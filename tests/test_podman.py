@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.debian import run
-from support.docker import IMAGE, NAME, ROOT
+from support.docker import IMAGE, NAME, ROOT, base_name
 from support.podman import Podman, missing_podman
 from support.terminal import Terminal
 from support.waiting import wait_for
@@ -65,7 +65,6 @@ def leave(terminal: Terminal) -> None:
 
 
 def test_setup_from_nothing_to_nothing(podman: Podman, home: Path) -> None:
-    before = names_of(podman, "images", "-q")
     for _round in ("first", "again"):
         printed = install(podman, home, "--build")
         assert printed.count(" ok") == 6, printed
@@ -93,8 +92,6 @@ def test_setup_from_nothing_to_nothing(podman: Podman, home: Path) -> None:
     assert names_of(podman, "ps", "-aq") == names_of(podman, "volume", "ls", "-q") == set()
     assert IMAGE not in names_of(podman, "images", "--format", "{{.Repository}}:{{.Tag}}")
     assert not (home / NAME).exists()
-    podman.podman("image", "prune", "-f")
-    assert names_of(podman, "images", "-q") == before
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +123,19 @@ def test_without_root_what_it_does_not_see_is_said(podman: Podman, image: str) -
             said = run(*words, *asked, check=False)
             assert before in said
             assert f"; try: sudo podman run --network host --cap-add NET_ADMIN {image}" in said
+
+
+def test_image_from_nothing_to_the_first_screen_and_back(podman: Podman, image: str) -> None:
+    """By hand, and the last in this file: with the image go all that it was built from, but for the base."""
+    podman.add_flow("10.6.6.6")
+    program = podman.inside("podman", "run", "--rm", "-it", *HOST, image)
+    with Terminal(size=(100, 24), program=program, env=podman.env) as terminal:
+        terminal.wait("10.6.6.6")
+        terminal.type("q")
+        assert terminal.end() == 0
+    podman.podman("rmi", image)
+    podman.podman("image", "prune", "-f")
+    assert podman.podman("images", "-a", "--format", "{{.Repository}}").split() == [
+        f"docker.io/library/{base_name().partition(':')[0]}"
+    ]
+    assert names_of(podman, "ps", "-aq") == names_of(podman, "volume", "ls", "-q") == set()
