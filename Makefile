@@ -133,7 +133,9 @@ release-check: ## Do version, tag, changelog and image agree?
 release-notes: ## The changelog's newest section
 	@$(PYTHON) scripts/release.py notes
 
-release-files: pyz wheel deb ## All files of a release, and their sums in dist/SHA256SUMS
+release-files: ## All files of a release and no others, and their sums, in dist
+	rm -rf dist
+	@$(MAKE) --no-print-directory pyz wheel deb
 	cd dist && sha256sum conntrack-monitor.pyz *.whl *.deb > SHA256SUMS
 
 PLATFORMS := linux/amd64,linux/arm64

@@ -52,7 +52,7 @@ WAYS = {
     "uv": Way(
         "uv tool install --no-managed-python %s",
         f"~/.local/bin/{NAME}",
-        f"uv tool uninstall {NAME}; rm -f ~/.local/bin/env*",
+        f"uv tool uninstall {NAME}",
     ),
     "wheel": Way(
         "python3 -m venv /opt/monitor && /opt/monitor/bin/pip install %s",
@@ -79,16 +79,24 @@ class Files(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def files(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """As `make release-files` makes them."""
-    folder = tmp_path_factory.mktemp("files")
-    wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)]
-    done = subprocess.run(wheel, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """As `make release-files` makes them, beside a file of the release before."""
+    checkout = tmp_path_factory.mktemp("release") / "checkout"
+    shutil.copytree(
+        ROOT, checkout, ignore=shutil.ignore_patterns(".venv", "dist", ".*_cache", ".hypothesis", "__pycache__")
+    )
+    (checkout / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    dist = checkout / "dist"
+    dist.mkdir()
+    (dist / f"{NAME}_0.0.1_all.deb").write_text("old")
+    done = subprocess.run(["make", "-C", str(checkout), "release-files"], capture_output=True, text=True, check=False)
     if done.returncode and os.environ.get("CI") != "true":
-        pytest.skip(f"packages can't be fetched here: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stderr
-    bare.run(sys.executable, str(ROOT / "scripts/build_deb.py"), str(pyz), "--to", str(folder))
-    return Files(*folder.glob("*.whl"), *folder.glob("*.deb"), pyz)
+        pytest.skip(f"not made here: {done.stderr[-300:]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,), (deb,), pyz = dist.glob("*.whl"), dist.glob("*.deb"), dist / f"{NAME}.pyz"
+    said = bare.run("sh", "-c", f"cd {dist} && sha256sum -c SHA256SUMS")
+    assert sorted(said.split()[::2]) == sorted(f"{path.name}:" for path in (wheel, deb, pyz))
+    return Files(wheel, deb, pyz)
 
 
 class Machine(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
@@ -104,7 +105,7 @@ class Podman:
         self.namespace.run([*words, "-t", "6000", "--state", "ESTABLISHED", "-u", "ASSURED"])
 
     @contextlib.contextmanager
-    def somebody(self, image: str) -> contextlib.AbstractContextManager[list[str]]:  # type: ignore[misc]
+    def somebody(self, image: str) -> Iterator[list[str]]:
         """The words that run podman as a user without rights, who has this image; it needs no subordinate users."""
         at = self.folder / "user"
         env = self._settings(at, "vfs")
