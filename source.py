@@ -108,7 +108,7 @@ def own_container() -> OwnContainer | None:
     found = _MOUNTED.search(_text_of("/proc/self/mountinfo"))
     rootless = _text_of("/proc/self/uid_map").split()[:3] not in ([], ["0", "0", "4294967295"])
     engine = "podman" if os.environ.get("container") == "podman" else "docker"  # noqa: SIM112  podman's own
-    return OwnContainer(engine, found[1][:12] if found else "", image, rootless, rootless or _leads_elsewhere())
+    return OwnContainer(engine, found[1][:12] if found else "", image, rootless, rootless or _has_no_host_s_interface())
 
 
 def _text_of(path: str) -> str:
@@ -119,14 +119,18 @@ def _text_of(path: str) -> str:
         return ""
 
 
-def _leads_elsewhere() -> bool:
-    """Has each interface its other end in another network namespace, as those of a container's network have?"""
+def _has_no_host_s_interface() -> bool:
+    """Is there neither a device nor a bridge, as in a container's network? A host with an engine has one or the other.
+
+    An interface's own number and that of its other end tell nothing: numbers of two namespaces may be the same.
+    """
     place = "/sys/class/net"
     try:
         names = [name for name in os.listdir(place) if name != "lo"]
     except OSError:
         return False
-    return all(_text_of(f"{place}/{name}/iflink") != _text_of(f"{place}/{name}/ifindex") for name in names)
+    virtual = [name for name in names if os.path.realpath(f"{place}/{name}").startswith("/sys/devices/virtual/")]
+    return virtual == names and not any(os.path.isdir(f"{place}/{name}/bridge") for name in names)
 
 
 def parse_facts(text: str) -> dict[str, int]:
