@@ -76,7 +76,7 @@ class Tree:
         parent = path.parent.resolve()
         at, to = parent / path.name, self._folder / parent.relative_to("/") / path.name
         self.taken |= {path, at}
-        if to.exists() or to.is_symlink():
+        if to.is_symlink() or to.is_file():
             return
         to.parent.mkdir(parents=True, exist_ok=True)
         if at.is_symlink():
