@@ -15,7 +15,8 @@ run: ## Watch this machine's connections; where that is impossible, play the bun
 
 test: ## Everything: ruff, mypy, pytest (without ARGS pytest in five parts, all at once; output is grouped)
 	@scripts/bootstrap.sh test
-	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j6 check test-install test-kernel test-log test-ways test-plain)
+	@bases=$$(mktemp -d) && trap 'rm -rf "$$bases"' EXIT && TEST_BASE="$${TEST_BASE:-$$bases/base.tar}" \
+		$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j6 check test-install test-kernel test-log test-ways test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test

@@ -1,13 +1,14 @@
 """A bare Debian, made here by one debootstrap: what the one file is tried in, and the base of the tests' container image.
 
-:func:`base` makes it as a tar file, about 20 s; TEST_BASE=FILE keeps that for the next run. :func:`make` puts Python and
-conntrack into a folder with it; what runs there does so with ``chroot`` in a network namespace: no network, the namespace's
-connection table. Needs root and debootstrap.
+:func:`base` makes it as a tar file, about 20 s; TEST_BASE=FILE keeps that for the next run, and `make test` for its parts.
+:func:`make` puts Python and conntrack into a folder with it; what runs there does so with ``chroot`` in a network namespace:
+no network, the namespace's connection table. Needs root and debootstrap.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -80,21 +81,29 @@ def mirror() -> tuple[str, str]:
 
 
 def base(folder: Path, other: str = "") -> Path:
-    """A slim Debian as a tar file in a folder, or where TEST_BASE says: the machine's own, or another suite's."""
+    """A slim Debian as a tar file in a folder, or where TEST_BASE says: the machine's own, or another suite's.
+
+    Whoever asks for the same place at the same time waits for it.
+    """
     at = os.environ.get("TEST_BASE", "")
     tar = Path(f"{at}{'.' * bool(other)}{other}" if at else folder / f"base{other}.tar")
-    if not tar.exists():
-        tree = folder / f"base{other}"
-        uri, suite = mirror()
-        run("debootstrap", "--variant=minbase", other or suite, str(tree), uri)
-        for name in SLIM:
-            for path in (tree / name).glob("*"):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /{name}/*\n" for name in SLIM[:4]))
-        (tree / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")  # as the official images have it
-        pack(tree, tar)
-        shutil.rmtree(tree)
+    with open(f"{tar}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tar.exists():
+            _bootstrap(folder / f"base{other}", other, tar)
     return tar
+
+
+def _bootstrap(tree: Path, other: str, tar: Path) -> None:
+    uri, suite = mirror()
+    run("debootstrap", "--variant=minbase", other or suite, str(tree), uri)
+    for name in SLIM:
+        for path in (tree / name).glob("*"):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /{name}/*\n" for name in SLIM[:4]))
+    (tree / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")  # as the official images have it
+    pack(tree, tar)
+    shutil.rmtree(tree)
 
 
 def pack(tree: Path, tar: Path) -> None:
