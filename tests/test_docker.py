@@ -270,7 +270,8 @@ def test_the_lock_has_the_versions_of_the_requirements() -> None:
 def test_the_wrapper_is_named_before_docker_attach(name: str) -> None:
     """Nothing in the container can see a detach: docker attach leaves the alternate screen on and the cursor hidden."""
     text = (ROOT / name).read_text()
-    ours, theirs = "conntrack-monitor/conntrack-monitor attach", "docker attach conntrack-monitor"
+    engine = "$engine" if name.endswith(".sh") else "docker"
+    ours, theirs = "conntrack-monitor/conntrack-monitor attach", f"{engine} attach conntrack-monitor"
     assert -1 < text.find(ours) < text.find(theirs)
     for row in (line for line in text.splitlines() if line.startswith("| ") and theirs in line):
         if not row.startswith(f"| `{theirs}`"):  # the row about itself
