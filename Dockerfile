@@ -3,29 +3,36 @@ ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS build
 RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip conntrack ca-certificates
 COPY requirements.lock /build/
-RUN python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile \
-        --only-binary :all: --require-hashes --target /opt/conntrack-monitor -r /build/requirements.lock
+# Where nobody compiles a wheel of maxminddb for this machine (arm/v7), another machine's without its C reader: all are then
+# pure Python, as in the one file. PIP_PLATFORM=linux_armv7l builds that anywhere.
+ARG PIP_PLATFORM=
+RUN set -e; cd /build; \
+    fetch() { python3 -m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile --no-deps \
+        --only-binary :all: --require-hashes --target /opt/conntrack-monitor "$@" -r requirements.lock; }; \
+    if ! fetch; then \
+        echo "Packages without C for this machine."; \
+        fetch --platform manylinux2014_x86_64 --implementation cp --python-version 3.11 --abi cp311; \
+        find /opt/conntrack-monitor -name '*.so' -delete; \
+    fi
 COPY *.py LICENSE fixtures/demo.rec /opt/conntrack-monitor/
+COPY scripts/image_tree.py /build/
 # Compiled now, as the container can't write; unchecked, as nothing in an image changes.
-RUN rm -rf /opt/conntrack-monitor/bin \
- && chmod 0755 /opt/conntrack-monitor/conntrack_monitor.py \
- && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/conntrack-monitor
+RUN chmod 0755 /opt/conntrack-monitor/conntrack_monitor.py \
+ && python3 /build/image_tree.py /opt/conntrack-monitor /image \
+ && mkdir -p /image/usr/share/GeoIP /image/usr/local/bin /image/usr/lib/ssl /image/root /image/run /image/proc /image/sys /image/dev \
+ && mkdir -m 0700 /image/log && mkdir -m 1777 /image/tmp \
+ && ln -s /opt/conntrack-monitor/conntrack_monitor.py /image/usr/local/bin/conntrack-monitor \
+ && ln -s /etc/ssl/certs/ca-certificates.crt /image/usr/lib/ssl/cert.pem \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /image/opt /image/usr/lib/python3*
 
-FROM ${BASE}
-# The lists and apt's own caches are 86 MB where the base has no rule against them.
-RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends conntrack python3 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/* /var/log/apt /var/log/dpkg.log \
-        /usr/share/doc/* /usr/share/man/* \
- && mkdir -p /usr/share/GeoIP \
- && mkdir -m 0700 /log \
- && ln -s /opt/conntrack-monitor/conntrack_monitor.py /usr/local/bin/conntrack-monitor
-COPY --from=build /opt/conntrack-monitor /opt/conntrack-monitor
+# Nothing of the base but what image_tree.py takes: no shell scripts, no setuid programs, no package manager, no perl.
+FROM scratch
+COPY --from=build /image /
 
-ENV LANG=C.UTF-8 TERM=xterm-256color PYTHONDONTWRITEBYTECODE=1 GEOIP_DB_PATHS=/usr/share/GeoIP \
-    CONNTRACK_MONITOR_PERMIT="docker run --network host --cap-add NET_ADMIN ..."
+ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin LANG=C.UTF-8 TERM=xterm-256color PYTHONDONTWRITEBYTECODE=1 GEOIP_DB_PATHS=/usr/share/GeoIP \
+    CONNTRACK_MONITOR_IMAGE=ghcr.io/0xf00f00/conntrack-monitor:latest
 
 ARG VERSION=0.1.0
 ARG REVISION=

@@ -13,9 +13,10 @@ run: ## Watch this machine's connections; where that is impossible, play the bun
 	@scripts/bootstrap.sh run
 	@scripts/run.sh $(ARGS)
 
-test: ## Everything: ruff, mypy, pytest (without ARGS pytest in four parts, all at once; output is grouped)
+test: ## Everything: ruff, mypy, pytest (without ARGS pytest in five parts, all at once; output is grouped)
 	@scripts/bootstrap.sh test
-	@$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j5 check test-install test-kernel test-log test-plain)
+	@bases=$$(mktemp -d) && trap 'rm -rf "$$bases"' EXIT && TEST_BASE="$${TEST_BASE:-$$bases/base.tar}" \
+		$(MAKE) --no-print-directory $(if $(ARGS),check unit,--output-sync=target --keep-going -j6 check test-install test-kernel test-log test-ways test-plain)
 
 check: ## ruff and mypy
 	@scripts/bootstrap.sh test
@@ -65,9 +66,12 @@ KERNEL := $(addprefix tests/test_,$(addsuffix .py,oracle nodes nodes_screen kern
 # The flow log, other people's stores, databases that are fetched, small Pythons: their tests wait for disks, restarts, minutes.
 LOG := $(addprefix tests/test_,$(addsuffix .py,past log_nodes flowlog flowlog_oracle usage guide_to_the_log small_pythons geography download contrib_rsyslog contrib_victoriametrics contrib_nats contrib_clickhouse))
 
-.PHONY: test-plain test-install test-kernel test-log
+# From a bare Debian 12 and 13 to a screen and back; Podman. Mostly apt and debootstrap.
+WAYS := $(addprefix tests/test_,$(addsuffix .py,seven_ways podman))
+
+.PHONY: test-plain test-install test-kernel test-log test-ways
 test-plain: ## pytest without what installs or waits
-	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%) $(KERNEL:%=--ignore=%) $(LOG:%=--ignore=%)
+	.venv/bin/pytest -p no:cacheprovider $(INSTALL:%=--ignore=%) $(KERNEL:%=--ignore=%) $(LOG:%=--ignore=%) $(WAYS:%=--ignore=%)
 
 test-kernel: ## pytest of what waits for a kernel: churn, faults, the live screen
 	.venv/bin/pytest -p no:cacheprovider $(KERNEL)
@@ -77,6 +81,9 @@ test-log: ## pytest of the flow log, of recipes, fetching databases, small Pytho
 
 test-install: ## pytest of what installs: one file, wheel, package, ssh, container, setup script
 	.venv/bin/pytest -p no:cacheprovider $(INSTALL)
+
+test-ways: ## pytest of seven ways to install it, each from nothing to a screen and back
+	.venv/bin/pytest -p no:cacheprovider $(WAYS)
 
 bats: ## The tests of the setup script alone (needs bats)
 	bats tests/setup.bats
@@ -127,7 +134,9 @@ release-check: ## Do version, tag, changelog and image agree?
 release-notes: ## The changelog's newest section
 	@$(PYTHON) scripts/release.py notes
 
-release-files: pyz wheel deb ## All files of a release, and their sums in dist/SHA256SUMS
+release-files: ## All files of a release and no others, and their sums, in dist
+	rm -rf dist
+	@$(MAKE) --no-print-directory pyz wheel deb
 	cd dist && sha256sum conntrack-monitor.pyz *.whl *.deb > SHA256SUMS
 
 PLATFORMS := linux/amd64,linux/arm64

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from geography import Plan
     from live import Live
     from run import CommandLine, Headless, MetricsPlan, Once, Options, Stream
-    from source import Source
+    from source import OwnContainer, Source
 
 VERSION = "0.1.0"
 AGENT = f"{PROGRAM}/{VERSION} (+https://github.com/0xf00f00/conntrack-monitor)"
@@ -81,16 +81,26 @@ def invocation() -> str:
     """The words that start this program from the folder it was started in.
 
     CONNTRACK_MONITOR_CALLED in place of them: in a container nobody has a shell to type at, so its compose file says
-    what does it from outside.
+    what does it from outside. Without that file its engine's words.
     """
     from text import clean
 
     if given := os.environ.get("CONNTRACK_MONITOR_CALLED"):
         return clean(given)
+    if (inside := _around_us()) and inside.name:
+        return f"{inside.engine} exec {inside.name} {PROGRAM}"
     try:
         return clean(_typed_words(sys.argv[0], os.getcwd()))
     except OSError:  # the folder has gone
         return clean(os.path.basename(sys.argv[0]))
+
+
+def _around_us() -> OwnContainer | None:
+    if "CONNTRACK_MONITOR_IMAGE" not in os.environ:  # nearly always: no import
+        return None
+    from source import own_container
+
+    return own_container()
 
 
 def _typed_words(name: str, here: str) -> str:
@@ -841,6 +851,9 @@ for _parameter in command.params:
             _parameter.envvar = f"CONNTRACK_MONITOR_{_long.replace('-', '_').upper()}"
 
 
+GEOIP_VOLUME = "conntrack-monitor_geoip-data:/usr/share/GeoIP"  # as docker run takes it; the image's own place
+
+
 def _plan(ctx: click.Context, options: CommandLine) -> Plan:
     """Where databases are; the command that fetches them puts them where this run looks for them."""
     import shlex
@@ -851,11 +864,14 @@ def _plan(ctx: click.Context, options: CommandLine) -> Plan:
 
     base_url = os.environ.get("CONNTRACK_MONITOR_GEOIP_URL") or DEFAULT_URL
     paths = tuple(search_paths(options["geoip_db"], os.environ))
-    called, inside = invocation(), "CONNTRACK_MONITOR_CALLED" in os.environ
+    container, given = _around_us(), "CONNTRACK_MONITOR_CALLED" in os.environ
+    called, inside = invocation(), given or container is not None
     if _is_sudo() and not inside:  # root's cache is not the caller's
         called = f"sudo {called}"
-    words = ["--update-geoip", *_looked_for(ctx, paths, inside)]
-    return Plan(paths, not options["no_download"], base_url, AGENT, command=f"{called} {shlex.join(words)}")
+    command = f"{called} {shlex.join(['--update-geoip', *_looked_for(ctx, paths, inside)])}"
+    if container and not given and options["once"]:  # it has gone when that is read
+        command = f"{container.runs('--rm', '-v', GEOIP_VOLUME)} --update-geoip, then -v {GEOIP_VOLUME} here, too"
+    return Plan(paths, not options["no_download"], base_url, AGENT, command=command)
 
 
 def _looked_for(ctx: click.Context, paths: Sequence[str], inside: bool) -> list[str]:
@@ -960,11 +976,19 @@ def _options(ctx: click.Context, options: CommandLine, settings: Settings, reads
         by=options["by"] or "",
         only=options["only"],
         demo="" if options["heartbeat"] else f"{invocation()} --demo",
+        **_tracking(),
         headless=options["headless"],
         ipfix=_export_plan(ctx, options),
         names=options["names"],
         asks_names=_is_given(ctx, "names"),
     )
+
+
+def _tracking() -> dict[str, Any]:
+    """Of ``Options`` why there may be no flow, where that is a container's doing."""
+    inside = _around_us()
+    found = inside.untracked() if inside else None
+    return {"tracking": found} if found else {}
 
 
 def _shown(options: CommandLine) -> dict[str, Any]:
@@ -1160,7 +1184,7 @@ DEMO = "demo.rec"
 
 def _demo() -> bytes:
     """The bundled recording: of a checkout in its folder fixtures, else beside the program or in the one file."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(os.path.realpath(__file__))  # a link to the program, as the image has it, is beside nothing
     if os.path.isfile(here):
         from zipimport import zipimporter  # zipfile wants what small Pythons lack
 

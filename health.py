@@ -61,6 +61,7 @@ from intake import (
     EVENTS_CURE,
     LATE,
     MINUTE,
+    NOTHING_TRACKED,
     Playback,
     Problem,
     Status,
@@ -150,6 +151,7 @@ class Surroundings(NamedTuple):
     exported: Sequence[str] = ()  # how each of its collectors is doing
     playback: Playback | None = None  # where a recording is that can be gone back in
     demo: str = ""  # the words that play the bundled recording
+    tracking: Problem = NOTHING_TRACKED  # why there may be no flow
     findings: Findings | None = None  # what a round over all flows has found
     alerts: Sequence[Notice] = ()  # what the settings' rules have to say
 

@@ -30,7 +30,6 @@ from text import clean
 
 # Exit codes of the program.
 SUCCESS, FAILED, USAGE, NOT_PERMITTED, NOT_FOUND = 0, 1, 2, 3, 4
-TRACKING_OFF = "either no traffic, or tracking is off: no firewall rule uses it"
 TRACKING_CURE = "iptables -I INPUT -m conntrack --ctstate NEW"
 ACCOUNTING_OFF = "accounting is off: no bytes, packets or rates"
 ACCOUNTING_CURE = "sysctl -w net.netfilter.nf_conntrack_acct=1"
@@ -72,6 +71,9 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.what}; try: {self.cure}" if self.cure else self.what
+
+
+NOTHING_TRACKED = Problem("either no traffic, or tracking is off: no firewall rule uses it", TRACKING_CURE)
 
 
 def not_started(argv: Sequence[str], error: OSError) -> Problem:

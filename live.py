@@ -695,6 +695,7 @@ class Live:
             databases=self.geography.databases(now),
             playback=self.source.playback() if isinstance(self.source, Replay) else None,
             demo=self.options.demo,
+            tracking=self.options.tracking,
         )
 
     def _notices(self, around: Surroundings) -> list[Notice]:

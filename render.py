@@ -33,7 +33,7 @@ from columns import (
 )
 from flows import Flow, TapeEvent
 from grouping import GroupRow, UsageRow
-from intake import LATE, TRACKING_CURE, TRACKING_OFF, cure_there
+from intake import LATE, cure_there
 from keys import BINDINGS
 from panels import details, header, help_lines, panel_lines
 from text import (
@@ -916,7 +916,8 @@ def empty_reason(scene: Scene) -> list[tuple[str, str]]:
     if status.facts.get("count", 0) > 0 and view.base is None:
         return [("the kernel counts entries but lists none", shlex.join([*scene.around.before, "conntrack", "-L"]))]
     shows = [("To see it with traffic, play the demo", scene.around.demo)] if scene.around.demo else []
-    return [(f"No connections yet: {TRACKING_OFF}", cure_there(TRACKING_CURE, scene.around.before)), *shows]
+    why = scene.around.tracking
+    return [(f"No connections yet: {why.what}", cure_there(why.cure, scene.around.before)), *shows]
 
 
 def _no_usage(view: View) -> list[tuple[str, str]]:

@@ -30,10 +30,9 @@ from intake import (
     LATE,
     NOT_FOUND,
     NOT_PERMITTED,
+    NOTHING_TRACKED,
     SUCCESS,
     SUDO,
-    TRACKING_CURE,
-    TRACKING_OFF,
     Behind,
     Block,
     Ended,
@@ -53,7 +52,7 @@ from intake import (
 from names import Names
 from parse import STAMP, Parts
 from recording import Mixture, Recorder, Replay
-from source import Source, node_of
+from source import Source, node_of, own_container
 from text import clean
 from vocabulary import ViewName
 
@@ -239,6 +238,7 @@ class Options:
     since: str = ""  # of usage, as it was typed
     by: str = ""  # the keys of --by
     demo: str = ""  # the words that play the bundled recording
+    tracking: Problem = NOTHING_TRACKED  # why there may be no flow
     mouse: bool = True  # clicks and the wheel are ours
     headless: bool = False  # nothing on standard output: the log, IPFIX or metrics are what the run is for
     ipfix: ExportPlan | None = None  # where flow records are sent
@@ -298,7 +298,9 @@ def both(one: Callable[[Flow], None] | None, other: Callable[[Flow], None] | Non
 
 def give_up(problem: Problem) -> int:
     """Say why; returns the exit code."""
-    instead = os.environ.get("CONNTRACK_MONITOR_PERMIT")  # an image has no sudo; it says what its container lacks
+    instead = os.environ.get("CONNTRACK_MONITOR_PERMIT", "")
+    if not instead and problem.cure == SUDO and (inside := own_container()):
+        instead = inside.permitted()  # an image has no sudo
     if instead and problem.cure == SUDO:
         problem = replace(problem, cure=instead)
     say(str(problem))
@@ -324,7 +326,8 @@ class Feed:
 
         ``tape``: see ``FlowTable``. ``first``: the feed of another node, which keeps the files that are of all nodes.
         """
-        self.source, self.before, self.is_first = source, options.before, first is None
+        self.source, self.before, self.tracking = source, options.before, options.tracking
+        self.is_first = first is None
         self._told_epoch = 0.0
         via = source.command.via if source.command else ()
         self.names = Names(options.sources_of_names() if source.live else (), via, options.site)
@@ -1383,7 +1386,7 @@ class Once:
             pipe.say(str(problem))
             return
         if not feed.table.live and not (self._options.protocols or self._options.families):
-            pipe.say(f"0 entries: {TRACKING_OFF}; try: {cure_there(TRACKING_CURE, feed.before)}")
+            pipe.say(f"0 entries: {feed.tracking.what}; try: {cure_there(feed.tracking.cure, feed.before)}")
             return
         from health import OF_A_TABLE
 

@@ -21,6 +21,7 @@ only after the new one has started; if anything fails, the previous installation
 conntrack-monitor_geoip-data) and a flow log are kept.
 SUDO_PASSWORD is used only if Docker needs root and sudo needs a password. "-" reads it from stdin; without it, you are
 asked. As an argument, it ends up in your shell's history. Put a password that begins with - after --.
+Where podman is installed and Docker is not, podman runs it, as root: without root it sees only a network of its own.
 
   --build              build the image from the checkout that contains this script
   --image REF          use this image [ghcr.io/0xf00f00/conntrack-monitor:latest]
@@ -35,28 +36,28 @@ asked. As an argument, it ends up in your shell's history. Put a password that b
   --yes                do not ask
   -h, --help           print this help
 
-Exit status: 0 success, 2 wrong usage, 3 no root access (wrong password), 4 docker or compose is not installed, 5 docker does
+Exit status: 0 success, 2 wrong usage, 3 no root access (wrong password), 4 neither docker with compose nor podman, 5 docker does
 not answer, 6 a file or volume can't be written, 7 no image, 8 the container does not start, 9 not confirmed.
 END
 }
 
 # --- what the installed files say -----------------------------------------------------------------
 
-compose_file() { # IMAGE LOG
+settings_file() { # IMAGE LOG
     local text
-    text=$(compose_lines "$1" "$2")
+    if [ "$engine" = podman ]; then text=$(podman_lines "$1" "$2"); else text=$(compose_lines "$1" "$2"); fi
     cat <<'END'
 # Conntrack Monitor over this machine's own connection table. Written by setup-conntrack-monitor.sh.
 #   ~/conntrack-monitor/conntrack-monitor attach    attach to it; Ctrl+P Ctrl+Q detaches and restores your terminal
-#   docker attach conntrack-monitor                 the same, but type reset after Ctrl+P Ctrl+Q
 END
-    printf '# Checksum %s: with another text below, this file is kept as docker-compose.yml.old when setup runs again.\n%s\n' \
-        "$(checksum <<<"$text")" "$text"
+    printf '#   %-46s  the same, but type reset after Ctrl+P Ctrl+Q\n' "$engine attach conntrack-monitor"
+    printf '# Checksum %s: with another text below, this file is kept as %s.old when setup runs again.\n%s\n' \
+        "$(checksum <<<"$text")" "$settings" "$text"
 }
 
 checksum() { cksum | tr ' ' '-'; } # of standard input
 
-as_written() { # FILE: is the compose file as one of our versions wrote it?
+as_written() { # FILE: is it as one of our versions wrote it?
     local noted
     noted=$(sed -n 's/^# Checksum \([0-9-]*\): .*/\1/p' "$1" 2>/dev/null)
     [ -n "$noted" ] && [ "$noted" = "$(sed '1,/^# Checksum /d' "$1" | checksum)" ]
@@ -119,13 +120,38 @@ END
 END
 }
 
+# The same for podman, which has no compose of its own; sh reads it. always: what podman-restart.service starts at boot.
+podman_lines() { # IMAGE on|off
+    cat <<'END'
+exec podman run -d --name conntrack-monitor --network host -it \
+    --cap-drop ALL --cap-add NET_ADMIN --cap-add DAC_OVERRIDE --security-opt no-new-privileges \
+    --read-only --tmpfs /run:rw,size=1m,mode=0755 \
+    -e GEOIP_DB_PATHS=/usr/share/GeoIP -e CONNTRACK_MONITOR_GEOIP_URL -e CONNTRACK_MONITOR_NO_DOWNLOAD \
+    -e CONNTRACK_MONITOR_CALLED="podman exec conntrack-monitor conntrack-monitor" \
+    -e CONNTRACK_MONITOR_STOP="podman stop conntrack-monitor" \
+    -e CONNTRACK_MONITOR_RESTART="${CONNTRACK_MONITOR_RESTART:-always}" --restart "${CONNTRACK_MONITOR_RESTART:-always}" \
+    --log-driver k8s-file --log-opt max-size=2mb \
+    -v conntrack-monitor_geoip-data:/usr/share/GeoIP \
+END
+    if [ "$2" = on ]; then
+        cat <<'END'
+    -e CONNTRACK_MONITOR_LOG="${CONNTRACK_MONITOR_LOG:-/log}" -e CONNTRACK_MONITOR_LOG_KEEP -e CONNTRACK_MONITOR_LOG_SIZE \
+    -v conntrack-monitor_flow-log:/log \
+END
+    fi
+    # shellcheck disable=SC2016  # that file's own
+    printf '    "${CONNTRACK_MONITOR_IMAGE:-%s}"\n' "$1"
+}
+
 wrapper_file() {
     cat <<'HEAD'
 #!/usr/bin/env bash
 # Attaches to, starts, stops and updates the installed Conntrack Monitor. Written by setup-conntrack-monitor.sh.
 set -uo pipefail
 HEAD
-    declare -f compose docker_state docker_is_silent cure_of_silence kept_for_root stays_up image_of
+    printf 'engine=%s\n' "$engine"
+    [ "$engine" = docker ] || declare -f docker
+    declare -f compose docker_state docker_is_silent cure_of_silence kept_for_root stays_up image_of exists
     cat <<'WRAPPER'
 readonly NAME=conntrack-monitor
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" || exit 1
@@ -147,6 +173,16 @@ TEXT
 }
 
 composed() { compose -p "$NAME" -f "$here/docker-compose.yml" "$@"; }
+
+start() {
+    if [ "$engine" != podman ]; then
+        composed up -d --no-build
+    elif exists container "$NAME"; then
+        docker start "$NAME"
+    else
+        sh "$here/podman-run"
+    fi
+}
 
 # Tells one run from the next; ends with "true" while it runs.
 run_of() { fact '{{.State.StartedAt}} {{.State.FinishedAt}} {{.RestartCount}} {{.State.Running}}'; }
@@ -192,7 +228,8 @@ attach() {
 
 status() {
     local state
-    state=$(fact '{{.State.Status}}, since {{.State.StartedAt}}{{if .State.Health}}, {{.State.Health.Status}}{{end}}') || {
+    # Health is the last that was asked: of one that has stopped it says nothing. Podman has an empty one where it asks none.
+    state=$(fact '{{.State.Status}}, since {{if .State.Running}}{{.State.StartedAt}}{{with .State.Health}}{{with .Status}}, {{.}}{{end}}{{end}}{{else}}{{.State.FinishedAt}}, exit status {{.State.ExitCode}}{{end}}') || {
         echo "not installed: there is no container $NAME; try: $here/conntrack-monitor start" >&2
         return 1
     }
@@ -203,6 +240,7 @@ status() {
 # The new image first; where it does not run, the one before it does again.
 update() {
     local reference before now
+    [ "$engine" = docker ] || exec "$here/setup-conntrack-monitor.sh" --folder "$here" # which brings back what there was
     reference=$(fact '{{.Config.Image}}')
     before=$(fact '{{.Image}}')
     composed pull || return
@@ -228,7 +266,7 @@ with_docker() {
     case $(docker_state) in
     '') return ;;
     absent)
-        echo "error: Docker is not installed: command docker not found" >&2
+        echo "error: not installed: command $engine not found" >&2
         exit 4
         ;;
     silent)
@@ -241,7 +279,11 @@ with_docker() {
             mapfile -t root < <(kept_for_root)
             exec sudo env ${root[@]+"${root[@]}"} "$here/conntrack-monitor" "$@"
         fi
-        echo "error: Docker denies access: only root and the group docker may use it" >&2
+        if [ "$engine" = podman ]; then
+            echo "error: it runs as root's: without root podman does not see it" >&2
+        else
+            echo "error: Docker denies access: only root and the group docker may use it" >&2
+        fi
         exit 3
         ;;
     *) ;; # docker says it itself
@@ -258,7 +300,7 @@ main() {
     with_docker "$command" "$@"
     case $command in
     attach) attach ;;
-    start) composed up -d --no-build ;;
+    start) start ;;
     stop) docker stop "$NAME" ;;
     restart) docker restart "$NAME" ;;
     status) status ;;
@@ -300,7 +342,10 @@ die() { # STATUS WHAT [HELP]
     exit "$1"
 }
 
-would() { printf '  would run: %s\n' "${*@Q}"; }
+would() {
+    if [ "$1" = docker ]; then set -- "$engine" "${@:2}"; fi
+    printf '  would run: %s\n' "${*@Q}"
+}
 
 act() { # changes something: run it, or with --dry-run say it
     if [ "$dry" = 1 ]; then would "$@"; else "$@" >/dev/null </dev/null; fi
@@ -405,7 +450,7 @@ take_argument() {
 # What root is to know of our environment, which sudo keeps from it: NAME=VALUE lines.
 kept_for_root() {
     local name
-    for name in DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CONNTRACK_MONITOR_{IMAGE,RESTART,GEOIP_URL,NO_DOWNLOAD,LOG,LOG_KEEP,LOG_SIZE} SETUP_ROOT; do
+    for name in DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG CONTAINERS_CONF CONTAINERS_STORAGE_CONF CONNTRACK_MONITOR_{IMAGE,RESTART,GEOIP_URL,NO_DOWNLOAD,LOG,LOG_KEEP,LOG_SIZE} SETUP_ROOT; do
         [ -z "${!name:-}" ] || printf '%s=%s\n' "$name" "${!name}"
     done
 }
@@ -451,7 +496,23 @@ escalate() {
     exit
 }
 
-# --- Docker ---------------------------------------------------------------------------------------
+# --- Docker, or podman under its name -------------------------------------------------------------
+
+engine=docker settings=docker-compose.yml
+
+# Podman takes Docker's words, but for compose; its package podman-docker gives it Docker's name. What is installed stays
+# with the engine that it has.
+choose_engine() {
+    local said=''
+    if command -v docker >/dev/null && ! [ -e "$folder/podman-run" ]; then
+        said=$(docker --version 2>/dev/null </dev/null) || true
+        case ${said,,} in *podman*) ;; *) return 0 ;; esac
+    fi
+    command -v podman >/dev/null || return 0
+    engine=podman settings=podman-run
+    # Without systemd it logs that timers of health checks are none; what fails is said all the same.
+    docker() { command podman --log-level fatal "$@"; }
+}
 
 compose() {
     if docker compose version >/dev/null 2>&1 </dev/null; then
@@ -466,7 +527,11 @@ compose() {
 docker_state() {
     local said status=0
     local -a patience=()
-    command -v docker >/dev/null || { echo absent && return; }
+    command -v "$engine" >/dev/null || { echo absent && return; }
+    if [ "$engine" = podman ]; then # no daemon; a user's containers are others, and have no right on the host's network
+        [ "$(id -u)" = 0 ] || echo forbidden
+        return
+    fi
     ! command -v timeout >/dev/null || patience=(timeout 20)
     # not docker info: that ends with "errors pretty printing info" whatever is wrong
     said=$(${patience[@]+"${patience[@]}"} docker version --format '{{.Server.Version}}' 2>&1 >/dev/null </dev/null) || status=$?
@@ -510,20 +575,7 @@ how_to_install() {
     esac
 }
 
-# Podman's alias answers as Docker does, up to compose, which ends with status 8 and nothing that helps.
-need_no_podman() {
-    local said
-    said=$(docker --version 2>/dev/null </dev/null) || return 0
-    case ${said,,} in
-    *podman*)
-        die $EX_DOCKER "the command docker is podman here, and this script needs Docker and compose" \
-            "sudo podman run -it --rm --network host --cap-add NET_ADMIN ${image:-$IMAGE_DEFAULT}"
-        ;;
-    esac
-}
-
 need_docker() { # STATE
-    [ "$1" = absent ] || need_no_podman
     case $1 in
     '') ;;
     absent)
@@ -537,6 +589,7 @@ need_docker() { # STATE
 }
 
 need_compose() {
+    [ "$engine" = docker ] || return 0
     docker compose version >/dev/null 2>&1 </dev/null || docker-compose version >/dev/null 2>&1 </dev/null ||
         die $EX_DOCKER "Docker Compose is not installed" "$(how_to_install)"
 }
@@ -589,8 +642,12 @@ get_image() {
 
 build_image() {
     local log
+    local -a labels=()
     if [ "$dry" = 1 ]; then would docker build -t "$image" "$checkout"; return; fi
-    log=$(docker build -t "$image" "$checkout" 2>&1 </dev/null) || {
+    # version, commit and its time: where Python and git are here
+    read -ra labels < <(python3 "$checkout/scripts/release.py" labels 2>/dev/null </dev/null) || true
+    if [ "$engine" = podman ]; then labels+=(--format docker); fi # the other one has no health check
+    log=$(docker build -t "$image" ${labels[@]+"${labels[@]}"} "$checkout" 2>&1 </dev/null) || {
         printf '\n%s\n' "$log" | tail -n 20 >&2
         die $EX_IMAGE "the image can't be built; see the last lines above"
     }
@@ -599,14 +656,19 @@ build_image() {
 
 start_container() {
     local said
+    if [ "$dry" = 1 ] && [ "$engine" = podman ]; then would sh "$folder/$settings"; return; fi
     if [ "$dry" = 1 ]; then would docker compose -p "$NAME" -f "$folder/docker-compose.yml" up -d --no-build; return; fi
     replacing=1
     if [ -n "$before_id" ] && [ "$before_project" != "$NAME" ]; then # else compose replaces it itself
         docker stop -t 5 "$before_id" >/dev/null </dev/null || true
         docker rename "$before_id" "$BEFORE" </dev/null || die $EX_START "the container $NAME can't be renamed"
     fi
-    said=$(cd "$folder" && compose -p "$NAME" -f docker-compose.yml up -d --no-build 2>&1) ||
-        die $EX_START "Docker can't start it: ${said##*$'\n'}"
+    if [ "$engine" = podman ]; then
+        said=$(sh "$folder/$settings" 2>&1 </dev/null) || die $EX_START "podman can't start it: ${said##*$'\n'}"
+    else
+        said=$(cd "$folder" && compose -p "$NAME" -f docker-compose.yml up -d --no-build 2>&1) ||
+            die $EX_START "Docker can't start it: ${said##*$'\n'}"
+    fi
     stays_up "$NAME" || {
         said=$(docker logs --tail 3 "$NAME" 2>&1 </dev/null | tr -d '\r')
         die $EX_START "it starts and exits again: ${said:-no output}"
@@ -667,7 +729,7 @@ put() { # FILE MODE, text from standard input; never half a file
     cat >"$1.new" && chmod "$2" "$1.new" && mv -f "$1.new" "$1"
 }
 
-ours=(docker-compose.yml "$NAME" setup-conntrack-monitor.sh) # the files in the folder
+ours=(docker-compose.yml podman-run "$NAME" setup-conntrack-monitor.sh) # the files in the folder, of which one is the engine's
 
 # A server of NFS takes root for nobody, unless told otherwise.
 cure_of_folder() {
@@ -688,7 +750,7 @@ write_files() {
             cp -p "$folder/$name" "$folder/$name.before" || return
     done
     writing=1
-    compose_file "$image" "$log" | put "$folder/docker-compose.yml" 0644 || return
+    settings_file "$image" "$log" | put "$folder/$settings" 0644 || return
     wrapper_file | put "$folder/$NAME" 0755 || return
     if [ -f "$script" ] && ! [ "$script" -ef "$folder/setup-conntrack-monitor.sh" ]; then
         put "$folder/setup-conntrack-monitor.sh" 0755 <"$script" || return
@@ -699,7 +761,7 @@ write_files() {
 
 # A compose file that is not as we wrote it is kept under a name that nothing has yet.
 keep_edited() {
-    local file=$folder/docker-compose.yml number=2
+    local file=$folder/$settings number=2
     [ -f "$file" ] && ! as_written "$file" || return 0
     kept=$file.old
     while [ -e "$kept" ]; do
@@ -795,7 +857,7 @@ remove_before() {
     local id name
     for name in "${ours[@]}"; do act rm -f -- "$folder/$name.before"; done
     if exists container "$BEFORE"; then
-        act docker rm -f "$BEFORE" || warn "the container $BEFORE could not be removed; try: docker rm -f $BEFORE"
+        act docker rm -f "$BEFORE" || warn "the container $BEFORE could not be removed; try: $engine rm -f $BEFORE"
     fi
     for id in $before_image $tagged; do # of the release before: nothing names it any more
         [ "$(docker image inspect -f '{{len .RepoTags}}' "$id" 2>/dev/null </dev/null)" != 0 ] ||
@@ -809,16 +871,21 @@ choose_log() {
     [ -n "$log" ] || [ -z "${CONNTRACK_MONITOR_LOG:-}" ] || log=on
     if [ -z "$log" ]; then
         log=off
-        ! grep -q '^ *CONNTRACK_MONITOR_LOG: "' "$folder/docker-compose.yml" 2>/dev/null || log=on
+        ! grep -q '^ *\(-e \)\?CONNTRACK_MONITOR_LOG[:=] \?"' "$folder/$settings" 2>/dev/null || log=on
     fi
     if [ "$log" = on ]; then also=", $VOLUME_LOG"; fi
 }
 
 install() {
     choose_log
-    step 1 "Docker"
-    need_compose
-    ok "$(docker version --format '{{.Server.Version}}' </dev/null), compose $(compose version --short)"
+    if [ "$engine" = podman ]; then
+        step 1 "Podman"
+        ok "$(docker version --format '{{.Client.Version}}' </dev/null)"
+    else
+        step 1 "Docker"
+        need_compose
+        ok "$(docker version --format '{{.Server.Version}}' </dev/null), compose $(compose version --short)"
+    fi
     look_back
     trap go_back EXIT
     step 2 "the image"
@@ -827,7 +894,7 @@ install() {
     make_volumes
     step 4 "writing $folder"
     write_files || die $EX_FILES "$folder can't be written" "$(cure_of_folder)"
-    ok "${kept:+the previous docker-compose.yml is kept as ${kept##*/}}"
+    ok "${kept:+the previous $settings is kept as ${kept##*/}}"
     step 5 "starting the container"
     start_container
     trap - EXIT
@@ -842,13 +909,16 @@ install() {
     cat <<END
 
 Attach:      "$folder/$NAME" attach     (detach with Ctrl+P Ctrl+Q; restores your terminal)
-Or:          docker attach $NAME      (after Ctrl+P Ctrl+Q, type reset to restore your terminal)
+Or:          $engine attach $NAME      (after Ctrl+P Ctrl+Q, type reset to restore your terminal)
 Stop:        "$folder/$NAME" stop
 END
     [ "$log" = off ] || cat <<END
-Look up:     docker exec $NAME $NAME --who ADDRESS:PORT --at 2026-11-24T14:02:30+01:00
+Look up:     $engine exec $NAME $NAME --who ADDRESS:PORT --at 2026-11-24T14:02:30+01:00
 END
-    [ "$old_volume" = 0 ] || echo "The volume $VOLUME_BEFORE is no longer used; once everything works, remove it: docker volume rm $VOLUME_BEFORE"
+    [ "$old_volume" = 0 ] || echo "The volume $VOLUME_BEFORE is no longer used; once everything works, remove it: $engine volume rm $VOLUME_BEFORE"
+    if [ "$engine" = podman ] && ! systemctl is-enabled -q podman-restart.service 2>/dev/null; then
+        echo "To start it at boot, too: systemctl enable podman-restart.service"
+    fi
 }
 
 remove() {
@@ -857,7 +927,7 @@ remove() {
     local -a left=()
     installed=$(docker inspect -f '{{.Config.Image}}' "$NAME" 2>/dev/null </dev/null) || installed=$image
     for name in "$NAME" "$BEFORE"; do
-        remove_container "$name" || die $EX_DAEMON "the container $name can't be removed" "docker rm -f $name"
+        remove_container "$name" || die $EX_DAEMON "the container $name can't be removed" "$engine rm -f $name"
     done
     ok
     step 2 "the image"
@@ -886,7 +956,7 @@ remove() {
 
 remove_files() {
     local name
-    local -a files=("$folder/.viewers" "$folder"/docker-compose.yml.old*)
+    local -a files=("$folder/.viewers" "$folder"/{docker-compose.yml,podman-run}.old*)
     for name in "${ours[@]}"; do files+=("$folder/$name" "$folder/$name".{before,new}); done
     act rm -f -- "${files[@]}" || die $EX_FILES "$folder can't be cleared"
     if accounting_files; then
@@ -905,12 +975,14 @@ remove_files() {
 main() {
     local state
     parse "$@"
+    choose_engine
     command -v docker >/dev/null || need_docker absent
     [ "$purge" = 0 ] || [ "$dry" = 1 ] ||
         ask "Remove the volume $VOLUME, and $VOLUME_BEFORE of an earlier version, with all databases in them (including your own), and $VOLUME_LOG with the whole flow log?"
     state=$(docker_state)
     if [ "$(id -u)" != 0 ]; then
         if [ "$state" = forbidden ]; then
+            if [ "$engine" = podman ]; then escalate "only root's containers see this machine's table"; fi
             escalate "only root and the group docker may use Docker"
         elif [ -z "$state" ] && { [ "$accounting" = 1 ] || { [ "$uninstall" = 1 ] && accounting_files; }; }; then
             escalate "changing kernel settings needs root"

@@ -70,6 +70,70 @@ def read_facts() -> dict[str, int]:
     return values
 
 
+# The files that docker and podman mount into a container, from a folder of its identity.
+_MOUNTED = re.compile(r"/([0-9a-f]{64})/(?:userdata/)?(?:hostname|hosts|resolv\.conf) /etc/")
+
+
+@dataclass(frozen=True)
+class OwnContainer:
+    """The container of our image that this program runs in, in words of its host: only there somebody can mend it."""
+
+    engine: str  # docker, podman
+    name: str  # as the engine takes it; "": unknown
+    image: str
+    rootless: bool  # started by a user: no right on the host's network
+    alone: bool  # in a network of its own, whose table is another one
+
+    def runs(self, *words: str) -> str:
+        """The command that starts another one with these words."""
+        before = f"sudo {self.engine}" if self.rootless else self.engine
+        return " ".join([before, "run", *words, self.image])
+
+    def permitted(self) -> str:
+        """... with what reading the host's table takes. Docker gives a user other than root no capability."""
+        user = ["--user", "0"] if os.geteuid() else []
+        return self.runs("--network", "host", "--cap-add", "NET_ADMIN", *user)
+
+    def untracked(self) -> Problem | None:
+        """Why nothing is tracked, where that is not for want of a rule."""
+        if self.rootless:
+            return Problem("this container was started without root and has a network of its own", self.permitted())
+        return Problem("this container has a network of its own", self.permitted()) if self.alone else None
+
+
+def own_container() -> OwnContainer | None:
+    """Ours; None outside of the image, and in Kubernetes, where an engine's words are no use."""
+    image = os.environ.get("CONNTRACK_MONITOR_IMAGE")
+    if not image or "KUBERNETES_SERVICE_HOST" in os.environ:
+        return None
+    found = _MOUNTED.search(_text_of("/proc/self/mountinfo"))
+    rootless = _text_of("/proc/self/uid_map").split()[:3] not in ([], ["0", "0", "4294967295"])
+    engine = "podman" if os.environ.get("container") == "podman" else "docker"  # noqa: SIM112  podman's own
+    return OwnContainer(engine, found[1][:12] if found else "", image, rootless, rootless or _has_no_host_s_interface())
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _has_no_host_s_interface() -> bool:
+    """Is there neither a device nor a bridge, as in a container's network? A host with an engine has one or the other.
+
+    An interface's own number and that of its other end tell nothing: numbers of two namespaces may be the same.
+    """
+    place = "/sys/class/net"
+    try:
+        names = [name for name in os.listdir(place) if name != "lo"]
+    except OSError:
+        return False
+    virtual = [name for name in names if os.path.realpath(f"{place}/{name}").startswith("/sys/devices/virtual/")]
+    return virtual == names and not any(os.path.isdir(f"{place}/{name}/bridge") for name in names)
+
+
 def parse_facts(text: str) -> dict[str, int]:
     """What FACTS_COMMAND printed.
 

@@ -66,13 +66,15 @@ def minbase(debian: Path) -> Iterator[Path]:
 def engine(debian: Path) -> Iterator[Engine]:
     """A Docker engine of the tests' own, with the image built from what is here. In CI it must be possible."""
     from support import docker as makes
+    from support.debian import run
 
     if reason := makes.missing_engine():
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
     with makes.Engine(debian) as made:
-        made.docker("build", "-t", makes.IMAGE, "-t", makes.KEPT, str(ROOT))
+        run("make", "-C", str(ROOT), "image", env=made.env)
+        made.docker("tag", makes.IMAGE, makes.KEPT)
         yield made
 
 

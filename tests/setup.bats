@@ -341,7 +341,8 @@ on() { grep -qF 'CONNTRACK_MONITOR_LOG: "${CONNTRACK_MONITOR_LOG:-/log}"' "$FOLD
 @test "build" {
     run "$SCRIPT" --build
     [ "$status" = 0 ]
-    called "docker build -t ghcr.io/0xf00f00/conntrack-monitor:latest $ROOT"
+    called "docker build -t ghcr.io/0xf00f00/conntrack-monitor:latest --build-arg VERSION="
+    grep -q -- "--build-arg REVISION=[0-9a-f]\{40\}.* --build-arg CREATED=.* $ROOT\$" "$STUB/calls"
     not called "docker pull"
 }
 
@@ -407,15 +408,65 @@ ID=endeavouros\nID_LIKE='arch'|pacman -S docker docker-compose && systemctl enab
 END
 }
 
-@test "podman under docker's name is 4, with podman's own command, and nothing is changed" {
-    STUB_VERSION="podman version 4.3.1" run "$SCRIPT"
-    [ "$status" = 4 ]
-    [[ $output == *"docker is podman here"*"try: sudo podman run -it --rm --network host --cap-add NET_ADMIN "* ]]
-    [ ! -e "$FOLDER" ]
-    STUB_DOCKER="Error: template: nil pointer" STUB_VERSION="podman version 5.4.2" run "$SCRIPT" # where no socket answers
-    [ "$status" = 4 ]
-    STUB_VERSION="Docker version 26.1.5+dfsg1, build a72d7cd" run "$SCRIPT"
+# A podman that is the docker of our own, and says so.
+with_podman() {
+    mkdir "$BATS_TEST_TMPDIR/podman"
+    cat >"$BATS_TEST_TMPDIR/podman/podman" <<END
+#!/bin/bash
+[ "\$1" != --log-level ] || shift 2
+printf 'podman %s\n' "\$*" >>"\$STUB/calls"
+exec "$BATS_TEST_DIRNAME/stubs/docker" "\$@"
+END
+    chmod +x "$BATS_TEST_TMPDIR/podman/podman"
+    export PATH=$BATS_TEST_TMPDIR/podman:$PATH STUB_VERSION="podman version 4.3.1"
+}
+
+@test "podman under docker's name: by podman run, without compose, and the wrapper with podman's words" {
+    with_podman
+    STUB_UID=0 run "$SCRIPT"
     [ "$status" = 0 ]
+    [[ $output == *"[1] Podman ... ok"*"podman attach conntrack-monitor"* ]]
+    called "podman run -d --name conntrack-monitor --network host"
+    not called compose
+    [ ! -e "$FOLDER/docker-compose.yml" ]
+    grep -q 'CALLED="podman exec' "$FOLDER/podman-run"
+    STUB_UID=0 run "$FOLDER/conntrack-monitor" stop
+    [ "$status" = 0 ]
+    called "podman stop conntrack-monitor"
+    unset STUB_VERSION # a Docker that comes later does not take it over
+    STUB_UID=0 run "$SCRIPT" --uninstall
+    [ "$status" = 0 ]
+    called "podman container inspect conntrack-monitor"
+    [ ! -e "$FOLDER" ]
+}
+
+@test "podman: the flow log's lines stay, and a file that was edited is kept" {
+    with_podman
+    STUB_UID=0 "$SCRIPT" --log
+    STUB_UID=0 "$SCRIPT"
+    grep -q ' -v conntrack-monitor_flow-log:/log' "$FOLDER/podman-run"
+    echo "# mine" >>"$FOLDER/podman-run"
+    STUB_UID=0 run "$SCRIPT" --no-log
+    [[ $output == *"the previous podman-run is kept as podman-run.old"* ]]
+    not grep -q flow-log "$FOLDER/podman-run"
+}
+
+@test "podman without root sees nothing of this machine: sudo" {
+    with_podman
+    STUB_SUDO=free run "$SCRIPT" --dry-run
+    [ "$status" = 0 ]
+    [[ $output == "only root's containers see this machine's table: continuing with sudo"* ]]
+    called "sudo -n -- "
+}
+
+@test "podman that can't start it: what there was is back" {
+    with_podman
+    printf '#!/bin/bash\n[ "$1" = run ] || exec "%s" "${@:3}"\necho "Error: no such image" >&2\nexit 125\n' \
+        "$BATS_TEST_DIRNAME/stubs/docker" >"$BATS_TEST_TMPDIR/podman/podman"
+    STUB_UID=0 run "$SCRIPT"
+    [ "$status" = 8 ]
+    [[ $output == *"podman can't start it: Error: no such image"* ]]
+    [ ! -e "$FOLDER" ]
 }
 
 @test "DOCKER_HOST: what starts that one, not this machine's" {
@@ -741,10 +792,10 @@ installed() {
     installed
     STUB_UID=0 run in_terminal n "$SCRIPT" --uninstall --purge
     [ "$status" = 9 ]
-    [ ! -s "$STUB/calls" ]
+    [ "$(cat "$STUB/calls")" = "docker --version" ]
     STUB_UID=0 run bash -c '"$0" --uninstall --purge </dev/null' "$SCRIPT"
     [ "$status" = 9 ]
-    [ ! -s "$STUB/calls" ]
+    [ -z "$(grep -v "^docker --version" "$STUB/calls")" ]
     STUB_UID=0 run in_terminal y "$SCRIPT" --uninstall --purge
     [ "$status" = 0 ]
     [[ $output == *"conntrack-monitor_flow-log with the whole flow log?"* ]]
@@ -909,6 +960,6 @@ wrapper() {
 
 @test "shellcheck finds nothing" {
     command -v shellcheck || skip "shellcheck is not installed"
-    sed -n "/<<'WRAPPER'/,/^WRAPPER/p" "$SCRIPT" | sed '1s/.*/#!\/bin\/bash/;$d' >"$BATS_TEST_TMPDIR/wrapper"
+    sed -n "/<<'WRAPPER'/,/^WRAPPER/p" "$SCRIPT" | sed '1s/.*/#!\/bin\/bash\nengine=docker/;$d' >"$BATS_TEST_TMPDIR/wrapper"
     shellcheck "$ROOT"/*.sh "$ROOT"/scripts/*.sh "$ROOT/.ci/run" "$BATS_TEST_TMPDIR/wrapper" "$BATS_TEST_DIRNAME"/stubs/*
 }

@@ -1,13 +1,14 @@
 """A bare Debian, made here by one debootstrap: what the one file is tried in, and the base of the tests' container image.
 
-:func:`base` makes it as a tar file, about 20 s; TEST_BASE=FILE keeps that for the next run. :func:`make` puts Python and
-conntrack into a folder with it; what runs there does so with ``chroot`` in a network namespace: no network, the namespace's
-connection table. Needs root and debootstrap.
+:func:`base` makes it as a tar file, about 20 s; TEST_BASE=FILE keeps that for the next run, and `make test` for its parts.
+:func:`make` puts Python and conntrack into a folder with it; what runs there does so with ``chroot`` in a network namespace:
+no network, the namespace's connection table. Needs root and debootstrap.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from support.kernel import Namespace, missing
 
 PACKAGES = ("python3", "conntrack")
+QUIET = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 SLIM = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/lib/apt/lists", "var/cache/apt")
 # /proc is mounted in the private mount namespace that "ip netns exec" makes: it goes with the command.
 ENTER = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
@@ -78,21 +80,30 @@ def mirror() -> tuple[str, str]:
     raise AssertionError(f"apt knows no {release} main here:\n{printed}")
 
 
-def base(folder: Path) -> Path:
-    """A slim Debian as a tar file in a folder, or where TEST_BASE says."""
-    tar = Path(os.environ.get("TEST_BASE") or folder / "base.tar")
-    if not tar.exists():
-        tree = folder / "base"
-        uri, suite = mirror()
-        run("debootstrap", "--variant=minbase", suite, str(tree), uri)
-        for name in SLIM:
-            for path in (tree / name).glob("*"):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /{name}/*\n" for name in SLIM[:4]))
-        (tree / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")  # as the official images have it
-        pack(tree, tar)
-        shutil.rmtree(tree)
+def base(folder: Path, other: str = "") -> Path:
+    """A slim Debian as a tar file in a folder, or where TEST_BASE says: the machine's own, or another suite's.
+
+    Whoever asks for the same place at the same time waits for it.
+    """
+    at = os.environ.get("TEST_BASE", "")
+    tar = Path(f"{at}{'.' * bool(other)}{other}" if at else folder / f"base{other}.tar")
+    with open(f"{tar}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tar.exists():
+            _bootstrap(folder / f"base{other}", other, tar)
     return tar
+
+
+def _bootstrap(tree: Path, other: str, tar: Path) -> None:
+    uri, suite = mirror()
+    run("debootstrap", "--variant=minbase", other or suite, str(tree), uri)
+    for name in SLIM:
+        for path in (tree / name).glob("*"):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    (tree / "etc/dpkg/dpkg.cfg.d/slim").write_text("".join(f"path-exclude /{name}/*\n" for name in SLIM[:4]))
+    (tree / "etc/dpkg/dpkg.cfg.d/fast").write_text("force-unsafe-io\n")  # as the official images have it
+    pack(tree, tar)
+    shutil.rmtree(tree)
 
 
 def pack(tree: Path, tar: Path) -> None:
@@ -108,14 +119,33 @@ def unpack(tar: Path, tree: Path) -> None:
 def make(tree: Path, tar: Path) -> None:
     """Fill a folder with the bare Debian, Python and conntrack. Its apt has gone the way of this machine's."""
     unpack(tar, tree)
+    ours = as_this_machine(tree)
+    run("chroot", str(tree), "apt-get", "update", "-qq", env=QUIET)
+    run("chroot", str(tree), "apt-get", "install", "-qq", "--no-install-recommends", *PACKAGES, env=QUIET)
+    for path in ours:
+        path.unlink()
+
+
+def as_this_machine(tree: Path) -> list[Path]:
+    """Let apt in there go the way of this machine's; the files that say so."""
     settings, names = tree / "etc/apt/apt.conf.d/99machine", tree / "etc/resolv.conf"
     settings.write_text("".join(acquire_lines()))
     shutil.copy("/etc/resolv.conf", names)
-    quiet = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    run("chroot", str(tree), "apt-get", "update", "-qq", env=quiet)
-    run("chroot", str(tree), "apt-get", "install", "-qq", "--no-install-recommends", *PACKAGES, env=quiet)
-    for path in (settings, names):
-        path.unlink()
+    return [settings, names]
+
+
+@contextlib.contextmanager
+def over(lower: Path, folder: Path) -> Iterator[Path]:
+    """A tree that begins as another one is; what is written goes with the block."""
+    for name in ("upper", "work", "tree"):
+        (folder / name).mkdir(parents=True)
+    places = f"lowerdir={lower},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+    run("mount", "-t", "overlay", "-o", places, "overlay", str(folder / "tree"))
+    try:
+        yield folder / "tree"
+    finally:
+        run("umount", "-l", str(folder / "tree"))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def inside(namespace: Namespace, tree: Path) -> list[str]:
@@ -137,7 +167,7 @@ def acquire_lines() -> list[str]:
 def behind_proxy(tree: Path, proxy: str) -> None:
     """Give a tree this machine's settings of apt and pip, but with another way out."""
     _apt_settings(tree / "etc/apt", proxy)
-    _pip_settings(tree / "etc", proxy)
+    pip_settings(tree / "etc", f"proxy = {proxy}")
 
 
 def _apt_settings(apt: Path, proxy: str) -> None:
@@ -153,8 +183,8 @@ def _apt_settings(apt: Path, proxy: str) -> None:
     (apt / "apt.conf.d/99machine").write_text("".join(settings) + 'Acquire::http::Pipeline-Depth "0";\n')
 
 
-def _pip_settings(etc: Path, proxy: str) -> None:
-    lines = ["[global]", f"proxy = {proxy}", "timeout = 60"]
+def pip_settings(etc: Path, *more: str) -> None:
+    lines = ["[global]", "timeout = 60", *more]
     settings: dict[str, str] = {}
     for line in run(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
