@@ -839,17 +839,17 @@ class Pipe:
 class Lateness:
     """Says that events come late, again when it has become twice as late, and when that is over."""
 
-    def __init__(self, say_it: Callable[[str], None]) -> None:
-        self._say, self._said = say_it, 0.0  # by how much they come late, as said last
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe, self._said = pipe, 0.0  # by how much they come late, as said last
 
     def hear(self, seconds: float) -> None:
         """By so much the events are late that are read now."""
         if seconds >= max(LATE, 2 * self._said):
             self._said = seconds
-            self._say(f"{seconds:.0f} s behind: {BEHIND}")
+            self._pipe.say(f"{seconds:.0f} s behind: {BEHIND}")
         elif self._said and seconds < LATE / 2:
             self._said = 0.0
-            self._say("no longer behind")
+            self._pipe.say("no longer behind")
 
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
@@ -1214,7 +1214,7 @@ class NodeStream:
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._left_out = 0  # nodes whose lines are left out, as said last
-        self._lateness = Lateness(self.pipe.say)
+        self._lateness = Lateness(self.pipe)
         self._next_look = 0.0  # at what is to be said
         self._told_unread = False
         self.problem: Problem | None = None  # why nothing could ever be read
@@ -1459,7 +1459,7 @@ class Headless:
         self._where = self._geoip.lookup if self._geoip is not None else NO_LOOKUPS.where
         self._feed = Feed(options, source, signals, recorder, where=self._where)
         self._pipe = Pipe(signals)
-        self._lateness = Lateness(self._pipe.say)
+        self._lateness = Lateness(self._pipe)
         self._next_look = self._next_renewal = 0.0
 
     @property
