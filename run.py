@@ -1012,17 +1012,17 @@ class Pipe:
 class Lateness:
     """Says that events come late, again when it has become twice as late, and when that is over."""
 
-    def __init__(self, say_it: Callable[[str], None]) -> None:
-        self.say, self._said = say_it, 0.0  # by how much they come late, as said last
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe, self._said = pipe, 0.0  # by how much they come late, as said last
 
     def hear(self, seconds: float) -> None:
         """By so much the events are late that are read now."""
         if seconds >= max(LATE, 2 * self._said):
             self._said = seconds
-            self.say(f"{seconds:.0f} s behind: {BEHIND}")
+            self._pipe.say(f"{seconds:.0f} s behind: {BEHIND}")
         elif self._said and seconds < LATE / 2:
             self._said = 0.0
-            self.say("no longer behind")
+            self._pipe.say("no longer behind")
 
 
 def open_databases(geoip: GeoIP, plan: Plan) -> None:
@@ -1480,7 +1480,7 @@ class NodeStream(NodeWatch):
         self._held: list[Block] | None = [] if source.live else None  # events, till the first listing is through
         self._held_size = 0
         self._left_out = 0  # nodes whose lines are left out, as said last
-        self._lateness = Lateness(self.pipe.say)
+        self._lateness = Lateness(self.pipe)
         self._next_look = 0.0  # at what is to be said
         self._told_unread = False
 
@@ -1756,7 +1756,7 @@ class NodeHeadless(NodeWatch):
 
     def __init__(self, feed: Feed, pipe: Pipe, options: Options, where: Callable[[str], Place]) -> None:
         super().__init__(feed, pipe)
-        self._options, self._lateness = options, Lateness(pipe.say)
+        self._options, self._lateness = options, Lateness(pipe)
         self._next_look = 0.0
         feed.begin_alerts(feed.context(Lookups(where=where), options.site))
 
