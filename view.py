@@ -474,7 +474,9 @@ def flow_of(row: Row | None) -> Flow | None:
 
 def _position(order: list[Any], selected: Row) -> int:
     """Raises ValueError if it is not there. Of groups the keys are looked through: 200,000 in 5 ms instead of 30."""
-    if isinstance(selected, GroupRow | UsageRow):
+    if isinstance(selected, UsageRow):  # two nodes may have a host of the same address
+        return [(row.key, row.node) for row in order].index((selected.key, selected.node))
+    if isinstance(selected, GroupRow):
         return [row.key for row in order].index(selected.key)
     return order.index(selected)
 

@@ -17,11 +17,11 @@ from columns import FLOW_COLUMNS, VIEW_BY_NAME, VIEWS, ViewSpec, facts_of, tab_o
 from export import view_texts
 from filters import compile_filter
 from flows import GONE, LIVE, TAPE, Flow, FlowTable, FlowTables, NodeFacts, TapeLine
-from grouping import BETWEEN, GROUPINGS, GroupRow, by_keys, group_keys, group_object, row_of
+from grouping import BETWEEN, GROUPINGS, GroupRow, UsageRow, by_keys, group_keys, group_object, row_of
 from health import About, Notice, by_weight
 from intake import Problem, Status, together
 from support.tables import Monitor, event, feed, is_well_formed, line, listing, place_of, shown
-from view import NodeScene, Rows, RowsWanted, Scene, View, refresh
+from view import LoggedUsage, NodeScene, Rows, RowsWanted, Scene, View, refresh
 
 ENDS = ["10.0.0.1", "10.0.0.2", "203.0.113.1", "8.8.8.8", "9.9.9.9"]
 FILTERS = [
@@ -321,3 +321,20 @@ def test_the_ninth_view_is_of_nodes_and_t_leads_to_the_states() -> None:
     for name in ("states", "zones", "marks", "nodes"):
         assert tab_of(VIEW_BY_NAME[name], several=True).name == "nodes"
     assert tab_of(VIEW_BY_NAME["marks"], several=False).name == "states"
+
+
+def test_the_selected_host_of_usage_stays_that_of_its_node() -> None:
+    """Two nodes may have a host of the same address."""
+    rows = [
+        UsageRow("10.0.0.5", "", 1, (size, 0), (0, 0), (0, 0), (0, 0), (), node)
+        for node, size in (("r1", 9), ("r2", 5))
+    ]
+    monitor = Monitor()
+    monitor.view.show("usage")
+    for of_log in (rows, [replace(rows[0], span=(1, 0)), rows[1]]):  # their order by bytes turns round
+        monitor.view.usage = LoggedUsage(VIEW_BY_NAME["usage"], of_log, False, [])
+        monitor.refresh(60.0)
+        if monitor.view.selected is None:
+            monitor.view.select(1)
+    assert [row.node for row in monitor.view.rows.order] == ["r2", "r1"]
+    assert (monitor.view.selected, monitor.view.at) == (rows[1], 0)
