@@ -13,7 +13,6 @@ arguments reach conntrack without a shell                                     te
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from support.kernel import send_signal
 from support.program import (
     CAPTURES,
     MIXED,
@@ -323,7 +323,7 @@ def test_what_a_killed_prefix_leaves_behind_is_ended(tmp_path: Path) -> None:
         for program in (screen, stream):
             wait_for_children(program, "sleep 60", screen)
             for pid in wait_for_children(program, f"{prefix} conntrack -E", screen):
-                os.kill(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
         screen.leave()
         stream.leave()
 

@@ -32,6 +32,7 @@ from support.kernel import (
     listeners,
     load,
     receive_buffer,
+    send_signal,
     set_receive_buffer,
     stop_process,
 )
@@ -71,7 +72,7 @@ def test_the_listener_is_killed(ns: Namespace, tmp_path: Path) -> None:
         begin(ns, screen, stream)
         for program in (screen, stream):
             for pid in wait_for_children(program, "conntrack -E", screen):
-                os.kill(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
         screen.wait("events stopped: killed by signal 9")
         stream.wait("events stopped: killed by signal 9", screen)
         insert(ns, src="192.0.2.9", dst="192.0.2.2", sport=1, dport=80)  # while nobody listens
@@ -121,7 +122,7 @@ def test_the_permission_is_lost(ns: Namespace, tmp_path: Path) -> None:
         lost.touch()
         for program in (screen, stream):
             for pid in wait_for_children(program, "conntrack -E", screen):
-                os.kill(pid, signal.SIGKILL)
+                send_signal(pid, signal.SIGKILL)
         for part in ("listing", "events"):
             words = f"{part} stopped: not permitted: reading the connection table needs root or CAP_NET_ADMIN"
             screen.wait(words)

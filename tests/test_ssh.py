@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.kernel import Lab, comparable, conntrack_xml, kernel_mark, stop_process
+from support.kernel import Lab, comparable, conntrack_xml, kernel_mark, send_signal, stop_process
 from support.terminal import PROGRAM, Terminal
 from support.waiting import wait_for
 
@@ -99,7 +99,7 @@ class Sshd:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         stop_process(self.process)
         for pid in map(int, children):
-            os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -18,9 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from support.kernel import (
-    Namespace,
-)
+from support.kernel import Namespace, send_signal
 from support.terminal import PROGRAM, ROOT, Terminal
 from support.waiting import PATIENCE, wait_for
 
@@ -186,7 +184,7 @@ class OnScreen(Terminal):
 
     def __exit__(self, *_: object) -> None:
         for pid in processes(self.folder):
-            os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
         super().__exit__()
 
     def words(self) -> str:
@@ -258,7 +256,7 @@ class Piped:
 
     def __exit__(self, *_: object) -> None:
         for pid in processes(self.folder):
-            os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
 
     def words(self) -> str:
