@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,7 @@ class Nodes(Logged):
         super().__init__(folder, patch)
 
     def begin(self, names: Sequence[str] = ()) -> None:
+        self.kill()
         names = names or self.names_of
         plan = LogPlan(str(self.folder))
         self.wire = LogWire(plan, plan.setup(names, [], Site()))
@@ -74,8 +75,10 @@ class Nodes(Logged):
 
 
 @pytest.fixture
-def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
-    return Nodes(tmp_path / "log", monkeypatch, "r7", "r9")
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    made = Nodes(tmp_path / "log", monkeypatch, "r7", "r9")
+    yield made
+    made.kill()  # else Python 3.13 warns of its open files
 
 
 def told(folder: Path) -> list[tuple[str, str, str, int | None]]:
@@ -154,6 +157,7 @@ def test_one_machine_s_log_says_no_node(tmp_path: Path, monkeypatch: pytest.Monk
     assert text.splitlines()[1].split()[0] == "LOCAL"
     assert "r7" not in text
     assert past.usage(str(alone.folder), "host", alone.now - 3600, alone.now).rows[0].node == ""
+    alone.kill()
 
 
 def test_a_new_log_begins_with_those_that_answer_and_the_other_has_a_gap(two: Nodes) -> None:
