@@ -316,9 +316,9 @@ class Child:
         wanted, pids = os.path.basename(program)[:15], [self.process.pid]
         for _ in range(DEEPEST):
             for pid in pids:
-                if _text(f"/proc/{pid}/comm").rstrip("\n") == wanted:
+                if file_text(f"/proc/{pid}/comm").rstrip("\n") == wanted:
                     return pid
-            pids = [int(word) for pid in pids for word in _text(f"/proc/{pid}/task/{pid}/children").split()]
+            pids = [int(word) for pid in pids for word in file_text(f"/proc/{pid}/task/{pid}/children").split()]
         return None
 
     def problem(self, status: int) -> Problem:
@@ -387,7 +387,7 @@ def event_socket(pid: int) -> EventSocket | None:
     first socket only, and from 1.4.7 on conntrack opens another one before this.
     """
     inodes = _sockets_of(pid)
-    for line in _text(f"/proc/{pid}/net/netlink").splitlines()[1:]:
+    for line in file_text(f"/proc/{pid}/net/netlink").splitlines()[1:]:
         words = line.split()
         listens = words[1] == NETLINK_NETFILTER and int(words[3], 16) & CONNTRACK_GROUPS
         if listens and (words[9] in inodes or words[2] == str(pid)):
@@ -417,11 +417,12 @@ def namespace_of(pid: int) -> int | None:
 
 def _cpu_seconds(pid: int) -> float:
     """Seconds of a process that has ended, and of those it waited for: utime, stime, cutime, cstime of proc(5)."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+    fields = file_text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
     return sum(map(int, fields[11:15])) / TICK
 
 
-def _text(path: str) -> str:
+def file_text(path: str) -> str:
+    """What a file says; "" where it can't be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()

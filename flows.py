@@ -1208,7 +1208,8 @@ class FlowTables:
 
     def advance(self, context: Context, now: float) -> None:
         """What ``FlowTable.advance`` does; each node's own context knows that node's addresses."""
-        context.advance(now, frozenset[str]().union(*(table.own for table in self._tables)))
+        own = frozenset[str]().union(*(table.own for table in self._tables))
+        context.advance(now, context.own if own == context.own else own)  # another set would empty what is remembered
         for node, table in self.by_node.items():
             table.advance(context.nodes[node], now)
 

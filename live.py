@@ -639,14 +639,13 @@ class Live:
         around = self._surroundings(time.time())
         told = self._notices(around)
         self.aside &= {notice.key for notice in told}  # what has gone may come again
-        around = around._replace(aside=self.aside)
-        focus = self._focus()
+        focus = self._scene_of(self._focus(), around._replace(aside=self.aside))
         self.nodes.tell_facts()
         scene = Scene(
             *(self.view, self.table, self.status, self._called(), self.source.live, self.screen.glyphs),
-            *(focus.census.so_far, focus.around(around), late),
+            *(focus.shares, focus.around, late),
             told=told,
-            focus=self._scene_of(focus, around),
+            focus=focus,
         )
         drawn = frame(scene, width, height)
         self.view.drawn(drawn)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import addresses
 from addresses import UNNAMED, Context, Named
 from columns import exact_moment, facts_of, nat_text, tabs
-from flows import LIVE, AnyTable, Flow, FlowTables, NodeFacts
+from flows import LIVE, AnyTable, Flow, FlowTable, NodeFacts
 from health import SLOW, HealthRow, Notice, brief, fill_role, notices_of, panel, percent
 from keys import BINDINGS, Binding
 from parse import Record, Tuple
@@ -52,9 +52,10 @@ def header(scene: Scene, width: int, height: int) -> list[Line]:
 
 
 def _notices(scene: Scene) -> Sequence[Notice]:
-    if isinstance(scene.table, FlowTables):
+    if scene.told is not None:
         return scene.told
-    return notices_of(scene.status, scene.table, scene.live, scene.now, scene.around, scene.shares)
+    its = health_of(scene)
+    return notices_of(its.status, its.table, scene.live, scene.now, its.around, its.shares)
 
 
 def _top_line(scene: Scene, width: int) -> Line:
@@ -439,9 +440,9 @@ def panel_lines(scene: Scene, width: int) -> tuple[list[Line], list[tuple[int, s
 
 def health_of(scene: Scene) -> NodeScene:
     """What the panel is about: of several nodes the one that was asked for."""
-    if isinstance(scene.table, FlowTables):
-        assert scene.focus is not None
+    if scene.focus is not None:
         return scene.focus
+    assert isinstance(scene.table, FlowTable)
     return NodeScene("", "", scene.status, scene.table, scene.shares, scene.around)
 
 

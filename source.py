@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from addresses import BROADCAST
-from child import LISTENED, SILENCE, STOP_PATIENCE, Child, EventSocket, event_socket, namespace_of
+from child import LISTENED, SILENCE, STOP_PATIENCE, Child, EventSocket, event_socket, file_text, namespace_of
 from intake import (
     Behind,
     Block,
@@ -106,18 +106,10 @@ def own_container() -> OwnContainer | None:
     image = os.environ.get("CONNTRACK_MONITOR_IMAGE")
     if not image or "KUBERNETES_SERVICE_HOST" in os.environ:
         return None
-    found = _MOUNTED.search(_text_of("/proc/self/mountinfo"))
-    rootless = _text_of("/proc/self/uid_map").split()[:3] not in ([], ["0", "0", "4294967295"])
+    found = _MOUNTED.search(file_text("/proc/self/mountinfo"))
+    rootless = file_text("/proc/self/uid_map").split()[:3] not in ([], ["0", "0", "4294967295"])
     engine = "podman" if os.environ.get("container") == "podman" else "docker"  # noqa: SIM112  podman's own
     return OwnContainer(engine, found[1][:12] if found else "", image, rootless, rootless or _has_no_host_s_interface())
-
-
-def _text_of(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def _has_no_host_s_interface() -> bool:

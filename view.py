@@ -509,8 +509,8 @@ class Scene:
     around: Surroundings = NOTHING_AROUND
     late: float = 0.0  # seconds by which the frame comes later than it was due: the next one may, too
     beside: bool = False  # details stand beside the rows, or below them
-    told: Sequence[Notice] = ()  # what is wrong, of all nodes, the heaviest first
-    focus: NodeScene | None = None  # of several nodes that whose health is on show
+    told: Sequence[Notice] | None = None  # what is wrong, of all nodes, the heaviest first; None: of the table itself
+    focus: NodeScene | None = None  # the node whose health is on show; None: the table's
 
     @property
     def covered(self) -> str:

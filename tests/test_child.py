@@ -114,7 +114,7 @@ def test_what_a_command_costs_and_where_it_runs() -> None:
 def test_what_waits_in_a_socket_is_read_from_proc(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     head = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"
     monkeypatch.setattr(
-        child, "_text", lambda _path: f"{head}00000000aa {row}     0        0     2        3        1 \n"
+        child, "file_text", lambda _path: f"{head}00000000aa {row}     0        0     2        3        1 \n"
     )
     found = child.EventSocket(waiting=5120, dropped=3) if row.startswith("12  77         00000007") else None
     assert child.event_socket(77) == found

@@ -170,6 +170,18 @@ def behind_proxy(tree: Path, proxy: str) -> None:
     pip_settings(tree / "etc", f"proxy = {proxy}")
 
 
+@contextlib.contextmanager
+def base_behind(proxy: str, debian: Path, folder: Path) -> Iterator[Path]:
+    """The archive of a base image that goes out by this proxy; it is gone afterwards. ``debian``: a bare one's archive."""
+    tree, tar = folder / "base", folder / "base.tar"
+    unpack(debian, tree)
+    behind_proxy(tree, proxy)
+    pack(tree, tar)
+    shutil.rmtree(tree)
+    yield tar
+    tar.unlink()
+
+
 def _apt_settings(apt: Path, proxy: str) -> None:
     here = Path("/etc/apt")
     (apt / "sources.list").unlink(missing_ok=True)

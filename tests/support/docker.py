@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
-from support.debian import base, behind_proxy, pack, quick_folder, run, unpack
+from support.debian import base, base_behind, quick_folder, run
 from support.kernel import Namespace, missing
 from support.waiting import wait_for
 
@@ -154,13 +154,8 @@ class Engine:
             self.namespace.create()
             self._proxy = Proxy(self.namespace.name)
             self._start()
-            tree, tar = self.folder / "base", self.folder / "base.tar"
-            unpack(self._debian, tree)
-            behind_proxy(tree, f"http://{GATEWAY}:{self._proxy.port}")
-            pack(tree, tar)
-            shutil.rmtree(tree)
-            self.docker("import", str(tar), base_name())
-            tar.unlink()
+            with base_behind(f"http://{GATEWAY}:{self._proxy.port}", self._debian, self.folder) as tar:
+                self.docker("import", str(tar), base_name())
         except BaseException:
             self.close()
             raise

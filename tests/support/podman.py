@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
-from support.debian import behind_proxy, pack, quick_folder, run, unpack
+from support.debian import base_behind, quick_folder, run
 from support.docker import Proxy, base_name
 from support.kernel import Namespace, missing
 
@@ -69,13 +69,8 @@ class Podman:
             # A host has an interface that leads to no other namespace.
             self.namespace.run(["ip", "link", "add", "lan", "type", "bridge"])
             self._proxy = Proxy(self.namespace.name)
-            tree, tar = self.folder / "base", self.folder / "base.tar"
-            unpack(self._debian, tree)
-            behind_proxy(tree, f"http://127.0.0.1:{self._proxy.port}")
-            pack(tree, tar)
-            shutil.rmtree(tree)
-            self.podman("import", str(tar), f"docker.io/library/{base_name()}")
-            tar.unlink()
+            with base_behind(f"http://127.0.0.1:{self._proxy.port}", self._debian, self.folder) as tar:
+                self.podman("import", str(tar), f"docker.io/library/{base_name()}")
         except BaseException:
             self.close()
             raise
